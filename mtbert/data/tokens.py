@@ -1,0 +1,122 @@
+"""One batch is one token stream: all its sequences end to end, without padding.
+
+Shapes: N sequences, T tokens in all, L tokens in one sequence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtbert.errors import MtbertError
+
+
+class Block(NamedTuple):
+    """`count` neighbouring sequences of equal `length` in a stream; their tokens are a (count, length) view of it."""
+
+    count: int
+    length: int
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """The tokens of N sequences, shortest sequence first, so that those of equal length lie together.
+
+    Attributes:
+        ids: wordpieces, (T,) int64.
+        positions: place of each token in its own sequence, (T,) int64.
+        segments: 0 for a first sentence, 1 for the second sentence of a pair, (T,) int64.
+        blocks: runs of equally long sequences, in stream order.
+        rank: (N,) int64; the caller's sequence n is the stream's sequence rank[n], so `pooled[rank]` restores order.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    segments: Tensor
+    blocks: tuple[Block, ...]
+    rank: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """T, the number of real tokens."""
+        return self.ids.shape[0]
+
+    def to(self, device: torch.device) -> "TokenStream":
+        """The same stream on another device."""
+        ids, positions, segments, rank = (
+            tensor.to(device, non_blocking=True) for tensor in (self.ids, self.positions, self.segments, self.rank)
+        )
+        return TokenStream(ids, positions, segments, self.blocks, rank)
+
+
+class Wrapper:
+    """Puts [CLS] and [SEP] around wordpieces and cuts what is too long.
+
+    Args:
+        cls, sep: ids of the two special tokens.
+        max_tokens: longest sequence, special tokens included.
+    """
+
+    def __init__(self, cls: int, sep: int, max_tokens: int) -> None:
+        self.cls, self.sep, self.max_tokens = cls, sep, max_tokens
+
+    def single(self, pieces: np.ndarray) -> tuple[np.ndarray, int]:
+        """[CLS] s [SEP], and where its second segment starts (nowhere: its own length)."""
+        pieces = pieces[: self.max_tokens - 2]
+        ids = np.concatenate(([self.cls], pieces, [self.sep]))
+        return ids, len(ids)
+
+    def pair(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, int]:
+        """[CLS] s1 [SEP] s2 [SEP] (section 4.2), cut from the longer sentence first; and where segment 1 starts."""
+        room = self.max_tokens - 3
+        if len(first) + len(second) > room:
+            half = room // 2
+            if len(first) <= half:
+                second = second[: room - len(first)]
+            elif len(second) <= half:
+                first = first[: room - len(second)]
+            else:
+                first, second = first[: room - half], second[:half]
+        ids = np.concatenate(([self.cls], first, [self.sep], second, [self.sep]))
+        return ids, len(first) + 2
+
+
+def lay_out(sequences: Sequence[tuple[np.ndarray, int]]) -> TokenStream:
+    """Sort the sequences by length and lay them end to end; ties keep their order.
+
+    Args:
+        sequences: N pairs of ids (L,) and the index at which segment 1 starts, as `Wrapper` gives them.
+    """
+    lengths = np.array([len(ids) for ids, _ in sequences])
+    order = np.argsort(lengths, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    ids = np.concatenate([sequences[n][0] for n in order]).astype(np.int64)
+    ends = np.cumsum(lengths[order])
+    starts = np.repeat(ends - lengths[order], lengths[order])
+    positions = np.arange(len(ids)) - starts
+    second = np.repeat(np.array([sequences[n][1] for n in order]), lengths[order])
+    segments = (positions >= second).astype(np.int64)
+    blocks = tuple(Block(sum(1 for _ in same), int(length)) for length, same in groupby(lengths[order]))
+    return TokenStream(*(torch.from_numpy(array) for array in (ids, positions, segments)), blocks, torch.from_numpy(rank))
+
+
+
+def wrapper_for(tokenizer: Path, max_tokens: int) -> Wrapper:
+    """The wrapper for a tokenizer.json's special tokens.
+
+    Raises:
+        MtbertError: the tokenizer has no [CLS] or [SEP].
+    """
+    from tokenizers import Tokenizer
+
+    known = Tokenizer.from_file(str(tokenizer))
+    cls, sep = known.token_to_id("[CLS]"), known.token_to_id("[SEP]")
+    if cls is None or sep is None:
+        raise MtbertError(f"{tokenizer}: has no [CLS] or [SEP]; use the tokenizer of a BERT encoder")
+    return Wrapper(cls, sep, max_tokens)

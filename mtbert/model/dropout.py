@@ -1,0 +1,45 @@
+"""Dropout whose masks are a function of (seed, step), so that a resumed run draws what an undisturbed one draws.
+
+On the CPU the masks come from a counter-based generator (Philox): torch's own is serial and took a sixth of a step.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class Noise:
+    """The one source of a model's dropout masks; `reseed` starts each step."""
+
+    def __init__(self) -> None:
+        self.reseed(0, 0)
+
+    def reseed(self, seed: int, step: int) -> None:
+        """Make all masks drawn from here on a function of (seed, step) and of the order of drawing."""
+        self._bits = np.random.Philox(np.random.SeedSequence([seed, step]))
+
+    def keep(self, count: int, p: float, dtype: torch.dtype) -> Tensor:
+        """(count,) values, each 0 with probability p and else 1 / (1 - p); p is met to 1/65536."""
+        dropped = round(p * 65536)
+        words = self._bits.random_raw(-(-count // 4)).view(np.int16)[:count]
+        kept = torch.from_numpy(words) >= dropped - 32768
+        return kept.to(dtype).mul_(65536 / (65536 - dropped))
+
+
+class Dropout(nn.Module):
+    """Zero elements with probability p while training, and scale the others by 1 / (1 - p)."""
+
+    def __init__(self, p: float, noise: Noise) -> None:
+        super().__init__()
+        self.p = p
+        self.noise = noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu":
+            return nn.functional.dropout(x, self.p)
+        return x * self.noise.keep(x.numel(), self.p, x.dtype).view(x.shape)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

@@ -1,0 +1,65 @@
+"""One encoder, three heads: the multitask model (section 4)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mtbert.data.batches import Batch
+from mtbert.model.bert import BertEncoder
+from mtbert.model.heads import CosineHead, LinearHead
+from mtbert.model.pooling import POOLINGS
+
+CLASSES = 5  # of sentiment
+
+
+class MultitaskModel(nn.Module):
+    """Scores for a batch of any of the three tasks.
+
+    Args:
+        encoder: the shared encoder.
+        pooling: cls, mean or max; cls is followed by BERT's pooler, tanh(W h + b), as in the course's framework.
+        quora: features of the paraphrase head, or None for logit = cos(u, v).
+        sts: features of the regression head, or None for cos(u, v), which the cosine embedding loss trains.
+        dropout: on the input of each linear head.
+    """
+
+    def __init__(
+        self,
+        encoder: BertEncoder,
+        pooling: str,
+        quora: Sequence[str] | None,
+        sts: Sequence[str] | None,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+        hidden, noise = encoder.config.hidden, encoder.noise
+        self.heads = nn.ModuleDict(
+            {
+                "sst": LinearHead(["u"], hidden, CLASSES, dropout, noise),
+                "quora": LinearHead(quora, hidden, 1, dropout, noise) if quora else CosineHead(),
+                "sts": LinearHead(sts, hidden, 1, dropout, noise) if sts else CosineHead(),
+            }
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Class logits (B, 5) for sst; a logit (B,) for quora; a similarity 0..5, or a cosine, (B,) for sts. Float32."""
+        hidden_TD = self.encoder(batch.stream)
+        pooled_ND = POOLINGS[self.pooling](hidden_TD, batch.stream.blocks)
+        if self.pooling == "cls":
+            pooled_ND = torch.tanh(self.encoder.pooler(pooled_ND))
+        views = pooled_ND[batch.stream.rank].chunk(len(batch.views))
+        return self.heads[batch.task](dict(zip(batch.views, views, strict=True))).float()
+
+    def views(self, task: str) -> tuple[str, ...]:
+        """The sequences that the task's head needs of each example."""
+        return self.heads[task].views
+
+    def reseed(self, seed: int, step: int) -> None:
+        """Make all that is random in a step (dropout) a function of (seed, step): resuming needs no generator state."""
+        self.encoder.noise.reseed(seed, step)
+        if next(self.parameters()).is_cuda:
+            torch.cuda.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1))

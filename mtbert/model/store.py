@@ -1,0 +1,81 @@
+"""A model's folder on disk: model.safetensors, and config.json that says what it is and holds its checksum.
+
+safetensors has no checksum of its own, and DVC trusts read-only cache files, so we verify what we load.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mtbert.errors import MtbertError
+from mtbert.files import atomic_json, sha256_file
+
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+
+
+def save_model(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write the tensors, then the config with their sha256; `folder` exists."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, folder / WEIGHTS)
+    atomic_json(folder / CONFIG, {**config, "sha256": sha256_file(folder / WEIGHTS)})
+
+
+def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a model's folder.
+
+    Returns:
+        The tensors by name, and the config.
+
+    Raises:
+        MtbertError: a file is missing, unreadable, or its bytes are not those that were written.
+    """
+    config = read_config(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise MtbertError(f"{path}: not found; {_remedy(folder)}")
+    if sha256_file(path) != config["sha256"]:
+        raise MtbertError(f"{path}: its bytes changed since it was written (sha256 differs); {_remedy(folder)}")
+    return read_safetensors(path), config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model's folder."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or not isinstance(config.get("sha256"), str):
+            raise ValueError("no sha256 in it")
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found; {_remedy(folder)}") from None
+    except ValueError as error:
+        raise MtbertError(f"{path}: damaged ({error}); {_remedy(folder)}") from None
+    return config
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        MtbertError: the file is missing or is not valid safetensors.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise MtbertError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy tokenizer.json beside the model that was trained with it."""
+    shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
+
+
+def _remedy(folder: Path) -> str:
+    return f"remove the folder {folder} and run `dvc repro` to make it anew"
