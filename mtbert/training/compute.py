@@ -1,0 +1,50 @@
+"""Where and how precisely to compute: `auto` resolved to this machine's best, once, at the door."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+
+from mtbert.errors import MtbertError
+
+
+class Compute(NamedTuple):
+    """A device and the precision of its matrix products; weights and optimizer state are fp32 in any case."""
+
+    device: torch.device
+    bf16: bool
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bf16 matrix products inside the block, if so resolved."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+
+    def describe(self) -> dict[str, Any]:
+        """What results may depend on in their last bits, for the provenance record."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return {
+            "device": name,
+            "precision": "bf16" if self.bf16 else "fp32",
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+
+def resolve(device: str, precision: str, threads: str | int) -> Compute:
+    """Resolve `auto`s and pin the thread count.
+
+    Raises:
+        MtbertError: cuda is asked for and there is none.
+    """
+    if threads != "auto":
+        torch.set_num_threads(int(threads))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MtbertError("params.yaml: compute.device is cuda, but torch sees no CUDA device; set it to auto or cpu")
+    chosen = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+    bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
+    return Compute(chosen, bf16)
+
+
+def _native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

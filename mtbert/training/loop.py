@@ -1,0 +1,141 @@
+"""The multitask training loop (section 4.3): read it top to bottom."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtbert.data.arrays import Split
+from mtbert.data.batches import Batch, make_batch
+from mtbert.data.tokens import Wrapper
+from mtbert.errors import MtbertError
+from mtbert.model.multitask import MultitaskModel
+from mtbert.training.checkpoint import load_checkpoint, save_checkpoint
+from mtbert.training.compute import Compute
+from mtbert.training.sampling import epoch_schedule
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Step(NamedTuple):
+    """What a step reports to whoever watches: `loss` is the batch's mean, `tokens` its real tokens."""
+
+    step: int
+    steps: int
+    epoch: int
+    task: str
+    loss: float
+    tokens: int
+
+
+def train(
+    model: MultitaskModel,
+    data: Mapping[str, Split],
+    losses: Mapping[str, Loss],
+    *,
+    wrapper: Wrapper,
+    compute: Compute,
+    sampler: str | float,
+    epoch_end: str | int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    evaluate: Callable[[MultitaskModel], dict[str, float | None]],
+    on_step: Callable[[Step], None],
+    on_epoch: Callable[[dict[str, Any]], None],
+    work: Path,
+    checkpoint_seconds: float,
+) -> dict[str, Any]:
+    """Train `model` in place on the tasks of `data`; resumes from the checkpoint in `work`, if there is one.
+
+    Args:
+        data: training split by task, in the order of the tasks.
+        losses: loss by task, of (scores, labels).
+        evaluate: metrics of the model, called before training and after each epoch; its values go into the history.
+        on_step, on_epoch: observers; they see the same sequence whether or not the run was interrupted, from the
+            checkpoint on (`on_epoch` also sees the epochs before it again).
+        work: folder for checkpoints.
+        checkpoint_seconds: time between checkpoints; results do not depend on it.
+
+    Returns:
+        `history` (a row per epoch), `steps`, `batches` by task, `tokens`.
+
+    Raises:
+        MtbertError: the loss is not finite; the weights are then still those before the step.
+    """
+    sizes = {task: len(split) for task, split in data.items()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # NOTES: AdamW, betas .9/.999, eps 1e-6, no weight decay, no schedule are the course's defaults.
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True)
+
+    done, progress = load_checkpoint(work, model, optimizer) or (0, _nothing_done(data))
+    for row in progress["history"]:
+        on_epoch(row)
+    if not progress["history"]:
+        _close_epoch(progress, {"epoch": 0, "step": 0, "train_loss": None, **evaluate(model)}, on_epoch)
+
+    schedules = [epoch_schedule(sizes, batch_size, sampler, epoch_end, seed, epoch) for epoch in range(epochs)]
+    steps = sum(map(len, schedules))
+    step, saved = 0, time.monotonic()
+    model.train()
+    for epoch, schedule in enumerate(schedules, start=1):
+        for task, rows in schedule:
+            step += 1
+            if step <= done:
+                continue
+            model.reseed(seed, step)
+            batch = make_batch(task, data[task], rows, model.views(task), wrapper).to(compute.device)
+            loss = train_step(model, optimizer, batch, losses[task], compute, f"step {step} ({task})")
+            progress["loss_sum"] += loss
+            progress["batches"][task] += 1
+            progress["tokens"] += batch.stream.tokens
+            on_step(Step(step, steps, epoch, task, loss, batch.stream.tokens))
+            if time.monotonic() - saved >= checkpoint_seconds and step < sum(map(len, schedules[:epoch])):
+                save_checkpoint(work, model, optimizer, step, progress)
+                saved = time.monotonic()
+        if step <= done and len(progress["history"]) > epoch:
+            continue
+        row = {"epoch": epoch, "step": step, "train_loss": progress["loss_sum"] / len(schedule), **evaluate(model)}
+        _close_epoch(progress, row, on_epoch)
+        if time.monotonic() - saved >= checkpoint_seconds and epoch < epochs:
+            save_checkpoint(work, model, optimizer, step, progress)
+            saved = time.monotonic()
+    return {"history": progress["history"], "steps": steps, "batches": progress["batches"], "tokens": progress["tokens"]}
+
+
+def train_step(
+    model: MultitaskModel, optimizer: torch.optim.Optimizer, batch: Batch, loss_of: Loss, compute: Compute, where: str
+) -> float:
+    """Forward, backward, update; the batch's mean loss.
+
+    Raises:
+        MtbertError: the loss is NaN or infinite, or memory ran out; the weights are untouched.
+    """
+    try:
+        with compute.autocast():
+            scores = model(batch)
+        assert batch.labels is not None, "training splits are labelled"
+        loss = loss_of(scores, batch.labels)
+        value = loss.item()
+        if value - value != 0:  # NaN or infinite
+            raise MtbertError(f"{where}: the loss is {value}; lower this run's learning_rate, or set compute.precision: fp32")
+        loss.backward()
+    except torch.OutOfMemoryError as error:
+        raise MtbertError(f"{where}: out of memory on {compute.device}; lower this run's batch_size ({error})") from None
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return value
+
+
+def _nothing_done(data: Mapping[str, Split]) -> dict[str, Any]:
+    return {"history": [], "loss_sum": 0.0, "batches": dict.fromkeys(data, 0), "tokens": 0}
+
+
+def _close_epoch(progress: dict[str, Any], row: dict[str, Any], on_epoch: Callable[[dict[str, Any]], None]) -> None:
+    progress["history"].append(row)
+    progress["loss_sum"] = 0.0
+    on_epoch(row)
