@@ -1,7 +1,7 @@
 """The minBERT encoder over a token stream (Devlin et al. 2019; the paper's section 4.1).
 
-Shapes: T tokens, D hidden, H heads, K = D / H head width, L tokens in one sequence, n sequences of equal length.
-Every linear layer and norm sees the T real tokens and nothing else; only attention looks at sequences.
+Shapes: T tokens, D hidden. Every linear layer and norm sees the T real tokens and nothing else; only
+attention looks at sequences.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.data.tokens import Block, TokenStream
+from mtbert.model.attention import BlockAttention, head_major, weights_count
 from mtbert.model.dropout import Dropout, Noise
 
 
@@ -62,23 +63,12 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(config.hidden, config.hidden)
         self.dropout = Dropout(dropout, noise)
 
-    def forward(self, x_TD: Tensor, blocks: tuple[Block, ...]) -> Tensor:
+    def forward(self, x_TD: Tensor, blocks: tuple[Block, ...], orders: tuple[Tensor, Tensor]) -> Tensor:
+        keep = self.dropout.factors(weights_count(blocks, self.heads), x_TD)
         q_TD, k_TD, v_TD = self.query(x_TD), self.key(x_TD), self.value(x_TD)
-        # Products of a few tokens are faster in fp32 than in bf16 on a CPU, and softmax is more exact.
         with torch.autocast(x_TD.device.type, enabled=False):
-            mixed_TD = self._attend(q_TD.float(), k_TD.float(), v_TD.float(), blocks)
+            mixed_TD = BlockAttention.apply(q_TD, k_TD, v_TD, blocks, orders, keep)
         return self.output(mixed_TD)
-
-    def _attend(self, q_TD: Tensor, k_TD: Tensor, v_TD: Tensor, blocks: tuple[Block, ...]) -> Tensor:
-        sizes = [block.count * block.length for block in blocks]
-        mixed = []
-        # One batched product per length: no padding, no mask, and a neighbour cannot change a sequence's result.
-        for block, q, k, v in zip(blocks, *(x_TD.split(sizes) for x_TD in (q_TD, k_TD, v_TD)), strict=True):
-            q_nHLK, k_nHLK, v_nHLK = (x.view(*block, self.heads, -1).transpose(1, 2) for x in (q, k, v))
-            scores_nHLL = q_nHLK @ k_nHLK.transpose(2, 3) * q_nHLK.shape[-1] ** -0.5
-            weights_nHLL = self.dropout(scores_nHLL.softmax(-1))
-            mixed.append((weights_nHLL @ v_nHLK).transpose(1, 2).reshape(len(q), -1))
-        return torch.cat(mixed)
 
 
 class FeedForward(nn.Module):
@@ -104,8 +94,8 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.dropout = Dropout(dropout, noise)
 
-    def forward(self, x_TD: Tensor, blocks: tuple[Block, ...]) -> Tensor:
-        x_TD = self.attention_norm(x_TD + self.dropout(self.attention(x_TD, blocks)))
+    def forward(self, x_TD: Tensor, blocks: tuple[Block, ...], orders: tuple[Tensor, Tensor]) -> Tensor:
+        x_TD = self.attention_norm(x_TD + self.dropout(self.attention(x_TD, blocks, orders)))
         return self.feed_forward_norm(x_TD + self.dropout(self.feed_forward(x_TD)))
 
 
@@ -129,8 +119,9 @@ class BertEncoder(nn.Module):
     def forward(self, stream: TokenStream) -> Tensor:
         """Last hidden states, (T, D), in stream order."""
         x_TD = self.embeddings(stream)
+        orders = head_major(stream.blocks, self.config.heads, x_TD.device)
         for layer in self.layers:
-            x_TD = layer(x_TD, stream.blocks)
+            x_TD = layer(x_TD, stream.blocks, orders)
         return x_TD
 
 

@@ -18,12 +18,12 @@ class Noise:
         """Make all masks drawn from here on a function of (seed, step) and of the order of drawing."""
         self._bits = np.random.Philox(np.random.SeedSequence([seed, step]))
 
-    def keep(self, count: int, p: float, dtype: torch.dtype) -> Tensor:
-        """(count,) values, each 0 with probability p and else 1 / (1 - p); p is met to 1/65536."""
+    def keep(self, count: int, p: float) -> Tensor:
+        """(count,) fp32 values, each 0 with probability p and else 1 / (1 - p); p is met to 1/65536."""
         dropped = round(p * 65536)
         words = self._bits.random_raw(-(-count // 4)).view(np.int16)[:count]
         kept = torch.from_numpy(words) >= dropped - 32768
-        return kept.to(dtype).mul_(65536 / (65536 - dropped))
+        return kept.float().mul_(65536 / (65536 - dropped))
 
 
 class Dropout(nn.Module):
@@ -35,11 +35,16 @@ class Dropout(nn.Module):
         self.noise = noise
 
     def forward(self, x: Tensor) -> Tensor:
+        keep = self.factors(x.numel(), x)
+        return x if keep is None else x * keep.to(x.dtype).view(x.shape)
+
+    def factors(self, count: int, like: Tensor) -> Tensor | None:
+        """(count,) fp32 factors, 0 or 1 / (1 - p), on `like`'s device; None where nothing is dropped."""
         if not self.training or self.p == 0:
-            return x
-        if x.device.type != "cpu":
-            return nn.functional.dropout(x, self.p)
-        return x * self.noise.keep(x.numel(), self.p, x.dtype).view(x.shape)
+            return None
+        if like.device.type != "cpu":
+            return nn.functional.dropout(torch.ones(count, device=like.device), self.p)
+        return self.noise.keep(count, self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
