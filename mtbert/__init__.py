@@ -1,0 +1,1 @@
+"""Multitask minBERT with parameter-efficient fine-tuning."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from mtbert.errors import MtbertError
 
@@ -99,7 +99,9 @@ class Encoder(Section):
     def _source_has_its_keys(self) -> "Encoder":
         if self.source == "hub":
             if not self.name:
-                raise ValueError("source is hub, so encoder.name must be a hub name, such as google-bert/bert-base-uncased")
+                raise ValueError(
+                    "source is hub, so encoder.name must be a hub name, such as google-bert/bert-base-uncased"
+                )
             if not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
                 raise ValueError("source is hub, so encoder.revision must be a commit of 40 hex digits (branches move)")
         if self.source == "local" and not self.path:
@@ -194,7 +196,9 @@ class Run(Section):
                 )
             needed |= needs
         if self.encoding == "both" and len(needed) == 1:
-            raise ValueError(f"encoding is both, but every feature is {needed.pop()}-encoded; say encoding: bi or cross")
+            raise ValueError(
+                f"encoding is both, but every feature is {needed.pop()}-encoded; say encoding: bi or cross"
+            )
         return self
 
 
@@ -230,8 +234,12 @@ class Params(Section):
                 raise ValueError(
                     f"runs.{name}.adapter.start_from: {start!r} must be a fully fine-tuned run; DoRA starts from plain weights"
                 )
-            if any(getattr(run, key) != getattr(self.runs[start], key) for key in ("quora", "sts", "pooling", "encoding")):
-                raise ValueError(f"runs.{name}.adapter.start_from: {start!r} has other heads, pooling or encoding than {name}")
+            if any(
+                getattr(run, key) != getattr(self.runs[start], key) for key in ("quora", "sts", "pooling", "encoding")
+            ):
+                raise ValueError(
+                    f"runs.{name}.adapter.start_from: {start!r} has other heads, pooling or encoding than {name}"
+                )
         return self
 
     def run(self, name: str) -> Run:
@@ -259,6 +267,8 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise MtbertError(f"{where}: not valid YAML: {error.problem}") from None
+    except YAMLError as error:  # a control character
+        raise MtbertError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise MtbertError(f"{path}: expected sections ({', '.join(Params.model_fields)}), found {type(tree).__name__}")
     try:
@@ -280,7 +290,9 @@ def _explain_all(details: list[ErrorDetails]) -> list[str]:
     seen: set[str] = set()
     for detail in details:
         # pydantic puts the chosen union member into the location (runs.x.sts.mse.clamp); users know no such key.
-        place = [str(part) for part in detail["loc"] if part not in _UNION_TAGS]
+        # A run, though, may be called like one.
+        loc = detail["loc"]
+        place = [str(part) for n, part in enumerate(loc) if part not in _UNION_TAGS or (n == 1 and loc[0] == "runs")]
         key = ".".join(place) or "params"
         # A key that fits neither member of a union (a name or a number) is reported once by each; the first names the words.
         if key in seen and detail["type"] not in ("missing", "extra_forbidden"):
@@ -317,7 +329,17 @@ def _explain(detail: ErrorDetails, place: list[str]) -> str:
     return f"{key}: {message[:1].lower()}{message[1:]}, not {detail['input']!r}"
 
 
-_UNION_TAGS = {"cosine", "linear", "cosine_embedding", "mse", "Dora", "constrained-int", "constrained-float", "float", "int"} | {
+_UNION_TAGS = {
+    "cosine",
+    "linear",
+    "cosine_embedding",
+    "mse",
+    "Dora",
+    "constrained-int",
+    "constrained-float",
+    "float",
+    "int",
+} | {
     f"literal[{','.join(repr(value) for value in get_args(union))}]"
     for union in (SamplerName, Literal["depletion"], Literal["auto"])
 }
@@ -331,12 +353,11 @@ _OBJECTIVES: dict[Any, type[Section]] = {
 
 def _siblings(location: tuple[int | str, ...]) -> list[str]:
     """The valid keys beside the last part of `location`."""
-    model: type[Section] = Params
-    for part in location[:-1]:
+    inside_run = location[0] == "runs" and len(location) > 2
+    model: type[Section] = Run if inside_run else Params
+    for part in location[2:-1] if inside_run else location[:-1]:
         if part in _OBJECTIVES:
             model = _OBJECTIVES[part]
-        elif model is Params and part == "runs":
-            model = Run
         elif part in model.model_fields:
             for inner in _sections(model.model_fields[str(part)].annotation):
                 model = inner

@@ -10,6 +10,8 @@ from torch import Tensor
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import TokenStream, Wrapper, lay_out
 
+ROWS = 64  # T is a multiple of this: at most 63 rows of filler in some thousand
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -36,7 +38,9 @@ class Batch:
 def make_batch(task: str, split: Split, rows: np.ndarray, views: tuple[str, ...], wrapper: Wrapper) -> Batch:
     """Lay the named views of the given rows out as one stream."""
     first = [_row(split.ids1, split.offsets1, row) for row in rows]
-    second = [_row(split.ids2, split.offsets2, row) for row in rows] if split.ids2 is not None else []
+    second = []
+    if split.ids2 is not None and split.offsets2 is not None:
+        second = [_row(split.ids2, split.offsets2, row) for row in rows]
     sequences = []
     for view in views:
         if view == "u":
@@ -46,7 +50,7 @@ def make_batch(task: str, split: Split, rows: np.ndarray, views: tuple[str, ...]
         else:
             sequences += [wrapper.pair(one, two) for one, two in zip(first, second, strict=True)]
     labels = None if split.labels is None else torch.from_numpy(np.asarray(split.labels[rows], dtype=np.float32))
-    return Batch(task, views, lay_out(sequences), labels)
+    return Batch(task, views, lay_out(sequences, ROWS), labels)
 
 
 def length_grouped(split: Split, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

@@ -19,7 +19,7 @@ from mtbert.errors import MtbertError
 class Block(NamedTuple):
     """`count` neighbouring sequences of equal `length` in a stream; their tokens are a (count, length) view of it."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # shadows tuple.count
     length: int
 
 
@@ -33,6 +33,7 @@ class TokenStream:
         segments: 0 for a first sentence, 1 for the second sentence of a pair, (T,) int64.
         blocks: runs of equally long sequences, in stream order.
         rank: (N,) int64; the caller's sequence n is the stream's sequence rank[n], so `pooled[rank]` restores order.
+        tokens: real tokens, i.e. T without the filler.
     """
 
     ids: Tensor
@@ -40,18 +41,14 @@ class TokenStream:
     segments: Tensor
     blocks: tuple[Block, ...]
     rank: Tensor
-
-    @property
-    def tokens(self) -> int:
-        """T, the number of real tokens."""
-        return self.ids.shape[0]
+    tokens: int
 
     def to(self, device: torch.device) -> "TokenStream":
         """The same stream on another device."""
         ids, positions, segments, rank = (
             tensor.to(device, non_blocking=True) for tensor in (self.ids, self.positions, self.segments, self.rank)
         )
-        return TokenStream(ids, positions, segments, self.blocks, rank)
+        return TokenStream(ids, positions, segments, self.blocks, rank, self.tokens)
 
 
 class Wrapper:
@@ -86,11 +83,13 @@ class Wrapper:
         return ids, len(first) + 2
 
 
-def lay_out(sequences: Sequence[tuple[np.ndarray, int]]) -> TokenStream:
+def lay_out(sequences: Sequence[tuple[np.ndarray, int]], multiple: int = 1) -> TokenStream:
     """Sort the sequences by length and lay them end to end; ties keep their order.
 
     Args:
         sequences: N pairs of ids (L,) and the index at which segment 1 starts, as `Wrapper` gives them.
+        multiple: fill T up to a multiple of this with one-token sequences of id 0 that no rank points to. A CPU's matrix
+            library compiles a kernel for each new T, which costs more than the product itself; few Ts means few kernels.
     """
     lengths = np.array([len(ids) for ids, _ in sequences])
     order = np.argsort(lengths, kind="stable")
@@ -103,8 +102,12 @@ def lay_out(sequences: Sequence[tuple[np.ndarray, int]]) -> TokenStream:
     second = np.repeat(np.array([sequences[n][1] for n in order]), lengths[order])
     segments = (positions >= second).astype(np.int64)
     blocks = tuple(Block(sum(1 for _ in same), int(length)) for length, same in groupby(lengths[order]))
-    return TokenStream(*(torch.from_numpy(array) for array in (ids, positions, segments)), blocks, torch.from_numpy(rank))
-
+    real, filler = len(ids), -len(ids) % multiple
+    if filler:
+        ids, positions, segments = (np.pad(array, (0, filler)) for array in (ids, positions, segments))
+        blocks = (*blocks, Block(filler, 1))
+    tensors = [torch.from_numpy(array) for array in (ids, positions, segments, rank)]
+    return TokenStream(tensors[0], tensors[1], tensors[2], blocks, tensors[3], real)
 
 
 def wrapper_for(tokenizer: Path, max_tokens: int) -> Wrapper:

@@ -78,7 +78,7 @@ def decide(task: str, raw: np.ndarray, *, cosine: bool, clamp: bool = True) -> P
         values = raw.argmax(1)
         return Predictions(values.astype(np.float64), (exp / exp.sum(1, keepdims=True))[np.arange(len(raw)), values])
     if task == "quora":
-        return Predictions((raw > 0).astype(np.float64), 1 / (1 + np.exp(-raw)))
+        return Predictions((raw > 0).astype(np.float64), np.exp(-np.logaddexp(0, -raw)))
     values = 2.5 * (1 + raw) if cosine else raw
     if clamp:
         values = values.clip(0, 5)

@@ -1,0 +1,1 @@
+"""Sections 4.1 and 4.2: encoder, pooling, features and heads."""

@@ -66,7 +66,7 @@ class BlockAttention(torch.autograd.Function):
         return out.index_select(0, back).view(q_TD.shape).to(q_TD.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, keep, there, back, *weights = ctx.saved_tensors
         width = q.shape[1]
         g = grad_TD.to(q.dtype).reshape(-1, width).index_select(0, there)

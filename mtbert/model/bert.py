@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mtbert.data.tokens import Block, TokenStream
 from mtbert.model.attention import BlockAttention, head_major, weights_count
 from mtbert.model.dropout import Dropout, Noise
+from mtbert.model.embedding import TokenEmbedding
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: BertConfig, dropout: float, noise: Noise) -> None:
         super().__init__()
-        self.token = nn.Embedding(config.vocabulary, config.hidden)
+        self.token = TokenEmbedding(config.vocabulary, config.hidden)
         self.position = nn.Embedding(config.positions, config.hidden)
         self.segment = nn.Embedding(config.segments, config.hidden)
         self.norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)

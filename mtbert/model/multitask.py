@@ -56,7 +56,8 @@ class MultitaskModel(nn.Module):
 
     def views(self, task: str) -> tuple[str, ...]:
         """The sequences that the task's head needs of each example."""
-        return self.heads[task].views
+        views: tuple[str, ...] = self.heads[task].views  # type: ignore[assignment]
+        return views
 
     def reseed(self, seed: int, step: int) -> None:
         """Make all that is random in a step (dropout) a function of (seed, step): resuming needs no generator state."""

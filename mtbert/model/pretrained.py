@@ -73,7 +73,9 @@ def pretrained(
     weights = folder / WEIGHTS
     found = sha256_file(weights)
     if sha256 is not None and found != sha256:
-        raise MtbertError(f"{weights}: sha256 is {found}, expected {sha256}; fetch the file again or correct encoder.sha256")
+        raise MtbertError(
+            f"{weights}: sha256 is {found}, expected {sha256}; fetch the file again or correct encoder.sha256"
+        )
     config = read_hf_config(folder / CONFIG)
     tensors = from_hf(read_safetensors(weights), config, str(weights))
     return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), {**origin, "sha256": found})

@@ -23,6 +23,7 @@ def save_model(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str,
     """Write the tensors, then the config with their sha256; `folder` exists."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)
     atomic_json(folder / CONFIG, {**config, "sha256": sha256_file(folder / WEIGHTS)})
 
 

@@ -46,7 +46,9 @@ def read_hf_config(path: Path) -> BertConfig:
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; an encoder's folder holds config.json, tokenizer.json, model.safetensors") from None
+        raise MtbertError(
+            f"{path}: not found; an encoder's folder holds config.json, tokenizer.json, model.safetensors"
+        ) from None
     except ValueError as error:
         raise MtbertError(f"{path}: not valid JSON: {error}") from None
     for key, wanted, default in (
@@ -55,7 +57,9 @@ def read_hf_config(path: Path) -> BertConfig:
         ("position_embedding_type", "absolute", "absolute"),
     ):
         if theirs.get(key, default) != wanted:
-            raise MtbertError(f"{path}: {key} is {theirs.get(key)!r}, only {wanted!r} is supported; choose a BERT encoder")
+            raise MtbertError(
+                f"{path}: {key} is {theirs.get(key)!r}, only {wanted!r} is supported; choose a BERT encoder"
+            )
     try:
         return BertConfig(
             vocabulary=theirs["vocab_size"],
@@ -68,7 +72,9 @@ def read_hf_config(path: Path) -> BertConfig:
             norm_eps=theirs["layer_norm_eps"],
         )
     except KeyError as error:
-        raise MtbertError(f"{path}: {error.args[0]} is missing; the file must be a BERT encoder's config.json") from None
+        raise MtbertError(
+            f"{path}: {error.args[0]} is missing; the file must be a BERT encoder's config.json"
+        ) from None
 
 
 def from_hf(tensors: Mapping[str, Tensor], config: BertConfig, source: str) -> dict[str, Tensor]:
@@ -112,7 +118,9 @@ def check_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int,
     """
     missing, extra = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
     if missing or extra:
-        told = [f"missing: {', '.join(missing[:5])}"] * bool(missing) + [f"unknown: {', '.join(extra[:5])}"] * bool(extra)
+        told = [f"missing: {', '.join(missing[:5])}"] * bool(missing) + [f"unknown: {', '.join(extra[:5])}"] * bool(
+            extra
+        )
         raise MtbertError(f"{source}: tensors do not fit the model: {'; '.join(told)}")
     for name, shape in shapes.items():
         tensor = tensors[name]

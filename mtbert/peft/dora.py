@@ -27,7 +27,9 @@ class DoraLinear(nn.Module):
         exact_norm: let the gradient pass through the norm; otherwise the norm counts as a constant (their section 4.3).
     """
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: Dropout | None = None, exact_norm: bool = True) -> None:
+    def __init__(
+        self, base: nn.Linear, rank: int, alpha: float, dropout: Dropout | None = None, exact_norm: bool = True
+    ) -> None:
         super().__init__()
         outputs, inputs = base.weight.shape
         self.weight = nn.Parameter(base.weight.detach(), requires_grad=False)
@@ -48,12 +50,14 @@ class DoraLinear(nn.Module):
         factor_O = self.magnitude / self.norm()
         base = F.linear(x, self.weight)
         if self.training and self.dropout.p > 0:
-            x = self.dropout(x)
-            scaled = base + (factor_O - 1) * F.linear(x, self.weight)
-        else:
-            scaled = factor_O * base
-        y = scaled + factor_O * self.scale * F.linear(F.linear(x, self.lora_a), self.lora_b)
-        return y if self.bias is None else y + self.bias
+            dropped = self.dropout(x)
+            update = F.linear(F.linear(dropped, self.lora_a), self.lora_b)
+            y = base + (factor_O - 1) * F.linear(dropped, self.weight) + factor_O * self.scale * update
+            return (y if self.bias is None else y + self.bias).to(base.dtype)
+        update = F.linear(F.linear(x, self.lora_a), self.lora_b)
+        y = torch.add(base, update, alpha=self.scale)
+        # The factor stays fp32: in bf16 a magnitude could not move by less than 0.4%.
+        return (y * factor_O if self.bias is None else torch.addcmul(self.bias, y, factor_O)).to(base.dtype)
 
     def norm(self) -> Tensor:
         """||W0 + s B A|| per output feature, (O,), without forming B A.

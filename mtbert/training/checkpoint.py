@@ -33,7 +33,7 @@ def save_checkpoint(
         progress: JSON values that the loop wants back (history, sums of the running epoch).
     """
     tensors = {f"model.{name}": parameter for name, parameter in _trained(model).items()}
-    names = {parameter: name for name, parameter in _trained(model).items()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in _trained(model).items()}
     for parameter, state in optimizer.state.items():
         tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in state.items()}
     path = folder / f"step-{step:08d}.safetensors"
@@ -69,7 +69,7 @@ def load_checkpoint(
     remedy = f"remove {folder} to train from the beginning"
     try:
         latest = json.loads((folder / LATEST).read_text(encoding="utf-8"))
-        path = folder / latest["file"]
+        path, step, progress = folder / latest["file"], latest["step"], latest["progress"]
         intact = sha256_file(path) == latest["sha256"]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise MtbertError(f"{folder / LATEST}: damaged checkpoint ({error}); {remedy}") from None
@@ -78,10 +78,11 @@ def load_checkpoint(
     tensors = read_safetensors(path)
     with torch.no_grad():
         for name, parameter in _trained(model).items():
-            try:
-                parameter.copy_(tensors.pop(f"model.{name}"))
-            except (KeyError, RuntimeError) as error:
-                raise MtbertError(f"{path}: {name} does not fit the model ({error}); {remedy}") from None
+            saved = tensors.pop(f"model.{name}", None)
+            if saved is None or saved.shape != parameter.shape:  # copy_ alone would broadcast
+                found = "absent" if saved is None else f"shape {tuple(saved.shape)}, expected {tuple(parameter.shape)}"
+                raise MtbertError(f"{path}: {name} does not fit the model ({found}); {remedy}")
+            parameter.copy_(saved)
             prefix = f"optimizer.{name}."
             state = {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
             # A parameter that has had no gradient yet has no state either.
@@ -89,7 +90,7 @@ def load_checkpoint(
                 optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
     if tensors:
         raise MtbertError(f"{path}: unknown tensors {', '.join(sorted(tensors)[:5])}; {remedy}")
-    return latest["step"], latest["progress"]
+    return step, progress
 
 
 @contextmanager
@@ -122,4 +123,3 @@ def remove_work(folder: Path) -> None:
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-

@@ -1,6 +1,9 @@
 """Where and how precisely to compute: `auto` resolved to this machine's best, once, at the door."""
 
+import os
+import platform
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +45,16 @@ def resolve(device: str, precision: str, threads: str | int) -> Compute:
     chosen = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
     bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
     return Compute(chosen, bf16)
+
+
+def machine() -> str:
+    """The processor and the number of its cores that this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
 def _native_bf16(device: torch.device) -> bool:

@@ -49,9 +49,13 @@ class Live:
 
     def __init__(self, folder: Path) -> None:
         from dvclive import Live as DvcLive
+        from scmrepo.exceptions import SCMError
 
         shutil.rmtree(folder, ignore_errors=True)
-        self._live = DvcLive(str(folder), save_dvc_exp=False, dvcyaml=None, monitor_system=False)
+        try:
+            self._live = DvcLive(str(folder), save_dvc_exp=False, dvcyaml=None, monitor_system=False)
+        except SCMError as error:
+            raise MtbertError(f"git: {error}; dvclive asks for the current commit, so make a first one") from None
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Log one row of the history at its epoch."""

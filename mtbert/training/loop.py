@@ -104,7 +104,12 @@ def train(
         if time.monotonic() - saved >= checkpoint_seconds and epoch < epochs:
             save_checkpoint(work, model, optimizer, step, progress)
             saved = time.monotonic()
-    return {"history": progress["history"], "steps": steps, "batches": progress["batches"], "tokens": progress["tokens"]}
+    return {
+        "history": progress["history"],
+        "steps": steps,
+        "batches": progress["batches"],
+        "tokens": progress["tokens"],
+    }
 
 
 def train_step(
@@ -122,10 +127,14 @@ def train_step(
         loss = loss_of(scores, batch.labels)
         value = loss.item()
         if value - value != 0:  # NaN or infinite
-            raise MtbertError(f"{where}: the loss is {value}; lower this run's learning_rate, or set compute.precision: fp32")
+            raise MtbertError(
+                f"{where}: the loss is {value}; lower this run's learning_rate, or set compute.precision: fp32"
+            )
         loss.backward()
     except torch.OutOfMemoryError as error:
-        raise MtbertError(f"{where}: out of memory on {compute.device}; lower this run's batch_size ({error})") from None
+        raise MtbertError(
+            f"{where}: out of memory on {compute.device}; lower this run's batch_size ({error})"
+        ) from None
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return value

@@ -60,7 +60,8 @@ def _task_order(
     if sampler == "sequential":
         return [task for task, count in _shares(sizes, batches, steps).items() for _ in range(count)]
     if sampler == "round_robin":
-        largest = max(tasks, key=lambda task: batches[task])
+        # Of several equally large ones the last, so that all of them are depleted.
+        largest = max(reversed(tasks), key=lambda task: batches[task])
         if steps is None:
             steps = (batches[largest] - 1) * len(tasks) + tasks.index(largest) + 1
         return [tasks[step % len(tasks)] for step in range(steps)]

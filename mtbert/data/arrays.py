@@ -1,0 +1,111 @@
+"""Prepared splits as training reads them: memory-mapped arrays of wordpieces. Shapes: R rows, W wordpieces in all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtbert.data.tasks import TASKS, Task
+from mtbert.errors import MtbertError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REMEDY = "run `dvc repro prepare` again"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of one task.
+
+    Attributes:
+        task, split, folder: what it is and where it lies.
+        ids1: (W,) uint16, wordpieces of the first sentences end to end, without special tokens.
+        offsets1: (R + 1,) int64; row r is ids1[offsets1[r]:offsets1[r + 1]], at least one wordpiece.
+        ids2, offsets2: the same for the second sentences; None for a single-sentence task.
+        labels: (R,) float32, or None where the split is unlabelled.
+    """
+
+    task: str
+    split: str
+    folder: Path
+    ids1: np.ndarray
+    offsets1: np.ndarray
+    ids2: np.ndarray | None
+    offsets2: np.ndarray | None
+    labels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.offsets1) - 1
+
+    def example_table(self) -> "pd.DataFrame":
+        """The original text in array order: id, sentence1[, sentence2], label (empty where unlabelled), all str."""
+        import pandas as pd
+
+        path = self.folder / "examples.csv"
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", lineterminator="\n")
+        except (OSError, ValueError) as error:
+            raise MtbertError(f"{path}: cannot be read ({error}); {REMEDY}") from None
+        columns = ["id", "sentence1", *(["sentence2"] if self.ids2 is not None else []), "label"]
+        if list(table.columns) != columns or len(table) != len(self):
+            found = f"{len(table)} rows of {', '.join(table.columns)}"
+            raise MtbertError(f"{path}: {found}, expected {len(self)} of {', '.join(columns)}; {REMEDY}")
+        return table
+
+
+def load_split(folder: Path, task_name: str, split: str) -> Split:
+    """Map the arrays of folder/{task}/{split} into memory and check that they fit each other.
+
+    Raises:
+        MtbertError: naming the file that is missing, cut short or contradicts the others.
+    """
+    task, place = TASKS[task_name], folder / task_name / split
+    ids1, offsets1 = _sentences(place, 1)
+    ids2, offsets2 = _sentences(place, 2) if task.is_pair else (None, None)
+    if offsets2 is not None and len(offsets2) != len(offsets1):
+        counts = f"{len(offsets2) - 1} rows where offsets1.npy has {len(offsets1) - 1}"
+        raise MtbertError(f"{place / 'offsets2.npy'}: {counts}; {REMEDY}")
+    labels = _labels(place, task, len(offsets1) - 1)
+    return Split(task_name, split, place, ids1, offsets1, ids2, offsets2, labels)
+
+
+def _sentences(place: Path, sentence: int) -> tuple[np.ndarray, np.ndarray]:
+    ids = _array(place / f"ids{sentence}.npy", np.dtype(np.uint16))
+    path = place / f"offsets{sentence}.npy"
+    offsets = _array(path, np.dtype(np.int64))
+    if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(ids):
+        raise MtbertError(f"{path}: does not run from 0 to the {len(ids)} wordpieces of ids{sentence}.npy; {REMEDY}")
+    steps = np.diff(offsets)
+    if (steps <= 0).any():
+        raise MtbertError(f"{path}: row {int(np.argmax(steps <= 0))} has no wordpiece; {REMEDY}")
+    return ids, offsets
+
+
+def _labels(place: Path, task: Task, rows: int) -> np.ndarray | None:
+    path = place / "labels.npy"
+    if not path.exists():
+        return None
+    labels = _array(path, np.dtype(np.float32))
+    if len(labels) != rows:
+        raise MtbertError(f"{path}: {len(labels)} labels for {rows} rows; {REMEDY}")
+    bad = ~((labels >= task.low) & (labels <= task.high))  # also true for NaN
+    if task.kind != "regression":
+        bad |= labels != np.floor(labels)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise MtbertError(f"{path}: row {row} has label {labels[row]:g}, which {task.name} cannot have; {REMEDY}")
+    return labels
+
+
+def _array(path: Path, dtype: np.dtype) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found; {REMEDY}") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise MtbertError(f"{path}: not a readable array ({error}); {REMEDY}") from None
+    if array.ndim != 1 or array.dtype != dtype:
+        raise MtbertError(f"{path}: {array.dtype} of shape {array.shape}, expected one axis of {dtype}; {REMEDY}")
+    return array

@@ -1,0 +1,339 @@
+"""A strict reader of the course's files: every malformed row is told with its file, line and column.
+
+The format: UTF-8, tab separated, a header (one or two unnamed index columns, `id`, the sentences, the label unless the
+file is an unlabelled test file), default CSV quoting: a field that starts with `"` ends at the next lone `"`, and `""`
+inside stands for one. A quoted sentence may hold newlines. The rows are split here rather than by the csv module,
+because that reads an unbalanced quote on across the following rows, and cannot tell where a field stood.
+
+Columns count characters from 1; lines count newline characters, as editors do.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mtbert.data.tasks import Task
+from mtbert.errors import MtbertError
+
+INDEX_NAME = re.compile(r"|[0-9]+|Unnamed: [0-9]+")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+CLOSING_QUOTE = re.compile(r'(?:[^"]|"")*"(?!")')
+
+
+class Example(NamedTuple):
+    """One row; `sentence2` is None for a single sentence, `label` where the file has none; `line` is its first line."""
+
+    id: str
+    sentence1: str
+    sentence2: str | None
+    label: float | None
+    line: int
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used: where (1-based), what is wrong with it, and what to do."""
+
+    path: str
+    line: int
+    column: int
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}: {self.what}; {self.remedy}"
+
+
+class _Fault(Exception):
+    """A bad row on its way up; `resume` is the line at which the next row starts."""
+
+    def __init__(self, line: int, column: int, what: str, remedy: str, resume: int | None = None) -> None:
+        super().__init__(what)
+        self.place, self.what, self.remedy, self.resume = (line, column), what, remedy, resume
+
+
+class _Row(NamedTuple):
+    fields: list[str]
+    places: list[tuple[int, int]] | None  # line and column of each field; None where no field is quoted
+    line: int
+    next_line: int
+
+    def place(self, field: int) -> tuple[int, int]:
+        if self.places is not None:
+            return self.places[field]
+        return self.line, 1 + sum(len(text) + 1 for text in self.fields[:field])
+
+
+def read_split(
+    path: Path, task: Task, labelled: bool, on_bad_row: Literal["error", "drop"]
+) -> tuple[list[Example], list[BadRow]]:
+    """Read one file of the course format.
+
+    Args:
+        path: the file.
+        task: whose columns and label range it must have.
+        labelled: whether the label column must be there (or must not).
+        on_bad_row: error stops at the first malformed row; drop lists it and goes on.
+
+    Returns:
+        The examples in file order, and the rows left out.
+
+    Raises:
+        MtbertError: at a malformed row under `error`; and always for a file that is missing, empty, not UTF-8, starts
+            with a byte order mark or has another header.
+    """
+    lines = _lines(path)
+    header, index_columns = _header(path, lines, task, labelled)
+    examples: list[Example] = []
+    bad: list[BadRow] = []
+    first_lines: dict[str, int] = {}
+    labels: dict[str, float] = {}
+    line = header.next_line
+    while line <= len(lines):
+        try:
+            row = _split_row(lines, line, len(header.fields))
+            line = row.next_line
+            _check_width(lines, row, header.fields)
+            examples.append(_example(row, task, index_columns, labelled, first_lines, labels))
+        except _Fault as fault:
+            bad.append(BadRow(str(path), *fault.place, fault.what, fault.remedy))
+            if on_bad_row == "error":
+                raise MtbertError(str(bad[-1])) from None
+            line = fault.resume or line
+    if not examples and not bad:
+        raise MtbertError(f"{path}:{header.next_line}:1: no row after the header; {COPY_AGAIN}")
+    return examples, bad
+
+
+def has_labels(path: Path, task: Task) -> bool:
+    """Whether the file's header ends in the task's label column.
+
+    Raises:
+        MtbertError: as `read_split`, for a header that is neither.
+    """
+    lines = _lines(path)
+    labelled = _names_label(lines, task)
+    _header(path, lines, task, labelled)
+    return labelled
+
+
+def place_of(path: Path, task: Task, line: int, sentence: int) -> tuple[int, int]:
+    """Line and column at which sentence 1 or 2 of the (well-formed) row that starts on `line` begins."""
+    lines = _lines(path)
+    header, index_columns = _header(path, lines, task, _names_label(lines, task))
+    return _split_row(lines, line, len(header.fields)).place(index_columns + sentence)
+
+
+MOST_PIECES = 50  # lines over which the rest of a cut row is looked for
+COPY_AGAIN = "copy or download the file again"
+DROP = "correct the row, or set prepare.on_bad_row: drop to leave it out"
+
+
+def _lines(path: Path) -> list[str]:
+    """The file's lines without their ends (LF or CRLF) and without empty lines at its end."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found; run `dvc repro fetch` again") from None
+    except OSError as error:
+        raise MtbertError(f"{path}: cannot be read ({error.strerror}); {COPY_AGAIN}") from None
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise MtbertError(f"{path}:1:1: UTF-16 rather than UTF-8; save the file as UTF-8 without byte order mark")
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise MtbertError(f"{path}:1:1: starts with a byte order mark; save the file as UTF-8 without it")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        start = data.rfind(b"\n", 0, error.start) + 1
+        line, column = data.count(b"\n", 0, error.start) + 1, len(data[start : error.start].decode("utf-8")) + 1
+        what = f"not UTF-8 (byte {data[error.start]:#04x} at offset {error.start}); save the file as UTF-8"
+        if error.end == len(data) and error.reason == "unexpected end of data":
+            what = f"truncated: the file ends inside a character (at offset {error.start}); {COPY_AGAIN}"
+        raise MtbertError(f"{path}:{line}:{column}: {what}") from None
+    if not text.strip():
+        raise MtbertError(f"{path}:1:1: the file is empty; {COPY_AGAIN}")
+    lines = text.split("\n")
+    if "\r" in text:
+        lines = [line.removesuffix("\r") for line in lines]
+    while not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _split_row(lines: list[str], line: int, width: int) -> _Row:
+    """Split the row that starts on `line` (1-based) into fields; it spans further lines if a quoted field does."""
+    text = lines[line - 1]
+    if not text:
+        raise _Fault(line, 1, "empty line", DROP, line + 1)
+    for character, name in (("\0", "NUL byte"), ("\r", "carriage return inside a row")):
+        if character in text:
+            raise _Fault(line, text.index(character) + 1, name, DROP, line + 1)
+    if '"' not in text:
+        return _Row(text.split("\t"), None, line, line + 1)
+    fields: list[str] = []
+    places: list[tuple[int, int]] = []
+    here, start = line, 0
+    while True:
+        places.append((here, start + 1))
+        if text.startswith('"', start):
+            field, here, end = _quoted(lines, line, here, start, width)
+            text = lines[here - 1]
+        else:
+            end = text.find("\t", start)
+            end = len(text) if end < 0 else end
+            field = text[start:end]
+        fields.append(field)
+        if end == len(text):
+            return _Row(fields, places, line, here + 1)
+        start = end + 1
+
+
+def _quoted(lines: list[str], first: int, line: int, start: int, width: int) -> tuple[str, int, int]:
+    """The quoted field at lines[line - 1][start]: its content, the line on which it ends, and where on it."""
+    resume = _after_cut(lines, first, width)
+    parts: list[str] = []
+    here, begin = line, start + 1
+    while True:
+        text = lines[here - 1]
+        for character, name in (("\0", "NUL byte"), ("\r", "carriage return inside a row")):
+            if character in text:
+                raise _Fault(here, text.index(character) + 1, name, DROP, resume)
+        match = CLOSING_QUOTE.match(text, begin)
+        end = match.end() if match else len(text)
+        if here > line and "\t" in text[:end]:
+            # No sentence of these files holds a tab on its second line: this is the next row, not this one's text.
+            what = f"unbalanced quote: the quoted field that starts here runs on into the row on line {here}"
+            raise _Fault(line, start + 1, f"{what} (a row cut by an embedded newline)", DROP, resume)
+        if match:
+            parts.append(text[begin : end - 1])
+            if end < len(text) and text[end] != "\t":
+                raise _Fault(
+                    here,
+                    end + 1,
+                    'unbalanced quote: text after a closing quote (a quote inside is doubled: "")',
+                    DROP,
+                    resume,
+                )
+            return "\n".join(parts).replace('""', '"'), here, end
+        parts.append(text[begin:])
+        if here == len(lines):
+            what = "unbalanced quote: the quoted field that starts here never ends"
+            raise _Fault(
+                line, start + 1, f"{what} (a row cut by an embedded newline, or a truncated file)", DROP, resume
+            )
+        here, begin = here + 1, 0
+
+
+def _after_cut(lines: list[str], line: int, width: int) -> int:
+    """The line after the pieces that an embedded newline cut off the row on `line`; line + 1 where none complete it."""
+    tabs = lines[line - 1].count("\t")
+    for piece in range(line + 1, min(line + MOST_PIECES, len(lines)) + 1):
+        more = lines[piece - 1].count("\t")
+        tabs += more
+        if tabs >= width - 1:
+            return piece + 1 if tabs == width - 1 and 0 < more < tabs else line + 1
+    return line + 1
+
+
+def _names_label(lines: list[str], task: Task) -> bool:
+    return task.label in lines[0].replace('"', "").split("\t")
+
+
+def _header(path: Path, lines: list[str], task: Task, labelled: bool) -> tuple[_Row, int]:
+    """The header's row and its number of index columns."""
+    expected = ["id", *task.texts, *([task.label] if labelled else [])]
+    layout = "a tab-separated header: an unnamed index column, " + ", ".join(expected)
+
+    def fault(column: int, what: str) -> MtbertError:
+        return MtbertError(f"{path}:1:{column}: {what}; this file must start with {layout}")
+
+    if "\t" not in lines[0]:
+        other = next(
+            (name for mark, name in ((",", "commas"), (";", "semicolons"), ("|", "bars")) if mark in lines[0]), None
+        )
+        raise fault(1, f"columns separated by {other} rather than tabs" if other else "no header")
+    try:
+        row = _split_row(lines, 1, len(expected) + 1)
+    except _Fault as error:
+        raise fault(error.place[1], f"header: {error.what}") from None
+    names = row.fields
+    index_columns = next((n for n, name in enumerate(names) if not INDEX_NAME.fullmatch(name)), len(names))
+    if names[index_columns:] == expected and 1 <= index_columns <= 2:
+        return row, index_columns
+    if not set(names) & set(expected):
+        raise fault(1, "no header")
+    if index_columns == 0:
+        raise fault(1, "header: no index column")
+    if index_columns > 2:
+        raise fault(row.place(2)[1], f"header: {index_columns} unnamed columns")
+    for n, name in enumerate(names[index_columns:]):
+        column = row.place(index_columns + n)[1]
+        if name not in expected:
+            hint = "; an unlabelled file has no label" if name == task.label else ""
+            raise fault(column, f"header: unknown column {name!r}{hint}")
+        if name in names[index_columns : index_columns + n]:
+            raise fault(column, f"header: column {name!r} stands twice")
+        if n < len(expected) and name != expected[n] and set(expected) <= set(names):
+            raise fault(column, f"header: column {name!r} where {expected[n]!r} belongs")
+    missing = [name for name in expected if name not in names]
+    raise fault(len(lines[0]) + 1, f"header: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+
+
+def _check_width(lines: list[str], row: _Row, header: list[str]) -> None:
+    found, width = len(row.fields), len(header)
+    if found == width:
+        return
+    last = row.next_line - 1
+    if found > width:
+        raise _Fault(*row.place(width), f"{found} columns where the header has {width}", DROP, row.next_line)
+    end = len(lines[last - 1]) + 1
+    missing = f"missing column{'s' * (width - found > 1)} {', '.join(header[found:])}"
+    if last == len(lines):
+        raise _Fault(last, end, f"{missing}: the file ends inside this row", COPY_AGAIN, row.next_line)
+    after = _after_cut(lines, last, width - found + 1 + lines[last - 1].count("\t"))
+    if after > row.next_line:
+        what = f"row cut by an embedded newline: {missing} stand{'s' * (width - found == 1)} on line {after - 1}"
+        raise _Fault(last, end, what, DROP, after)
+    raise _Fault(last, end, missing, DROP, row.next_line)
+
+
+def _example(
+    row: _Row, task: Task, index_columns: int, labelled: bool, first_lines: dict[str, int], labels: dict[str, float]
+) -> Example:
+    """Check the fields from left to right; `labels` remembers parsed labels, `first_lines` where each id stood."""
+    name, *rest = row.fields[index_columns:]
+    if not name.strip():
+        raise _Fault(*row.place(index_columns), "empty id", DROP)
+    if name in first_lines:
+        what = f"id {name!r} stands on line {first_lines[name]} already"
+        raise _Fault(*row.place(index_columns), what, DROP)
+    sentences = rest[: len(task.texts)]
+    for n, sentence in enumerate(sentences):
+        if not sentence.strip():
+            raise _Fault(*row.place(index_columns + 1 + n), f"empty {task.texts[n]}", DROP)
+    label = None
+    if labelled:
+        label = labels.get(rest[-1])
+        if label is None:
+            label = labels[rest[-1]] = _label(row, task, rest[-1], sentences[-1])
+    first_lines[name] = row.line
+    return Example(name, sentences[0], sentences[1] if task.is_pair else None, label, row.line)
+
+
+def _label(row: _Row, task: Task, text: str, last_sentence: str) -> float:
+    place = row.place(len(row.fields) - 1)
+    valid = f"{task.low:g} to {task.high:g}" + ("" if task.kind == "regression" else ", whole numbers")
+    if not text.strip():
+        cut = last_sentence.count('"') % 2 == 1
+        why = f" (unbalanced quote in {task.texts[-1]}: the row is cut by an embedded newline)" if cut else ""
+        raise _Fault(*place, f"missing {task.label}{why}", DROP)
+    if not NUMBER.fullmatch(text):
+        raise _Fault(*place, f"{task.label} {text!r} is not a number (valid: {valid})", DROP)
+    value = float(text)
+    if not (math.isfinite(value) and task.low <= value <= task.high):
+        raise _Fault(*place, f"{task.label} {text} is out of range (valid: {valid})", DROP)
+    if task.kind != "regression" and not value.is_integer():
+        raise _Fault(*place, f"{task.label} {text} is not a whole number (valid: {valid})", DROP)
+    return value + 0.0

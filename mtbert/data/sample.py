@@ -1,0 +1,78 @@
+"""The embedded default data: generated English for the three tasks, a pure function of its arguments.
+
+It stands in for the course's files where nothing can be downloaded: hard enough that no model saturates, and built so
+that word order, composition and comparing the two sentences of a pair matter. It says nothing about real English.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from mtbert.data.draw import Draw
+from mtbert.data.sample_paraphrase import paraphrase_row
+from mtbert.data.sample_sentiment import sentiment_row
+from mtbert.data.sample_similarity import similarity_row
+from mtbert.data.tasks import SPLITS, TASKS
+
+
+class SampleRow(NamedTuple):
+    """One generated row; `texts` holds one or two sentences, `label` is written as the course writes it."""
+
+    id: str
+    texts: tuple[str, ...]
+    label: str
+
+
+def generate(
+    seed: int, sizes: Mapping[str, Mapping[str, int]], label_noise: float
+) -> dict[tuple[str, str], list[SampleRow]]:
+    """All rows, by (task, split); the same bytes on every machine.
+
+    Every split has its own stream, so that the size of one does not change another, and a longer split starts with the
+    rows of a shorter one. The sentences do not depend on `label_noise`. All splits come from one distribution; within a
+    split no row stands twice.
+
+    Args:
+        seed: non-negative.
+        sizes: rows by task and split, such as sizes["sst"]["train"].
+        label_noise: share of labels, in every split, that are moved to a neighbouring one: a level up or down (sst),
+            the other answer (quora), a whole point up or down (sts).
+    """
+    return {
+        (task, split): _rows(
+            Draw(seed, number, part), Draw(seed, number, part, 1), task, sizes[task][split], label_noise
+        )
+        for number, task in enumerate(TASKS)
+        for part, split in enumerate(SPLITS)
+    }
+
+
+def _rows(draw: Draw, noise: Draw, task: str, size: int, label_noise: float) -> list[SampleRow]:
+    rows: list[SampleRow] = []
+    seen: set[tuple[str, ...]] = set()
+    while len(rows) < size:
+        texts, label = _row(draw, task)
+        if texts in seen:
+            continue
+        seen.add(texts)
+        if noise.chance(100 * label_noise):
+            label = _neighbour(noise, task, label)
+        rows.append(SampleRow(draw.hex_id(), texts, str(int(label)) if task == "sst" else str(label)))
+    return rows
+
+
+def _row(draw: Draw, task: str) -> tuple[tuple[str, ...], float]:
+    if task == "sst":
+        text, level = sentiment_row(draw)
+        return (text,), level
+    if task == "quora":
+        pair, duplicate = paraphrase_row(draw)
+        return pair, float(duplicate)
+    return similarity_row(draw)
+
+
+def _neighbour(noise: Draw, task: str, label: float) -> float:
+    if task == "quora":
+        return 1.0 - label
+    low, high = TASKS[task].low, TASKS[task].high
+    up = label - 1 < low or (label + 1 <= high and noise.chance(50))
+    return round(label + (1 if up else -1), 1)

@@ -1,0 +1,155 @@
+"""Where the course-format files come from: generated, copied from a folder, or downloaded from the course's repository.
+
+Each way fills a folder with {task}-{split}.csv and, last, source.json, which says where every file came from.
+"""
+
+import csv
+import hashlib
+import io
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from mtbert.data.sample import SampleRow, generate
+from mtbert.data.tasks import SPLITS, TASKS, Task, raw_name
+from mtbert.errors import MtbertError
+from mtbert.files import atomic_json, replaced_folder
+
+REPOSITORY = "gpoesia/minbert-default-final-project"
+COMMIT = "7ac8260577fc12a86c7aaf38918056c30054ef39"
+URL = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/data/"
+TIMEOUT_SECONDS = 30
+
+GIT_BLOBS = {
+    "ids-sst-train.csv": "9cb7333cb1dae49c2bd2a4b56a24882a6e8704b5",
+    "ids-sst-dev.csv": "3171aa629a340809d2db4a50df8f6e5ec9420ab0",
+    "ids-sst-test-student.csv": "bbd2313758825f86e24416d6aad64cd93370cf7a",
+    "quora-train.csv": "a3b5546f6a0e65b60a328a5d294d1038f5bed1da",
+    "quora-dev.csv": "de7cfa32428fd470b93f778fccc45a619e01336f",
+    "quora-test-student.csv": "f257ef00558555afb50819578a58205732b16354",
+    "sts-train.csv": "12b17760e7795fee35aeeabc290d5651de02622a",
+    "sts-dev.csv": "9392860e584717976b8d817cc40c9e6ceeec27e0",
+    "sts-test-student.csv": "25f0cf8fafdd1f82b9e2bb460c708af34341ce60",
+}
+"""Git blob ids of the published files at COMMIT (winter release, 141k Quora pairs)."""
+
+
+def write_sample(folder: Path, seed: int, sizes: Mapping[str, Mapping[str, int]], label_noise: float) -> None:
+    """Replace `folder` by generated files (`mtbert.data.sample.generate`); their test splits are labelled."""
+    rows = generate(seed, sizes, label_noise)
+    about = {
+        "source": "sample",
+        "seed": seed,
+        "label_noise": label_noise,
+        "sizes": {task: {split: sizes[task][split] for split in SPLITS} for task in TASKS},
+    }
+    _write(
+        folder,
+        about,
+        {raw_name(TASKS[task], split): (_course_format(TASKS[task], part), {}) for (task, split), part in rows.items()},
+    )
+
+
+def has_course_files(folder: Path) -> bool:
+    """Whether the folder holds any of the course's files."""
+    return any((folder / name).is_file() for name in GIT_BLOBS)
+
+
+def copy_course(source_folder: Path, folder: Path) -> None:
+    """Replace `folder` by the course's files of `source_folder`, byte for byte.
+
+    The unlabelled test files are optional (only leaderboard predictions need them); source.json lists those absent.
+    Files other than the published ones are taken too: source.json says of each whether it is the pinned one.
+
+    Raises:
+        MtbertError: naming every train and dev file that is missing.
+    """
+    missing = [
+        task.published[split]
+        for task in TASKS.values()
+        for split in ("train", "dev")
+        if not (source_folder / task.published[split]).is_file()
+    ]
+    if missing:
+        remedy = "put the course's files there, or set data.path to the folder that holds them"
+        raise MtbertError(f"{source_folder}: missing {', '.join(missing)}; {remedy}")
+    files, absent = {}, []
+    for task, split, name in _published():
+        try:
+            data = (source_folder / name).read_bytes()
+        except FileNotFoundError:
+            absent.append(name)
+            continue
+        except OSError as error:
+            raise MtbertError(
+                f"{source_folder / name}: cannot be read ({error.strerror}); check its permissions"
+            ) from None
+        files[raw_name(task, split)] = data, _pin(name, data)
+    _write(folder, {"source": "cs224n", "path": str(source_folder), "absent": absent}, files)
+
+
+def download_course(folder: Path) -> None:
+    """Replace `folder` by the course's published files, each checked against its git blob id.
+
+    Raises:
+        MtbertError: offline, or if a file is not the pinned one; `folder` is then as it was.
+    """
+    files = {}
+    for task, split, name in _published():
+        data = _download(URL + name)
+        pin = _pin(name, data)
+        if not pin["is_pinned"]:
+            what = f"{len(data)} bytes with git blob id {pin['git_blob']}, expected {GIT_BLOBS[name]}"
+            remedy = "try again, or set data.path to a folder that holds the course's files"
+            raise MtbertError(f"{URL}{name}: downloaded {what}; {remedy}")
+        files[raw_name(task, split)] = data, pin
+    _write(folder, {"source": "cs224n", "repository": REPOSITORY, "commit": COMMIT, "absent": []}, files)
+
+
+def git_blob_id(data: bytes) -> str:
+    """The id under which git stores this content."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _published() -> list[tuple[Task, str, str]]:
+    return [(task, split, task.published[split]) for task in TASKS.values() for split in SPLITS]
+
+
+def _pin(name: str, data: bytes) -> dict[str, Any]:
+    blob = git_blob_id(data)
+    return {"published_as": name, "git_blob": blob, "is_pinned": blob == GIT_BLOBS[name]}
+
+
+def _download(url: str) -> bytes:
+    remedy = "check the network, or set data.path to a folder that holds the course's files"
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+            data: bytes = response.read()
+    except urllib.error.HTTPError as error:
+        raise MtbertError(f"{url}: the server answered {error.code} {error.reason}; {remedy}") from None
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise MtbertError(f"{url}: cannot be downloaded ({reason}); {remedy}") from None
+    return data
+
+
+def _course_format(task: Task, rows: list[SampleRow]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(["", "id", *task.texts, task.label])
+    writer.writerows([number, row.id, *row.texts, row.label] for number, row in enumerate(rows))
+    return text.getvalue().encode("utf-8")
+
+
+def _write(folder: Path, about: dict[str, Any], files: dict[str, tuple[bytes, dict[str, Any]]]) -> None:
+    with replaced_folder(folder) as fresh:
+        for name, (data, _) in files.items():
+            (fresh / name).write_bytes(data)
+        told = {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), **more}
+            for name, (data, more) in files.items()
+        }
+        atomic_json(fresh / "source.json", {**about, "files": told})

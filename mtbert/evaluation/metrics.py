@@ -1,0 +1,54 @@
+"""The paper's metrics (section 5.2). Shapes: B examples. A metric that cannot be computed raises; nothing stands in for it."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mtbert.errors import MtbertError
+
+
+def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Share of the B predictions that equal their label.
+
+    Raises:
+        MtbertError: there are no examples, or a value is NaN.
+    """
+    labels, predictions = _pairs(labels, predictions, "accuracy", least=1)
+    return float(np.mean(labels == predictions))
+
+
+def pearson(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Pearson's correlation of labels and predictions, -1 to 1.
+
+    Raises:
+        MtbertError: fewer than two examples, a NaN or infinity, or constant labels or predictions.
+    """
+    labels, predictions = _pairs(labels, predictions, "Pearson's r", least=2)
+    for name, values in (("labels", labels), ("predictions", predictions)):
+        if not np.ptp(values):
+            raise MtbertError(f"Pearson's r is undefined: all {len(values)} {name} are {values[0]:g}")
+    return float(np.clip(np.corrcoef(labels, predictions)[0, 1], -1, 1))
+
+
+def overall(sst: float, quora: float, sts: float) -> float:
+    """The leaderboard's score, (acc_sst + acc_para + (1 + r) / 2) / 3.
+
+    Section 5.2 prints (0.5 + r) in place of (1 + r) / 2; only this form gives the paper's own Table 1.
+    """
+    return (sst + quora + (1 + sts) / 2) / 3
+
+
+def majority_share(labels: ArrayLike) -> float:
+    """Accuracy of always predicting the most frequent label: the line that a trained model must beat."""
+    counts = np.unique(np.asarray(labels), return_counts=True)[1]
+    return float(counts.max() / counts.sum())
+
+
+def _pairs(labels: ArrayLike, predictions: ArrayLike, metric: str, least: int) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.asarray(labels, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    if first.shape != second.shape or first.ndim != 1:
+        raise MtbertError(f"{metric}: {first.shape} labels but {second.shape} predictions")
+    if len(first) < least:
+        raise MtbertError(f"{metric} needs {least} examples or more, there are {len(first)}")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise MtbertError(f"{metric}: labels or predictions hold NaN or infinity")
+    return first, second

@@ -1,0 +1,96 @@
+"""evaluate RUN: dev and, where labelled, test (section 5.2); per-example tables; the course's leaderboard files."""
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mtbert.data.arrays import Split, load_split
+from mtbert.data.tasks import TASKS
+from mtbert.data.tokens import wrapper_for
+from mtbert.errors import MtbertError
+from mtbert.evaluation.leaderboard import write_predictions
+from mtbert.evaluation.metrics import accuracy, majority_share, overall, pearson
+from mtbert.evaluation.predict import Predictions, decide, raw_scores
+from mtbert.files import atomic_json, replaced_folder
+from mtbert.model.store import TOKENIZER, read_config
+from mtbert.params import CosineEmbedding, load_params
+from mtbert.peft.convert import merge
+from mtbert.training.compute import resolve
+from stages.common import MODELS, PREPARED, RESULTS, start
+from stages.models import load_run
+
+
+def main(run_name: str) -> None:
+    params = load_params()
+    run = params.run(run_name)
+    compute = resolve(params.compute.device, params.compute.precision, params.compute.threads)
+    model = load_run(run, MODELS / run_name)
+    merge(model)
+    model.to(compute.device).eval()
+    wrapper = wrapper_for(PREPARED / TOKENIZER, params.prepare.max_tokens)
+    cosine, clamp = isinstance(run.sts, CosineEmbedding), getattr(run.sts, "clamp", True)
+
+    with replaced_folder(RESULTS / run_name) as folder:
+        config = read_config(MODELS / run_name)
+        metrics: dict[str, Any] = {"run": run_name}
+        for part in ("dev", "test"):
+            metrics[part] = {}
+            for task in TASKS:
+                if not (PREPARED / task / part).is_dir():  # the course's Quora test file is often not at hand
+                    continue
+                split = load_split(PREPARED, task, part)
+                with compute.autocast():
+                    raw = raw_scores(model, task, split, wrapper)
+                predictions = decide(task, raw, cosine=cosine, clamp=clamp)
+                table = split.example_table()
+                write_predictions(folder / "predictions", TASKS[task], part, table["id"], predictions.values)
+                _write_examples(folder / "examples" / f"{task}-{part}.csv", table, predictions)
+                if split.labels is not None:
+                    metrics[part][task] = _metrics(task, split, predictions)
+            scores = metrics[part]
+            if len(scores) == len(TASKS) and scores["sts"]["pearson"] is not None:
+                scores["overall"] = overall(
+                    scores["sst"]["accuracy"], scores["quora"]["accuracy"], scores["sts"]["pearson"]
+                )
+        metrics |= {"parameters": config["parameters"], "training": config["training"]}
+        atomic_json(folder / "metrics.json", metrics)
+        for name in ("history.csv", "record.json"):
+            shutil.copyfile(MODELS / run_name / name, folder / name)
+    told = {"overall": metrics["dev"].get("overall")}
+    told |= {task: metrics["dev"][task].get("accuracy", metrics["dev"][task].get("pearson")) for task in TASKS}
+    print(
+        f"{run_name} on dev: "
+        + ", ".join(f"{name} {value:.3f}" if value is not None else f"{name} undefined" for name, value in told.items())
+    )
+
+
+def _metrics(task: str, split: Split, predictions: Predictions) -> dict[str, float | int | None]:
+    assert split.labels is not None
+    if task == "sts":
+        try:
+            return {"pearson": pearson(split.labels, predictions.values), "n": len(split)}
+        except MtbertError as error:  # a collapsed model's predictions are constant: no score then, and no overall
+            print(f"warning: {error}")
+            return {"pearson": None, "n": len(split)}
+    return {
+        "accuracy": accuracy(split.labels, predictions.values),
+        "n": len(split),
+        "majority": majority_share(split.labels),
+    }
+
+
+def _write_examples(path: Path, table: Any, predictions: Predictions) -> None:
+    """id, the sentences, label, prediction and score of every example."""
+    path.parent.mkdir(exist_ok=True)
+    columns = [name for name in ("id", "sentence1", "sentence2", "label") if name in table]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*columns, "prediction", "score"])
+        cells = (table[name] for name in columns)
+        values = (f"{value:g}" for value in predictions.values), (f"{score:.6f}" for score in predictions.scores)
+        writer.writerows(zip(*cells, *values, strict=True))
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,22 @@
+"""fetch: the raw CSV files, from the source that params name."""
+
+from pathlib import Path
+
+from mtbert.data.source import copy_course, download_course, has_course_files, write_sample
+from mtbert.params import load_params
+from stages.common import RAW, start
+
+
+def main() -> None:
+    settings = load_params().data
+    if settings.source == "sample":
+        write_sample(RAW, settings.sample.seed, settings.sample.sizes.model_dump(), settings.sample.label_noise)
+    elif has_course_files(Path(settings.path)):
+        copy_course(Path(settings.path), RAW)
+    else:
+        download_course(RAW)
+    print(f"{RAW}: {settings.source}")
+
+
+if __name__ == "__main__":
+    start(main)

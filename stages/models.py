@@ -1,0 +1,76 @@
+"""From a run's settings to its model: built, adapted, and loaded strictly."""
+
+from pathlib import Path
+
+import torch
+
+from mtbert.errors import MtbertError
+from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.multitask import MultitaskModel
+from mtbert.model.store import load_model
+from mtbert.model.weights import check_tensors
+from mtbert.params import Run
+from mtbert.peft.convert import add_dora
+
+
+def build(run: Run, config: BertConfig) -> MultitaskModel:
+    """The run's model with fresh heads, a function of the run's seed; the encoder's weights are still to be loaded."""
+    torch.manual_seed(run.seed)
+    with torch.device("meta"):
+        encoder = BertEncoder(config, run.encoder_dropout)
+    model = MultitaskModel(
+        encoder,
+        run.pooling,
+        quora=getattr(run.quora, "features", None),
+        sts=getattr(run.sts, "features", None),
+        dropout=run.head_dropout,
+    )
+    encoder.to_empty(device="cpu")
+    return model
+
+
+def adapt(model: MultitaskModel, run: Run) -> None:
+    """Swap the encoder's linear layers for the run's adapter."""
+    assert run.adapter is not None
+    add_dora(
+        model,
+        rank=run.adapter.rank,
+        alpha=run.adapter.alpha,
+        dropout=run.adapter.dropout,
+        train_rest=run.adapter.train_rest,
+        exact_norm=run.adapter.norm_gradient == "exact",
+        seed=run.seed,
+    )
+
+
+def load_encoder(run: Run, folder: Path) -> MultitaskModel:
+    """The run's model with fresh heads over the encoder in `folder` (the encoder stage's)."""
+    tensors, config = load_model(folder)
+    model = build(run, BertConfig(**config["encoder"]))
+    _fill(model.encoder, tensors, folder)
+    return model
+
+
+def load_run(run: Run, folder: Path) -> MultitaskModel:
+    """The run's whole model as the convert or train stage wrote it.
+
+    Raises:
+        MtbertError: the folder holds a model of other settings.
+    """
+    tensors, config = load_model(folder)
+    if config["settings"] != run.model_dump():
+        changed = [key for key, value in run.model_dump().items() if config["settings"].get(key) != value]
+        raise MtbertError(
+            f"{folder}: was made with other settings ({', '.join(changed)}); run `dvc repro` to make it anew"
+        )
+    model = build(run, BertConfig(**config["encoder"]))
+    if run.adapter is not None:
+        adapt(model, run)
+    _fill(model, tensors, folder)
+    return model
+
+
+def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    check_tensors(tensors, shapes, str(folder / "model.safetensors"))
+    module.load_state_dict(tensors)

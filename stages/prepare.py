@@ -1,0 +1,24 @@
+"""prepare: validate, clean, report what was found, tokenize once (section 5.1)."""
+
+from mtbert.data.prepare import prepare, summary
+from mtbert.model.store import TOKENIZER
+from mtbert.params import load_params
+from stages.common import PREPARED, PRETRAINED, RAW, start
+
+
+def main() -> None:
+    settings = load_params().prepare
+    report = prepare(
+        RAW,
+        PREPARED,
+        PRETRAINED / TOKENIZER,
+        on_bad_row=settings.on_bad_row,
+        leakage=settings.leakage,
+        preprocess=settings.preprocess,
+        max_tokens=settings.max_tokens,
+    )
+    print(summary(report))
+
+
+if __name__ == "__main__":
+    start(main)

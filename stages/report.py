@@ -1,0 +1,78 @@
+"""report: one page with all tables and figures, the metrics kept in git, and where everything came from."""
+
+import json
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mtbert.files import atomic_json, atomic_write_text
+from mtbert.params import load_params
+from mtbert.report.page import headline, page
+from mtbert.report.results import metrics, record
+from stages.common import PREPARED, PRETRAINED, RAW, RESULTS, start
+
+PACKAGES = ("mtbert", "torch", "tokenizers", "numpy", "dvc")
+
+
+def main() -> None:
+    params = load_params()
+    folder = Path(params.report.folder)
+    found = {run: metrics(RESULTS, run) for run in params.runs}
+    records = {run: record(RESULTS, run) for run in params.runs}
+    source, encoder = _json(RAW / "source.json"), _json(PRETRAINED / "config.json")
+    name = encoder["source"]["name"]
+    provenance = {
+        "Data": source["source"],
+        **{f"data/raw/{file}": f"sha256 {facts['sha256']}" for file, facts in sorted(source["files"].items())},
+        "Encoder": ", ".join(f"{key} {value}" for key, value in encoder["source"].items()),
+        "Code": _commit(),
+        "Machine": ", ".join(
+            sorted({f"{one['machine']}, {one['device']}, {one['threads']} threads" for one in records.values()})
+        ),
+        "Precision": ", ".join(sorted({one["precision"] for one in records.values()})),
+        "Versions": ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+        + f", Python {platform.python_version()}",
+        "Trained": " to ".join(
+            sorted({min(one["finished"] for one in records.values()), max(one["finished"] for one in records.values())})
+        ),
+    }
+    sizes = found["best_performance"]["training"]["sizes"]
+    lead = (
+        f"{len(found)} runs on {source['source']} data ({', '.join(f'{size:,} {task}' for task, size in sizes.items())} training examples) "
+        f"with {name}; {sum(one['seconds'] for one in records.values()) / 60:.0f} minutes of training in all. The paper's runs are "
+        "BERT-base for 10 epochs on 283,003 Quora pairs: its column stands beside ours for the pattern, not for equality."
+    )
+    html = page(
+        RESULTS,
+        folder,
+        lead=lead,
+        metrics=found,
+        records=records,
+        prepared=_json(PREPARED / "report.json"),
+        provenance=provenance,
+    )
+    atomic_json(folder / "metrics.json", headline(found))
+    atomic_json(folder / "provenance.json", provenance)
+    atomic_write_text(folder / "index.html", html)
+    print(f"the report: {(folder / 'index.html').resolve()}")
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _commit() -> str:
+    """The commit of the code, and whether it had uncommitted changes; `not under git` for a downloaded copy."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "status", "--porcelain", "--", "mtbert", "stages"]
+        changed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not under git"
+    return f"commit {commit}" + (" with uncommitted changes" if changed else "")
+
+
+if __name__ == "__main__":
+    start(main)

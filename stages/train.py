@@ -1,0 +1,136 @@
+"""train RUN: fine-tune one configuration (sections 4.3 and 4.4), resuming where an earlier try was killed."""
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mtbert.data.arrays import Split, load_split
+from mtbert.data.tasks import TASKS
+from mtbert.data.tokens import Wrapper, wrapper_for
+from mtbert.evaluation.development import development_metrics
+from mtbert.files import atomic_json, replaced_folder
+from mtbert.model.multitask import MultitaskModel
+from mtbert.model.store import TOKENIZER, read_config, save_model
+from mtbert.model.weights import config_to_json
+from mtbert.params import CosineEmbedding, Run, load_params
+from mtbert.peft.convert import count_parameters
+from mtbert.training.checkpoint import checkpoint_step, only_writer, remove_work
+from mtbert.training.compute import Compute, machine, resolve
+from mtbert.training.fingerprint import fingerprint
+from mtbert.training.log import Live, StepLog, write_history
+from mtbert.training.loop import Loss, train
+from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
+from mtbert.training.progress import TrainingProgress
+from mtbert.training.sampling import probabilities, sampler_exponent
+from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED, start
+from stages.models import load_encoder, load_run
+
+WORK = Path(".mtbert")
+CODE = [Path("mtbert") / part for part in ("data", "model", "peft", "evaluation", "training")]
+
+
+def main(run_name: str) -> None:
+    params = load_params()
+    run = params.run(run_name)
+    compute = resolve(params.compute.device, params.compute.precision, params.compute.threads)
+    source = CONVERTED / run_name if run.adapter else PRETRAINED
+    model = (load_run if run.adapter else load_encoder)(run, source).to(compute.device)
+    data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in TASKS if task in run.tasks}
+    wrapper = wrapper_for(PREPARED / TOKENIZER, params.prepare.max_tokens)
+    identity = {"settings": run.model_dump(), "compute": compute.describe(), "start": read_config(source)["sha256"]}
+    work = WORK / fingerprint(identity, PREPARED, CODE)
+
+    with only_writer(WORK / "locks" / run_name, run_name), TrainingProgress(run_name) as progress:
+        steps, live = StepLog(work / "steps.csv", checkpoint_step(work)), Live(work / "live")
+        result = train(
+            model,
+            data,
+            _losses(run),
+            wrapper=wrapper,
+            compute=compute,
+            sampler=run.sampler,
+            epoch_end=run.epoch_end,
+            epochs=run.epochs,
+            batch_size=run.batch_size,
+            learning_rate=run.learning_rate,
+            seed=run.seed,
+            evaluate=partial(_evaluate, run, compute, wrapper),
+            on_step=_both(steps.write, progress.step),
+            on_epoch=_both(live.write, progress.epoch),
+            work=work,
+            checkpoint_seconds=params.compute.checkpoint_seconds,
+        )
+        steps.close()
+        live.close()
+        with replaced_folder(MODELS / run_name) as folder:
+            _write(folder, run, model, result, work)
+            record = {
+                **compute.describe(),
+                "machine": machine(),
+                "seconds": progress.seconds,
+                "tokens_per_second": progress.tokens / progress.seconds,
+                "finished": datetime.now(UTC).date().isoformat(),
+            }
+            atomic_json(folder / "record.json", record)
+        remove_work(work)
+
+
+def _both(first: Callable[[Any], None], second: Callable[[Any], None]) -> Callable[[Any], None]:
+    def observe(value: Any) -> None:
+        first(value)
+        second(value)
+
+    return observe
+
+
+def _evaluate(run: Run, compute: Compute, wrapper: Wrapper, model: MultitaskModel) -> dict[str, float | None]:
+    with compute.autocast():
+        return development_metrics(
+            model,
+            {task: load_split(PREPARED, task, "dev") for task in TASKS},
+            load_split(PREPARED, "sst", "train"),
+            wrapper,
+            sts_cosine=isinstance(run.sts, CosineEmbedding),
+            clamp=getattr(run.sts, "clamp", True),
+            seed=run.seed,
+        )
+
+
+def _losses(run: Run) -> dict[str, Loss]:
+    sts: Loss = similarity_regression
+    if isinstance(run.sts, CosineEmbedding):
+        sts = partial(cosine_embedding, margin=run.sts.margin, threshold=run.sts.threshold)
+    return {"sst": sentiment, "quora": paraphrase, "sts": sts}
+
+
+def _write(folder: Path, run: Run, model: MultitaskModel, result: dict[str, Any], work: Path) -> None:
+    sizes: dict[str, int] = {task: len(load_split(PREPARED, task, "train")) for task in run.tasks}
+    exponent = sampler_exponent(run.sampler)
+    config = {
+        "encoder": config_to_json(model.encoder.config),
+        "settings": run.model_dump(),
+        "parameters": count_parameters(model),
+        "training": {
+            "tasks": run.tasks,
+            "sampler": run.sampler,
+            "epochs": run.epochs,
+            "steps": result["steps"],
+            "batch_size": run.batch_size,
+            "learning_rate": run.learning_rate,
+            "sizes": sizes,
+            "batches": result["batches"],
+            "probabilities": None if exponent is None else probabilities(sizes, exponent),
+            "tokens": result["tokens"],
+        },
+    }
+    save_model(folder, model.state_dict(), config)
+    write_history(folder / "history.csv", result["history"])
+    shutil.copyfile(work / "steps.csv", folder / "steps.csv")
+    shutil.copytree(work / "live", folder / "live")
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,83 @@
+"""Damaged or contradictory arrays are told, not trained on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtbert.data.arrays import load_split
+from mtbert.errors import MtbertError
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    folder = tmp_path / "quora" / "dev"
+    folder.mkdir(parents=True)
+    np.save(folder / "ids1.npy", np.array([5, 6, 7], dtype=np.uint16))
+    np.save(folder / "offsets1.npy", np.array([0, 2, 3]))
+    np.save(folder / "ids2.npy", np.array([8, 9], dtype=np.uint16))
+    np.save(folder / "offsets2.npy", np.array([0, 1, 2]))
+    np.save(folder / "labels.npy", np.array([0, 1], dtype=np.float32))
+    (folder / "examples.csv").write_text("id,sentence1,sentence2,label\nNA,one,None,0\nb,two,,1\n")
+    return tmp_path
+
+
+def test_arrays_are_mapped(prepared: Path) -> None:
+    split = load_split(prepared, "quora", "dev")
+    assert (len(split), split.task, split.split) == (2, "quora", "dev")
+    assert isinstance(split.ids1, np.memmap) and split.ids1.tolist() == [5, 6, 7]
+    assert split.ids2 is not None and split.labels is not None
+    assert split.example_table().to_numpy().tolist() == [["NA", "one", "None", "0"], ["b", "two", "", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "what"),
+    [
+        ("ids1", np.array([5, 6, 7]), "int64 of shape (3,), expected one axis of uint16"),
+        ("ids2", np.array([[8, 9]], dtype=np.uint16), "uint16 of shape (1, 2), expected one axis of uint16"),
+        ("offsets1", np.array([0, 2, 4]), "does not run from 0 to the 3 wordpieces of ids1.npy"),
+        ("offsets1", np.array([1, 2, 3]), "does not run from 0 to the 3 wordpieces of ids1.npy"),
+        ("offsets1", np.array([0]), "does not run from 0 to the 3 wordpieces of ids1.npy"),
+        ("offsets1", np.array([0, 3, 3]), "row 1 has no wordpiece"),
+        ("offsets2", np.array([0, 3, 2]), "row 1 has no wordpiece"),
+        ("offsets2", np.array([0, 2]), "1 rows where offsets1.npy has 2"),
+        ("labels", np.array([0], dtype=np.float32), "1 labels for 2 rows"),
+        ("labels", np.array([0, 2], dtype=np.float32), "row 1 has label 2, which quora cannot have"),
+        ("labels", np.array([0.5, 1], dtype=np.float32), "row 0 has label 0.5, which quora cannot have"),
+        ("labels", np.array([np.nan, 1], dtype=np.float32), "row 0 has label nan, which quora cannot have"),
+        ("labels", np.array([0.0, 1.0]), "float64 of shape (2,), expected one axis of float32"),
+    ],
+)
+def test_contradictions_name_the_file(prepared: Path, name: str, array: Any, what: str) -> None:
+    path = prepared / "quora" / "dev" / f"{name}.npy"
+    np.save(path, array)
+    with pytest.raises(MtbertError) as error:
+        load_split(prepared, "quora", "dev")
+    assert str(error.value) == f"{path}: {what}; run `dvc repro prepare` again"
+
+
+@pytest.mark.parametrize("name", ["ids1", "offsets1", "ids2", "offsets2", "labels"])
+@pytest.mark.parametrize("size", [0, 20, 129])
+def test_files_cut_short_are_told(prepared: Path, name: str, size: int) -> None:
+    path = prepared / "quora" / "dev" / f"{name}.npy"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(MtbertError, match=f"{name}.npy: not a readable array"):
+        load_split(prepared, "quora", "dev")
+
+
+def test_missing_files(prepared: Path) -> None:
+    with pytest.raises(MtbertError, match=r"sts/dev/ids1.npy: not found; run `dvc repro prepare` again"):
+        load_split(prepared, "sts", "dev")
+    folder = prepared / "quora" / "dev"
+    (folder / "labels.npy").unlink()
+    split = load_split(prepared, "quora", "dev")
+    assert split.labels is None
+    (folder / "examples.csv").write_text("id,sentence1,label\na,b,c\n")
+    with pytest.raises(
+        MtbertError, match=r"examples.csv: 1 rows of id, sentence1, label, expected 2 of id, sentence1, sentence2"
+    ):
+        split.example_table()
+    (folder / "examples.csv").unlink()
+    with pytest.raises(MtbertError, match=r"examples.csv: cannot be read"):
+        split.example_table()

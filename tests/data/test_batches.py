@@ -1,0 +1,84 @@
+"""From rows to batches: which sequences stand where."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtbert.data.arrays import Split
+from mtbert.data.batches import Batch, length_grouped, make_batch, views_for
+from mtbert.data.tokens import Wrapper
+
+
+def sequences(batch: Batch) -> list[list[int]]:
+    lengths = [block.length for block in batch.stream.blocks for _ in range(block.count)]
+    parts = batch.stream.ids.split(lengths)
+    return [parts[place].tolist() for place in batch.stream.rank.tolist()]
+
+
+def pieces(ids: np.ndarray | None, offsets: np.ndarray | None, row: int) -> list[int]:
+    assert ids is not None and offsets is not None
+    return ids[offsets[row] : offsets[row + 1]].tolist()
+
+
+def test_each_view_of_each_row_in_order(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
+    split = make_split("quora", 9)
+    rows = np.array([7, 0, 3])
+    batch = make_batch("quora", split, rows, ("u", "v", "c"), wrapper)
+    u = [[1, *pieces(split.ids1, split.offsets1, row), 2] for row in rows]
+    v = [[1, *pieces(split.ids2, split.offsets2, row), 2] for row in rows]
+    c = [one + two[1:] for one, two in zip(u, v, strict=True)]
+    assert sequences(batch) == u + v + c
+    assert (batch.task, batch.views) == ("quora", ("u", "v", "c"))
+    assert batch.labels is not None and split.labels is not None
+    assert batch.labels.tolist() == split.labels[rows].tolist()
+    # Only the pair's second sentence is in segment 1, its [SEP] included.
+    assert int(batch.stream.segments.sum()) == sum(len(two) - 1 for two in v)
+
+
+def test_a_single_sentence_task_has_one_view(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
+    batch = make_batch("sst", make_split("sst", 4), np.arange(4), ("u",), wrapper)
+    assert len(sequences(batch)) == 4
+    assert int(batch.stream.segments.sum()) == 0
+
+
+def test_an_unlabelled_split_gives_no_labels(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
+    batch = make_batch("sts", make_split("sts", 3, labelled=False), np.arange(2), ("c",), wrapper)
+    assert batch.labels is None
+
+
+@pytest.mark.parametrize(
+    ("features", "views"),
+    [
+        (["u"], ("u",)),
+        (["u", "v"], ("u", "v")),
+        (["v"], ("u", "v")),
+        (["|u-v|"], ("u", "v")),
+        (["|u+v|", "|u-v|"], ("u", "v")),
+        (["c"], ("c",)),
+        (["c", "u"], ("u", "c")),
+        (["u", "v", "c"], ("u", "v", "c")),
+        (["|u-v|", "c"], ("u", "v", "c")),
+    ],
+)
+def test_features_name_the_sequences_they_need(features: Sequence[str], views: tuple[str, ...]) -> None:
+    assert views_for(features) == views
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 9), st.booleans(), st.integers(0, 9))
+def test_prediction_batches_hold_every_row_once(
+    make_split: Callable[..., Split], count: int, batch_size: int, pair: bool, seed: int
+) -> None:
+    split = make_split("quora" if pair else "sst", 30)
+    rows = np.random.default_rng(seed).permutation(30)[:count]
+    batches = list(length_grouped(split, rows, batch_size))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(count))
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    lengths = np.diff(split.offsets1)[rows]
+    if split.offsets2 is not None:
+        lengths = lengths + np.diff(split.offsets2)[rows]
+    in_order = lengths[np.concatenate(batches)].tolist()
+    assert in_order == sorted(in_order), "neighbours are of similar length"

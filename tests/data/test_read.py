@@ -1,0 +1,230 @@
+"""Every fault is told with the line and column at which it stands."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtbert.data.read import has_labels, place_of, read_split
+from mtbert.data.tasks import QUORA, SST, STS, TASKS, Task
+from mtbert.errors import MtbertError
+
+SST_HEADER = "\tid\tsentence\tsentiment"
+QUORA_HEADER = "\tid\tsentence1\tsentence2\tis_duplicate"
+STS_HEADER = "\tid\tsentence1\tsentence2\tsimilarity"
+HEADERS = {"sst": SST_HEADER, "quora": QUORA_HEADER, "sts": STS_HEADER}
+GOOD = {"sst": "0\ta1\t A film .\t3", "quora": "0\ta1\tWho ?\tWho is it ?\t1.0", "sts": "0\ta1\tA dog.\tA cat.\t2.6"}
+
+
+def write(tmp_path: Path, task: Task, *rows: str) -> Path:
+    path = tmp_path / f"{task.name}.csv"
+    path.write_bytes("\n".join([HEADERS[task.name], GOOD[task.name], *rows, ""]).encode())
+    return path
+
+
+# task, rows after one good row (which is line 2), line:column and fault, rows left under drop
+FAULTS = [
+    (SST, ["1\tb\t\t3"], "3:5: empty sentence", 1),
+    (SST, ["1\tb\t \u2003 \t3"], "3:5: empty sentence", 1),
+    (SST, ["1\tb\tfine\t"], "3:10: missing sentiment", 1),
+    (SST, ["1\tb\tfine\t "], "3:10: missing sentiment", 1),
+    (SST, ["1\tb\tfine\tfour"], "3:10: sentiment 'four' is not a number (valid: 0 to 4, whole numbers)", 1),
+    (SST, ["1\tb\tfine\tnan"], "3:10: sentiment 'nan' is not a number (valid: 0 to 4, whole numbers)", 1),
+    (SST, ["1\tb\tfine\t1_0"], "3:10: sentiment '1_0' is not a number (valid: 0 to 4, whole numbers)", 1),
+    (SST, ["1\tb\tfine\t٣"], "3:10: sentiment '٣' is not a number (valid: 0 to 4, whole numbers)", 1),
+    (SST, ["1\tb\tfine\t5"], "3:10: sentiment 5 is out of range (valid: 0 to 4, whole numbers)", 1),
+    (SST, ["1\tb\tfine\t-1"], "3:10: sentiment -1 is out of range (valid: 0 to 4, whole numbers)", 1),
+    (SST, ["1\tb\tfine\t2.5"], "3:10: sentiment 2.5 is not a whole number (valid: 0 to 4, whole numbers)", 1),
+    (SST, ["1\tb\tfine\t3\t3"], "3:12: 5 columns where the header has 4", 1),
+    (SST, ["1\tb\tfine", "2\tc\tgood\t4"], "3:9: missing column sentiment", 2),
+    (SST, ["1\tb", "2\tc\tgood\t4"], "3:4: missing columns sentence, sentiment", 2),
+    (SST, ["1\tb\tfine"], "3:9: missing column sentiment: the file ends inside this row", 1),
+    (SST, ["1\t\tfine\t3"], "3:3: empty id", 1),
+    (SST, ["1\ta1\tfine\t3"], "3:3: id 'a1' stands on line 2 already", 1),
+    (SST, ["1\tb\tfi\0ne\t3"], "3:7: NUL byte", 1),
+    (SST, ["1\tb\tfi\rne\t3"], "3:7: carriage return inside a row", 1),
+    (SST, ["", "2\tc\tgood\t4"], "3:1: empty line", 2),
+    (SST, ['1\tb\té "x" 😀\tbad'], "3:13: sentiment 'bad' is not a number (valid: 0 to 4, whole numbers)", 1),
+    (QUORA, ["1\tb\tone\t\t0.0"], "3:9: empty sentence2", 1),
+    (QUORA, ["1\tb\t\ttwo\t0.0"], "3:5: empty sentence1", 1),
+    (QUORA, ["1\tb\tone\ttwo\t0.5"], "3:13: is_duplicate 0.5 is not a whole number (valid: 0 to 1, whole numbers)", 1),
+    (QUORA, ["1\tb\tone\ttwo\t2"], "3:13: is_duplicate 2 is out of range (valid: 0 to 1, whole numbers)", 1),
+    (QUORA, ["1\tb\tone\ttwo\tTrue"], "3:13: is_duplicate 'True' is not a number (valid: 0 to 1, whole numbers)", 1),
+    # The blemish of the published file: a sentence cut after an opening quote, and its label lost.
+    (
+        QUORA,
+        ['1\tb\tone\t"""two was cut"\t', "2\tc\tone\ttwo\t0.0"],
+        "3:25: missing is_duplicate (unbalanced quote in sentence2: the row is cut by an embedded newline)",
+        2,
+    ),
+    # An opening quote without an end: csv readers swallow the rows up to the next quote.
+    (
+        QUORA,
+        ['1\tb\tone\t"two\t0.0', '2\tc\tone "x"\t"two"\t1.0'],
+        "3:9: unbalanced quote: the quoted field that starts here runs on into the row on line 4 "
+        "(a row cut by an embedded newline)",
+        2,
+    ),
+    (
+        QUORA,
+        ['1\tb\tone\t"two\t0.0'],
+        "3:9: unbalanced quote: the quoted field that starts here never ends "
+        "(a row cut by an embedded newline, or a truncated file)",
+        1,
+    ),
+    (
+        QUORA,
+        ['1\tb\t"one" and\ttwo\t0.0', "2\tc\tone\ttwo\t1.0"],
+        '3:10: unbalanced quote: text after a closing quote (a quote inside is doubled: "")',
+        2,
+    ),
+    (
+        QUORA,
+        ["1\tb\tone\ttwo is", "cut here\t0.0", "2\tc\tone\ttwo\t1.0"],
+        "3:15: row cut by an embedded newline: missing column is_duplicate stands on line 4",
+        2,
+    ),
+    (
+        QUORA,
+        ['1\tb\t"one', 'more"\ttwo\tno'],
+        "4:11: is_duplicate 'no' is not a number (valid: 0 to 1, whole numbers)",
+        1,
+    ),
+    (QUORA, ['1\tb\t"one', 'mo\0re"\ttwo\t0'], "4:3: NUL byte", 1),
+    (STS, ["1\tb\tone\ttwo\t5.1"], "3:13: similarity 5.1 is out of range (valid: 0 to 5)", 1),
+    (STS, ["1\tb\tone\ttwo\t-0.2"], "3:13: similarity -0.2 is out of range (valid: 0 to 5)", 1),
+    (STS, ["1\tb\tone\ttwo\tinf"], "3:13: similarity 'inf' is not a number (valid: 0 to 5)", 1),
+    (STS, ["1\tb\tone\ttwo\t1e999"], "3:13: similarity 1e999 is out of range (valid: 0 to 5)", 1),
+    (STS, ["1\tb\tone\ttwo\t2,5"], "3:13: similarity '2,5' is not a number (valid: 0 to 5)", 1),
+    (STS, ["1\tb\tone\ttwo\t"], "3:13: missing similarity", 1),
+    (STS, ["1,b,one,two,2.5", "2\tc\tone\ttwo\t4"], "3:16: missing columns id, sentence1, sentence2, similarity", 2),
+]
+
+
+@pytest.mark.parametrize(("task", "rows", "fault", "left"), FAULTS)
+def test_a_bad_row_is_an_error_with_its_place_or_a_listed_drop(
+    tmp_path: Path, task: Task, rows: list[str], fault: str, left: int
+) -> None:
+    path = write(tmp_path, task, *rows)
+    with pytest.raises(MtbertError) as error:
+        read_split(path, task, True, "error")
+    assert str(error.value).rpartition("; ")[0] == f"{path}:{fault}"
+    examples, bad = read_split(path, task, True, "drop")
+    assert len(examples) == left
+    assert str(bad[0]) == str(error.value)
+
+
+def test_drop_loses_no_row_but_the_bad_ones(tmp_path: Path) -> None:
+    rows = ['1\tb\tone\t"two\t0.0', "2\tc\tone\ttwo\t1.0", '3\td\tone\t"""cut"\t', '4\te\t"q ""x"""\ttwo\t0']
+    examples, bad = read_split(write(tmp_path, QUORA, *rows), QUORA, True, "drop")
+    assert [(example.id, example.line) for example in examples] == [("a1", 2), ("c", 4), ("e", 6)]
+    assert [(row.line, row.column) for row in bad] == [(3, 9), (5, 17)]
+    assert examples[2].sentence1 == 'q "x"'
+
+
+FILE_FAULTS = [
+    (b"", "1:1: the file is empty"),
+    (b"\n \n", "1:1: the file is empty"),
+    (b"\xef\xbb\xbf" + SST_HEADER.encode(), "1:1: starts with a byte order mark"),
+    (SST_HEADER.encode("utf-16"), "1:1: UTF-16 rather than UTF-8"),
+    (SST_HEADER.encode() + b"\n0\ta\tcaf\xe9 .\t3\n", "2:8: not UTF-8 (byte 0xe9 at offset 30)"),
+    (
+        SST_HEADER.encode() + "\n0\ta\té x".encode() + b"\xe2\x80",
+        "2:8: truncated: the file ends inside a character (at offset 31)",
+    ),
+    (b",id,sentence,sentiment\n0,a,fine,3\n", "1:1: columns separated by commas rather than tabs"),
+    (b"0\ta1\tfine\t3\n", "1:1: no header"),
+    (b"fine\n", "1:1: no header"),
+    (b"id\tsentence\tsentiment\na\tfine\t3\n", "1:1: header: no index column"),
+    (b"\t\t\tid\tsentence\tsentiment\n", "1:3: header: 3 unnamed columns"),
+    (b"\tsentence\tid\tsentiment\n", "1:2: header: column 'sentence' where 'id' belongs"),
+    (b"\tid\tsentence\tsentiment\tmood\n", "1:24: header: unknown column 'mood'"),
+    (b"\tid\tsentence\tsentence\tsentiment\n", "1:14: header: column 'sentence' stands twice"),
+    (b"\tid\tsentence\n0\ta\tfine\n", "1:13: header: missing column sentiment"),
+    (b'\tid\t"sentence\tsentiment\n0\ta\tfine\t3\n', "1:5: header: unbalanced quote"),
+    (SST_HEADER.encode() + b"\n", "2:1: no row after the header"),
+]
+
+
+@pytest.mark.parametrize(("data", "fault"), FILE_FAULTS)
+@pytest.mark.parametrize("on_bad_row", ["error", "drop"])
+def test_a_fault_of_the_whole_file_is_an_error_always(tmp_path: Path, data: bytes, fault: str, on_bad_row: str) -> None:
+    path = tmp_path / "train.csv"
+    path.write_bytes(data)
+    with pytest.raises(MtbertError) as error:
+        read_split(path, SST, True, on_bad_row)  # type: ignore[arg-type]
+    assert str(error.value).startswith(f"{path}:{fault}")
+    assert "; " in str(error.value)
+
+
+def test_a_missing_file_and_an_unexpected_label_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MtbertError, match=r"none.csv: not found; run `dvc repro fetch` again"):
+        read_split(tmp_path / "none.csv", SST, True, "error")
+    with pytest.raises(MtbertError, match="1:14: header: unknown column 'sentiment'; an unlabelled file has no label"):
+        read_split(write(tmp_path, SST), SST, False, "error")
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "sentences", "label"),
+    [
+        (SST, "1\tb\t A film .\t0", (" A film .", None), 0.0),
+        (SST, "1\tb\tone\u2028line\x85\x0b\x0c\t4.0", ("one\u2028line\x85\x0b\x0c", None), 4.0),
+        (SST, "1\tb\tNone\t2", ("None", None), 2.0),
+        (QUORA, "x\tb\tNA\tnull\t1.0", ("NA", "null"), 1.0),
+        (QUORA, '1\tb\t"say ""so"""\t5" disk\t0', ('say "so"', '5" disk'), 0.0),
+        (QUORA, '1\tb\t"two\nlines"\ttwo\t0', ("two\nlines", "two"), 0.0),
+        (QUORA, '1\tb\t"a\ttab"\ttwo\t1', ("a\ttab", "two"), 1.0),
+        (STS, "1\t81f7-aa\tone\ttwo\t3.667", ("one", "two"), 3.667),
+        (STS, "1\tb\tone\ttwo\t5", ("one", "two"), 5.0),
+        (STS, "1\tb\tone\ttwo\t-0.0", ("one", "two"), 0.0),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "", "\n\n\r\n"])
+def test_harmless_oddities_are_accepted(
+    tmp_path: Path, task: Task, text: str, sentences: tuple[str, str | None], label: float, end: str
+) -> None:
+    path = tmp_path / "train.csv"
+    newline = "\r\n" if "\r\n" in end else "\n"
+    path.write_bytes((HEADERS[task.name] + newline + text.replace("\n", newline) + end).encode())
+    ((example,), bad) = read_split(path, task, True, "error")
+    assert (example.sentence1, example.sentence2) == sentences
+    assert (example.label, example.line, bad) == (label, 2, [])
+
+
+def test_unlabelled_files_and_two_index_columns(tmp_path: Path) -> None:
+    path = tmp_path / "test.csv"
+    path.write_text("0\t\tid\tsentence\n1\t0.0\tabc\t Fine\n")
+    assert not has_labels(path, SST)
+    examples, _ = read_split(path, SST, False, "error")
+    assert examples == [("abc", " Fine", None, None, 2)]
+    assert place_of(path, SST, 2, 1) == (2, 11)
+    assert has_labels(write(tmp_path, STS), STS)
+
+
+sentence = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), min_size=1, max_size=30).filter(
+    lambda text: bool(text.strip()) and not any("\t" in line for line in text.split("\n")[1:])
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), name=st.sampled_from(list(TASKS)), quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+def test_what_the_csv_module_writes_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str, quoting: int
+) -> None:
+    task = TASKS[name]
+    texts = data.draw(st.lists(st.tuples(*[sentence for _ in task.texts]), min_size=1, max_size=5))
+    labels = [data.draw(st.floats(0, 5) if name == "sts" else st.integers(0, int(task.high))) for _ in texts]
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, delimiter="\t", lineterminator="\n", quoting=quoting)  # type: ignore[arg-type]
+    writer.writerow(["", "id", *task.texts, task.label])
+    writer.writerows([n, f"id{n}", *row, labels[n]] for n, row in enumerate(texts))
+    path = tmp_path_factory.mktemp("round") / "rows.csv"
+    path.write_bytes(file.getvalue().encode())
+    examples, bad = read_split(path, task, True, "error")
+    assert [(e.id, e.sentence1, e.sentence2, e.label) for e in examples] == [
+        (f"id{n}", row[0], row[1] if task.is_pair else None, float(labels[n])) for n, row in enumerate(texts)
+    ]
+    assert bad == [] and has_labels(path, task)

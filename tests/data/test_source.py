@@ -1,0 +1,158 @@
+"""Filling the raw folder: generated, copied or downloaded, whole or not at all."""
+
+import hashlib
+import io
+import json
+import subprocess
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtbert.data import source
+from mtbert.data.read import has_labels, read_split
+from mtbert.data.sample import generate
+from mtbert.data.tasks import SPLITS, TASKS
+from mtbert.errors import MtbertError
+
+SIZES = {task: {"train": 12, "dev": 9, "test": 8} for task in TASKS}
+
+
+def course_folder(folder: Path) -> dict[str, bytes]:
+    """Files under the course's names, with content of our own."""
+    folder.mkdir()
+    files = {name: f"content of {name}\r\n".encode() for name in source.GIT_BLOBS}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return files
+
+
+def test_sample_is_written_in_the_course_format_and_labelled(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    source.write_sample(folder, 11711, SIZES, 0.1)
+    rows = generate(11711, SIZES, 0.1)
+    for task in TASKS.values():
+        for split in SPLITS:
+            path = folder / f"{task.name}-{split}.csv"
+            assert has_labels(path, task)
+            examples, _ = read_split(path, task, True, "error")
+            assert [(e.id, e.sentence1, e.sentence2) for e in examples] == [
+                (row.id, row.texts[0], row.texts[1] if task.is_pair else None) for row in rows[task.name, split]
+            ]
+            assert [e.label for e in examples] == [float(row.label) for row in rows[task.name, split]]
+    told = json.loads((folder / "source.json").read_text())
+    assert {key: told[key] for key in ("source", "seed", "label_noise", "sizes")} == {
+        "source": "sample",
+        "seed": 11711,
+        "label_noise": 0.1,
+        "sizes": SIZES,
+    }
+    assert len(told["files"]) == 9
+    for name, file in told["files"].items():
+        data = (folder / name).read_bytes()
+        assert file == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def test_copies_are_byte_for_byte_and_say_whether_they_are_the_pinned_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = course_folder(tmp_path / "course")
+    monkeypatch.setitem(source.GIT_BLOBS, "sts-dev.csv", source.git_blob_id(files["sts-dev.csv"]))
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "stale.csv").write_text("old")
+    source.copy_course(tmp_path / "course", folder)
+    told = json.loads((folder / "source.json").read_text())
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*told["files"], "source.json"])
+    assert (folder / "sst-test.csv").read_bytes() == files["ids-sst-test-student.csv"]
+    assert told["absent"] == []
+    assert {name for name, file in told["files"].items() if file["is_pinned"]} == {"sts-dev.csv"}
+    assert told["files"]["quora-train.csv"]["published_as"] == "quora-train.csv"
+
+
+def test_every_missing_train_and_dev_file_is_named_and_test_files_are_optional(tmp_path: Path) -> None:
+    course = tmp_path / "course"
+    course_folder(course)
+    (course / "quora-test-student.csv").unlink()
+    source.copy_course(course, tmp_path / "raw")
+    assert json.loads((tmp_path / "raw" / "source.json").read_text())["absent"] == ["quora-test-student.csv"]
+    (course / "ids-sst-dev.csv").unlink()
+    (course / "sts-train.csv").unlink()
+    with pytest.raises(MtbertError) as error:
+        source.copy_course(course, tmp_path / "other")
+    assert str(error.value).startswith(
+        f"{course}: missing ids-sst-dev.csv, sts-train.csv; put the course's files there"
+    )
+    assert not (tmp_path / "other").exists()
+
+
+def test_has_course_files(tmp_path: Path) -> None:
+    assert not source.has_course_files(tmp_path / "nowhere")
+    (tmp_path / "README.md").write_text("put files here")
+    assert not source.has_course_files(tmp_path)
+    (tmp_path / "sts-dev.csv").write_text("x")
+    assert source.has_course_files(tmp_path)
+
+
+def test_blob_id_is_gits(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"some\r\ncontent\0")
+    git = subprocess.run(["git", "hash-object", "--no-filters", path], capture_output=True, text=True, check=True)
+    assert source.git_blob_id(path.read_bytes()) == git.stdout.strip()
+
+
+def test_download_takes_the_pinned_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = course_folder(tmp_path / "course")
+    monkeypatch.setattr(source, "GIT_BLOBS", {name: source.git_blob_id(data) for name, data in files.items()})
+    asked = []
+
+    def urlopen(url: str, timeout: float) -> io.BytesIO:
+        asked.append(url)
+        assert timeout > 0
+        return io.BytesIO(files[url.rpartition("/")[2]])
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    source.download_course(tmp_path / "raw")
+    assert asked[0] == (
+        "https://raw.githubusercontent.com/gpoesia/minbert-default-final-project/"
+        "7ac8260577fc12a86c7aaf38918056c30054ef39/data/ids-sst-train.csv"
+    )
+    assert len(asked) == 9
+    told = json.loads((tmp_path / "raw" / "source.json").read_text())
+    assert told["commit"] == source.COMMIT
+    assert all(file["is_pinned"] for file in told["files"].values())
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            urllib.error.URLError("no route to host"),
+            "cannot be downloaded (no route to host); check the network, or set data.path",
+        ),
+        (TimeoutError("timed out"), "cannot be downloaded (timed out); check the network, or set data.path"),
+        (
+            urllib.error.HTTPError("u", 404, "Not Found", {}, None),
+            "the server answered 404 Not Found; check the network",
+        ),  # type: ignore[arg-type]
+        (b"something else", "downloaded 14 bytes with git blob id "),
+    ],
+)
+def test_a_failed_download_says_what_to_do_and_leaves_the_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any, message: str
+) -> None:
+    def urlopen(url: str, timeout: float) -> io.BytesIO:
+        if isinstance(answer, Exception):
+            raise answer
+        return io.BytesIO(answer)
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "kept.csv").write_text("as it was")
+    with pytest.raises(MtbertError) as error:
+        source.download_course(folder)
+    assert f"/data/ids-sst-train.csv: {message}" in str(error.value)
+    assert "data.path" in str(error.value)
+    assert [path.name for path in folder.iterdir()] == ["kept.csv"]

@@ -1,0 +1,132 @@
+"""The token stream: exact layout, order restored by rank, and the sequences that enter it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtbert.data.tokens import Block, TokenStream, Wrapper, lay_out, wrapper_for
+from mtbert.errors import MtbertError
+
+
+def sequence(*ids: int, second: int | None = None) -> tuple[np.ndarray, int]:
+    return np.array(ids), len(ids) if second is None else second
+
+
+def unlay(stream: TokenStream) -> list[tuple[list[int], list[int], list[int]]]:
+    """ids, positions and segments of every sequence, in the caller's order, from the documented fields alone."""
+    lengths = [block.length for block in stream.blocks for _ in range(block.count)]
+    assert sum(lengths) == stream.tokens
+    parts = list(
+        zip(*(tensor.split(lengths) for tensor in (stream.ids, stream.positions, stream.segments)), strict=True)
+    )
+    return [tuple(tensor.tolist() for tensor in parts[place]) for place in stream.rank.tolist()]  # type: ignore[misc]
+
+
+def test_layout_of_a_small_batch() -> None:
+    stream = lay_out(
+        [sequence(1, 7, 8, 2), sequence(1, 2), sequence(1, 5, 2, 6, 2, second=3), sequence(1, 9, 2, 2, second=3)]
+    )
+    assert stream.ids.tolist() == [1, 2, 1, 7, 8, 2, 1, 9, 2, 2, 1, 5, 2, 6, 2]
+    assert stream.positions.tolist() == [0, 1, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4]
+    assert stream.segments.tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1]
+    assert stream.blocks == (Block(1, 2), Block(2, 4), Block(1, 5))
+    assert stream.rank.tolist() == [1, 0, 3, 2]
+    assert stream.tokens == 15
+    for tensor in (stream.ids, stream.positions, stream.segments, stream.rank):
+        assert tensor.dtype == torch.int64
+
+
+one_sequence = st.lists(st.integers(0, 65535), min_size=1, max_size=9).flatmap(
+    lambda ids: st.tuples(st.just(np.array(ids)), st.integers(1, len(ids)))
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(one_sequence, min_size=1, max_size=9))
+def test_rank_gives_every_sequence_back(sequences: list[tuple[np.ndarray, int]]) -> None:
+    stream = lay_out(sequences)
+    for (ids, second), (got, positions, segments) in zip(sequences, unlay(stream), strict=True):
+        assert got == ids.tolist()
+        assert positions == list(range(len(ids)))
+        assert segments == [int(place >= second) for place in range(len(ids))]
+    lengths = [block.length for block in stream.blocks]
+    assert lengths == sorted(set(lengths)), "one block per length, shortest first"
+    assert stream.rank.sort().values.tolist() == list(range(len(sequences)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(one_sequence, min_size=1, max_size=9), st.integers(1, 16))
+def test_filler_rounds_the_stream_up_and_is_nobody_s(sequences: list[tuple[np.ndarray, int]], multiple: int) -> None:
+    bare, filled = lay_out(sequences), lay_out(sequences, multiple)
+    assert filled.tokens == bare.tokens == len(bare.ids)
+    assert len(filled.ids) == -(-bare.tokens // multiple) * multiple
+    filler = len(filled.ids) - bare.tokens
+    assert filled.blocks == (*bare.blocks, *[Block(filler, 1)] * (filler > 0))
+    assert torch.equal(filled.rank, bare.rank)
+    for name in ("ids", "positions", "segments"):
+        values = getattr(filled, name)
+        assert torch.equal(values[: bare.tokens], getattr(bare, name))
+        assert not values[bare.tokens :].any()
+
+
+def test_single_sentence_is_wrapped_and_cut() -> None:
+    wrapper = Wrapper(cls=101, sep=102, max_tokens=5)
+    ids, second = wrapper.single(np.array([7, 8], np.uint16))
+    assert (ids.tolist(), second) == ([101, 7, 8, 102], 4)
+    ids, second = wrapper.single(np.arange(10, 20, dtype=np.uint16))
+    assert (ids.tolist(), second) == ([101, 10, 11, 12, 102], 5)
+
+
+def test_pair_is_wrapped_with_its_segment() -> None:
+    ids, second = Wrapper(cls=101, sep=102, max_tokens=16).pair(np.array([7, 8], np.uint16), np.array([9], np.uint16))
+    assert (ids.tolist(), second) == ([101, 7, 8, 102, 9, 102], 4)
+
+
+def cut_one_by_one(first: list[int], second: list[int], room: int) -> tuple[list[int], list[int]]:
+    """BERT's own rule: while it does not fit, the longer one loses its last wordpiece (on a tie the second)."""
+    first, second = list(first), list(second)
+    while len(first) + len(second) > room:
+        (first if len(first) > len(second) else second).pop()
+    return first, second
+
+
+pieces = st.lists(st.integers(3, 60000), min_size=1, max_size=14)
+
+
+@settings(max_examples=300, deadline=None)
+@given(pieces, pieces, st.integers(5, 24))
+def test_a_pair_is_cut_from_the_longer_sentence_first(first: list[int], second: list[int], max_tokens: int) -> None:
+    ids, segment = Wrapper(cls=1, sep=2, max_tokens=max_tokens).pair(
+        np.array(first, np.uint16), np.array(second, np.uint16)
+    )
+    one, two = cut_one_by_one(first, second, max_tokens - 3)
+    assert ids.tolist() == [1, *one, 2, *two, 2]
+    assert segment == len(one) + 2
+    assert len(ids) <= max_tokens
+
+
+def test_large_wordpieces_survive_their_16_bits() -> None:
+    ids, _ = Wrapper(cls=101, sep=102, max_tokens=8).single(np.array([65535], np.uint16))
+    assert lay_out([(ids, 3)]).ids.tolist() == [101, 65535, 102]
+
+
+def write_tokenizer(path: Path, *words: str) -> Path:
+    tokenizers = pytest.importorskip("tokenizers")
+    model = tokenizers.models.WordPiece({word: place for place, word in enumerate(words)}, unk_token="[UNK]")
+    tokenizers.Tokenizer(model).save(str(path))
+    return path
+
+
+def test_special_tokens_come_from_the_tokenizer(tmp_path: Path) -> None:
+    wrapper = wrapper_for(write_tokenizer(tmp_path / "tokenizer.json", "[UNK]", "a", "[SEP]", "[CLS]"), 9)
+    assert (wrapper.cls, wrapper.sep, wrapper.max_tokens) == (3, 2, 9)
+
+
+def test_a_tokenizer_without_special_tokens_is_refused(tmp_path: Path) -> None:
+    path = write_tokenizer(tmp_path / "tokenizer.json", "[UNK]", "a", "[SEP]")
+    with pytest.raises(MtbertError, match=r"tokenizer\.json: has no \[CLS\] or \[SEP\]"):
+        wrapper_for(path, 9)

@@ -1,0 +1,106 @@
+"""The metrics watched while training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mtbert.data.arrays import Split
+from mtbert.data.tokens import Wrapper
+from mtbert.evaluation.development import development_metrics
+from mtbert.evaluation.predict import decide, raw_scores
+from mtbert.model.multitask import MultitaskModel
+
+
+@pytest.fixture
+def splits(make_split: Callable[..., Split]) -> dict[str, Split]:
+    return {"sst": make_split("sst", 11), "quora": make_split("quora", 13), "sts": make_split("sts", 9)}
+
+
+def measure(
+    model: MultitaskModel, splits: dict[str, Split], train: Split, wrapper: Wrapper, **changes: Any
+) -> dict[str, Any]:
+    return development_metrics(
+        model, splits, train, wrapper, **{"sts_cosine": False, "clamp": True, "seed": 1, **changes}
+    )
+
+
+def test_each_metric_is_that_of_its_predictions(
+    make_model: Callable[..., MultitaskModel],
+    make_split: Callable[..., Split],
+    splits: dict[str, Split],
+    wrapper: Wrapper,
+) -> None:
+    model, train = make_model(), make_split("sst", 30)
+    found = measure(model, splits, train, wrapper)
+    values = {
+        task: decide(task, raw_scores(model, task, split, wrapper), cosine=False).values
+        for task, split in splits.items()
+    }
+    sst, quora = (float((values[task] == splits[task].labels).mean()) for task in ("sst", "quora"))
+    sts = float(np.corrcoef(values["sts"], splits["sts"].labels)[0, 1])
+    assert found["dev_sst"] == pytest.approx(sst)
+    assert found["dev_quora"] == pytest.approx(quora)
+    assert found["dev_sts"] == pytest.approx(sts)
+    assert found["dev_overall"] == pytest.approx((sst + quora + (1 + sts) / 2) / 3)
+    assert 0 <= found["train_sst"] <= 1
+    assert list(found) == ["train_sst", "dev_sst", "dev_quora", "dev_sts", "dev_overall"]
+
+
+def test_training_accuracy_is_of_as_many_examples_and_seeded(
+    make_model: Callable[..., MultitaskModel],
+    make_split: Callable[..., Split],
+    splits: dict[str, Split],
+    wrapper: Wrapper,
+) -> None:
+    model, train = make_model(), make_split("sst", 200)
+    first = measure(model, splits, train, wrapper)
+    assert measure(model, splits, train, wrapper) == first
+    assert (first["train_sst"] * 11) == pytest.approx(round(first["train_sst"] * 11)), "11 examples, as many as in dev"
+    others = {measure(model, splits, train, wrapper, seed=seed)["train_sst"] for seed in range(12)}
+    assert len(others) > 1, "another seed, another choice"
+
+
+def test_it_is_measured_without_dropout_and_changes_nothing(
+    make_model: Callable[..., MultitaskModel],
+    make_split: Callable[..., Split],
+    splits: dict[str, Split],
+    wrapper: Wrapper,
+) -> None:
+    model, train = make_model(dropout=0.5, head_dropout=0.5).train(), make_split("sst", 11)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first = measure(model, splits, train, wrapper)
+    assert model.training
+    assert measure(model.eval(), splits, train, wrapper) == first
+    assert first["train_sst"] == first["dev_sst"], "the same eleven examples in another order"
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_an_undefined_correlation_is_none(
+    make_model: Callable[..., MultitaskModel],
+    make_split: Callable[..., Split],
+    splits: dict[str, Split],
+    wrapper: Wrapper,
+) -> None:
+    model = make_model()
+    with torch.no_grad():
+        model.heads["sts"].linear.weight.zero_()
+    found = measure(model, splits, make_split("sst", 11), wrapper)
+    assert found["dev_sts"] is None
+    assert found["dev_overall"] is None
+    assert found["dev_sst"] is not None
+
+
+def test_a_cosine_similarity_is_not_clamped_away(
+    make_model: Callable[..., MultitaskModel],
+    make_split: Callable[..., Split],
+    splits: dict[str, Split],
+    wrapper: Wrapper,
+) -> None:
+    """Cosines below 0 would all become 0 if they were taken for similarities."""
+    model = make_model("mean", ["u", "v"], None)
+    cosines = raw_scores(model, "sts", splits["sts"], wrapper)
+    found = measure(model, splits, make_split("sst", 11), wrapper, sts_cosine=True)
+    assert found["dev_sts"] == pytest.approx(float(np.corrcoef(cosines, splits["sts"].labels)[0, 1]))

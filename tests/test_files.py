@@ -1,0 +1,84 @@
+"""Writes are all or nothing."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mtbert.files import atomic_json, atomic_write_bytes, atomic_write_text, replaced_folder, sha256_file
+
+
+def test_bytes_and_text_land_as_given(tmp_path: Path) -> None:
+    atomic_write_bytes(tmp_path / "new/folder/a.bin", b"\x00\r\n")
+    assert (tmp_path / "new/folder/a.bin").read_bytes() == b"\x00\r\n"
+    atomic_write_text(tmp_path / "b.txt", "é\n\r\n")
+    assert (tmp_path / "b.txt").read_bytes() == "é\n\r\n".encode()
+    assert (tmp_path / "b.txt").stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    atomic_write_text(path, "old")
+
+    def full(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        atomic_write_text(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_readable_text_and_never_nan(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    atomic_json(path, {"b": [1, None], "a": "é"})
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text) == {"b": [1, None], "a": "é"}
+    assert text.endswith("}\n")
+    assert "é" in text
+    with pytest.raises(ValueError, match="JSON"):
+        atomic_json(path, {"loss": float("nan")})
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "stale").write_text("old", encoding="utf-8")
+    with replaced_folder(target) as folder:
+        (folder / "fresh").write_text("new", encoding="utf-8")
+        assert (target / "stale").exists(), "the old folder stands until the new one is complete"
+    assert [path.name for path in target.iterdir()] == ["fresh"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with replaced_folder(target) as folder:
+        (folder / "a").write_text("old", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt), replaced_folder(target) as folder:
+        (folder / "a").write_text("half", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert (target / "a").read_text(encoding="utf-8") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_link_is_replaced_and_what_it_points_to_is_kept(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "a").write_text("cached", encoding="utf-8")
+    (tmp_path / "out").symlink_to(cache)
+    with replaced_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("new", encoding="utf-8")
+    assert not (tmp_path / "out").is_symlink()
+    assert (cache / "a").read_text(encoding="utf-8") == "cached"

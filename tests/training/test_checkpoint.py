@@ -1,0 +1,213 @@
+"""Checkpoints come back exactly or are refused; one writer at a time."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mtbert.errors import MtbertError
+from mtbert.training.checkpoint import checkpoint_step, load_checkpoint, only_writer, remove_work, save_checkpoint
+
+PROGRESS = {"history": [{"epoch": 0, "loss": None, "dev": 0.1 + 0.2}], "tokens": 7}
+
+
+def trained(seed: int, steps: int = 3, width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A model with a frozen tensor and one that never gets a gradient, and its optimizer, after some steps."""
+    torch.manual_seed(seed)
+    model = nn.ModuleDict({"used": nn.Linear(3, width), "unused": nn.Linear(2, 2), "frozen": nn.Linear(2, 2)})
+    model["frozen"].requires_grad_(False)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=0.1, fused=True)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model["used"](torch.randn(5, 3)).square().sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def one_more_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    optimizer.zero_grad()
+    model["used"](torch.ones(1, 3)).sum().backward()  # type: ignore[index]
+    optimizer.step()
+    return torch.cat([parameter.detach().flatten() for parameter in model["used"].parameters()])  # type: ignore[index]
+
+
+def test_round_trip_continues_bit_for_bit(tmp_path: Path) -> None:
+    model, optimizer = trained(0)
+    save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
+    other, other_optimizer = trained(1, steps=0)
+    assert load_checkpoint(tmp_path, other, other_optimizer) == (3, PROGRESS)
+    assert checkpoint_step(tmp_path) == 3
+    assert torch.equal(other["unused"].weight, model["unused"].weight)  # type: ignore[index]
+    assert torch.equal(one_more_step(other, other_optimizer), one_more_step(model, optimizer))
+    assert not torch.equal(other["frozen"].weight, model["frozen"].weight)  # type: ignore[index]
+
+
+def test_without_the_optimizer_s_state_the_next_step_differs(tmp_path: Path) -> None:
+    """The comparison above would notice a forgotten optimizer."""
+    model, optimizer = trained(0)
+    save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
+    other, other_optimizer = trained(1, steps=0)
+    load_checkpoint(tmp_path, other, other_optimizer)
+    other_optimizer.state.clear()
+    assert not torch.equal(one_more_step(other, other_optimizer), one_more_step(model, optimizer))
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path / "absent", *trained(0)) is None
+    assert checkpoint_step(tmp_path / "absent") == 0
+
+
+def test_a_new_checkpoint_replaces_the_old_and_the_leftovers_of_a_kill(tmp_path: Path) -> None:
+    model, optimizer = trained(0)
+    save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
+    (tmp_path / ".step-00000004.safetensors.k1ll3d").write_bytes(b"half")
+    (tmp_path / "step-00000004.safetensors").write_bytes(b"whole, but latest.json does not name it yet")
+    (tmp_path / "steps.csv").write_text("kept", encoding="utf-8")
+    assert load_checkpoint(tmp_path, *trained(0)) is not None, "until latest.json names another, the old one counts"
+    save_checkpoint(tmp_path, model, optimizer, 5, PROGRESS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest.json", "step-00000005.safetensors", "steps.csv"]
+
+
+def test_a_kill_inside_a_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = trained(0)
+    save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
+    before = [parameter.clone() for parameter in model.parameters()]
+    one_more_step(model, optimizer)
+    real = Path.replace
+    for survived in range(2):  # killed before the first rename, or between the two
+        left = [survived]
+
+        def replace(self: Path, target: Path, left: list[int] = left) -> Path:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return real(self, target)
+
+        monkeypatch.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, model, optimizer, 4, {})
+        monkeypatch.setattr(Path, "replace", real)
+        other, other_optimizer = trained(1, steps=0)
+        assert load_checkpoint(tmp_path, other, other_optimizer) == (3, PROGRESS)
+        for name, parameter, old in zip(dict(model.named_parameters()), other.parameters(), before, strict=True):
+            assert torch.equal(parameter, old) or name.startswith("frozen")
+
+
+def flip(folder: Path) -> None:
+    path = folder / "step-00000003.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "step-00000003.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def remove(folder: Path) -> None:
+    (folder / "step-00000003.safetensors").unlink()
+
+
+def halve_latest(folder: Path) -> None:
+    text = (folder / "latest.json").read_text(encoding="utf-8")
+    (folder / "latest.json").write_text(text[: len(text) // 2], encoding="utf-8")
+
+
+def empty_latest(folder: Path) -> None:
+    (folder / "latest.json").write_bytes(b"")
+
+
+def list_latest(folder: Path) -> None:
+    (folder / "latest.json").write_text("[]", encoding="utf-8")
+
+
+def no_step(folder: Path) -> None:
+    latest = json.loads((folder / "latest.json").read_text(encoding="utf-8"))
+    del latest["step"]
+    (folder / "latest.json").write_text(json.dumps(latest), encoding="utf-8")
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, remove, halve_latest, empty_latest, list_latest, no_step])
+def test_a_damaged_checkpoint_is_refused_with_the_remedy(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    model, optimizer = trained(0)
+    save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
+    damage(tmp_path)
+    with pytest.raises(MtbertError, match=r"damaged checkpoint") as caught:
+        load_checkpoint(tmp_path, model, optimizer)
+    assert f"remove {tmp_path} to train from the beginning" in str(caught.value)
+
+
+def test_tensors_of_another_model_are_refused(tmp_path: Path) -> None:
+    model, optimizer = trained(0)
+    save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
+    with pytest.raises(MtbertError, match=r"used\.weight does not fit the model"):
+        load_checkpoint(tmp_path, *trained(0, steps=0, width=5))
+    smaller = nn.ModuleDict({"used": nn.Linear(3, 4)})
+    with pytest.raises(MtbertError, match=r"unknown tensors model\.unused\.bias"):
+        load_checkpoint(tmp_path, smaller, torch.optim.AdamW(smaller.parameters()))
+    larger = nn.ModuleDict({"used": nn.Linear(3, 4), "unused": nn.Linear(2, 2), "more": nn.Linear(1, 1)})
+    with pytest.raises(MtbertError, match=r"more\.weight does not fit the model"):
+        load_checkpoint(tmp_path, larger, torch.optim.AdamW(larger.parameters()))
+
+
+def test_a_tensor_that_would_broadcast_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, *trained(0, width=1), 3, PROGRESS)
+    with pytest.raises(MtbertError, match=r"used\.weight does not fit the model"):
+        load_checkpoint(tmp_path, *trained(0, steps=0, width=4))
+
+
+def test_work_is_removed(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "work", *trained(0), 3, PROGRESS)
+    remove_work(tmp_path / "work")
+    remove_work(tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
+    lock = tmp_path / "locks" / "baseline"
+    with only_writer(lock, "baseline"):
+        with (
+            pytest.raises(MtbertError, match=f"baseline is being .* process {os.getpid()} .*kill {os.getpid()}"),
+            only_writer(lock, "baseline"),
+        ):
+            pytest.fail("two writers")
+        with only_writer(tmp_path / "locks" / "other", "other"):
+            pass
+    with only_writer(lock, "baseline"):
+        pass
+    with pytest.raises(ZeroDivisionError), only_writer(lock, "baseline"):
+        raise ZeroDivisionError
+    with only_writer(lock, "baseline"):
+        pass
+
+
+def test_another_process_s_lock_is_respected_and_dies_with_it(tmp_path: Path, root: Path) -> None:
+    lock = tmp_path / "baseline"
+    code = (
+        "import sys, pathlib\n"
+        "from mtbert.training.checkpoint import only_writer\n"
+        "with only_writer(pathlib.Path(sys.argv[1]), 'baseline'):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        with pytest.raises(MtbertError, match=f"by process {child.pid} "), only_writer(lock, "baseline"):
+            pytest.fail("two writers")
+    finally:
+        child.kill()
+        child.communicate()
+    with only_writer(lock, "baseline"):
+        assert lock.read_text(encoding="utf-8") == str(os.getpid())

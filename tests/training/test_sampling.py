@@ -1,0 +1,181 @@
+"""Schedules: exact for small sizes, with the paper's probabilities, stop rules, and nothing lost or repeated."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtbert.training.sampling import Draw, epoch_schedule, probabilities, sampler_exponent
+
+PAPER = {"sst": 8544, "quora": 283_003, "sts": 6040}
+SMALL = {"sst": 5, "quora": 7, "sts": 3}  # in batches of 2: 3, 4 and 2
+SAMPLERS = ["sequential", "round_robin", "proportional", "square_root", "balanced", 0.75]
+
+
+def tasks(schedule: list[Draw]) -> list[str]:
+    return [draw.task for draw in schedule]
+
+
+def passes(schedule: list[Draw], size: int, task: str) -> list[list[int]]:
+    """The rows of a task in order, cut into passes; a batch never crosses a pass."""
+    found: list[list[int]] = [[]]
+    for draw in schedule:
+        if draw.task == task:
+            if len(found[-1]) == size:
+                found.append([])
+            found[-1] += draw.rows.tolist()
+            assert len(found[-1]) <= size
+    return found
+
+
+@pytest.mark.parametrize(
+    ("exponent", "expected"),
+    [(1.0, [0.0287, 0.9510, 0.0203]), (0.5, [0.1316, 0.7577, 0.1107]), (0.0, [1 / 3, 1 / 3, 1 / 3])],
+)
+def test_table_3_s_probabilities(exponent: float, expected: list[float]) -> None:
+    chances = probabilities(PAPER, exponent)
+    assert list(chances) == list(PAPER)
+    assert list(chances.values()) == pytest.approx(expected, abs=5e-5)
+    assert sum(chances.values()) == pytest.approx(1)
+
+
+def test_exponents_by_name() -> None:
+    assert [sampler_exponent(name) for name in SAMPLERS] == [None, None, 1.0, 0.5, 0.0, 0.75]
+    assert list(probabilities(PAPER, 400.0).values()) == [0, 1, 0], "large exponents stay finite"
+
+
+def test_sequential_is_one_task_after_the_other() -> None:
+    schedule = epoch_schedule(SMALL, 2, "sequential", "depletion", 0, 0)
+    assert tasks(schedule) == ["sst"] * 3 + ["quora"] * 4 + ["sts"] * 2
+    assert [len(draw.rows) for draw in schedule] == [2, 2, 1, 2, 2, 2, 1, 2, 1]
+
+
+def test_round_robin_takes_turns_until_the_largest_is_depleted() -> None:
+    schedule = epoch_schedule(SMALL, 2, "round_robin", "depletion", 0, 0)
+    assert tasks(schedule) == ["sst", "quora", "sts"] * 3 + ["sst", "quora"]
+    assert len(passes(schedule, 7, "quora")) == 1
+    assert [len(rows) for rows in passes(schedule, 5, "sst")] == [5, 2]
+    assert [len(rows) for rows in passes(schedule, 3, "sts")] == [3, 2]
+
+
+@pytest.mark.parametrize("sizes", [(33, 36, 3), (36, 33, 34), (8, 3, 8), (4, 4, 4)])
+def test_round_robin_depletes_the_largest_where_batch_counts_tie(sizes: tuple[int, int, int]) -> None:
+    named = dict(zip(SMALL, sizes, strict=True))
+    schedule = epoch_schedule(named, 4, "round_robin", "depletion", 0, 0)
+    for task, size in named.items():
+        if size == max(sizes):
+            assert [sorted(rows) for rows in passes(schedule, size, task)] == [list(range(size))]
+
+
+@pytest.mark.parametrize("sampler", ["proportional", "square_root", "balanced", 0.75])
+@pytest.mark.parametrize("seed", range(8))
+def test_sampled_epochs_end_when_the_first_dataset_is_depleted(sampler: str | float, seed: int) -> None:
+    schedule = epoch_schedule(SMALL, 2, sampler, "depletion", seed, 1)
+    needed = {"sst": 3, "quora": 4, "sts": 2}
+    counts = Counter(tasks(schedule))
+    last = schedule[-1].task
+    assert counts[last] == needed[last]
+    assert all(counts[task] < needed[task] for task in SMALL if task != last)
+
+
+@pytest.mark.parametrize("sampler", ["proportional", "square_root", "balanced", 2.0])
+def test_draws_follow_the_probabilities(sampler: str | float) -> None:
+    sizes, count = {"sst": 90, "quora": 300, "sts": 60}, 6000
+    exponent = sampler_exponent(sampler)
+    assert exponent is not None
+    drawn = Counter(tasks(epoch_schedule(sizes, 64, sampler, count, 3, 1)))
+    expected = {task: count * chance for task, chance in probabilities(sizes, exponent).items()}
+    chi_square = sum((drawn[task] - expected[task]) ** 2 / expected[task] for task in sizes)
+    assert chi_square < 13.8, "0.1% of fair draws exceed this with two degrees of freedom"
+
+
+def test_successive_draws_are_independent() -> None:
+    order = np.array(tasks(epoch_schedule({"sst": 9, "quora": 9, "sts": 9}, 4, "balanced", 6000, 1, 1)))
+    assert abs((order[1:] == order[:-1]).mean() - 1 / 3) < 0.025
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 10, 15, 37])
+def test_a_fixed_number_of_steps(sampler: str | float, steps: int) -> None:
+    schedule = epoch_schedule(SMALL, 2, sampler, steps, 0, 2)
+    assert len(schedule) == steps
+    if sampler == "round_robin":
+        assert tasks(schedule) == (["sst", "quora", "sts"] * 13)[:steps]
+
+
+@pytest.mark.parametrize(
+    ("steps", "shares"), [(15, (5, 7, 3)), (10, (3, 5, 2)), (1, (0, 1, 0)), (2, (1, 1, 0)), (30, (10, 14, 6))]
+)
+def test_sequential_shares_fixed_steps_by_size(steps: int, shares: tuple[int, int, int]) -> None:
+    order = tasks(epoch_schedule(SMALL, 2, "sequential", steps, 0, 0))
+    assert order == [task for task, count in zip(SMALL, shares, strict=True) for _ in range(count)]
+
+
+sizes_of = st.fixed_dictionaries({task: st.integers(1, 40) for task in PAPER})
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    sizes_of,
+    st.integers(1, 9),
+    st.sampled_from(SAMPLERS),
+    st.one_of(st.just("depletion"), st.integers(1, 60)),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 50),
+)
+def test_nothing_is_lost_or_repeated_within_a_pass(
+    sizes: dict[str, int], batch_size: int, sampler: str | float, epoch_end: str | int, seed: int, epoch: int
+) -> None:
+    schedule = epoch_schedule(sizes, batch_size, sampler, epoch_end, seed, epoch)
+    assert schedule
+    for task, size in sizes.items():
+        *whole, last = passes(schedule, size, task)
+        for rows in whole:
+            assert sorted(rows) == list(range(size))
+        assert len(set(last)) == len(last)
+        assert all(0 <= row < size for row in last)
+        lengths = [len(draw.rows) for draw in schedule if draw.task == task]
+        assert all(1 <= length <= batch_size for length in lengths)
+        if sampler == "sequential" and epoch_end == "depletion":
+            assert not whole
+            assert sorted(last) == list(range(size))
+
+
+def flat(schedule: list[Draw]) -> list[tuple[str, list[int]]]:
+    return [(draw.task, draw.rows.tolist()) for draw in schedule]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_schedule_is_a_function_of_seed_and_epoch(sampler: str | float) -> None:
+    sizes = {"sst": 40, "quora": 60, "sts": 30}
+
+    def schedule(seed: int, epoch: int) -> list[tuple[str, list[int]]]:
+        return flat(epoch_schedule(sizes, 4, sampler, "depletion", seed, epoch))
+
+    first = schedule(1, 2)
+    np.random.seed(5)
+    assert schedule(1, 2) == first
+    assert schedule(2, 2) != first
+    assert schedule(1, 3) != first
+    assert schedule(2, 1) != first
+
+
+def test_passes_and_tasks_have_their_own_orders() -> None:
+    schedule = epoch_schedule({"sst": 30, "quora": 30}, 10, "round_robin", 12, 0, 0)
+    orders = [*passes(schedule, 30, "sst"), *passes(schedule, 30, "quora")]
+    assert len(orders) == 4
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_one_task_alone() -> None:
+    for sampler in SAMPLERS:
+        schedule = epoch_schedule({"sst": 5}, 2, sampler, "depletion", 0, 0)
+        assert tasks(schedule) == ["sst"] * 3
+        assert sorted(np.concatenate([draw.rows for draw in schedule]).tolist()) == list(range(5))
+
+
+def test_an_unknown_sampler_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown sampler 'sqare_root'"):
+        epoch_schedule(SMALL, 2, "sqare_root", "depletion", 0, 0)
