@@ -55,18 +55,26 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary sibling of `path` to write into; it takes `path`'s place only if the block succeeds."""
+    """Give an empty temporary sibling of `path` to write into; it takes `path`'s place only if the block succeeds.
+
+    The old folder is set aside before the new one gets its name, and deleted after: a kill never leaves neither.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    old = fresh.with_name(f"{fresh.name}.old")
     try:
         yield fresh
         fresh.chmod(0o755)
-        if path.is_symlink():
-            path.unlink()
-        elif path.exists():
-            shutil.rmtree(path)
+        if path.is_symlink() or path.exists():
+            path.replace(old)
         fresh.replace(path)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
+        if old.is_symlink() or old.exists():
+            old.replace(path)
         raise
+    if old.is_symlink():
+        old.unlink()
+    else:
+        shutil.rmtree(old, ignore_errors=True)
     sync_folder(path.parent)

@@ -108,6 +108,11 @@ class Encoder(Section):
             raise ValueError(
                 "source is local, so encoder.path must name a folder with config.json, tokenizer.json, model.safetensors"
             )
+        if self.source == "local" and not self.sha256:
+            raise ValueError(
+                "source is local, so encoder.sha256 must hold the checksum of its model.safetensors (`sha256sum FILE`): "
+                "weights that change under the same path must not pass for the same encoder"
+            )
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError("sha256 must be 64 hex digits, or null")
         return self

@@ -7,18 +7,17 @@ from typing import Any
 
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.tasks import TASKS
-from mtbert.data.tokens import wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.evaluation.leaderboard import write_predictions
 from mtbert.evaluation.metrics import accuracy, majority_share, overall, pearson
 from mtbert.evaluation.predict import Predictions, decide, raw_scores
 from mtbert.files import atomic_json, replaced_folder
-from mtbert.model.store import TOKENIZER, read_config
+from mtbert.model.store import read_config
 from mtbert.params import CosineEmbedding, load_params
 from mtbert.peft.convert import merge
 from mtbert.training.compute import resolve
 from stages.common import MODELS, PREPARED, RESULTS, start
-from stages.models import load_run
+from stages.models import load_run, wrapper
 
 
 def main(run_name: str) -> None:
@@ -28,7 +27,7 @@ def main(run_name: str) -> None:
     model = load_run(run, MODELS / run_name)
     merge(model)
     model.to(compute.device).eval()
-    wrapper = wrapper_for(PREPARED / TOKENIZER, params.prepare.max_tokens)
+    tokens = wrapper(model, params.prepare.max_tokens)
     cosine, clamp = isinstance(run.sts, CosineEmbedding), getattr(run.sts, "clamp", True)
 
     with replaced_folder(RESULTS / run_name) as folder:
@@ -41,7 +40,7 @@ def main(run_name: str) -> None:
                     continue
                 split = load_split(PREPARED, task, part)
                 with compute.autocast():
-                    raw = raw_scores(model, task, split, wrapper)
+                    raw = raw_scores(model, task, split, tokens)
                 predictions = decide(task, raw, cosine=cosine, clamp=clamp)
                 table = split.example_table()
                 write_predictions(folder / "predictions", TASKS[task], part, table["id"], predictions.values)

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import torch
 
+from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.store import load_model
+from mtbert.model.store import TOKENIZER, load_model
 from mtbert.model.weights import check_tensors
 from mtbert.params import Run
 from mtbert.peft.convert import add_dora
+from stages.common import PREPARED
 
 
 def build(run: Run, config: BertConfig) -> MultitaskModel:
@@ -68,6 +70,20 @@ def load_run(run: Run, folder: Path) -> MultitaskModel:
         adapt(model, run)
     _fill(model, tensors, folder)
     return model
+
+
+def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
+    """What puts [CLS] and [SEP] around the prepared wordpieces.
+
+    Raises:
+        MtbertError: sequences may become longer than the encoder has positions for.
+    """
+    positions = model.encoder.config.positions
+    if max_tokens > positions:
+        raise MtbertError(
+            f"params.yaml: prepare.max_tokens is {max_tokens}, but the encoder has {positions} positions; lower it to that"
+        )
+    return wrapper_for(PREPARED / TOKENIZER, max_tokens)
 
 
 def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], folder: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.tasks import TASKS
-from mtbert.data.tokens import Wrapper, wrapper_for
+from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.development import development_metrics
 from mtbert.files import atomic_json, replaced_folder
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.store import TOKENIZER, read_config, save_model
+from mtbert.model.store import read_config, save_model
 from mtbert.model.weights import config_to_json
 from mtbert.params import CosineEmbedding, Run, load_params
 from mtbert.peft.convert import count_parameters
@@ -26,7 +26,7 @@ from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, simi
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.sampling import probabilities, sampler_exponent
 from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED, start
-from stages.models import load_encoder, load_run
+from stages.models import load_encoder, load_run, wrapper
 
 WORK = Path(".mtbert")
 CODE = [Path("mtbert") / part for part in ("data", "model", "peft", "evaluation", "training")]
@@ -39,7 +39,7 @@ def main(run_name: str) -> None:
     source = CONVERTED / run_name if run.adapter else PRETRAINED
     model = (load_run if run.adapter else load_encoder)(run, source).to(compute.device)
     data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in TASKS if task in run.tasks}
-    wrapper = wrapper_for(PREPARED / TOKENIZER, params.prepare.max_tokens)
+    tokens = wrapper(model, params.prepare.max_tokens)
     identity = {"settings": run.model_dump(), "compute": compute.describe(), "start": read_config(source)["sha256"]}
     work = WORK / fingerprint(identity, PREPARED, CODE)
 
@@ -49,7 +49,7 @@ def main(run_name: str) -> None:
             model,
             data,
             _losses(run),
-            wrapper=wrapper,
+            wrapper=tokens,
             compute=compute,
             sampler=run.sampler,
             epoch_end=run.epoch_end,
@@ -57,7 +57,7 @@ def main(run_name: str) -> None:
             batch_size=run.batch_size,
             learning_rate=run.learning_rate,
             seed=run.seed,
-            evaluate=partial(_evaluate, run, compute, wrapper),
+            evaluate=partial(_evaluate, run, compute, tokens),
             on_step=_both(steps.write, progress.step),
             on_epoch=_both(live.write, progress.epoch),
             work=work,
@@ -86,13 +86,13 @@ def _both(first: Callable[[Any], None], second: Callable[[Any], None]) -> Callab
     return observe
 
 
-def _evaluate(run: Run, compute: Compute, wrapper: Wrapper, model: MultitaskModel) -> dict[str, float | None]:
+def _evaluate(run: Run, compute: Compute, tokens: Wrapper, model: MultitaskModel) -> dict[str, float | None]:
     with compute.autocast():
         return development_metrics(
             model,
             {task: load_split(PREPARED, task, "dev") for task in TASKS},
             load_split(PREPARED, "sst", "train"),
-            wrapper,
+            tokens,
             sts_cosine=isinstance(run.sts, CosineEmbedding),
             clamp=getattr(run.sts, "clamp", True),
             seed=run.seed,

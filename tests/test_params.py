@@ -329,6 +329,11 @@ def test_a_mistyped_or_out_of_range_value(fault: Edit, key: str, value: Any, par
             "encoder: source is local, so encoder.path must name a folder with config.json, "
             "tokenizer.json, model.safetensors",
         ),
+        (
+            {"encoder.source": "local", "encoder.path": "mine"},
+            "encoder: source is local, so encoder.sha256 must hold the checksum of its model.safetensors "
+            "(`sha256sum FILE`): weights that change under the same path must not pass for the same encoder",
+        ),
         ({"encoder.sha256": "abc"}, "encoder: sha256 must be 64 hex digits, or null"),
         (
             {"runs.dora_r4.adapter.start_from": "best_perfomance"},
@@ -388,22 +393,23 @@ def test_all_faults_are_told_at_once(fault: Edit) -> None:
 
 def edited(root: Path, tmp_path: Path, before: str, after: str) -> Path:
     text = (root / "params.yaml").read_text(encoding="utf-8")
-    assert text.count(before) == 1
-    (tmp_path / "params.yaml").write_text(text.replace(before, after), encoding="utf-8")
+    changed, count = re.subn(before, after, text, count=1, flags=re.MULTILINE)
+    assert count == 1
+    (tmp_path / "params.yaml").write_text(changed, encoding="utf-8")
     return tmp_path / "params.yaml"
 
 
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("    epochs: 3 ", "    epochs: 0 ", r"runs\.baseline\.epochs: .* not 0 \(inherited by 14 more runs\)"),
-        ("    epochs: 3 ", "    epoch: 3 ", r"runs\.baseline\.epochs; add it .*\(inherited by 14 more runs\)"),
-        ("    pooling: mean\n", "    pooling: men\n", r"key_update_3\.pooling: 'men' .*\(inherited by 11 more runs\)"),
+        (r"^    epochs: \d+", "    epochs: 0", r"runs\.baseline\.epochs: .* not 0 \(inherited by 14 more runs\)"),
+        ("^    epochs:", "    epoch:", r"runs\.baseline\.epochs; add it .*\(inherited by 14 more runs\)"),
+        ("^    pooling: mean$", "    pooling: men", r"key_update_3\.pooling: 'men' .*\(inherited by 11 more runs\)"),
         ("method: dora", "method: dra", r"runs\.dora_r4\.adapter\.method: 'dra' .*\(inherited by 3 more runs\)"),
         ("rank: 8,", "rank: 0,", r"runs\.dora_r8\.adapter\.rank: .* not 0$"),
         (
-            "    encoding: both\n",
-            "    encoding: bi\n",
+            "^    encoding: both$",
+            "    encoding: bi",
             r"best_performance: quora uses u, v, c,.*\(inherited by 8 more runs\)",
         ),
     ],

@@ -20,7 +20,7 @@ class Noise:
 
     def keep(self, count: int, p: float) -> Tensor:
         """(count,) fp32 values, each 0 with probability p and else 1 / (1 - p); p is met to 1/65536."""
-        dropped = round(p * 65536)
+        dropped = min(round(p * 65536), 65535)
         words = self._bits.random_raw(-(-count // 4)).view(np.int16)[:count]
         kept = torch.from_numpy(words) >= dropped - 32768
         return kept.float().mul_(65536 / (65536 - dropped))

@@ -66,4 +66,6 @@ class TrainingProgress:
     def epoch(self, row: Mapping[str, Any]) -> None:
         """One line with the epoch's metrics."""
         told = [f"{name} {value:.3f}" for name, value in row.items() if isinstance(value, float)]
-        self._console.print(f"{self._run} epoch {row['epoch']}, step {row['step']}: {', '.join(told)}", highlight=False)
+        self._console.print(
+            f"{self._run} epoch {row['epoch']}, step {row['step']}: {', '.join(told)}", highlight=False, soft_wrap=True
+        )

@@ -104,7 +104,7 @@ class Bench:
             return {"dev_quora": float(raw_scores(model, "quora", dev, self.wrapper).sum()), "dev_sts": None}
 
         while True:
-            trained = model or self.model(adapter)
+            trained = (model or self.model(adapter)).eval()  # training is the loop's own business
             np.random.seed(len(died))
             torch.manual_seed(len(died))
             try:
@@ -255,6 +255,16 @@ def test_another_seed_is_another_run(bench: Bench, tmp_path: Path) -> None:
     assert not same(bench.run(tmp_path / "a"), bench.run(tmp_path / "b", seed=12))
 
 
+@pytest.mark.parametrize("dropout", [0.5, 0.0])
+def test_each_step_draws_its_own_masks(bench: Bench, tmp_path: Path, dropout: float) -> None:
+    """One example again and again, without learning: only the masks can change the loss."""
+    model = bench.make_model(dropout=dropout, head_dropout=dropout)
+    outcome = bench.run(
+        tmp_path, model=model, epoch_end=6, epochs=1, rows=1, sampler="round_robin", learning_rate=1e-30
+    )
+    assert len({(step.task, step.loss) for step in outcome.steps.values()}) == (6 if dropout else 3)
+
+
 def test_what_a_run_reports(bench: Bench, tmp_path: Path) -> None:
     outcome = bench.run(tmp_path, sampler="sequential")
     result = outcome.result
@@ -302,6 +312,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(bench: Bench,
     assert len(calls) == 2
     assert all(torch.equal(value, calls[1][name]) for name, value in model.state_dict().items())
     assert not torch.equal(calls[0]["heads.sst.linear.bias"], calls[1]["heads.sst.linear.bias"])
+
+
+def test_memory_that_runs_out_names_the_batch_size(bench: Bench, tmp_path: Path) -> None:
+    def loss(_scores: Tensor, _labels: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("Tried to allocate 9 GiB")
+
+    with pytest.raises(MtbertError, match=r"step 1 \(sst\): out of memory on cpu; lower this run's batch_size .*9 GiB"):
+        bench.run(tmp_path, losses={**LOSSES, "sst": loss})
 
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "dora"])
