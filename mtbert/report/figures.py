@@ -61,7 +61,7 @@ def figure1(folder: Path) -> Drawn:
             told = "–" if np.isnan(share) else f"{share:.2f}\n({counts[row, column]})"
             colour = "white" if share > 0.55 else "black"
             axes.text(column, row, told, ha="center", va="center", color=colour, fontsize=8)
-        names = [f"{level}: {name}" for level, name in enumerate(paper.SENTIMENTS)]
+        names = [f"{level}: {name}".replace("what ", "what\n") for level, name in enumerate(paper.SENTIMENTS)]
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="Predicted label", ylabel="True label")
@@ -70,7 +70,7 @@ def figure1(folder: Path) -> Drawn:
 
     data = pd.DataFrame({"actual": table["label"].astype(int), "predicted": table["prediction"].astype(int)})
     caption = "Figure 1: Sentiment confusion matrix, normalised by true label (counts in parentheses)."
-    return Drawn(caption, draw, data, (5.4, 4.4))
+    return Drawn(caption, draw, data, (6.6, 4.8))
 
 
 def figure2(folder: Path) -> Drawn:

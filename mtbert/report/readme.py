@@ -1,0 +1,111 @@
+"""The README's generated parts: the picture of the graph, from dvc.yaml, and a result table.
+
+Run as `python -m mtbert.report.readme` in the project's root to renew them, with `--check` to see whether they are current.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from mtbert.errors import MtbertError
+from mtbert.files import atomic_write_text
+
+RESULTS = Path("reports/cs224n-minilm/tables/table1.md")
+
+
+def update_block(text: str, name: str, content: str) -> str:
+    """Put `content` between the lines `<!-- begin NAME -->` and `<!-- end NAME -->` of `text`.
+
+    Raises:
+        MtbertError: the two lines are not there, once each and in this order.
+    """
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise MtbertError(f"README.md: needs one line `{begin}` and after it one line `{end}`")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{content.strip()}\n{end}{rest.split(end)[1]}"
+
+
+def graph_picture(path: Path) -> str:
+    """A Mermaid flowchart of dvc.yaml: a node per stage, the items of a foreach and the numbers of a family drawn as one."""
+    stages: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]
+    nodes: dict[str, tuple[list[str], list[str]]] = {}
+    for name, stage in stages.items():
+        deps, outs = nodes.setdefault(_node(name, stage), ([], []))
+        for body, path_of in ((deps, "deps"), (outs, "outs"), (outs, "plots"), (outs, "metrics")):
+            for entry in stage.get("do", stage).get(path_of, []):
+                body += _paths(entry if isinstance(entry, str) else next(iter(entry)), stage.get("foreach"))
+    edges = [
+        f"  {_id(source)} --> {_id(target)}"
+        for source, (_, outs) in nodes.items()
+        for target, (deps, _) in nodes.items()
+        if source != target and any(_overlap(out, dep) for out in outs for dep in deps)
+    ]
+    labels = [f'  {_id(node)}["{node}"]' for node in nodes]
+    return "\n".join(["```mermaid", "flowchart LR", *labels, *edges, "```"])
+
+
+def results_table(path: Path) -> str:
+    """The Markdown table that a table stage wrote.
+
+    Raises:
+        MtbertError: it has not been made yet.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found; `make reproduce-cs224n` makes it") from None
+
+
+def main() -> None:
+    """Renew the README's generated parts, or check that they are current."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit status 1 if something is out of date"
+    )
+    check = parser.parse_args().check
+    readme = Path("README.md")
+    try:
+        text = readme.read_text(encoding="utf-8")
+        fresh = update_block(text, "graph", graph_picture(Path("dvc.yaml")))
+        fresh = update_block(fresh, "results", results_table(RESULTS))
+    except MtbertError as error:
+        sys.exit(f"error: {error}")
+    if fresh != text and check:
+        sys.exit("README.md is out of date: run `python -m mtbert.report.readme`")
+    if fresh != text:
+        atomic_write_text(readme, fresh)
+
+
+def _node(name: str, stage: Mapping[str, Any]) -> str:
+    if "foreach" in stage:
+        return f"{name}@RUN"
+    # table1, table2, ... are one family.
+    return re.sub(r"\d+$", "s", name)
+
+
+def _paths(path: str, foreach: Mapping[str, str] | None) -> list[str]:
+    """The path for every item of a foreach; other `${...}` stand for themselves."""
+    if not foreach:
+        return [path]
+    return [path.replace("${key}", key).replace("${item}", str(item)) for key, item in foreach.items()]
+
+
+def _overlap(out: str, dep: str) -> bool:
+    """Whether a dep is an out, or lies in it; an item that is itself a `${...}` may be any folder beside it."""
+    if "${runs." in dep:
+        dep = re.sub(r"\$\{runs\..*?\}", "pretrained", dep)
+    return out == dep or dep.startswith(f"{out}/")
+
+
+def _id(node: str) -> str:
+    return re.sub(r"\W", "_", node)
+
+
+if __name__ == "__main__":
+    main()

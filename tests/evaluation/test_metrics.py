@@ -1,0 +1,52 @@
+"""The metrics against the paper's own tables and the reference libraries."""
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+from sklearn.metrics import accuracy_score
+
+from mtbert.errors import MtbertError
+from mtbert.evaluation.metrics import accuracy, majority_share, overall, pearson
+from mtbert.report.paper import TABLE_1
+
+
+@pytest.mark.parametrize(("title", "computed"), [("Baseline", 0.4988), ("Key Update 1", 0.6700), ("Key Update 2", 0.6842), ("Key Update 3", 0.7172), ("Best Performance", 0.7788), ("Most Efficient", 0.7573), ("Test Leaderboard", 0.7782)])  # fmt: skip
+def test_overall_of_the_papers_rows(title: str, computed: float) -> None:
+    printed = next(row[3] for row in TABLE_1 if row[0] == title)
+    found = overall(printed.sst, printed.quora, printed.sts)
+    assert found == pytest.approx(computed, abs=5e-5)
+    misprinted = title in ("Baseline", "Key Update 2")
+    assert (abs(found - printed.overall) > 0.003) == misprinted
+
+
+def test_against_the_reference_libraries() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        classes, guesses = rng.integers(0, 5, 50), rng.integers(0, 5, 50)
+        assert accuracy(classes, guesses) == accuracy_score(classes, guesses)
+        x, y = rng.normal(size=40), rng.normal(size=40)
+        assert pearson(x, y) == pytest.approx(pearsonr(x, y).statistic, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "message"),
+    [
+        ([1.0, 2.0], [3.0, 3.0], "all 2 predictions are 3"),
+        ([1.0, 1.0], [3.0, 4.0], "all 2 labels are 1"),
+        ([1.0], [2.0], "needs 2 examples"),
+        ([1.0, 2.0], [np.nan, 1.0], "NaN"),
+        ([1.0, 2.0], [1.0], r"\(2,\) labels but \(1,\)"),
+    ],
+)
+def test_what_cannot_be_computed_raises(labels: list[float], predictions: list[float], message: str) -> None:
+    with pytest.raises(MtbertError, match=message):
+        pearson(labels, predictions)
+
+
+def test_accuracy_of_nothing_raises() -> None:
+    with pytest.raises(MtbertError, match="needs 1 examples"):
+        accuracy([], [])
+
+
+def test_majority() -> None:
+    assert majority_share([0, 1, 1, 2]) == 0.5

@@ -1,0 +1,124 @@
+"""A small, consistent results folder, as the evaluate stage writes it, with hostile questions in it."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtbert.report.paper import FIGURE_3, TABLE_1, TABLE_2, TABLE_3
+
+RUNS = sorted({row[1] for table in (TABLE_1, TABLE_2, TABLE_3, FIGURE_3) for row in table} | {"dora_r16"})
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "</td></tr></table><svg onload=alert(1)>",
+    "&lt;script&gt;",
+    "\"><iframe src='//evil.example'></iframe>",
+    "[click](javascript:alert(1))",
+    "![x](https://evil.example/x.png)",
+    "https://evil.example/",
+    "www.evil.example",
+    "a | b | c",
+    "`code` **bold** _it_ ~~no~~ \\",
+    "=1+cmd|'/c calc'!A0",
+    "+1+1",
+    "-1+1",
+    "@SUM(A1)",
+    "\t=1+1",
+    "\r=1+1",
+    "\\input{/etc/passwd}",
+    "\\write18{ls}",
+    "100% $x$ #1 a_b {c} ~ ^ & \\",
+    "\u202eright to left\u202c",
+    "nul\x00bell\x07",
+    "two\nlines",
+    "{{ 7*7 }} {% for x in y %}",
+    "None",
+    "NA",
+]
+
+
+def run_metrics(run: str, index: int) -> dict[str, Any]:
+    """Scores that differ from run to run in the last digits."""
+    sst, quora, sts = 0.4 + index / 100, 0.6 + index / 100, 0.5 + index / 50
+    adapter = run.startswith("dora")
+    return {
+        "run": run,
+        "dev": {
+            "sst": {"accuracy": sst, "n": 5, "majority": 0.4},
+            "quora": {"accuracy": quora, "n": len(HOSTILE), "majority": 0.6},
+            "sts": {"pearson": sts, "n": 4},
+            "overall": (sst + quora + (1 + sts) / 2) / 3,
+        },
+        "test": {},
+        "parameters": {
+            "total": 1000,
+            "trainable": 200 + index if adapter else 1000,
+            "adapters_only": 10 + index if adapter else None,
+        },
+        "training": {
+            "tasks": ["sst", "quora", "sts"],
+            "sampler": "square_root",
+            "epochs": 2,
+            "steps": 1234,
+            "batch_size": 32,
+            "learning_rate": 1e-4,
+            "sizes": {"sst": 8544, "quora": 283003, "sts": 6040},
+            "batches": {"sst": 400, "quora": 500, "sts": 334},
+            "probabilities": None
+            if run in ("sampler_sequential", "sampler_round_robin")
+            else {"sst": 0.1316, "quora": 0.7577, "sts": 0.1107},
+            "tokens": 99999,
+        },
+    }
+
+
+def write_examples(path: Path, rows: list[list[object]], pair: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "sentence1", *(["sentence2"] if pair else []), "label", "prediction", "score"])
+        writer.writerows(rows)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    for index, run in enumerate(RUNS):
+        (folder / run).mkdir(parents=True)
+        (folder / run / "metrics.json").write_text(json.dumps(run_metrics(run, index)), encoding="utf-8")
+        record = {"device": "cpu", "precision": "fp32", "threads": 2, "machine": "a machine", "seconds": 61.5}
+        record |= {"torch": "2.13.0", "tokens_per_second": 1.0, "finished": "2026-01-02"}
+        (folder / run / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    best = folder / "best_performance"
+    (best / "history.csv").write_text(
+        "epoch,step,train_loss,train_sst,dev_sst,dev_quora,dev_sts,dev_overall\n"
+        "0,0,,0.2,0.25,0.6,,\n1,617,1.5,0.4,0.35,0.7,0.5,0.6\n2,1234,1.2,0.6,0.45,0.75,0.6,0.65\n",
+        encoding="utf-8",
+    )
+    sst = [
+        ["i", "a film", 0, 0, 0.9],
+        ["j", "b", 0, 1, 0.5],
+        ["k", "c", 4, 4, 0.8],
+        ["l", "d", 4, 4, 0.7],
+        ["m", "e", 2, 3, 0.6],
+    ]
+    write_examples(best / "examples/sst-dev.csv", sst, pair=False)
+    quora = [
+        [f"q{n}", text, text, n % 2, 1 - n % 2, 0.99 - n / 1000 if n % 2 == 0 else 0.01 + n / 1000]
+        for n, text in enumerate(HOSTILE)
+    ]
+    write_examples(best / "examples/quora-dev.csv", quora, pair=True)
+    sts = [
+        [f"s{n}", "a", "b", label, value, value]
+        for n, (label, value) in enumerate([(0, 0.5), (5, 4), (2.5, 2.5), (1, 2)])
+    ]
+    write_examples(best / "examples/sts-dev.csv", sts, pair=True)
+    return folder
+
+
+@pytest.fixture
+def hostile() -> list[str]:
+    return HOSTILE

@@ -1,0 +1,45 @@
+"""The README's generated parts."""
+
+from pathlib import Path
+
+import pytest
+
+from mtbert.errors import MtbertError
+from mtbert.report.readme import graph_picture, update_block
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_block_is_replaced_and_the_rest_kept() -> None:
+    text = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n"
+    assert update_block(text, "x", "new\n") == "a\n<!-- begin x -->\nnew\n<!-- end x -->\nb\n"
+    assert update_block(update_block(text, "x", "new"), "x", "new") == update_block(text, "x", "new")
+
+
+@pytest.mark.parametrize("text", ["", "<!-- begin x -->", "<!-- end x --> <!-- begin x -->"])
+def test_missing_markers_are_an_error(text: str) -> None:
+    with pytest.raises(MtbertError, match="begin x"):
+        update_block(text, "x", "new")
+
+
+def test_the_picture_follows_the_data() -> None:
+    edges = {tuple(line.split(" --> ")) for line in graph_picture(ROOT / "dvc.yaml").split("\n") if "-->" in line}
+    edges = {(source.strip(), target) for source, target in edges}
+    assert {
+        ("fetch", "prepare"),
+        ("encoder", "prepare"),
+        ("encoder", "convert_RUN"),
+        ("convert_RUN", "train_RUN"),
+    } <= edges
+    assert {
+        ("train_RUN", "evaluate_RUN"),
+        ("evaluate_RUN", "tables"),
+        ("tables", "report"),
+        ("figures", "report"),
+    } <= edges
+    assert not [edge for edge in edges if edge[1] in ("fetch", "encoder") or edge[0] == "report"]
+
+
+def test_the_readme_shows_the_current_graph() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert update_block(text, "graph", graph_picture(ROOT / "dvc.yaml")) == text, "run `python -m mtbert.report.readme`"

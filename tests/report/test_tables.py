@@ -1,0 +1,81 @@
+"""Tables 1 to 4: exact contents from known results."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mtbert.errors import MtbertError
+from mtbert.report import paper
+from mtbert.report.tables import TABLES, table1, table2, table3, table4
+
+
+def test_table1_has_ours_then_the_papers_printed_and_recomputed(results: Path) -> None:
+    table = table1(results)
+    assert [row[0] for row in table.rows] == [row[0] for row in paper.TABLE_1] + ["Majority class"]
+    best = json.loads((results / "best_performance/metrics.json").read_text())["dev"]
+    expected = [f"{value:.3f}" for value in (best["overall"], best["sst"]["accuracy"], best["quora"]["accuracy"])]
+    row = table.rows[4]
+    assert list(row[1:4]) == expected
+    assert row[5:] == ("0.779", "0.779", "0.524", "0.874", "0.877")
+    assert table.rows[0][5:7] == ("0.494", "0.499"), "the baseline's printed overall is not what its parts give"
+    assert table.rows[2][5:7] == ("0.681", "0.684")
+
+
+def test_table1_unlabelled_test_is_a_dash_and_said_so(results: Path) -> None:
+    table = table1(results)
+    assert table.rows[6][:5] == ("Test Leaderboard", "–", "–", "–", "–")
+    assert any("unlabelled" in note for note in table.notes)
+    path = results / "best_performance/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["test"] = metrics["dev"]
+    path.write_text(json.dumps(metrics))
+    assert table1(results).rows[6][1:5] == table1(results).rows[4][1:5]
+
+
+def test_table1_majority_line(results: Path) -> None:
+    assert table1(results).rows[-1][:5] == ("Majority class", "0.500", "0.400", "0.600", "0.000")
+
+
+def test_an_undefined_correlation_is_a_dash(results: Path) -> None:
+    path = results / "concat_u_v/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["dev"]["sts"]["pearson"] = None
+    del metrics["dev"]["overall"]
+    path.write_text(json.dumps(metrics))
+    assert table2(results).rows[0] == ("(u, v)", "concat_u_v", "–", "0.530")
+
+
+def test_table3_tells_probabilities_steps_and_draws(results: Path) -> None:
+    rows = table3(results).rows
+    assert [row[0] for row in rows] == ["Sequential", "Round Robin", "Proportional", "Square Root", "Balanced"]
+    assert rows[0][1:4] == ("–", "1,234", "400 / 500 / 334")
+    assert rows[3][1] == "[0.13, 0.76, 0.11]" == rows[3][5]
+
+
+def test_table4_takes_the_most_confident_of_each_kind(results: Path, hostile: list[str]) -> None:
+    table = table4(results)
+    assert [row[0] for row in table.rows] == ["FP", "FN", "FP"]
+    assert [row[1] for row in table.rows] == [hostile[0], hostile[1], hostile[2]]
+    assert [row[3] for row in table.rows] == ["0.99", "0.99", "0.99"]
+    assert table.notes[0].startswith("13 false positives")
+
+
+def test_table4_says_when_there_are_no_such_mistakes(results: Path) -> None:
+    path = results / "best_performance/examples/quora-dev.csv"
+    path.write_text("id,sentence1,sentence2,label,prediction,score\na,x,y,1,1,0.9\n")
+    assert [row[1] for row in table4(results).rows] == [
+        f"no further {kind} on the development set" for kind in ("FP", "FN", "FP")
+    ]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_missing_results_name_the_file_and_the_command(name: str, tmp_path: Path) -> None:
+    with pytest.raises(MtbertError, match=r"results/\w+/.*cannot be read.*run `dvc repro evaluate@\w+`"):
+        TABLES[name](tmp_path / "results")
+
+
+def test_damaged_results_are_one_error(results: Path) -> None:
+    (results / "baseline/metrics.json").write_text("[]")
+    with pytest.raises(MtbertError, match="not a JSON object"):
+        table1(results)
