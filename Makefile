@@ -30,14 +30,13 @@ reproduce: $(VENV)/.runtime ## install, run the whole pipeline, name the report
 
 # The paper's own data. Without DATA the course's files are downloaded. Every run gets the same budget, a fixed number of steps an
 # epoch, so that samplers compare fairly; one thread, so that other machines can repeat the last bits.
-CS224N_EPOCHS ?= 3
-CS224N_STEPS ?= 70
+CS224N = epochs=3 epoch_end=70 batch_size=32 learning_rate=$(if $(filter dora%,$(1)),0.0005,0.0001)
 RUNS = $(shell sed -nE '/^  train:/,/^    do:/s/^      ([a-z][a-z0-9_]*):.*/\1/p' dvc.yaml)
 
 reproduce-cs224n: $(VENV)/.runtime ## the same on the course's real data: DATA=FOLDER, or downloaded
 	@dvc exp run -S data.source=cs224n $(if $(DATA),-S data.path=$(DATA)) -S prepare.on_bad_row=drop \
 	    -S report.folder=reports/cs224n-minilm -S compute.threads=1 \
-	    $(foreach run,$(RUNS),-S runs.$(run).epochs=$(CS224N_EPOCHS) -S runs.$(run).epoch_end=$(CS224N_STEPS))
+	    $(foreach run,$(RUNS),$(foreach setting,$(call CS224N,$(run)),-S runs.$(run).$(setting)))
 	echo
 	echo "The report: $(CURDIR)/reports/cs224n-minilm/index.html"
 	echo "params.yaml now holds these settings: git checkout params.yaml dvc.lock && dvc checkout goes back."
