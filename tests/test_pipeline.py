@@ -143,7 +143,7 @@ def test_params_metrics_and_plots_diff_and_an_experiment(project: Path) -> None:
     assert stages_run(output) == {"convert@dora_r4", "train@dora_r4", "evaluate@dora_r4"}
     assert "runs.dora_r4.learning_rate" in call(project, "dvc", "params", "diff")
     assert stages_run(call(project, "dvc", "repro")) == {"figure3", "report"}
-    assert "dora_r4.overall" in call(project, "dvc", "metrics", "diff")
+    assert "dora_r4.sst" in call(project, "dvc", "metrics", "diff", "--all")
     call(project, "dvc", "plots", "diff")
     assert "figure2.csv" in (project / "dvc_plots/index.html").read_text(encoding="utf-8")
     shutil.rmtree(project / "dvc_plots")
