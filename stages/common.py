@@ -1,4 +1,4 @@
-"""What the stages share: how a stage starts and fails, and how a run's model is built from its settings."""
+"""What the stages share: where things lie, and how a stage starts and fails."""
 
 import ctypes
 import signal
@@ -25,6 +25,12 @@ def guarded(main: Callable[..., None], *arguments: Any) -> int:
         main(*arguments)
     except MtbertError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, a missing permission, a file where a folder should be
+        print(
+            f"error: {error.filename or 'input/output'}: {error.strerror or error}; mend that and run again",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it can", file=sys.stderr)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_text
 from mtbert.params import load_params
 from mtbert.report.page import headline, page
@@ -21,7 +22,7 @@ def main() -> None:
     folder = Path(params.report.folder)
     found = {run: metrics(RESULTS, run) for run in params.runs}
     records = {run: record(RESULTS, run) for run in params.runs}
-    source, encoder = _json(RAW / "source.json"), _json(PRETRAINED / "config.json")
+    source, encoder = _json(RAW / "source.json", "fetch"), _json(PRETRAINED / "config.json", "encoder")
     name = encoder["source"]["name"]
     provenance = {
         "Data": source["source"],
@@ -50,7 +51,7 @@ def main() -> None:
         lead=lead,
         metrics=found,
         records=records,
-        prepared=_json(PREPARED / "report.json"),
+        prepared=_json(PREPARED / "report.json", "prepare"),
         provenance=provenance,
     )
     atomic_json(folder / "metrics.json", headline(found))
@@ -59,8 +60,11 @@ def main() -> None:
     print(f"the report: {(folder / 'index.html').resolve()}")
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _json(path: Path, stage: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro {stage}`") from None
 
 
 def _commit() -> str:

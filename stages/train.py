@@ -40,7 +40,12 @@ def main(run_name: str) -> None:
     model = (load_run if run.adapter else load_encoder)(run, source).to(compute.device)
     data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in TASKS if task in run.tasks}
     tokens = wrapper(model, params.prepare.max_tokens)
-    identity = {"settings": run.model_dump(), "compute": compute.describe(), "start": read_config(source)["sha256"]}
+    identity = {
+        "run": run_name,
+        "settings": run.model_dump(),
+        "compute": compute.describe(),
+        "start": read_config(source)["sha256"],
+    }
     work = WORK / fingerprint(identity, PREPARED, CODE)
 
     with only_writer(WORK / "locks" / run_name, run_name), TrainingProgress(run_name) as progress:

@@ -89,7 +89,7 @@ def stale(project: Path) -> set[str]:
 
 
 def restored(project: Path) -> None:
-    call(project, "git", "checkout", "-q", "--", ".")
+    call(project, "git", "checkout", "-q", "HEAD", "--", ".")  # from HEAD: autostage has put dvc.lock into the index
     call(project, "dvc", "checkout", "-q")
 
 

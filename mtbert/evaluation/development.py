@@ -29,7 +29,8 @@ def development_metrics(
         sst_train: `train_sst` is measured, without dropout, on a seeded choice of len(dev["sst"]) of its rows.
         sts_cosine, clamp: as `predict.decide` takes them.
     """
-    rows = np.random.default_rng([seed, 0]).permutation(len(sst_train))[: len(dev["sst"])]
+    # A fifth word: shorter keys are padded with zeros, and would be the sampler's stream for the first epoch.
+    rows = np.random.default_rng([seed, 0, 0, 0, 1]).permutation(len(sst_train))[: len(dev["sst"])]
     assert sst_train.labels is not None
     fitted = decide("sst", raw_scores(model, "sst", sst_train, wrapper, rows=rows), cosine=False).values
     metrics: dict[str, float | None] = {"train_sst": accuracy(sst_train.labels[rows], fitted)}

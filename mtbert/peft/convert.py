@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -37,7 +38,8 @@ def add_dora(
     Trainable afterwards: each layer's m, A, B and the heads; with `train_rest` also embeddings, norms and biases.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # A stream of its own: with the heads' seed, A would start as a copy of a head.
+        torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
         noise = model.encoder.noise
         names = convert(model, lambda linear: DoraLinear(linear, rank, alpha, Dropout(dropout, noise), exact_norm))
     if not train_rest:

@@ -87,7 +87,8 @@ class DoraLinear(nn.Module):
 
     def _squared_rows(self) -> Tensor:
         if self._base_squared is None or self._base_squared.device != self.weight.device:
-            self._base_squared = self.weight.detach().square().sum(1)
+            with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not enter autograd later
+                self._base_squared = self.weight.square().sum(1)
         return self._base_squared
 
 

@@ -8,6 +8,8 @@ import pandas as pd
 
 from mtbert.errors import MtbertError
 
+PARTS = ("dev", "test", "parameters", "training")
+
 
 def metrics(results: Path, run: str) -> dict[str, Any]:
     """results/RUN/metrics.json: scores, parameter counts and what was trained on.
@@ -15,7 +17,11 @@ def metrics(results: Path, run: str) -> dict[str, Any]:
     Raises:
         MtbertError: the file is missing or damaged; names the command that writes it.
     """
-    return _json(results / run / "metrics.json", run)
+    path = results / run / "metrics.json"
+    found = _json(path, run)
+    if missing := [part for part in PARTS if not isinstance(found.get(part), dict)]:
+        raise MtbertError(f"{path}: no {' and no '.join(missing)} in it; run `dvc repro evaluate@{run}`")
+    return found
 
 
 def record(results: Path, run: str) -> dict[str, Any]:
@@ -36,9 +42,11 @@ def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataF
     path = results / run / "examples" / f"{task}-{split}.csv"
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", lineterminator="\n")
-        for column in ("label", "prediction", "score"):
-            table[column] = table[column].astype(float)
-    except (OSError, ValueError, KeyError) as error:
+        columns = ["label", "prediction", "score"]
+        if missing := [name for name in columns if name not in table]:
+            raise ValueError(f"no column {', '.join(missing)}")
+        table[columns] = table[columns].astype(float)
+    except (OSError, ValueError) as error:
         raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro evaluate@{run}`") from None
     return table
 
@@ -51,9 +59,12 @@ def history(results: Path, run: str) -> pd.DataFrame:
     """
     path = results / run / "history.csv"
     try:
-        return pd.read_csv(path)
+        table = pd.read_csv(path)
+        if missing := [name for name in ("epoch", "train_sst", "dev_sst") if name not in table]:
+            raise ValueError(f"no column {', '.join(missing)}")
     except (OSError, ValueError) as error:
         raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro evaluate@{run}`") from None
+    return table
 
 
 def _json(path: Path, run: str) -> dict[str, Any]:

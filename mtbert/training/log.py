@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbert.errors import MtbertError
+from mtbert.files import atomic_write_text
 from mtbert.training.loop import Step
 
 
@@ -31,9 +32,8 @@ class StepLog:
                 f"{path}: has {max(0, len(lines) - 1)} steps, but the checkpoint beside it {done}; "
                 f"remove {path.parent} to train from the beginning"
             )
-        self._file = path.open("w", encoding="utf-8")
-        self._file.writelines(lines[: done + 1] if done else [self.HEADER])
-        self._file.flush()
+        atomic_write_text(path, "".join(lines[: done + 1]) if done else self.HEADER)
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: Step) -> None:
         """Append one step; in the kernel's hands when this returns, so a kill loses nothing."""

@@ -33,7 +33,7 @@ def html(results: Path, tmp_path: Path) -> str:
         "present": True,
         "rows_read": 3,
         "rows_kept": 2,
-        "bad_rows": {"count": 1, "listed": ["data/raw/sst-train.csv:2:1: <b>bad</b>"]},
+        "bad_rows": {"count": 1, "listed": [{"where": "data/raw/sst-train.csv:2:1", "what": "<b>bad</b>"}]},
         "repeated": {"sentences": 0},
         "wordpieces": {"total": 9},
     }
@@ -73,6 +73,13 @@ def test_it_shows_every_table_figure_and_run(html: str, hostile: list[str]) -> N
     assert hostile[0] in inventory.text, "hostile text is shown as text"
     assert "Malformed row left out: data/raw/sst-train.csv:2:1: <b>bad</b>" in inventory.text
     assert "sampler_round_robin" in inventory.text
+    assert "train_rest: true" in inventory.text and "`" not in inventory.text.replace(hostile[10], "")
+
+
+def test_the_papers_columns_stand_under_one_heading(html: str) -> None:
+    assert html.count('<th class="group" colspan="5">Paper</th>') == 1
+    table = html[html.index("<caption>Table 1") :].split("</thead>")[0]
+    assert [row.count("<th") for row in table.split("<tr>")[1:]] == [6, 5]
 
 
 def test_headline_is_small_and_flat(results: Path) -> None:

@@ -22,15 +22,24 @@ def test_table1_has_ours_then_the_papers_printed_and_recomputed(results: Path) -
     assert table.rows[2][5:7] == ("0.681", "0.684")
 
 
-def test_table1_unlabelled_test_is_a_dash_and_said_so(results: Path) -> None:
+def test_table1_says_where_the_test_split_is_unlabelled(results: Path) -> None:
     table = table1(results)
-    assert table.rows[6][:5] == ("Test Leaderboard", "–", "–", "–", "–")
-    assert any("unlabelled" in note for note in table.notes)
+    assert table.rows[6][:5] == ("Test Leaderboard", "unlabelled", "–", "–", "–")
+    assert any(note.startswith("Unlabelled") for note in table.notes)
     path = results / "best_performance/metrics.json"
     metrics = json.loads(path.read_text())
     metrics["test"] = metrics["dev"]
     path.write_text(json.dumps(metrics))
     assert table1(results).rows[6][1:5] == table1(results).rows[4][1:5]
+    assert not any(note.startswith("Unlabelled") for note in table1(results).notes)
+    metrics["test"] = {"sst": {"accuracy": 0.25, "n": 4, "majority": 0.2}}
+    path.write_text(json.dumps(metrics))
+    assert table1(results).rows[6][1:5] == ("unlabelled", "0.250", "–", "–"), "a part of the tasks has no overall score"
+    del metrics["dev"]["overall"]
+    metrics["dev"]["sts"]["pearson"] = None
+    metrics["test"] = metrics["dev"]
+    path.write_text(json.dumps(metrics))
+    assert table1(results).rows[6][1] == table1(results).rows[4][1] == "–", "undefined is not unlabelled"
 
 
 def test_table1_majority_line(results: Path) -> None:
@@ -75,7 +84,24 @@ def test_missing_results_name_the_file_and_the_command(name: str, tmp_path: Path
         TABLES[name](tmp_path / "results")
 
 
-def test_damaged_results_are_one_error(results: Path) -> None:
-    (results / "baseline/metrics.json").write_text("[]")
-    with pytest.raises(MtbertError, match="not a JSON object"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "not a JSON object"),
+        ('{"dev": ', "cannot be read"),
+        ('{"dev": {}}', "no test and no parameters and no training in it"),
+        ('{"dev": 1, "test": {}, "parameters": {}, "training": {}}', "no dev in it"),
+    ],
+)
+def test_damaged_results_are_one_error(results: Path, content: str, message: str) -> None:
+    (results / "baseline/metrics.json").write_text(content)
+    with pytest.raises(MtbertError, match=message) as error:
         table1(results)
+    assert "run `dvc repro evaluate@baseline`" in str(error.value)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_columns_are_told_apart_by_their_names(name: str, results: Path) -> None:
+    table = TABLES[name](results)
+    assert len(set(table.header)) == len(table.header) == len(table.numeric)
+    assert {len(row) for row in table.rows} == {len(table.header)}

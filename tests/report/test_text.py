@@ -4,6 +4,9 @@ import csv
 import io
 import re
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from mtbert.report.text import Table, number, to_csv, to_latex, to_markdown, visible
 
 PLAIN = Table("A: caption", ("Name", "Value"), [("one_a", "1.5"), ("two & b", "-0.20")], ["A note."], (False, True))
@@ -26,6 +29,41 @@ def test_exact_output() -> None:
     )
 
 
+def test_columns_of_the_paper_stand_under_one_heading() -> None:
+    table = Table("c", ("Name", "Paper: a", "Paper: b"), [("x", "1", "2")], [], (False, True, True))
+    assert table.groups == [("", ["Name"]), ("Paper", ["a", "b"])]
+    assert to_csv(table).startswith("Name,Paper: a,Paper: b\n")
+    latex = " & \\multicolumn{2}{c}{Paper} \\\\\n\\cmidrule(lr){2-3}\nName & a & b \\\\\n\\midrule\n"
+    assert f"\\toprule\n{latex}" in to_latex(table)
+
+
+def test_code_in_notes() -> None:
+    table = Table("c", ("h",), [("x",)], ["Set `a_b: 1`, not a_b."], (False,))
+    assert to_markdown(table).endswith("\nSet `a_b: 1`, not a\\_b.\n")
+    assert "\\footnotesize Set \\texttt{a\\_b: 1}, not a\\_b.\n" in to_latex(table)
+
+
+def test_latex_wraps_long_text_and_takes_no_cell_for_an_argument() -> None:
+    latex = to_latex(Table("c", ("a", "b"), [("word " * 20, "1"), ("[2pt]", "2"), ("*", "3")], [], (False, True)))
+    assert "\\begin{tabular}{p{0.80\\linewidth}r}" in latex
+    assert "\\\\\n{[}2pt] & 2 \\\\\n{*} & 3 " in latex, "a row's end may not be followed by a bare bracket or star"
+    assert latex.count("{") == latex.count("}")
+
+
+TEXT = st.text(st.sampled_from("ab \n\t\r\0|\\`*_[]{}<>&%$#~^\"'=+-@−α½:/.w\u202e\u2028"), max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXT)
+def test_any_text_stays_text(text: str) -> None:
+    (_, (cell,)) = csv.reader(io.StringIO(to_csv(of(f"x{text}")))) if text else ((), ("",))
+    assert cell in ("", visible(f"x{text}"))
+    (_, (cell,)) = csv.reader(io.StringIO(to_csv(of(f"={text}"))))
+    assert cell == f"'{visible(f'={text}')}"
+    row = to_markdown(of(text)).split("\n")[4].removeprefix("| ").removesuffix(" |").replace("\\\\", "")
+    assert not re.search(r"(?<!\\)[`*_\[\]|~]|<|://|\$", row), row
+
+
 def test_numbers() -> None:
     assert [number(0.12345), number(None), number(2, 1)] == ["0.123", "–", "2.0"]
 
@@ -44,11 +82,11 @@ def test_markdown_keeps_its_shape_and_lets_nothing_through(hostile: list[str]) -
         assert len(re.findall(r"(?<!\\)\|", row)) == 2, text
         assert not re.search(r"<\w|</", out), text
         assert not re.search(r"(?<!\\)\[[^\]]*\]\(", out), text
-        assert "://" not in out and "www." not in out, text
+        assert "://" not in out and "www." not in out and "$" not in out, text
 
 
 def test_latex_has_no_command_from_a_cell(hostile: list[str]) -> None:
-    allowed = r"\\(textbackslash|textasciitilde|textasciicircum|textbar|textless|textgreater)\{\}|\\[&%$#_{}]"
+    allowed = r"\\(textbackslash|textasciitilde|textasciicircum|textbar|textless|textgreater)\{\}|\\[&%$#_{}]|\{[\[*]\}"
     for text in hostile:
         cell = to_latex(of(text)).split("\\midrule\n")[1].split(" \\\\\n\\bottomrule")[0]
         rest = re.sub(allowed, "", cell)
