@@ -22,7 +22,6 @@ RESERVED_RUN_NAMES = {"pretrained", "converted"}
 TaskName = Literal["sst", "quora", "sts"]
 Feature = Literal["u", "v", "|u-v|", "|u+v|", "c"]
 SamplerName = Literal["sequential", "round_robin", "proportional", "square_root", "balanced"]
-EXPONENTS: dict[str, float] = {"proportional": 1.0, "square_root": 0.5, "balanced": 0.0}
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
