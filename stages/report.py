@@ -2,7 +2,6 @@
 
 import json
 import platform
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_text
 from mtbert.params import load_params
 from mtbert.report.page import headline, page
+from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
 from stages.common import PREPARED, PRETRAINED, RAW, RESULTS, start
+from stages.provenance import commit
 
 PACKAGES = ("mtbert", "torch", "tokenizers", "numpy", "dvc")
 
@@ -23,12 +24,10 @@ def main() -> None:
     found = {run: metrics(RESULTS, run) for run in params.runs}
     records = {run: record(RESULTS, run) for run in params.runs}
     source, encoder = _json(RAW / "source.json", "fetch"), _json(PRETRAINED / "config.json", "encoder")
-    name = encoder["source"]["name"]
     provenance = {
-        "Data": source["source"],
-        **{f"data/raw/{file}": f"sha256 {facts['sha256']}" for file, facts in sorted(source["files"].items())},
-        "Encoder": ", ".join(f"{key} {value}" for key, value in encoder["source"].items()),
-        "Code": _commit(),
+        **sources(source, encoder),
+        **agreement(records),
+        "This page": commit(),
         "Machine": ", ".join(
             sorted({f"{one['machine']}, {one['device']}, {one['threads']} threads" for one in records.values()})
         ),
@@ -42,7 +41,7 @@ def main() -> None:
     sizes = found["best_performance"]["training"]["sizes"]
     lead = (
         f"{len(found)} runs on {source['source']} data ({', '.join(f'{size:,} {task}' for task, size in sizes.items())} training examples) "
-        f"with {name}; {sum(one['seconds'] for one in records.values()) / 60:.0f} minutes of training in all. The paper's runs are "
+        f"with {encoder['source']['name']}; {sum(one['seconds'] for one in records.values()) / 60:.0f} minutes of training in all. The paper's runs are "
         "BERT-base for 10 epochs on 283,003 Quora pairs: its column stands beside ours for the pattern, not for equality."
     )
     html = page(
@@ -55,7 +54,7 @@ def main() -> None:
         provenance=provenance,
     )
     atomic_json(folder / "metrics.json", headline(found))
-    atomic_json(folder / "provenance.json", provenance)
+    atomic_json(folder / "provenance.json", {**provenance, "Runs": by_run(records)})
     atomic_write_text(folder / "index.html", html)
     print(f"the report: {(folder / 'index.html').resolve()}")
 
@@ -65,17 +64,6 @@ def _json(path: Path, stage: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro {stage}`") from None
-
-
-def _commit() -> str:
-    """The commit of the code, and whether it had uncommitted changes; `not under git` for a downloaded copy."""
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        command = ["git", "status", "--porcelain", "--", "mtbert", "stages"]
-        changed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "not under git"
-    return f"commit {commit}" + (" with uncommitted changes" if changed else "")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from mtbert.data.arrays import Split, load_split
 from mtbert.data.tasks import TASKS
 from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.development import development_metrics
-from mtbert.files import atomic_json, replaced_folder
+from mtbert.files import atomic_json, replaced_folder, sha256_file
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.store import read_config, save_model
 from mtbert.model.weights import config_to_json
@@ -27,8 +27,9 @@ from mtbert.training.progress import TrainingProgress
 from mtbert.training.sampling import probabilities, sampler_exponent
 from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED, start
 from stages.models import load_encoder, load_run, wrapper
+from stages.provenance import commit
 
-WORK = Path(".mtbert")
+WORK, LOCK = Path(".mtbert"), Path("requirements/runtime.txt")
 CODE = [Path("mtbert") / part for part in ("data", "model", "peft", "evaluation", "training")]
 
 
@@ -47,6 +48,14 @@ def main(run_name: str) -> None:
         "start": read_config(source)["sha256"],
     }
     work = WORK / fingerprint(identity, PREPARED, CODE)
+    origin = {
+        "code": commit(),
+        "command": f"python -m stages.train {run_name}",
+        "requirements_sha256": sha256_file(LOCK) if LOCK.is_file() else None,
+        "settings": run.model_dump(),
+        "data": fingerprint({}, PREPARED, []),
+        "parent": {"folder": str(source), "sha256": identity["start"]},
+    }
 
     with only_writer(WORK / "locks" / run_name, run_name), TrainingProgress(run_name) as progress:
         steps, live = StepLog(work / "steps.csv", checkpoint_step(work)), Live(work / "live")
@@ -73,6 +82,7 @@ def main(run_name: str) -> None:
         with replaced_folder(MODELS / run_name) as folder:
             _write(folder, run, model, result, work)
             record = {
+                **origin,
                 **compute.describe(),
                 "machine": machine(),
                 "seconds": progress.seconds,

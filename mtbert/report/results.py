@@ -9,6 +9,7 @@ import pandas as pd
 from mtbert.errors import MtbertError
 
 PARTS = ("dev", "test", "parameters", "training")
+RECORDED = ("machine", "device", "threads", "precision", "seconds", "finished")
 
 
 def metrics(results: Path, run: str) -> dict[str, Any]:
@@ -25,12 +26,16 @@ def metrics(results: Path, run: str) -> dict[str, Any]:
 
 
 def record(results: Path, run: str) -> dict[str, Any]:
-    """results/RUN/record.json: machine, precision, threads and time of the training.
+    """results/RUN/record.json: code, settings, parent weights, machine, precision, threads and time of the training.
 
     Raises:
         MtbertError: the file is missing or damaged.
     """
-    return _json(results / run / "record.json", run)
+    path = results / run / "record.json"
+    found = _json(path, run)
+    if missing := [key for key in RECORDED if key not in found]:
+        raise MtbertError(f"{path}: no {' and no '.join(missing)} in it; run `dvc repro evaluate@{run}`")
+    return found
 
 
 def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataFrame:

@@ -1,0 +1,50 @@
+"""A tiny project with a tiny random encoder, prepared and with one trained run, for tests of the stages."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import encoder, fetch, prepare, train
+
+ROOT = Path(__file__).parents[2]
+TINY = {"seed": 1, "layers": 1, "hidden": 8, "heads": 2, "intermediate": 12, "positions": 256}
+
+
+def write_params(folder: Path, **changes: dict[str, Any]) -> None:
+    """params.yaml with tiny data, encoder and budgets, and these keys of its runs changed."""
+    tree = json.loads(json.dumps(YAML(typ="safe").load(ROOT / "params.yaml")))
+    tree["data"]["sample"]["sizes"] = {task: {"train": 16, "dev": 12, "test": 8} for task in ("sst", "quora", "sts")}
+    tree["encoder"] |= {"source": "random", "random": TINY}
+    tree["compute"] |= {"device": "cpu", "precision": "fp32", "threads": 1}
+    for run in tree["runs"].values():
+        run |= {"epochs": 1, "epoch_end": "depletion", "batch_size": 8}
+    for run, keys in changes.items():
+        tree["runs"][run] |= keys
+    (folder / "params.yaml").write_text(json.dumps(tree), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with `baseline` trained; not to be written to."""
+    folder = tmp_path_factory.mktemp("project")
+    write_params(folder)
+    (folder / "data/course").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in (fetch, encoder, prepare):
+            stage.main()
+        train.main("baseline")
+    return folder
+
+
+@pytest.fixture
+def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of it to work in, and the current folder of the test."""
+    shutil.copytree(trained, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    yield tmp_path / "project"

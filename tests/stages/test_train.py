@@ -1,0 +1,21 @@
+"""train leaves a record of what made the run."""
+
+import json
+from pathlib import Path
+
+from mtbert.model.store import read_config
+from mtbert.params import load_params
+
+
+def test_the_record_says_what_made_the_run(trained: Path) -> None:
+    record = json.loads((trained / "models/baseline/record.json").read_text(encoding="utf-8"))
+    assert record["code"].startswith(("commit ", "not under git"))
+    assert record["command"] == "python -m stages.train baseline"
+    assert record["settings"] == load_params(trained / "params.yaml").run("baseline").model_dump()
+    assert record["parent"] == {
+        "folder": "models/pretrained",
+        "sha256": read_config(trained / "models/pretrained")["sha256"],
+    }
+    assert record["requirements_sha256"] is None, "the tiny project has no lock file"
+    assert len(record["data"]) == 24
+    assert record["seconds"] > 0
