@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_text
 from mtbert.params import load_params
@@ -15,14 +17,16 @@ from mtbert.report.results import metrics, record
 from stages.common import PREPARED, PRETRAINED, RAW, RESULTS, start
 from stages.provenance import commit
 
+GRAPH = Path("dvc.yaml")
 PACKAGES = ("mtbert", "torch", "tokenizers", "numpy", "dvc")
 
 
 def main() -> None:
     params = load_params()
     folder = Path(params.report.folder)
-    found = {run: metrics(RESULTS, run) for run in params.runs}
-    records = {run: record(RESULTS, run) for run in params.runs}
+    runs = handed_runs(list(params.runs))
+    found = {run: metrics(RESULTS, run) for run in runs}
+    records = {run: record(RESULTS, run) for run in runs}
     source, encoder = _json(RAW / "source.json", "fetch"), _json(PRETRAINED / "config.json", "encoder")
     provenance = {
         **sources(source, encoder),
@@ -57,6 +61,16 @@ def main() -> None:
     atomic_json(folder / "provenance.json", {**provenance, "Runs": by_run(records)})
     atomic_write_text(folder / "index.html", html)
     print(f"the report: {(folder / 'index.html').resolve()}")
+
+
+def handed_runs(configured: list[str]) -> list[str]:
+    """The runs whose results dvc.yaml hands to this stage, in the order of params.yaml; says which are left out."""
+    deps = YAML(typ="safe").load(GRAPH.read_text(encoding="utf-8"))["stages"]["report"]["deps"]
+    given = [run for run in configured if str(RESULTS / run) in deps]
+    for run in configured:
+        if run not in given:
+            print(f"{run} is not on the page: add `- {RESULTS / run}` to the deps of report in {GRAPH}")
+    return given
 
 
 def _json(path: Path, stage: str) -> Any:
