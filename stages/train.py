@@ -85,8 +85,8 @@ def main(run_name: str) -> None:
                 **origin,
                 **compute.describe(),
                 "machine": machine(),
-                "seconds": progress.seconds,
-                "tokens_per_second": progress.tokens / progress.seconds,
+                "seconds": result["seconds"],
+                "tokens_per_second": result["tokens"] / result["seconds"],
                 "finished": datetime.now(UTC).date().isoformat(),
             }
             atomic_json(folder / "record.json", record)

@@ -63,7 +63,10 @@ def runs_table(metrics: Mapping[str, Mapping[str, Any]], records: Mapping[str, M
     columns = (
         "Run|Overall|Sampler|Epochs|Steps|Batch|Learning rate|Tokens|Trainable|Heads and adapters alone|Training time"
     )
-    notes = ["Training time holds the dev metrics after each epoch; a run that was resumed counts its last part only."]
+    notes = [
+        "Training time holds the dev metrics after each epoch; of a run that was killed and resumed, what was lost between its last "
+        "checkpoint and the kill is not counted."
+    ]
     return Table("", tuple(columns.split("|")), rows, notes, (False, True, False, *[True] * 8))
 
 

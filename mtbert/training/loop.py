@@ -62,7 +62,8 @@ def train(
         checkpoint_seconds: time between checkpoints; results do not depend on it.
 
     Returns:
-        `history` (a row per epoch), `steps`, `batches` by task, `tokens`.
+        `history` (a row per epoch), `steps`, `batches` by task, `tokens`, and `seconds` over all processes, without those
+        between a checkpoint and the kill after it.
 
     Raises:
         MtbertError: the loss is not finite; the weights are then still those before the step.
@@ -72,7 +73,9 @@ def train(
     # NOTES: AdamW, betas .9/.999, eps 1e-6, no weight decay, no schedule are the course's defaults.
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True)
 
+    began = time.monotonic()
     done, progress = load_checkpoint(work, model, optimizer) or (0, _nothing_done(data))
+    began -= progress["seconds"]
     for row in progress["history"]:
         on_epoch(row)
     if not progress["history"]:
@@ -95,20 +98,21 @@ def train(
             progress["tokens"] += batch.stream.tokens
             on_step(Step(step, steps, epoch, task, loss, batch.stream.tokens))
             if time.monotonic() - saved >= checkpoint_seconds and step < sum(map(len, schedules[:epoch])):
-                save_checkpoint(work, model, optimizer, step, progress)
+                save_checkpoint(work, model, optimizer, step, {**progress, "seconds": time.monotonic() - began})
                 saved = time.monotonic()
         if step <= done and len(progress["history"]) > epoch:
             continue
         row = {"epoch": epoch, "step": step, "train_loss": progress["loss_sum"] / len(schedule), **evaluate(model)}
         _close_epoch(progress, row, on_epoch)
         if time.monotonic() - saved >= checkpoint_seconds and epoch < epochs:
-            save_checkpoint(work, model, optimizer, step, progress)
+            save_checkpoint(work, model, optimizer, step, {**progress, "seconds": time.monotonic() - began})
             saved = time.monotonic()
     return {
         "history": progress["history"],
         "steps": steps,
         "batches": progress["batches"],
         "tokens": progress["tokens"],
+        "seconds": time.monotonic() - began,
     }
 
 
@@ -141,7 +145,7 @@ def train_step(
 
 
 def _nothing_done(data: Mapping[str, Split]) -> dict[str, Any]:
-    return {"history": [], "loss_sum": 0.0, "batches": dict.fromkeys(data, 0), "tokens": 0}
+    return {"history": [], "loss_sum": 0.0, "batches": dict.fromkeys(data, 0), "tokens": 0, "seconds": 0.0}
 
 
 def _close_epoch(progress: dict[str, Any], row: dict[str, Any], on_epoch: Callable[[dict[str, Any]], None]) -> None:

@@ -12,11 +12,7 @@ from mtbert.training.loop import Step
 
 
 class TrainingProgress:
-    """Shows the steps and epochs of one run; use as a context manager.
-
-    Attributes:
-        tokens, seconds: real tokens trained on, and the time since entering, by this process.
-    """
+    """Shows the steps and epochs of one run, and the speed of this process; use as a context manager."""
 
     def __init__(self, run: str, console: Console | None = None) -> None:
         self._run = run
@@ -34,7 +30,7 @@ class TrainingProgress:
         self._task = self._bar.add_task(run, total=None, loss="", speed="")
         self._loss: float | None = None
         self._began = time.monotonic()
-        self.tokens = 0
+        self._tokens = 0
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
@@ -46,13 +42,9 @@ class TrainingProgress:
     ) -> None:
         self._bar.stop()
 
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
-
     def step(self, step: Step) -> None:
         """Move the bar; the loss shown is a running mean, since single batches jump between tasks."""
-        self.tokens += step.tokens
+        self._tokens += step.tokens
         self._loss = step.loss if self._loss is None else 0.98 * self._loss + 0.02 * step.loss
         self._bar.update(
             self._task,
@@ -60,7 +52,7 @@ class TrainingProgress:
             total=step.steps,
             description=f"{self._run} epoch {step.epoch}",
             loss=f"loss {self._loss:.3f}",
-            speed=f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s",
+            speed=f"{self._tokens / max(time.monotonic() - self._began, 1e-9):,.0f} tokens/s",
         )
 
     def epoch(self, row: Mapping[str, Any]) -> None:

@@ -33,12 +33,16 @@ class Interruption(Exception):
 
 
 class Outcome(NamedTuple):
-    """All that a run leaves: what `train` returned, the weights, and what its observers saw, by step and by epoch."""
+    """All that a run leaves: what `train` returned, the weights, and what its observers saw, by step and by epoch.
+
+    `seconds` stands apart: it alone may differ between two tries.
+    """
 
     result: dict[str, Any]
     weights: dict[str, Tensor]
     steps: dict[int, Step]
     epochs: dict[int, dict[str, Any]]
+    seconds: float
 
 
 def same(one: Outcome, other: Outcome) -> bool:
@@ -129,7 +133,8 @@ class Bench:
             except Interruption:
                 continue
             assert trained.training or settings.get("epochs") == 0
-            return Outcome(result, trained.state_dict(), steps, epochs)
+            seconds = result.pop("seconds")
+            return Outcome(result, trained.state_dict(), steps, epochs, seconds)
 
 
 @pytest.fixture
@@ -188,6 +193,27 @@ def test_a_long_pause_between_checkpoints_repeats_steps_only(bench: Bench, tmp_p
     undisturbed = bench.run(tmp_path / "undisturbed")
     resumed = bench.run(tmp_path / "b", lambda event, n: (event, n) == ("step", 9), checkpoint_seconds=1e9)
     assert same(resumed, undisturbed)
+
+
+def test_seconds_are_summed_over_processes(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that ticks once a look, and jumps where a process dies: the time between processes is nobody's."""
+    now = [0.0]
+
+    def tick() -> float:
+        now[0] += 1
+        return now[0]
+
+    def die(event: str, number: int) -> bool:
+        if (event, number) == ("step", 9):
+            now[0] += 1e6
+            return True
+        return False
+
+    monkeypatch.setattr(loop.time, "monotonic", tick)
+    undisturbed = bench.run(tmp_path / "undisturbed")
+    resumed = bench.run(tmp_path / "resumed", die)
+    assert undisturbed.seconds > 14
+    assert undisturbed.seconds - 3 < resumed.seconds < undisturbed.seconds + 3
 
 
 def _without_optimizer(real: Callable[..., Any], folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> Any:
