@@ -17,6 +17,8 @@ from mtbert.errors import MtbertError
 
 PARAMS_FILE = Path("params.yaml")
 RUN_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+# Which sources an optional key of the encoder belongs to.
+ENCODER_KEYS = {"name": ["hub"], "revision": ["hub"], "path": ["local"], "sha256": ["minilm", "hub", "local"]}
 RESERVED_RUN_NAMES = {"pretrained", "converted"}
 
 TaskName = Literal["sst", "quora", "sts"]
@@ -112,6 +114,12 @@ class Encoder(Section):
                 "source is local, so encoder.sha256 must hold the checksum of its model.safetensors (`sha256sum FILE`): "
                 "weights that change under the same path must not pass for the same encoder"
             )
+        for key, sources in ENCODER_KEYS.items():
+            if getattr(self, key) is not None and self.source not in sources:
+                raise ValueError(
+                    f"source is {self.source}, which has no use for encoder.{key}; set it to null, "
+                    f"or encoder.source to {' or '.join(sources)}"
+                )
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError("sha256 must be 64 hex digits, or null")
         return self

@@ -334,6 +334,36 @@ def test_a_mistyped_or_out_of_range_value(fault: Edit, key: str, value: Any, par
             "encoder: source is local, so encoder.sha256 must hold the checksum of its model.safetensors "
             "(`sha256sum FILE`): weights that change under the same path must not pass for the same encoder",
         ),
+        (
+            {"encoder.name": "google-bert/bert-base-uncased"},
+            "encoder: source is minilm, which has no use for encoder.name; set it to null, or encoder.source to hub",
+        ),
+        (
+            {"encoder.source": "random", "encoder.revision": "0" * 40},
+            "encoder: source is random, which has no use for encoder.revision; set it to null, or encoder.source to hub",
+        ),
+        (
+            {"encoder.source": "local", "encoder.path": "mine", "encoder.sha256": "0" * 64, "encoder.name": "a/b"},
+            "encoder: source is local, which has no use for encoder.name; set it to null, or encoder.source to hub",
+        ),
+        (
+            {"encoder.path": "mine"},
+            "encoder: source is minilm, which has no use for encoder.path; set it to null, or encoder.source to local",
+        ),
+        (
+            {
+                "encoder.source": "hub",
+                "encoder.name": "a/b",
+                "encoder.revision": "0" * 40,
+                "encoder.path": "mine",
+            },
+            "encoder: source is hub, which has no use for encoder.path; set it to null, or encoder.source to local",
+        ),
+        (
+            {"encoder.source": "random", "encoder.sha256": "0" * 64},
+            "encoder: source is random, which has no use for encoder.sha256; set it to null, "
+            "or encoder.source to minilm or hub or local",
+        ),
         ({"encoder.sha256": "abc"}, "encoder: sha256 must be 64 hex digits, or null"),
         (
             {"runs.dora_r4.adapter.start_from": "best_perfomance"},
@@ -382,6 +412,12 @@ def test_numbers_where_words_or_numbers_fit(load: Callable[..., Params]) -> None
     assert load({"runs.baseline.sampler": 1}).run("baseline").sampler == 1
     assert load({"runs.dora_r4.adapter.start_from": "best_performance"}).run("dora_r4").adapter is not None
     assert load({"encoder.source": "hub", "encoder.name": "a/b", "encoder.revision": "0" * 40}).encoder.source == "hub"
+
+
+def test_a_checksum_pins_any_published_encoder(load: Callable[..., Params]) -> None:
+    hub = {"encoder.source": "hub", "encoder.name": "a/b", "encoder.revision": "0" * 40}
+    for source in ({}, hub, {"encoder.source": "local", "encoder.path": "mine"}):
+        assert load({**source, "encoder.sha256": "0" * 64}).encoder.sha256 == "0" * 64
 
 
 def test_all_faults_are_told_at_once(fault: Edit) -> None:
