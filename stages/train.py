@@ -39,7 +39,7 @@ def main(run_name: str) -> None:
     compute = resolve(params.compute.device, params.compute.precision, params.compute.threads)
     source = CONVERTED / run_name if run.adapter else PRETRAINED
     model = (load_run if run.adapter else load_encoder)(run, source).to(compute.device)
-    data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in TASKS if task in run.tasks}
+    data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in run.tasks}
     tokens = wrapper(model, params.prepare.max_tokens)
     identity = {
         "run": run_name,

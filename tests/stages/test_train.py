@@ -1,10 +1,13 @@
 """train leaves a record of what made the run."""
 
+import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from mtbert.model.store import read_config
 from mtbert.params import load_params
+from stages import train
 
 
 def test_the_record_says_what_made_the_run(trained: Path) -> None:
@@ -19,3 +22,11 @@ def test_the_record_says_what_made_the_run(trained: Path) -> None:
     assert record["requirements_sha256"] is None, "the tiny project has no lock file"
     assert len(record["data"]) == 24
     assert record["seconds"] > 0
+
+
+def test_tasks_are_trained_in_the_run_s_order(project: Path, change: Callable[..., None]) -> None:
+    change(sampler_sequential={"tasks": ["sts", "sst", "quora"]})
+    train.main("sampler_sequential")
+    with (project / "models/sampler_sequential/steps.csv").open(encoding="utf-8") as file:
+        order = [row["task"] for row in csv.DictReader(file)]
+    assert order == ["sts"] * 2 + ["sst"] * 2 + ["quora"] * 2
