@@ -1,6 +1,7 @@
 """What the stages share: where things lie, and how a stage starts and fails."""
 
 import ctypes
+import inspect
 import signal
 import sys
 from collections.abc import Callable
@@ -14,9 +15,17 @@ PRETRAINED, CONVERTED = MODELS / "pretrained", MODELS / "converted"
 
 
 def start(main: Callable[..., None]) -> None:
-    """Run a stage as `python -m stages.NAME [ARG]`, as dvc.yaml does: it dies with its parent, so no orphan keeps writing."""
+    """Run a stage as `python -m stages.NAME [ARG]`, as dvc.yaml does: it dies with its parent, so no orphan keeps writing.
+
+    Exit status as `guarded`, or 2 where arguments are missing or too many.
+    """
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    sys.exit(guarded(main, *sys.argv[1:]))
+    arguments, wanted = sys.argv[1:], [name.upper() for name in inspect.signature(main).parameters]
+    if len(arguments) != len(wanted):
+        usage = " ".join([f"python -m stages.{Path(sys.argv[0]).stem}", *wanted])
+        print(f"error: arguments needed: {len(wanted)}, given: {len(arguments)}; usage: {usage}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(guarded(main, *arguments))
 
 
 def guarded(main: Callable[..., None], *arguments: Any) -> int:
