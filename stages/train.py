@@ -31,6 +31,7 @@ from stages.provenance import commit
 
 WORK, LOCK = Path(".mtbert"), Path("requirements/runtime.txt")
 CODE = [Path("mtbert") / part for part in ("data", "model", "peft", "evaluation", "training")]
+CODE += [Path("stages/train.py"), Path("stages/models.py")]
 
 
 def main(run_name: str) -> None:
@@ -44,6 +45,7 @@ def main(run_name: str) -> None:
     identity = {
         "run": run_name,
         "settings": run.model_dump(),
+        "max_tokens": params.prepare.max_tokens,
         "compute": compute.describe(),
         "start": read_config(source)["sha256"],
     }

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from mtbert.model.store import read_config
 from mtbert.params import load_params
@@ -30,3 +33,31 @@ def test_tasks_are_trained_in_the_run_s_order(project: Path, change: Callable[..
     with (project / "models/sampler_sequential/steps.csv").open(encoding="utf-8") as file:
         order = [row["task"] for row in csv.DictReader(file)]
     assert order == ["sts"] * 2 + ["sst"] * 2 + ["quora"] * 2
+
+
+def test_a_killed_run_goes_on_unless_something_that_determines_it_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a try looks for checkpoints: in the same folder for the same settings, in another for another max_tokens."""
+    places = []
+
+    def killed(*_: object, work: Path, **__: object) -> None:
+        places.append(work)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train", killed)
+    for max_tokens in (256, 256, 255):
+        text = (project / "params.yaml").read_text(encoding="utf-8")
+        (project / "params.yaml").write_text(
+            re.sub(r'"max_tokens": \d+', f'"max_tokens": {max_tokens}', text), encoding="utf-8"
+        )
+        with pytest.raises(KeyboardInterrupt):
+            train.main("baseline")
+    assert places[0] == places[1] != places[2]
+
+
+def test_the_code_that_names_the_checkpoints_is_there() -> None:
+    """A wrong path would be an empty folder to the fingerprint."""
+    root = Path(train.__file__).parents[1]
+    assert all((root / path).exists() for path in train.CODE)
+    assert {"stages/train.py", "stages/models.py"} <= {path.as_posix() for path in train.CODE}

@@ -24,11 +24,14 @@ def project(tmp_path: Path) -> Path:
     write(tmp_path / "data/tokenizer.json", "{}")
     write(tmp_path / "code/model/bert.py", "x = 1")
     write(tmp_path / "code/training/loop.py", "y = 2")
+    write(tmp_path / "stages/train.py", "z = 3")
+    write(tmp_path / "stages/report.py", "not named")
     return tmp_path
 
 
 def name(project: Path, identity: dict[str, Any] = IDENTITY) -> str:
-    return fingerprint(identity, project / "data", [project / "code/model", project / "code/training"])
+    code = [project / "code/model", project / "code/training", project / "stages/train.py"]
+    return fingerprint(identity, project / "data", code)
 
 
 def test_it_is_stable(project: Path) -> None:
@@ -39,6 +42,7 @@ def test_it_is_stable(project: Path) -> None:
     assert name(project, {"start": "abc", "settings": {"tasks": ["sst", "quora"], "seed": 1}}) == first, "order of keys"
     os.utime(project / "data/tokenizer.json", (0, 0))
     write(project / "code/model/__pycache__/bert.pyc", "compiled")
+    write(project / "stages/report.py", "still not named")
     assert name(project) == first
 
 
@@ -76,6 +80,10 @@ def edit_code(project: Path) -> None:
     write(project / "code/training/loop.py", "y = 3")
 
 
+def edit_named_file(project: Path) -> None:
+    write(project / "stages/train.py", "z = 4")
+
+
 def add_code(project: Path) -> None:
     write(project / "code/model/deep/new.py", "")
 
@@ -84,7 +92,9 @@ def remove_code(project: Path) -> None:
     (project / "code/model/bert.py").unlink()
 
 
-@pytest.mark.parametrize("change", [edit_data, add_data, swap_splits, rename_task, edit_code, add_code, remove_code])
+@pytest.mark.parametrize(
+    "change", [edit_data, add_data, swap_splits, rename_task, edit_code, edit_named_file, add_code, remove_code]
+)
 def test_data_and_code_count(project: Path, change: Callable[[Path], None]) -> None:
     before = name(project)
     change(project)
