@@ -77,8 +77,25 @@ def pretrained(
             f"{weights}: sha256 is {found}, expected {sha256}; fetch the file again or correct encoder.sha256"
         )
     config = read_hf_config(folder / CONFIG)
+    _check_tokenizer(folder, config.vocabulary)
     tensors = from_hf(read_safetensors(weights), config, str(weights))
     return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), {**origin, "sha256": found})
+
+
+def _check_tokenizer(folder: Path, vocabulary: int) -> None:
+    from tokenizers import Tokenizer
+
+    path = folder / TOKENIZER
+    try:
+        pieces = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise MtbertError(f"{path}: not a tokenizer file ({error}); use the one that comes with the encoder") from None
+    largest = max(pieces.values(), default=0)
+    if largest >= vocabulary:
+        raise MtbertError(
+            f"{path}: has token id {largest}, but vocab_size in {folder / CONFIG} is {vocabulary}; "
+            "use the tokenizer.json that comes with the encoder"
+        )
 
 
 def _minilm() -> Path:

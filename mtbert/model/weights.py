@@ -33,6 +33,17 @@ TOP_NAMES = {
     "pooler.dense.weight": "pooler.weight",
     "pooler.dense.bias": "pooler.bias",
 }
+# Our name of a size -> theirs, and its smallest value: pairs need two segments.
+SIZES = {
+    "vocabulary": ("vocab_size", 1),
+    "positions": ("max_position_embeddings", 1),
+    "segments": ("type_vocab_size", 2),
+    "layers": ("num_hidden_layers", 1),
+    "hidden": ("hidden_size", 1),
+    "heads": ("num_attention_heads", 1),
+    "intermediate": ("intermediate_size", 1),
+}
+REMEDY = "the file must be a BERT encoder's config.json"
 # In published checkpoints, and of no use here: the pretraining heads and a buffer that counts from 0.
 UNUSED = re.compile(r"cls\.(predictions|seq_relationship)\..*|embeddings\.position_ids")
 
@@ -41,7 +52,7 @@ def read_hf_config(path: Path) -> BertConfig:
     """A `config.json` of transformers' BertModel.
 
     Raises:
-        MtbertError: not a BERT with absolute positions and the exact GELU, or a size is missing.
+        MtbertError: not a BERT with absolute positions and the exact GELU, or a size is missing or impossible.
     """
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
@@ -51,6 +62,8 @@ def read_hf_config(path: Path) -> BertConfig:
         ) from None
     except ValueError as error:
         raise MtbertError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(theirs, dict):
+        raise MtbertError(f"{path}: holds a {type(theirs).__name__}, not a JSON object; {REMEDY}")
     for key, wanted, default in (
         ("model_type", "bert", None),
         ("hidden_act", "gelu", "gelu"),
@@ -60,21 +73,15 @@ def read_hf_config(path: Path) -> BertConfig:
             raise MtbertError(
                 f"{path}: {key} is {theirs.get(key)!r}, only {wanted!r} is supported; choose a BERT encoder"
             )
-    try:
-        return BertConfig(
-            vocabulary=theirs["vocab_size"],
-            positions=theirs["max_position_embeddings"],
-            segments=theirs["type_vocab_size"],
-            layers=theirs["num_hidden_layers"],
-            hidden=theirs["hidden_size"],
-            heads=theirs["num_attention_heads"],
-            intermediate=theirs["intermediate_size"],
-            norm_eps=theirs["layer_norm_eps"],
-        )
-    except KeyError as error:
+    sizes = {ours: _size(theirs, key, path, least) for ours, (key, least) in SIZES.items()}
+    if sizes["hidden"] % sizes["heads"]:
         raise MtbertError(
-            f"{path}: {error.args[0]} is missing; the file must be a BERT encoder's config.json"
-        ) from None
+            f"{path}: hidden_size is {sizes['hidden']}, not a multiple of num_attention_heads ({sizes['heads']}); {REMEDY}"
+        )
+    eps = _value(theirs, "layer_norm_eps", path)
+    if not isinstance(eps, float) or not 0 < eps < 1:
+        raise MtbertError(f"{path}: layer_norm_eps is {eps!r}, not a small positive number; {REMEDY}")
+    return BertConfig(**sizes, norm_eps=eps)
 
 
 def from_hf(tensors: Mapping[str, Tensor], config: BertConfig, source: str) -> dict[str, Tensor]:
@@ -151,3 +158,16 @@ def _our_name(name: str) -> str | None:
     if match and match[2] in LAYER_NAMES:
         return f"layers.{match[1]}.{LAYER_NAMES[match[2]]}.{match[3]}"
     return None
+
+
+def _value(config: Mapping[str, Any], key: str, path: Path) -> Any:
+    if key not in config:
+        raise MtbertError(f"{path}: {key} is missing; {REMEDY}")
+    return config[key]
+
+
+def _size(config: Mapping[str, Any], key: str, path: Path, least: int) -> int:
+    value = _value(config, key, path)
+    if type(value) is not int or value < least:  # bool is an int too
+        raise MtbertError(f"{path}: {key} is {value!r}, not an integer of at least {least}; {REMEDY}")
+    return value

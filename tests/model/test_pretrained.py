@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 
 from mtbert.data.tokens import Wrapper, lay_out
 from mtbert.errors import MtbertError
@@ -38,8 +40,14 @@ def folder(tmp_path: Path) -> Path:
     config = {"model_type": "bert", "vocab_size": 11, "max_position_embeddings": 7, "type_vocab_size": 2}
     config |= {"num_hidden_layers": 1, "hidden_size": 4, "num_attention_heads": 2, "intermediate_size": 6}
     (path / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-12}), encoding="utf-8")
-    (path / "tokenizer.json").write_bytes(b'{"model": {}}')
+    write_tokenizer(path, CONFIG.vocabulary)
     return path
+
+
+def write_tokenizer(folder: Path, pieces: int) -> None:
+    """A WordPiece tokenizer of so many pieces."""
+    vocabulary = {word: index for index, word in enumerate(["[UNK]", "[CLS]", "[SEP]", *map(str, range(pieces - 3))])}
+    Tokenizer(WordPiece(vocabulary, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
 
 
 def holds_the_weights(found: module.Pretrained) -> bool:
@@ -53,7 +61,7 @@ def test_a_local_folder(folder: Path) -> None:
     found = pretrained("local", path=str(folder))
     assert holds_the_weights(found)
     assert found.config == CONFIG
-    assert found.tokenizer == b'{"model": {}}'
+    assert found.tokenizer == (folder / "tokenizer.json").read_bytes()
     assert found.source == {"name": "mini-bert", "sha256": sha256_file(folder / "model.safetensors")}
     assert pretrained("local", path=str(folder), sha256=found.source["sha256"]).source == found.source
 
@@ -61,6 +69,17 @@ def test_a_local_folder(folder: Path) -> None:
 def test_another_checksum_is_refused(folder: Path) -> None:
     with pytest.raises(MtbertError, match=r"model\.safetensors: sha256 is [0-9a-f]{64}, expected 0{64}"):
         pretrained("local", path=str(folder), sha256="0" * 64)
+
+
+def test_a_tokenizer_of_another_encoder_is_refused(folder: Path) -> None:
+    write_tokenizer(folder, CONFIG.vocabulary - 1)
+    assert holds_the_weights(pretrained("local", path=str(folder))), "spare rows of the embedding do no harm"
+    write_tokenizer(folder, CONFIG.vocabulary + 1)
+    with pytest.raises(MtbertError, match=r"tokenizer\.json: has token id 11, but vocab_size in .*config\.json is 11"):
+        pretrained("local", path=str(folder))
+    (folder / "tokenizer.json").write_text('{"model": {}}', encoding="utf-8")
+    with pytest.raises(MtbertError, match=r"tokenizer\.json: not a tokenizer file"):
+        pretrained("local", path=str(folder))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])

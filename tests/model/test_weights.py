@@ -155,6 +155,14 @@ def test_config_of_the_published_form(tmp_path: Path) -> None:
         ({"hidden_act": "gelu_new"}, r"hidden_act is 'gelu_new', only 'gelu'"),
         ({"position_embedding_type": "relative_key"}, r"position_embedding_type is 'relative_key'"),
         ({"hidden_size": ...}, r"config\.json: hidden_size is missing"),
+        ({"layer_norm_eps": ...}, r"config\.json: layer_norm_eps is missing"),
+        ({"num_hidden_layers": 2.0}, r"config\.json: num_hidden_layers is 2\.0, not an integer of at least 1"),
+        ({"vocab_size": "11"}, r"config\.json: vocab_size is '11', not an integer"),
+        ({"intermediate_size": True}, r"config\.json: intermediate_size is True, not an integer"),
+        ({"max_position_embeddings": 0}, r"config\.json: max_position_embeddings is 0, not an integer of at least 1"),
+        ({"type_vocab_size": 1}, r"config\.json: type_vocab_size is 1, not an integer of at least 2"),
+        ({"num_attention_heads": 3}, r"config\.json: hidden_size is 4, not a multiple of num_attention_heads \(3\)"),
+        ({"layer_norm_eps": "1e-12"}, r"config\.json: layer_norm_eps is '1e-12', not a small positive number"),
     ],
 )
 def test_other_architectures_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -164,7 +172,14 @@ def test_other_architectures_are_refused(tmp_path: Path, change: dict[str, Any],
         read_hf_config(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize(("text", "message"), [(None, "config.json: not found"), ("{", "config.json: not valid JSON")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "config.json: not found"),
+        ("{", "config.json: not valid JSON"),
+        ("[]", "config.json: holds a list, not a JSON object"),
+    ],
+)
 def test_an_unreadable_config_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "config.json").write_text(text, encoding="utf-8")
