@@ -1,8 +1,13 @@
-"""Writing files so that a kill or a full disk leaves either the old content or the new, never half of it."""
+"""Writing files so that a kill or a full disk leaves either the old content or the new, never half of it.
 
+What a killed writer leaves is a hidden sibling, `.NAME.HOST.PID.RANDOM.tmp`; the next write of NAME on that host removes it.
+"""
+
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,11 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+TEMPORARY = ".tmp"
+
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to a temporary sibling, flush it to disk, then rename it over `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_prefix(path)}{os.getpid()}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -25,6 +32,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    _sweep(path)
     sync_folder(path.parent)
 
 
@@ -57,11 +65,12 @@ def sha256_file(path: Path) -> str:
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Give an empty temporary sibling of `path` to write into; it takes `path`'s place only if the block succeeds.
 
-    The old folder is set aside before the new one gets its name, and deleted after: a kill never leaves neither.
+    The old folder is set aside before the new one gets its name, and deleted after. A kill between these two renames leaves no
+    `path`, but both folders whole under hidden names; to DVC the stage's out is then missing, and it runs the stage again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    old = fresh.with_name(f"{fresh.name}.old")
+    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_prefix(path)}{os.getpid()}.", suffix=TEMPORARY))
+    old = fresh.with_suffix(f".old{TEMPORARY}")
     try:
         yield fresh
         fresh.chmod(0o755)
@@ -73,8 +82,35 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         if old.is_symlink() or old.exists():
             old.replace(path)
         raise
-    if old.is_symlink():
-        old.unlink()
-    else:
-        shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+    _sweep(path)
     sync_folder(path.parent)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.{platform.node()}."
+
+
+def _sweep(path: Path) -> None:
+    """Remove what earlier writers of `path` on this host left when they were killed, once `path` itself stands."""
+    for sibling in path.parent.glob(f"{glob.escape(_prefix(path))}*{TEMPORARY}"):
+        pid = sibling.name.removeprefix(_prefix(path)).partition(".")[0]
+        if pid.isdecimal() and not _alive(int(pid)):
+            _remove(sibling)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

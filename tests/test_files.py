@@ -1,8 +1,13 @@
 """Writes are all or nothing."""
 
+import fnmatch
 import hashlib
 import json
 import os
+import platform
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +87,80 @@ def test_a_link_is_replaced_and_what_it_points_to_is_kept(tmp_path: Path) -> Non
         (folder / "a").write_text("new", encoding="utf-8")
     assert not (tmp_path / "out").is_symlink()
     assert (cache / "a").read_text(encoding="utf-8") == "cached"
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from mtbert.files import atomic_write_bytes, replaced_folder
+
+target, kind = Path(sys.argv[1]), sys.argv[2]
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+if kind == "file":
+    os.fsync = die
+    atomic_write_bytes(target, b"half")
+if kind == "between":
+    real, calls = Path.replace, []
+    Path.replace = lambda *a: (calls.append(1), die() if len(calls) == 2 else real(*a))
+with replaced_folder(target) as folder:
+    (folder / "a").write_text("half")
+    if kind == "folder":
+        die()
+"""
+
+
+def killed(target: Path, kind: str) -> None:
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(target), kind], cwd=root, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["folder", "between"])
+def test_what_a_killed_writer_of_a_folder_left_goes_with_the_next_write(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "out"
+    with replaced_folder(target) as folder:
+        (folder / "a").write_text("old", encoding="utf-8")
+    killed(target, kind)
+    left = [name for name in names(tmp_path) if name != "out"]
+    assert len(left) == (2 if kind == "between" else 1)
+    assert target.exists() == (kind == "folder")
+    with replaced_folder(target) as folder:
+        (folder / "a").write_text("new", encoding="utf-8")
+    assert names(tmp_path) == ["out"]
+    assert (target / "a").read_text(encoding="utf-8") == "new"
+
+
+def test_what_a_killed_writer_of_a_file_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    killed(tmp_path / "a.json", "file")
+    assert len(names(tmp_path)) == 1
+    atomic_json(tmp_path / "b.json", 1)
+    assert len(names(tmp_path)) == 2, "another file's write leaves it alone"
+    atomic_json(tmp_path / "a.json", 1)
+    assert names(tmp_path) == ["a.json", "b.json"]
+
+
+def test_a_living_writer_s_temporary_is_left_alone(tmp_path: Path) -> None:
+    """Its own while it writes, another process's, and another host's, whose processes cannot be asked."""
+    target = tmp_path / "out"
+    with replaced_folder(target) as folder:
+        (mine,) = names(tmp_path)
+        others = [mine.replace(f".{os.getpid()}.", f".{os.getppid()}."), mine.replace(platform.node(), "elsewhere")]
+        for other in others:
+            (tmp_path / other).mkdir()
+        with replaced_folder(target) as second:
+            (second / "a").write_text("first to finish", encoding="utf-8")
+        (folder / "a").write_text("last to finish", encoding="utf-8")
+    assert names(tmp_path) == sorted([*others, "out"])
+    assert (target / "a").read_text(encoding="utf-8") == "last to finish"
+
+
+def test_git_ignores_what_a_killed_writer_leaves(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    killed(tmp_path / "index.html", "file")
+    (left,) = names(tmp_path)
+    patterns = (root / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert any(fnmatch.fnmatch(left, pattern) for pattern in patterns if pattern and "/" not in pattern)
