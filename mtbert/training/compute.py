@@ -1,5 +1,6 @@
 """Where and how precisely to compute: `auto` resolved to this machine's best, once, at the door."""
 
+import ctypes
 import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
@@ -33,11 +34,12 @@ class Compute(NamedTuple):
 
 
 def resolve(device: str, precision: str, threads: str | int) -> Compute:
-    """Resolve `auto`s and pin the thread count.
+    """Resolve `auto`s, pin the thread count, and let the process keep the memory it frees.
 
     Raises:
         MtbertError: cuda is asked for and there is none.
     """
+    _keep_freed_memory()
     if threads != "auto":
         torch.set_num_threads(int(threads))
     if device == "cuda" and not torch.cuda.is_available():
@@ -55,6 +57,14 @@ def machine() -> str:
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _keep_freed_memory() -> None:
+    """glibc gives a step's memory back to the kernel, which clears it page by page for the next: up to a tenth of a step."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is not None:
+        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, the largest it takes
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def _native_bf16(device: torch.device) -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
+from mtbert.evaluation import development
 from mtbert.evaluation.development import development_metrics
 from mtbert.evaluation.predict import decide, raw_scores
 from mtbert.model.multitask import MultitaskModel
@@ -61,6 +62,23 @@ def test_training_accuracy_is_of_as_many_examples_and_seeded(
     assert (first["train_sst"] * 11) == pytest.approx(round(first["train_sst"] * 11)), "11 examples, as many as in dev"
     others = {measure(model, splits, train, wrapper, seed=seed)["train_sst"] for seed in range(12)}
     assert len(others) > 1, "another seed, another choice"
+
+
+def test_of_the_pairs_a_seeded_choice_is_watched(
+    make_model: Callable[..., MultitaskModel],
+    make_split: Callable[..., Split],
+    splits: dict[str, Split],
+    wrapper: Wrapper,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, train = make_model(), make_split("sst", 30)
+    whole = measure(model, splits, train, wrapper)
+    monkeypatch.setattr(development, "PAIRS", 7)
+    some = [measure(model, splits, train, wrapper, seed=seed) for seed in range(8)]
+    assert measure(model, splits, train, wrapper, seed=3) == some[3]
+    assert {one["dev_sst"] for one in some} == {whole["dev_sst"]}, "Figure 2 shows SST: all of its dev examples"
+    assert all((one["dev_quora"] * 7) == pytest.approx(round(one["dev_quora"] * 7)) for one in some)
+    assert len({one["dev_sts"] for one in some}) > 1
 
 
 def test_it_is_measured_without_dropout_and_changes_nothing(
