@@ -254,3 +254,38 @@ def test_the_comparison_with_peft_sees_a_bug(bug: str) -> None:
     theirs = peft_layer(layer)
     PLANTED[bug](layer)
     assert float((layer(x) - theirs(x)).detach().abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("exact", [True, False])
+def test_bf16_products_leave_magnitudes_their_digits(bias: bool, exact: bool) -> None:
+    """Under autocast every gradient is that of fp32 to bf16's precision, and a magnitude's smallest steps still count."""
+    torch.manual_seed(5)
+    layer = DoraLinear(nn.Linear(64, 48, bias=bias), 4, 8.0, exact_norm=exact)
+    layer.lora_b.data.normal_(std=0.05)
+    x = torch.randn(100, 64, requires_grad=True)
+    plain = gradients(layer(x), layer, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x)
+    for name, gradient in gradients(y, layer, x).items():
+        assert gradient.dtype == torch.float32, name
+        torch.testing.assert_close(
+            gradient, plain[name], atol=0.02 * float(plain[name].abs().max()), rtol=0.02, msg=name
+        )
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        before = layer(x).float()
+        layer.magnitude.mul_(1 + 2**-11)
+        moved = (layer(x).float() - before).abs()
+    assert bool((moved > 0).any())
+
+
+def test_a_bf16_copy_of_the_base_weight_is_made_once_and_follows_loaded_weights() -> None:
+    layer, x = adapted(), inputs()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(x)
+        copy = layer._base_cast
+        layer(x)
+        assert layer._base_cast is copy
+        layer.load_state_dict({name: value + 1 for name, value in layer.state_dict().items()})
+        torch.testing.assert_close(layer(x).float(), naive(layer, x).float(), atol=0.5, rtol=0.05)
+    assert layer(x).dtype == torch.float32
