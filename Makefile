@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help reproduce reproduce-cs224n install install-dev test lint lock clean distclean
+.PHONY: help reproduce reproduce-cs224n install install-dev test lint benchmarks lock clean distclean
 
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
@@ -53,6 +53,15 @@ lint: $(VENV)/.dev ## ruff and mypy
 	ruff format --check
 	mypy
 
+# Each is a command of its own. `graph` needs the finished graph; prepare comes before the others.
+benchmarks: $(VENV)/.benchmarks ## measure speed beside the peers, on the data that params.yaml names: an hour
+	@dvc repro prepare
+	python -m benchmarks.training
+	python -m benchmarks.training --task quora
+	python -m benchmarks.training --batch-size 8
+	for name in pairs adapters prediction preparation scaling; do python -m benchmarks.$$name; done
+	python -m benchmarks.table
+
 lock: $(VENV)/pyvenv.cfg ## renew requirements/*.txt after an edit of pyproject.toml; pins that still fit stay
 	@python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION)
 	compile() {
@@ -61,6 +70,7 @@ lock: $(VENV)/pyvenv.cfg ## renew requirements/*.txt after an edit of pyproject.
 	}
 	compile --output-file requirements/runtime.txt
 	compile --output-file requirements/dev.txt --group dev --constraint requirements/runtime.txt
+	compile --output-file requirements/benchmarks.txt --group dev --group benchmarks --constraint requirements/dev.txt
 
 clean: ## remove what can be rebuilt: data, models, results, DVC's cache, checkpoints
 	@rm -rf data/raw data/prepared models results .dvc/cache .dvc/tmp .mtbert dvc_plots build ./*.egg-info
@@ -87,3 +97,7 @@ $(VENV)/.runtime: $(VENV)/pyvenv.cfg requirements/runtime.txt $(INPUTS)
 $(VENV)/.dev: $(VENV)/pyvenv.cfg requirements/dev.txt $(INPUTS)
 	@tools/install.sh $(VENV) requirements/dev.txt
 	touch $@ $(VENV)/.runtime
+
+$(VENV)/.benchmarks: $(VENV)/pyvenv.cfg requirements/benchmarks.txt $(INPUTS)
+	@tools/install.sh $(VENV) requirements/benchmarks.txt
+	touch $@ $(VENV)/.runtime $(VENV)/.dev

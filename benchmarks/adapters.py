@@ -1,0 +1,162 @@
+"""DoRA at rank 16 against LoRA, full fine-tuning and peft: the time of a step, and the memory it needs at its peak."""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor, nn
+
+from benchmarks import peers
+from benchmarks.harness import Target, alternate, publish, ratio
+from benchmarks.work import minilm, split, training, wrapper
+from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.convert import add_dora, convert, merge
+from mtbert.training.compute import Compute, resolve
+
+RANK = 16
+
+
+class LoraLinear(nn.Module):
+    """W0 x + s B A x + bias, as peft writes it: what a step of DoRA is measured against."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(base.weight.detach(), requires_grad=False), base.bias
+        self.lora_a = nn.Parameter(torch.empty(RANK, base.in_features))
+        self.lora_b = nn.Parameter(torch.zeros(base.out_features, RANK))
+        nn.init.kaiming_uniform_(self.lora_a, a=5**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias) + F.linear(F.linear(x, self.lora_a), self.lora_b)
+
+
+def main(
+    batch_size: int = 32,
+    rounds: int = 7,
+    steps: Annotated[int, typer.Option(help="per case and round")] = 3,
+    memory_of: Annotated[str, typer.Option(help="only take some steps of this case, and print its peak memory")] = "",
+) -> None:
+    """Tokens per second on the cross-encoded paraphrase task, everything but the adapters and the head frozen."""
+    compute = resolve("auto", "auto", "auto")
+    if memory_of:
+        _print_peak(memory_of, compute, batch_size, steps)
+        return
+    names = list(_cases(compute.bf16))
+    cases = {name: make(compute, batch_size, steps) for name, make in _cases(compute.bf16).items()}
+    rates = alternate(cases, rounds)
+    peaks = {name: _peak_of(name, batch_size, steps) for name in names}
+    peft_dora = max((name for name in names if "DoRA, peft" in name), key=lambda name: statistics.median(rates[name]))
+    targets = [
+        Target("time of a step over LoRA's", ratio(rates, "LoRA", "DoRA"), 1.05, True),
+        Target("time of a step over full fine-tuning's", ratio(rates, "full", "DoRA"), 1.0, True),
+        Target(f"times {peft_dora}", ratio(rates, "DoRA", peft_dora), 4.0),
+        Target("peak memory of steps over LoRA's", peaks["DoRA"] / peaks["LoRA"], 1.02, True),
+        Target("merged forward over the plain model's", _merged_forward(compute, batch_size, steps), 1.02, True),
+    ]
+    publish(
+        "adapters",
+        "real tokens/s",
+        rates,
+        ours="DoRA",
+        targets=targets,
+        peak_bytes_of_steps=peaks,
+        precision="bf16" if compute.bf16 else "fp32",
+    )
+
+
+def _cases(bf16: bool) -> dict[str, Callable[[Compute, int, int], Callable[[], float]]]:
+    cases = {
+        "DoRA": lambda *work: _ours(_dora(), *work),
+        "LoRA": lambda *work: _ours(_lora(), *work),
+        "full": lambda *work: _ours(minilm(["c"]), *work),
+        "LoRA, peft fp32": lambda *work: _peft(False, False, *work),
+        "DoRA, peft fp32": lambda *work: _peft(True, False, *work),
+    }
+    if bf16:
+        cases["LoRA, peft bf16"] = lambda *work: _peft(False, True, *work)
+        cases["DoRA, peft bf16"] = lambda *work: _peft(True, True, *work)
+    return cases
+
+
+def _dora() -> MultitaskModel:
+    model = minilm(["c"])
+    add_dora(model, rank=RANK, alpha=RANK, dropout=0.0, train_rest=False, exact_norm=True, seed=0)
+    return model
+
+
+def _lora() -> MultitaskModel:
+    model = minilm(["c"])
+    convert(model, LoraLinear)
+    for name, parameter in model.encoder.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return model
+
+
+def _ours(model: MultitaskModel, compute: Compute, batch_size: int, steps: int) -> Callable[[], float]:
+    return training(model, split("quora"), wrapper(), compute, batch_size, steps)
+
+
+def _peft(dora: bool, bf16: bool, compute: Compute, batch_size: int, steps: int) -> Callable[[], float]:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=RANK, lora_alpha=RANK, use_dora=dora, target_modules=["query", "key", "value", "attention.output.dense",
+                                                              "intermediate.dense", "output.dense"]
+    )  # fmt: skip
+    encoder = get_peft_model(peers.bert("sdpa"), config)
+    encoder.config = encoder.base_model.config
+    model = peers.Classifier(encoder, 1)
+    return peers.training(
+        model, split("quora"), wrapper(), batch_size=batch_size, steps=steps, bf16=bf16, grouped=True,
+        device=compute.device.type,
+    )  # fmt: skip
+
+
+def _merged_forward(compute: Compute, batch_size: int, steps: int) -> float:
+    """Time of a merged model's forward over that of the model it came from."""
+    from benchmarks.work import batches
+    from mtbert.data.batches import make_batch
+
+    merged, plain = _dora(), minilm(["c"])
+    merge(merged)
+    data, tokens = split("quora"), wrapper()
+
+    def forward(model: MultitaskModel) -> Callable[[], float]:
+        chosen = batches(len(data), batch_size, 0)
+        model.eval()
+
+        def case() -> float:
+            with torch.inference_mode(), compute.autocast():
+                for _ in range(steps):
+                    model(make_batch("quora", data, next(chosen), model.views("quora"), tokens))
+            return float(steps)
+
+        return case
+
+    return ratio(alternate({"plain": forward(plain), "merged": forward(merged)}, 9), "plain", "merged")
+
+
+def _peak_of(name: str, batch_size: int, steps: int) -> int:
+    command = [sys.executable, "-m", "benchmarks.adapters", "--memory-of", name]
+    command += ["--batch-size", str(batch_size), "--steps", str(steps)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return int(json.loads(told.splitlines()[-1])["peak"])
+
+
+def _print_peak(name: str, compute: Compute, batch_size: int, steps: int) -> None:
+    """What the steps add to the memory of the process at its peak, bytes."""
+    case = _cases(compute.bf16)[name](compute, batch_size, steps)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    case()
+    print(json.dumps({"peak": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024}))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,47 @@
+"""This machine's matrix-product rate at the shapes of a training step, and a step's share of it."""
+
+import time
+
+import torch
+
+from mtbert.model.bert import BertConfig
+
+
+def products(config: BertConfig) -> list[tuple[int, int, int]]:
+    """(inputs, outputs, how many) of the encoder's linear layers."""
+    wide = config.intermediate
+    return [
+        (config.hidden, config.hidden, 4 * config.layers),
+        (config.hidden, wide, config.layers),
+        (wide, config.hidden, config.layers),
+    ]
+
+
+def flops_per_token(config: BertConfig) -> float:
+    """Of a training step's linear layers, attention left out: forward, and two products of the same size backward."""
+    return 6.0 * sum(inputs * outputs * count for inputs, outputs, count in products(config))
+
+
+def rate(config: BertConfig, tokens: int, dtype: torch.dtype, device: str = "cpu", seconds: float = 0.5) -> float:
+    """FLOP/s of the three products of each layer shape over `tokens` rows, weighted as a step needs them."""
+    total = spent = 0.0
+    for inputs, outputs, count in products(config):
+        x = torch.randn(tokens, inputs, device=device).to(dtype)
+        w = torch.randn(outputs, inputs, device=device).to(dtype)
+        g = torch.randn(tokens, outputs, device=device).to(dtype)
+        for product in (lambda x=x, w=w: x @ w.T, lambda g=g, w=w: g @ w, lambda g=g, x=x: g.T @ x):
+            spent += count * _best(product, device, seconds / 9)
+            total += count * 2.0 * tokens * inputs * outputs
+    return total / spent
+
+
+def _best(product: object, device: str, seconds: float) -> float:
+    best, end = float("inf"), time.perf_counter() + seconds
+    product()  # type: ignore[operator]
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        product()  # type: ignore[operator]
+        if device != "cpu":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return best

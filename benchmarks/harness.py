@@ -1,0 +1,127 @@
+"""Alternating rounds, medians and spread, written with machine and versions to reports/benchmarks/NAME.json."""
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from mtbert.files import atomic_json
+from mtbert.training.compute import machine
+from stages.provenance import commit
+
+RESULTS = Path("reports/benchmarks")
+PACKAGES = ("mtbert", "torch", "transformers", "peft", "accelerate", "sentence-transformers", "datasets", "dvc")
+
+
+class Target(NamedTuple):
+    """A promise: `value` (lower or higher, as `at_most` says) against `bound`."""
+
+    what: str
+    value: float
+    bound: float
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.value <= self.bound if self.at_most else self.value >= self.bound
+
+
+def alternate(cases: Mapping[str, Callable[[], float]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Work per second of each case, a value a round; every round runs all cases, each time beginning with another.
+
+    Args:
+        cases: a case does its share of work and returns how much it was (tokens, rows).
+        warmup: rounds before those that count.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in cases}
+    names = list(cases)
+    for number in range(-warmup, rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            began = time.perf_counter()
+            work = cases[name]()
+            rate = work / (time.perf_counter() - began)
+            if number >= 0:
+                rates[name].append(rate)
+        Console(stderr=True).print(f"round {number + 1} of {rounds}" if number >= 0 else "warm-up", style="dim")
+    return rates
+
+
+def ratio(rates: Mapping[str, Sequence[float]], name: str, peer: str) -> float:
+    """How many times as fast `name` is as `peer`: the median over rounds, so that a slow spell of the machine cancels out."""
+    return statistics.median(ours / theirs for ours, theirs in zip(rates[name], rates[peer], strict=True))
+
+
+def publish(
+    name: str,
+    unit: str,
+    rates: Mapping[str, Sequence[float]],
+    *,
+    ours: str,
+    targets: Sequence[Target] = (),
+    **facts: Any,
+) -> None:
+    """Print the rates and write them, with all that they depend on, to reports/benchmarks/NAME.json.
+
+    Args:
+        unit: of the rates, such as tokens/s.
+        ours: the case that the others are compared with.
+        facts: further JSON values of the benchmark.
+    """
+    cases = {case: _spread(values) | {f"{ours} is": ratio(rates, ours, case)} for case, values in rates.items()}
+    table = Table(title=f"{name}, {unit}")
+    for column in ("case", "median", "quartiles", f"{ours} is"):
+        table.add_column(column, justify="left" if column == "case" else "right")
+    for case, row in cases.items():
+        quartiles = f"{row['quartiles'][0]:,.0f} to {row['quartiles'][1]:,.0f}"
+        table.add_row(case, f"{row['median']:,.0f}", quartiles, f"{row[f'{ours} is']:.2f}×")
+    Console().print(table)
+    for target in targets:
+        bound = f"at {'most' if target.at_most else 'least'} {target.bound:g}"
+        Console().print(f"{target.what}: {target.value:.3g} ({bound}): {'met' if target.met else 'NOT MET'}")
+    told = {
+        "benchmark": name,
+        "unit": unit,
+        "ours": ours,
+        "cases": cases,
+        "targets": [target._asdict() | {"met": target.met} for target in targets],
+        **facts,
+        "command": "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "where": where(),
+    }
+    atomic_json(RESULTS / f"{name}.json", told)
+
+
+def where() -> dict[str, Any]:
+    """Machine, versions, code and day."""
+    return {
+        "machine": machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load_before": round(os.getloadavg()[0], 2),
+        "versions": {package: _version(package) for package in PACKAGES} | {"python": platform.python_version()},
+        "code": commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    return {"median": statistics.median(values), "quartiles": [quartiles[0], quartiles[2]], "rounds": list(values)}

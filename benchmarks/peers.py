@@ -1,0 +1,176 @@
+"""The peers, each as its own documentation would have it, fed with the same wordpieces as mtbert."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.work import batches
+from mtbert.data.arrays import Split
+from mtbert.data.tokens import Wrapper
+from mtbert.model import pretrained
+
+GROUP = 50  # batches that are sorted together by length, as in transformers' length grouping
+
+
+def minilm_folder() -> Path:
+    """MiniLM-L6 as transformers and sentence-transformers load it."""
+    return pretrained._minilm()
+
+
+class Classifier(nn.Module):
+    """transformers' BertModel, the mean over real tokens, and a linear head."""
+
+    def __init__(self, encoder: nn.Module, outputs: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(encoder.config.hidden_size, outputs)  # type: ignore[union-attr, arg-type]
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        hidden = self.encoder(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        return self.linear(self.dropout((hidden * mask).sum(1) / mask.sum(1)))
+
+
+def bert(attention: str, pooler: bool = False) -> nn.Module:
+    """MiniLM-L6 in transformers; attention is sdpa or eager."""
+    from transformers import BertModel
+
+    return BertModel.from_pretrained(minilm_folder(), attn_implementation=attention, add_pooling_layer=pooler)
+
+
+def padded(data: Split, rows: np.ndarray, tokens: Wrapper) -> tuple[dict[str, Tensor], int]:
+    """Rows as a padded batch (dynamic padding: to its longest), a pair as one cross-encoded sequence; and its real tokens."""
+    sequences = [sequence(data, row, tokens) for row in rows]
+    longest = max(len(ids) for ids, _ in sequences)
+    ids = np.zeros((len(rows), longest), np.int64)
+    mask, segments = np.zeros_like(ids), np.zeros_like(ids)
+    for n, (one, second) in enumerate(sequences):
+        ids[n, : len(one)], mask[n, : len(one)], segments[n, second : len(one)] = one, 1, 1
+    arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": segments}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}, int(mask.sum())
+
+
+def sequence(data: Split, row: int, tokens: Wrapper) -> tuple[np.ndarray, int]:
+    """A row's only sequence: its sentence, or its pair."""
+    first = data.ids1[data.offsets1[row] : data.offsets1[row + 1]]
+    if data.ids2 is None or data.offsets2 is None:
+        return tokens.single(first)
+    return tokens.pair(first, data.ids2[data.offsets2[row] : data.offsets2[row + 1]])
+
+
+def length_grouped(data: Split, batch_size: int) -> Iterator[np.ndarray]:
+    """Batches of similar length: rows are shuffled, sorted within groups of 50 batches, and the batches shuffled again."""
+    lengths = np.diff(data.offsets1) + (0 if data.offsets2 is None else np.diff(data.offsets2))
+    groups, rng = batches(len(data), min(GROUP * batch_size, len(data)), 0), np.random.default_rng(1)
+    for group in groups:
+        ordered = group[np.argsort(lengths[group], kind="stable")]
+        starts = np.arange(0, len(ordered) - batch_size + 1, batch_size)
+        for start in rng.permutation(starts):
+            yield ordered[start : start + batch_size]
+
+
+def training(
+    model: nn.Module,
+    data: Split,
+    tokens: Wrapper,
+    *,
+    batch_size: int,
+    steps: int,
+    bf16: bool,
+    grouped: bool,
+    device: str = "cpu",
+) -> Callable[[], float]:
+    """A case: a plain loop, AdamW fused, dynamic padding; returns the real tokens."""
+    model.to(device).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True)
+    chosen = length_grouped(data, batch_size) if grouped else batches(len(data), batch_size, 0)
+
+    def case() -> float:
+        done = 0
+        for rows in itertools.islice(chosen, steps):
+            inputs, real = padded(data, rows, tokens)
+            assert data.labels is not None
+            labels = torch.from_numpy(np.asarray(data.labels[rows])).to(device)
+            with torch.autocast(device, dtype=torch.bfloat16) if bf16 else nullcontext():
+                scores = model(**{name: tensor.to(device) for name, tensor in inputs.items()})
+                loss = _loss(data.task, scores.float(), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            done += real
+        return float(done)
+
+    return case
+
+
+def trainer(
+    model: nn.Module, data: Split, tokens: Wrapper, *, batch_size: int, steps: int, bf16: bool
+) -> Callable[[], float]:
+    """A case: transformers' stock Trainer with length grouping, timed as a whole call of `train`."""
+    import tempfile
+
+    from transformers import Trainer, TrainingArguments
+
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return min(len(data), 4 * steps * batch_size)  # it reads all lengths before the first step
+
+        def __getitem__(self, row: int) -> dict[str, Any]:
+            return {"input_ids": sequence(data, row, tokens)[0].tolist(), "row": row}
+
+    real = 0
+
+    def collate(items: list[dict[str, Any]]) -> dict[str, Tensor]:
+        nonlocal real
+        rows = np.array([item["row"] for item in items])
+        inputs, count = padded(data, rows, tokens)
+        real += count
+        assert data.labels is not None
+        return {**inputs, "labels": torch.from_numpy(np.asarray(data.labels[rows]))}
+
+    class Ours(Trainer):
+        def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], **_: Any) -> Tensor:  # type: ignore[override]
+            labels = inputs.pop("labels")
+            return _loss(data.task, model(**inputs).float(), labels)
+
+    def case() -> float:
+        nonlocal real
+        real = 0
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                folder,
+                per_device_train_batch_size=batch_size,
+                max_steps=steps,
+                learning_rate=1e-5,
+                lr_scheduler_type="constant",
+                optim="adamw_torch_fused",
+                bf16=bf16,
+                train_sampling_strategy="group_by_length",
+                remove_unused_columns=False,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=not torch.cuda.is_available(),
+                logging_strategy="no",
+            )
+            Ours(model, arguments, train_dataset=Rows(), data_collator=collate).train()
+        return float(real)
+
+    return case
+
+
+def _loss(task: str, scores: Tensor, labels: Tensor) -> Tensor:
+    if task == "sst":
+        return F.cross_entropy(scores, labels.long())
+    if task == "quora":
+        return F.binary_cross_entropy_with_logits(scores.squeeze(-1), labels)
+    return F.mse_loss(scores.squeeze(-1), labels)

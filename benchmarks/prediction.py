@@ -1,0 +1,110 @@
+"""Prediction from text: a cross-encoded pair classifier against CrossEncoder.predict and transformers' pipeline."""
+
+import statistics
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks import peers
+from benchmarks.harness import Target, alternate, publish, ratio
+from benchmarks.work import PREPARED, minilm, split, wrapper
+from mtbert.data.arrays import Split
+from mtbert.data.tokens import Wrapper
+from mtbert.evaluation.predict import decide, raw_scores
+from mtbert.model.multitask import MultitaskModel
+from mtbert.training.compute import Compute, resolve
+
+BATCHES = (16, 32, 64, 128)
+
+
+def main(pairs: Annotated[int, typer.Option(help="how many")] = 256, rounds: int = 5) -> None:
+    """Pairs per second, tokenisation included, each at its best batch size here."""
+    compute = resolve("auto", "auto", "auto")
+    table = split("quora").example_table()
+    texts = list(zip(table["sentence1"][:pairs], table["sentence2"][:pairs], strict=True))
+    cases = {"mtbert": ours(minilm(["c"]), texts, compute)}
+    for precision, dtype in {"fp32": torch.float32, **({"bf16": torch.bfloat16} if compute.bf16 else {})}.items():
+        for name, make in (("CrossEncoder.predict", cross_encoder), ("pipeline", pipeline)):
+            predict = make(texts, dtype)
+            found = {size: alternate({"": partial(predict, size)}, 1)[""][0] for size in BATCHES}
+            best = max(found, key=lambda size: found[size])
+            cases[f"{name} {precision} batch {best}"] = partial(predict, best)
+    rates = alternate(cases, rounds)
+    targets = []
+    for name in ("CrossEncoder.predict", "pipeline"):
+        best_case = max(
+            (case for case in cases if case.startswith(name)), key=lambda case: statistics.median(rates[case])
+        )
+        targets.append(Target(f"times {best_case}", ratio(rates, "mtbert", best_case), 3.0))
+    publish(
+        "prediction", "pairs/s", rates, ours="mtbert", targets=targets, precision="bf16" if compute.bf16 else "fp32"
+    )
+
+
+def ours(model: MultitaskModel, texts: list[tuple[str, str]], compute: Compute) -> Callable[[], float]:
+    """A case: wordpieces, the encoder, probabilities."""
+    from tokenizers import Tokenizer
+
+    tokenizer, tokens = Tokenizer.from_file(str(PREPARED / "tokenizer.json")), wrapper()
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    model.eval()
+
+    def case() -> float:
+        sides = [_arrays(tokenizer, [text[side] for text in texts]) for side in (0, 1)]
+        data = Split("quora", "dev", Path(), *sides[0], *sides[1], None)
+        _predict(model, data, tokens, compute)
+        return float(len(texts))
+
+    return case
+
+
+def _predict(model: MultitaskModel, data: Split, tokens: Wrapper, compute: Compute) -> np.ndarray:
+    with compute.autocast():
+        return decide("quora", raw_scores(model, "quora", data, tokens), cosine=False).scores
+
+
+def _arrays(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    pieces = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    offsets = np.concatenate(([0], np.cumsum([len(ids) for ids in pieces])))
+    return np.concatenate([np.array(ids, np.uint16) for ids in pieces]), offsets
+
+
+def cross_encoder(texts: list[tuple[str, str]], dtype: torch.dtype) -> Callable[[int], float]:
+    """sentence-transformers' CrossEncoder over the same encoder, with one logit."""
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(
+        str(peers.minilm_folder()), num_labels=1, device="cpu", max_length=256, model_kwargs={"dtype": dtype}
+    )
+
+    def predict(batch_size: int) -> float:
+        model.predict(texts, batch_size=batch_size, show_progress_bar=False)
+        return float(len(texts))
+
+    return predict
+
+
+def pipeline(texts: list[tuple[str, str]], dtype: torch.dtype) -> Callable[[int], float]:
+    """transformers' text-classification pipeline, fed in order of length, which spares it padding."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, TextClassificationPipeline
+
+    folder = peers.minilm_folder()
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
+    pipe = TextClassificationPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(folder), device="cpu")
+    inputs = [{"text": one, "text_pair": two} for one, two in sorted(texts, key=lambda pair: len(pair[0] + pair[1]))]
+
+    def predict(batch_size: int) -> float:
+        pipe(inputs, batch_size=batch_size)
+        return float(len(texts))
+
+    return predict
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,81 @@
+"""Cost as work grows: mtbert's training tokens per second over batch size, sequence length and threads, as a figure."""
+
+import statistics
+from functools import partial
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks.harness import RESULTS, alternate, publish
+from benchmarks.work import minilm
+from mtbert.data.batches import ROWS, Batch
+from mtbert.data.tokens import lay_out
+from mtbert.training.compute import resolve
+from mtbert.training.loop import train_step
+from mtbert.training.losses import sentiment
+
+BATCH_SIZES = (8, 16, 32, 64, 128, 256)
+LENGTHS = (16, 32, 64, 128, 256, 512)
+MIDDLE = 32  # the length while the batch grows, and the batch while the length grows
+MOST = 8192  # tokens a step
+
+
+def main(rounds: int = 3, most: Annotated[int, typer.Option(help="tokens a step")] = MOST) -> None:
+    """Full fine-tuning of MiniLM-L6 on random wordpieces, every sequence equally long."""
+    compute = resolve("auto", "auto", "auto")
+    model = minilm().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, eps=1e-6, weight_decay=0.0, fused=True)
+    points = {(size, MIDDLE) for size in BATCH_SIZES} | {(MIDDLE, length) for length in LENGTHS}
+    rates: dict[str, list[float]] = {}
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+
+        def case(batch: Batch) -> float:
+            model.reseed(0, 1)
+            train_step(model, optimizer, batch, sentiment, compute, "a step")
+            return float(batch.stream.tokens)
+
+        cases = {
+            f"{threads} threads, batch {size}, length {length}": partial(case, _batch(size, length))
+            for size, length in sorted(points)
+            if size * length <= most
+        }
+        rates |= alternate(cases, rounds)
+    publish("scaling", "tokens/s", rates, ours=next(iter(rates)), precision="bf16" if compute.bf16 else "fp32")
+    _draw({name: statistics.median(values) for name, values in rates.items()})
+
+
+def _batch(size: int, length: int) -> Batch:
+    rng = np.random.default_rng(length)
+    sequences = [(rng.integers(1000, 30000, length), length) for _ in range(size)]
+    return Batch("sst", ("u",), lay_out(sequences, ROWS), torch.from_numpy(rng.integers(0, 5, size).astype(np.float32)))
+
+
+def _draw(rates: dict[str, float]) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+    for axis, sweep, fixed in ((axes[0], "batch", f"length {MIDDLE}"), (axes[1], "length", f"batch {MIDDLE},")):
+        for threads, marker in ((1, "o"), (2, "s")):
+            points = sorted(
+                (int(name.split(f"{sweep} ")[1].split(",")[0]), rate)
+                for name, rate in rates.items()
+                if name.startswith(f"{threads} ") and (name + ",").find(fixed.rstrip(",") + ",") >= 0
+            )
+            axis.plot(*zip(*points, strict=True), marker=marker, label=f"{threads} thread{'s' * (threads > 1)}")
+        axis.set(
+            xscale="log",
+            xlabel={"batch": f"batch size, {MIDDLE} tokens each", "length": f"tokens in each of {MIDDLE}"}[sweep],
+        )
+        axis.set_xticks([x for x, _ in points], [str(x) for x, _ in points])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].set(ylabel="training tokens per second", ylim=(0, None))
+    axes[0].legend(frameon=False)
+    figure.savefig(RESULTS / "scaling.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,44 @@
+"""The README's table from reports/benchmarks/*.json, between its two markers: `python -m benchmarks.table [--check]`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from benchmarks.harness import RESULTS
+from mtbert.report.readme import update_block
+
+README = Path("README.md")
+
+
+def main(check: bool = False) -> None:
+    """Write the table into README.md, or with --check fail if it is not what stands there."""
+    old = README.read_text(encoding="utf-8")
+    new = update_block(old, "benchmarks", table())
+    if check and new != old:
+        raise SystemExit("error: README.md: the benchmark table is out of date; run `python -m benchmarks.table`")
+    README.write_text(new, encoding="utf-8")
+
+
+def table(folder: Path = RESULTS) -> str:
+    """A row per target of every result, Markdown."""
+    lines = [
+        "| benchmark | figure | measured | target | met | machine, date |",
+        "| --- | --- | ---: | ---: | --- | --- |",
+    ]
+    for path in sorted(folder.glob("*.json")):
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        where = told["where"]
+        machine = f"{where['gpu'] or where['machine']} ({where['instructions']}), {where['date']}"
+        for target in told["targets"]:
+            bound = f"{'≤' if target['at_most'] else '≥'} {target['bound']:g}"
+            met = "yes" if target["met"] else "no"
+            lines.append(
+                f"| `{told['command']}` | {target['what']} | {target['value']:.3g} | {bound} | {met} | {machine} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,66 @@
+"""Full fine-tuning of MiniLM-L6, dropout on, every weight and the embeddings trained, against transformers and its Trainer."""
+
+import statistics
+from typing import Annotated
+
+import torch
+import typer
+
+from benchmarks import ceiling, peers
+from benchmarks.harness import Target, alternate, publish, ratio
+from benchmarks.work import minilm, split, training, wrapper
+from mtbert.training.compute import resolve
+
+
+def main(
+    task: Annotated[str, typer.Option(help="sst, or a pair task (cross-encoded: one sequence per pair)")] = "sst",
+    batch_size: int = 32,
+    rounds: int = 7,
+    steps: Annotated[int, typer.Option(help="per case and round")] = 4,
+) -> None:
+    """Tokens per second of mtbert and of each peer at its best settings here."""
+    compute = resolve("auto", "auto", "auto")
+    data, tokens = split(task), wrapper()
+    outputs = 5 if task == "sst" else 1
+    model = minilm(["c"])
+    cases = {"mtbert": training(model, data, tokens, compute, batch_size, steps)}
+    precisions = {"fp32": False} | ({"bf16": True} if compute.bf16 else {})
+    for precision, bf16 in precisions.items():
+        for attention in ("sdpa", "eager"):
+            for order, grouped in (("shuffled", False), ("length-grouped", True)):
+                peer = peers.Classifier(peers.bert(attention), outputs)
+                cases[f"transformers {precision} {attention} {order}"] = peers.training(
+                    peer, data, tokens, batch_size=batch_size, steps=steps, bf16=bf16, grouped=grouped
+                )
+        peer = peers.Classifier(peers.bert("sdpa"), outputs)
+        cases[f"Trainer {precision} sdpa length-grouped"] = peers.trainer(
+            peer, data, tokens, batch_size=batch_size, steps=steps, bf16=bf16
+        )
+    rates = alternate(cases, rounds)
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    tokens_per_step = round(sum(len(peers.sequence(data, row, tokens)[0]) for row in range(256)) / 256 * batch_size)
+    dtype = torch.bfloat16 if compute.bf16 else torch.float32
+    peak = ceiling.rate(model.encoder.config, tokens_per_step, dtype)
+    share = median["mtbert"] * ceiling.flops_per_token(model.encoder.config) / peak
+    targets = []
+    for precision in precisions:
+        best = max((name for name in median if f" {precision} " in name), key=lambda name: median[name])
+        bound = 3.0 if batch_size <= 8 else {"fp32": 7.0, "bf16": 3.5}[precision]
+        targets.append(Target(f"times {best}", ratio(rates, "mtbert", best), bound))
+    if batch_size > 8:
+        targets.append(Target("share of the machine's matrix-product rate", share, 0.6))
+    publish(
+        f"training-{task}-{batch_size}",
+        "real tokens/s",
+        rates,
+        ours="mtbert",
+        targets=targets,
+        precision="bf16" if compute.bf16 else "fp32",
+        matrix_flops=peak,
+        share_of_matrix_rate=share,
+        tokens_per_step=tokens_per_step,
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,81 @@
+"""The work that all cases of a benchmark share: rows of a prepared split, and mtbert's step over them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mtbert.data.arrays import Split, load_split
+from mtbert.data.batches import make_batch
+from mtbert.data.tokens import Wrapper, wrapper_for
+from mtbert.errors import MtbertError
+from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.multitask import MultitaskModel
+from mtbert.model.pretrained import pretrained
+from mtbert.training.compute import Compute
+from mtbert.training.loop import train_step
+from mtbert.training.losses import paraphrase, sentiment, similarity_regression
+
+LOSSES = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
+PREPARED = Path("data/prepared")
+
+
+def split(task: str, prepared: Path = PREPARED) -> Split:
+    """The training split, as `dvc repro prepare` leaves it."""
+    if not prepared.is_dir():
+        raise MtbertError(f"{prepared}: not found; run `dvc repro prepare` first, on the data to be measured with")
+    return load_split(prepared, task, "train")
+
+
+def batches(rows: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Shuffled batches of row numbers, pass after pass, without end; all cases draw the same ones."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(rows)
+        for start in range(0, rows - batch_size + 1, batch_size):
+            yield order[start : start + batch_size]
+
+
+def minilm(features: Sequence[str] | None = ("u", "v", "c"), dropout: float = 0.1) -> MultitaskModel:
+    """MiniLM-L6 under mean pooling, with a linear head over `features` for the pair tasks."""
+    torch.manual_seed(0)
+    found = pretrained("minilm")
+    return multitask(found.config, features, dropout, lambda encoder: encoder.load_state_dict(found.tensors))
+
+
+def multitask(
+    config: BertConfig, features: Sequence[str] | None, dropout: float, fill: Callable[[BertEncoder], object]
+) -> MultitaskModel:
+    """A model of this size whose encoder `fill` gives its weights."""
+    encoder = BertEncoder(config, dropout)
+    fill(encoder)
+    return MultitaskModel(encoder, "mean", quora=features, sts=features, dropout=dropout)
+
+
+def wrapper(prepared: Path = PREPARED, max_tokens: int = 256) -> Wrapper:
+    """[CLS] and [SEP] of the prepared tokenizer."""
+    return wrapper_for(prepared / "tokenizer.json", max_tokens)
+
+
+def training(
+    model: MultitaskModel, data: Split, tokens: Wrapper, compute: Compute, batch_size: int, steps: int
+) -> Callable[[], float]:
+    """A case: `steps` of mtbert's own training step, from rows to updated weights; returns the real tokens."""
+    model.to(compute.device).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True)
+    chosen, step = batches(len(data), batch_size, 0), 0
+
+    def case() -> float:
+        nonlocal step
+        done = 0
+        for _ in range(steps):
+            step += 1
+            model.reseed(0, step)
+            batch = make_batch(data.task, data, next(chosen), model.views(data.task), tokens).to(compute.device)
+            train_step(model, optimizer, batch, LOSSES[data.task], compute, f"step {step}")
+            done += batch.stream.tokens
+        return float(done)
+
+    return case
