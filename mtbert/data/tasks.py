@@ -17,7 +17,6 @@ class Task:
         texts: headers of the sentence columns, one or two.
         kind: class (a level), binary (yes or no) or regression (a number).
         low, high: smallest and largest label, both included.
-        metric: what section 5.2 measures.
         leaderboard: the name in the course's prediction files.
         leaderboard_header: the header of those files, spelt as the course spells it.
         published: the course's file name per split.
@@ -30,7 +29,6 @@ class Task:
     kind: Literal["class", "binary", "regression"]
     low: float
     high: float
-    metric: Literal["accuracy", "pearson"]
     leaderboard: str
     leaderboard_header: str
     published: dict[str, str] = field(hash=False)
@@ -39,11 +37,6 @@ class Task:
     def is_pair(self) -> bool:
         """Whether an example has two sentences."""
         return len(self.texts) == 2
-
-    @property
-    def classes(self) -> int | None:
-        """Number of labels, or None for regression."""
-        return None if self.kind == "regression" else int(self.high - self.low) + 1
 
 
 def _published(stem: str) -> dict[str, str]:
@@ -58,7 +51,6 @@ SST = Task(
     kind="class",
     low=0,
     high=4,
-    metric="accuracy",
     leaderboard="sst",
     leaderboard_header="id \t Predicted_Sentiment ",
     published=_published("ids-sst"),
@@ -71,7 +63,6 @@ QUORA = Task(
     kind="binary",
     low=0,
     high=1,
-    metric="accuracy",
     leaderboard="para",
     leaderboard_header="id \t Predicted_Is_Paraphrase ",
     published=_published("quora"),
@@ -84,7 +75,6 @@ STS = Task(
     kind="regression",
     low=0,
     high=5,
-    metric="pearson",
     leaderboard="sts",
     leaderboard_header="id \t Predicted_Similiary ",
     published=_published("sts"),

@@ -38,7 +38,13 @@ def overall(sst: float, quora: float, sts: float) -> float:
 
 
 def majority_share(labels: ArrayLike) -> float:
-    """Accuracy of always predicting the most frequent label: the line that a trained model must beat."""
+    """Accuracy of always predicting the most frequent label: the line that a trained model must beat.
+
+    Raises:
+        MtbertError: there are no labels.
+    """
+    if not np.size(labels):
+        raise MtbertError("the majority's share needs 1 example or more, there are 0")
     counts = np.unique(np.asarray(labels), return_counts=True)[1]
     return float(counts.max() / counts.sum())
 

@@ -4,7 +4,6 @@ safetensors has no checksum of its own, and DVC trusts read-only cache files, so
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,11 +70,6 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise MtbertError(f"{path}: not found") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise MtbertError(f"{path}: not a readable safetensors file ({error})") from None
-
-
-def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy tokenizer.json beside the model that was trained with it."""
-    shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
 
 
 def _remedy(folder: Path) -> str:

@@ -50,3 +50,5 @@ def test_accuracy_of_nothing_raises() -> None:
 
 def test_majority() -> None:
     assert majority_share([0, 1, 1, 2]) == 0.5
+    with pytest.raises(MtbertError, match="majority's share needs 1 example"):
+        majority_share([])

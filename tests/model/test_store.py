@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mtbert.errors import MtbertError
-from mtbert.model.store import copy_tokenizer, load_model, read_config, read_safetensors, save_model
+from mtbert.model.store import load_model, read_config, read_safetensors, save_model
 
 TENSORS = {"a": torch.randn(5, 3), "b": torch.arange(6.0).view(2, 3).T}
 
@@ -91,10 +91,3 @@ def test_safetensors_faults(tmp_path: Path) -> None:
         (tmp_path / "a").write_bytes(data)
         with pytest.raises(MtbertError, match="a: not a readable safetensors file"):
             read_safetensors(tmp_path / "a")
-
-
-def test_the_tokenizer_travels_with_the_model(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_bytes(b"{}\r\n")
-    (tmp_path / "out").mkdir()
-    copy_tokenizer(tmp_path, tmp_path / "out")
-    assert (tmp_path / "out/tokenizer.json").read_bytes() == b"{}\r\n"
