@@ -1,0 +1,24 @@
+"""A model is loaded only under the settings that made it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtbert.errors import MtbertError
+from mtbert.model.store import load_model
+from mtbert.params import load_params
+from stages.models import load_run
+
+
+def test_the_trained_weights_come_back(project: Path) -> None:
+    model = load_run(load_params().run("baseline"), Path("models/baseline"))
+    tensors, _ = load_model(project / "models/baseline")
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
+
+
+def test_other_settings_are_named(project: Path, change: Callable[..., None]) -> None:
+    change(baseline={"learning_rate": 0.5, "seed": 3})
+    with pytest.raises(MtbertError, match=r"baseline: was made with other settings \(learning_rate, seed\).*dvc repro"):
+        load_run(load_params().run("baseline"), Path("models/baseline"))
