@@ -1,11 +1,12 @@
 """The README's generated parts."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mtbert.errors import MtbertError
-from mtbert.report.readme import graph_picture, update_block
+from mtbert.report.readme import RESULTS, graph_picture, main, update_block
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +41,20 @@ def test_the_picture_follows_the_data() -> None:
     assert not [edge for edge in edges if edge[1] in ("fetch", "encoder") or edge[0] == "report"]
 
 
-def test_the_readme_shows_the_current_graph() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert update_block(text, "graph", graph_picture(ROOT / "dvc.yaml")) == text, "run `python -m mtbert.report.readme`"
+def test_the_readme_s_generated_parts_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["readme", "--check"])
+    main()  # exits, saying what to run, where the graph or the results table is out of date
+
+
+def test_check_notices_an_outdated_part_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("README.md", "dvc.yaml", str(RESULTS)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    with (tmp_path / RESULTS).open("a", encoding="utf-8") as file:
+        file.write("\nAnother result.\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["readme", "--check"])
+    with pytest.raises(SystemExit, match="out of date"):
+        main()
+    assert (tmp_path / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()
