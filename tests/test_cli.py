@@ -12,8 +12,9 @@ from mtbert.cli import app
 
 ROOT = Path(__file__).parent.parent
 STAGES = sorted(
-    path.stem for path in (ROOT / "stages").glob("*.py") if path.stem not in ("__init__", "common", "models")
+    path.stem for path in (ROOT / "stages").glob("*.py") if "start(main)" in path.read_text(encoding="utf-8")
 )
+assert len(STAGES) == 9
 WITH_ARGUMENT = {"convert", "train", "evaluate", "table", "figure"}
 
 
