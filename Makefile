@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help reproduce reproduce-cs224n install install-dev test lint benchmarks lock clean distclean
+.PHONY: help reproduce reproduce-cs224n install install-dev test lint benchmarks reliability lock clean distclean
 
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
@@ -47,6 +47,9 @@ install-dev: $(VENV)/.dev ## the same, with what tests and linters need
 
 test: $(VENV)/.dev ## run the tests, offline
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest
+
+reliability: $(VENV)/.dev ## kills, corruption, bad input, two writers: run all trials, about half an hour
+	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m reliability
 
 lint: $(VENV)/.dev ## ruff and mypy
 	@ruff check

@@ -1,0 +1,84 @@
+"""`python -m reliability [FILE ...] [--quick] [--seed N]`: run the trials, print one table, write reports/reliability.*
+
+Without names it runs all figures and writes the reports; with names it only prints. Exit status 1 on any shortfall.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from mtbert.files import atomic_write_text
+from mtbert.report.text import Table, to_markdown
+from reliability.trial import Trial
+
+FILES = ("kills",)
+SEED = 11711
+
+
+def run(name: str, quick: bool, seed: int) -> list[Trial]:
+    """The figures of reliability/NAME.py, in a folder that is removed afterwards."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mtbert-") as folder:
+        trials: list[Trial] = importlib.import_module(f"reliability.{name}").run(quick, seed, Path(folder))
+    seconds = round((time.monotonic() - began) / len(trials), 1)
+    return [replace(trial, seconds=seconds) for trial in trials]
+
+
+def table(trials: Sequence[Trial], quick: bool) -> Table:
+    """One row per figure."""
+    rows = [
+        (
+            str(trial.figure),
+            trial.title,
+            f"{trial.trials:,}",
+            f"{trial.passed:,}",
+            trial.target,
+            f"{trial.caught} of {trial.controls}",
+            f"{trial.seconds:,.0f} s",
+            "yes" if trial.ok else "NO",
+        )
+        for trial in trials
+    ]
+    header = ("#", "Figure", "Trials", "Passed", "Target", "Planted bugs caught", "Time", "Kept")
+    notes = [f"Figure {trial.figure}: {trial.note}." for trial in trials if trial.note]
+    notes.append(f"Seed {trials[0].seed}, {'quick' if quick else 'full'} tier: `make reliability`.")
+    return Table("Reliability.", header, rows, notes, (True, False, True, True, False, True, True, False))
+
+
+def main() -> int:
+    """Run what the command line names; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*FILES, []], metavar="FILE", help=", ".join(FILES))
+    parser.add_argument("--quick", action="store_true", help="small numbers, as the tests do")
+    parser.add_argument("--seed", type=int, default=SEED)
+    arguments = parser.parse_args()
+    trials: list[Trial] = []
+    for name in arguments.names or FILES:
+        for trial in run(name, arguments.quick, arguments.seed):
+            trials.append(trial)
+            counts = (
+                f"{trial.passed:,} of {trial.trials:,} passed, {trial.caught} of {trial.controls} planted bugs caught"
+            )
+            print(f"figure {trial.figure} ({trial.title}): {counts}; seed {trial.seed}, {trial.seconds} s", flush=True)
+            for failure in trial.failures:
+                print(f"    {failure}", flush=True)
+    trials.sort(key=lambda trial: trial.figure)
+    text = to_markdown(table(trials, arguments.quick))
+    print(f"\n{text}")
+    if not arguments.names:
+        told = {"tier": "quick" if arguments.quick else "full", "seed": arguments.seed}
+        figures = [{**asdict(trial), "ok": trial.ok} for trial in trials]
+        report = json.dumps({**told, "figures": figures}, indent=2, ensure_ascii=False, allow_nan=False)
+        atomic_write_text(Path("reports/reliability.json"), report + "\n")
+        atomic_write_text(Path("reports/reliability.md"), text)
+    return 0 if all(trial.ok for trial in trials) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

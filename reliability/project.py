@@ -1,0 +1,113 @@
+"""A tiny copy of the project: generated data, a random two-layer encoder, short runs; for trials that need the real stages."""
+
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+yaml = YAML()
+
+
+def tiny_project(folder: Path, **settings: Any) -> Path:
+    """Copy code, graph and settings into `folder`, small enough that a run takes a second.
+
+    Args:
+        settings: further params by dotted key, `__` for the dot.
+    """
+    ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "*.csv", "config.local")
+    for name in ("mtbert", "stages", ".dvc", "data/course"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    sizes = {task: {"train": 24, "dev": 24, "test": 16} for task in ("sst", "quora", "sts")}
+    short = {"epochs": 1, "epoch_end": 2, "batch_size": 4}
+    edit(
+        folder,
+        data__sample__sizes=sizes,
+        encoder__source="random",
+        compute__threads=1,
+        compute__precision="fp32",
+        **{f"runs__baseline__{key}": value for key, value in short.items()},
+        **settings,
+    )
+    return folder
+
+
+def edit(project: Path, **settings: Any) -> None:
+    """Set params by dotted key (`__` for the dot), keeping anchors, as an editor would."""
+    path = project / "params.yaml"
+    tree = yaml.load(path)
+    for key, value in settings.items():
+        node = tree
+        *parents, last = key.split("__")
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    yaml.dump(tree, path)
+
+
+def start(project: Path, *command: str) -> subprocess.Popen[str]:
+    """Start a command as a user in the project would; output and errors in one pipe."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(project),
+        "OMP_NUM_THREADS": "1",
+        **{f"GIT_{who}_{what}": "trial@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+    return subprocess.Popen(
+        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def call(project: Path, *command: str) -> tuple[int, str]:
+    """Run a command to its end: exit status and output."""
+    process = start(project, *command)
+    output = process.communicate(timeout=900)[0]
+    return process.returncode, output
+
+
+def fork(work: Callable[[], Any]) -> int:
+    """Run `work` in a fork of this process; the fork's id.
+
+    Torch is imported already, so that a trial costs milliseconds. Only for a process that has run no backward: its threads do not
+    survive a fork.
+    """
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        work()
+        status = 0
+    except SystemExit as leaving:
+        status = int(leaving.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def ended(child: int) -> int:
+    """Wait for a fork; its exit status, or minus the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def forked(work: Callable[[], Any]) -> int:
+    """Run `work` in a fork to its end; its exit status."""
+    return ended(fork(work))
+
+
+def isolated(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a module's function in a fresh process: for trials that fork, patch, limit resources or change the folder."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()

@@ -1,0 +1,47 @@
+"""A tiny model and tiny splits, random but the same for the same arguments."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mtbert.data.arrays import Split
+from mtbert.data.tokens import Wrapper
+from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.multitask import MultitaskModel
+
+TINY = BertConfig(vocabulary=40, positions=64, layers=2, hidden=16, heads=2, intermediate=24)
+WRAPPER = Wrapper(cls=1, sep=2, max_tokens=48)  # wordpieces start at 3
+
+
+def tiny_model(
+    pooling: str = "mean",
+    quora: Sequence[str] | None = ("u", "v", "c"),
+    sts: Sequence[str] | None = ("u", "v", "c"),
+    *,
+    seed: int = 0,
+    dropout: float = 0.1,
+) -> MultitaskModel:
+    """A two-layer model; every parameter is away from its default, so that one that is ignored shows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MultitaskModel(BertEncoder(TINY, dropout), pooling, quora, sts, dropout)
+        for parameter in model.parameters():
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    return model
+
+
+def tiny_split(task: str, rows: int, seed: int = 0, longest: int = 12) -> Split:
+    """Random wordpieces, 1 to `longest` per sentence; the first wordpiece tells the label."""
+    rng = np.random.default_rng([seed, rows, ("sst", "quora", "sts").index(task)])
+
+    def sentences() -> tuple[np.ndarray, np.ndarray]:
+        offsets = np.concatenate(([0], np.cumsum(rng.integers(1, longest + 1, rows)))).astype(np.int64)
+        return rng.integers(3, TINY.vocabulary, offsets[-1]).astype(np.uint16), offsets
+
+    ids1, offsets1 = sentences()
+    ids2, offsets2 = sentences() if task != "sst" else (None, None)
+    first = ids1[offsets1[:-1]].astype(np.int64)
+    labels = {"sst": first % 5, "quora": first % 2, "sts": first % 26 / 5}[task].astype(np.float32)
+    return Split(task, "train", Path(), ids1, offsets1, ids2, offsets2, labels)

@@ -1,0 +1,105 @@
+"""One attempt of the real train stage in a fork, killed or not, healthy or with a bug planted; and what a run leaves."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import dvclive  # noqa: F401  # imported here, so that a fork need not
+import torch
+import torch._dynamo  # as dvclive: building on the meta device imports it
+from safetensors.torch import save_file
+
+import stages.train
+from mtbert.files import sha256_file
+from mtbert.training import loop
+from mtbert.training.log import StepLog
+from mtbert.training.loop import Step
+from reliability.project import forked, tiny_project, yaml
+
+SAMPLERS = ("sequential", "round_robin", "proportional", "square_root", "balanced")
+RUNS = [f"{kind}_{sampler}" for sampler in SAMPLERS for kind in ("full", "dora")]
+
+Plant = Callable[[], None]
+"""Puts a bug into this process's trainer."""
+
+
+def training_project(folder: Path, runs: list[str]) -> None:
+    """Make a project of these of RUNS, with its data prepared and encoders converted, and enter it."""
+    tiny_project(
+        folder,
+        encoder__random={"seed": 1, "layers": 2, "hidden": 8, "heads": 2, "intermediate": 16, "positions": 64},
+        prepare__max_tokens=64,
+        compute__checkpoint_seconds=0,
+    )
+    tree = yaml.load(folder / "params.yaml")
+    best, dora = dict(tree["runs"]["best_performance"]), dict(tree["runs"]["dora_r4"]["adapter"])
+    best |= {"epochs": 2, "epoch_end": "depletion", "batch_size": 4, "learning_rate": 0.01}
+    dora |= {"rank": 2, "alpha": 2, "dropout": 0.1}
+    tree["runs"] = {
+        run: {**best, "sampler": run.partition("_")[2], "adapter": dora if run.startswith("dora") else None}
+        for run in runs
+    }
+    yaml.dump(tree, folder / "params.yaml")
+    os.chdir(folder)
+    for stage in ("fetch", "encoder", "prepare"):
+        _quietly(stage)
+    for run in runs:
+        if run.startswith("dora"):
+            _quietly("convert", run)
+
+
+def attempt(run: str, plant: Plant | None = None, die_in_step: int | None = None) -> int:
+    """Train `run` until it is done, or until it kills itself after that step's loss was logged; its exit status."""
+    return forked(lambda: train_here(run, plant, die_in_step))
+
+
+def train_here(run: str, plant: Plant | None = None, die_in_step: int | None = None) -> None:
+    """The train stage in this process, which writes the optimizer's final state beside the weights."""
+    optimizers: list[torch.optim.Optimizer] = []
+    load, save = loop.load_checkpoint, stages.train.save_model
+
+    def remembering(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        optimizers.append(optimizer)
+        return load(folder, model, optimizer)
+
+    def with_optimizer(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
+        save(folder, tensors, config)
+        (optimizer,) = optimizers
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        states = ((n, key, value) for n, p in enumerate(parameters) for key, value in optimizer.state[p].items())
+        save_file({f"{n}.{key}": value.contiguous() for n, key, value in states}, folder / "optimizer.safetensors")
+
+    def dying(self: StepLog, step: Step) -> None:
+        write(self, step)
+        if step.step == die_in_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    write = StepLog.write
+    patch.object(loop, "load_checkpoint", remembering).start()
+    patch.object(stages.train, "save_model", with_optimizer).start()
+    patch.object(StepLog, "write", dying).start()
+    if plant:
+        plant()
+    with Path(os.devnull).open("w") as quiet, redirect_stdout(quiet):
+        stages.train.main(run)
+
+
+def left(run: str) -> dict[str, str]:
+    """sha256 of all that a run leaves but its record, which tells times: weights, optimizer, history, steps and live metrics."""
+    folder = Path("models") / run
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "record.json")
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+def _quietly(stage: str, *arguments: str) -> None:
+    def work() -> None:
+        with Path(os.devnull).open("w") as quiet, redirect_stdout(quiet):
+            import_module(f"stages.{stage}").main(*arguments)
+
+    if forked(work):
+        raise RuntimeError(f"{stage} {' '.join(arguments)} failed")

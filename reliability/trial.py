@@ -1,0 +1,92 @@
+"""What a figure reports, and the counting on the way there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One figure's outcome.
+
+    Attributes:
+        figure: its number; trials: how many were made, `passed` of them as promised.
+        target: the promise in words; needed: share of trials that must pass, 1 but where the target says otherwise.
+        controls, caught: planted bugs, and how many of them the same trial noticed. One unnoticed is a shortfall.
+        seed: what all random choices follow from; seconds: how long it took.
+        note: what was left out on this machine and why; failures: the first trials and controls that fell short.
+    """
+
+    figure: int
+    title: str
+    trials: int
+    passed: int
+    target: str
+    controls: int
+    caught: int
+    seed: int
+    seconds: float = 0.0
+    note: str = ""
+    needed: float = 1.0
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Every promise kept and every planted bug caught; a trial that tried nothing is a shortfall too."""
+        enough = self.trials > 0 and self.passed >= self.needed * self.trials
+        return enough and self.controls > 0 and self.caught == self.controls
+
+
+class Tally:
+    """Counts one figure's trials and controls as they are made."""
+
+    LISTED = 20
+
+    def __init__(self, figure: int, title: str, target: str, seed: int, needed: float = 1.0) -> None:
+        self._about: dict[str, Any] = {"figure": figure, "title": title, "target": target, "seed": seed}
+        self._about["needed"] = needed
+        self.trials = self.passed = self.controls = self.caught = 0
+        self.failures: list[str] = []
+
+    def trial(self, ok: bool, what: str) -> None:
+        """One trial; `what` names it where it failed."""
+        self.trials += 1
+        self.passed += ok
+        if not ok:
+            self._fail(what)
+
+    def control(self, caught: bool, what: str) -> None:
+        """One planted bug, and whether the trial noticed it."""
+        self.controls += 1
+        self.caught += caught
+        if not caught:
+            self._fail(f"control not caught: {what}")
+
+    @contextmanager
+    def no_error(self, what: str) -> Iterator[None]:
+        """A trial that passes if the block raises nothing."""
+        try:
+            yield
+        except Exception as error:
+            self.trial(False, f"{what}: {type(error).__name__}: {error}")
+        else:
+            self.trial(True, what)
+
+    def done(self, note: str = "") -> Trial:
+        """The outcome so far."""
+        counts = (self.trials, self.passed, self.controls, self.caught)
+        trials, passed, controls, caught = counts
+        return Trial(
+            **self._about,
+            trials=trials,
+            passed=passed,
+            controls=controls,
+            caught=caught,
+            note=note,
+            failures=self.failures,
+        )
+
+    def _fail(self, what: str) -> None:
+        if len(self.failures) < self.LISTED:
+            self.failures.append(what)

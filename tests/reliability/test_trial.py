@@ -1,0 +1,65 @@
+"""What counts as kept: all trials passed, and every planted bug caught; a figure that tries nothing falls short."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reliability import __main__ as command
+from reliability.trial import Tally, Trial
+
+
+def tally(trials: list[bool], controls: list[bool], needed: float = 1.0) -> Trial:
+    counted = Tally(9, "a figure", "all", seed=3, needed=needed)
+    for n, ok in enumerate(trials):
+        counted.trial(ok, f"trial {n}")
+    for n, caught in enumerate(controls):
+        counted.control(caught, f"bug {n}")
+    return counted.done("a note")
+
+
+@pytest.mark.parametrize(
+    ("trials", "controls", "needed", "ok"),
+    [
+        ([True, True], [True], 1.0, True),
+        ([True, False], [True], 1.0, False),
+        ([True, False], [True], 0.5, True),
+        ([True, True], [True, False], 1.0, False),
+        ([True, True], [], 1.0, False),
+        ([], [True], 1.0, False),
+    ],
+)
+def test_what_is_kept(trials: list[bool], controls: list[bool], needed: float, ok: bool) -> None:
+    trial = tally(trials, controls, needed)
+    assert trial.ok == ok
+    assert (trial.trials, trial.passed) == (len(trials), sum(trials))
+    assert len(trial.failures) == trials.count(False) + controls.count(False)
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_the_command_s_status_and_reports(
+    passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = replace(tally([True, passes], [True]), seconds=1.5)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "FILES", ("one",))
+    monkeypatch.setattr(command, "run", lambda name, quick, seed: [trial])
+    monkeypatch.setattr(sys, "argv", ["reliability", "--seed", "3"])
+    assert command.main() == (0 if passes else 1)
+    told = capsys.readouterr().out
+    assert "seed 3" in told
+    assert ("trial 1" in told) == (not passes)
+    report = json.loads(Path("reports/reliability.json").read_text(encoding="utf-8"))
+    assert (report["seed"], report["tier"]) == (3, "full")
+    assert report["figures"][0]["ok"] is passes
+    assert f"| {'yes' if passes else 'NO'} |" in Path("reports/reliability.md").read_text(encoding="utf-8")
+
+
+def test_a_named_figure_is_run_alone_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "run", lambda name, quick, seed: [tally([quick], [name == "kills"])])
+    monkeypatch.setattr(sys, "argv", ["reliability", "kills", "--quick"])
+    assert command.main() == 0
+    assert not list(tmp_path.iterdir())
