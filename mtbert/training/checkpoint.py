@@ -40,8 +40,8 @@ def save_checkpoint(
     atomic_write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
     latest = {"file": path.name, "sha256": sha256_file(path), "step": step, "progress": dict(progress)}
     atomic_json(folder / LATEST, latest)
-    for old in folder.glob("*step-*.safetensors*"):  # earlier checkpoints, and what a kill inside a write left
-        if old != path:
+    for old in list(folder.iterdir()):  # earlier checkpoints, and the temporary files of writes that were killed
+        if old != path and old.name.startswith((".", "step-")):
             old.unlink()
 
 

@@ -68,6 +68,8 @@ def test_a_new_checkpoint_replaces_the_old_and_the_leftovers_of_a_kill(tmp_path:
     model, optimizer = trained(0)
     save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
     (tmp_path / ".step-00000004.safetensors.k1ll3d").write_bytes(b"half")
+    (tmp_path / ".latest.json.k1ll3d__").write_bytes(b"half")
+    (tmp_path / ".steps.csv.k1ll3d__").write_bytes(b"half")
     (tmp_path / "step-00000004.safetensors").write_bytes(b"whole, but latest.json does not name it yet")
     (tmp_path / "steps.csv").write_text("kept", encoding="utf-8")
     assert load_checkpoint(tmp_path, *trained(0)) is not None, "until latest.json names another, the old one counts"
