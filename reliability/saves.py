@@ -80,7 +80,7 @@ def _kills(save: Save, kill: Callable[[int], None], every: int, plant: Callable[
         if status == 0:
             return
         yield point, save.fault() if status == -signal.SIGKILL else f"exit status {status}"
-        point += every
+        point += every if kill is _at_line else 1
 
 
 def _at_line(point: int) -> None:
