@@ -73,7 +73,26 @@ def _accepted(path: Path, task: Task, name: str, vary: "Vary", rng: random.Rando
 
 
 def _rows(task: Task, rng: random.Random) -> Rows:
-    words = ["the", "film", "is", "a", "quiet,", "long", "and", "beautiful", "story", "of", "two", "dogs", "(", "and", "a", "cat", ")", "."]
+    words = [
+        "the",
+        "film",
+        "is",
+        "a",
+        "quiet,",
+        "long",
+        "and",
+        "beautiful",
+        "story",
+        "of",
+        "two",
+        "dogs",
+        "(",
+        "and",
+        "a",
+        "cat",
+        ")",
+        ".",
+    ]
 
     def sentence() -> str:
         return " ".join(rng.choices(words, k=rng.randint(2, 9)))
