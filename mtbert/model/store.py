@@ -3,6 +3,7 @@
 safetensors has no checksum of its own, and DVC trusts read-only cache files, so we verify what we load.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ def save_model(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str,
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)
-    atomic_json(folder / CONFIG, {**config, "sha256": sha256_file(folder / WEIGHTS)})
+    atomic_json(folder / CONFIG, sealed({**config, "sha256": sha256_file(folder / WEIGHTS)}))
 
 
 def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -51,6 +52,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not isinstance(config.get("sha256"), str):
             raise ValueError("no sha256 in it")
+        config = unsealed(config)
     except FileNotFoundError:
         raise MtbertError(f"{path}: not found; {_remedy(folder)}") from None
     except ValueError as error:
@@ -70,6 +72,29 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise MtbertError(f"{path}: not found") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise MtbertError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a checksum of itself, so that a changed digit shows; `unsealed` takes it off again."""
+    return {**value, "seal": _digest(value)}
+
+
+def unsealed(value: Any) -> dict[str, Any]:
+    """What was sealed.
+
+    Raises:
+        ValueError: the content is not that which was sealed.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    content = {key: part for key, part in value.items() if key != "seal"}
+    if value.get("seal") != _digest(content):
+        raise ValueError("its content changed since it was written")
+    return content
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _remedy(folder: Path) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_bytes, sha256_file
-from mtbert.model.store import read_safetensors
+from mtbert.model.store import read_safetensors, sealed, unsealed
 
 LATEST = "latest.json"
 
@@ -31,15 +31,22 @@ def save_checkpoint(
 
     Args:
         progress: JSON values that the loop wants back (history, sums of the running epoch).
+
+    Raises:
+        MtbertError: a weight or a moment is not finite; the checkpoint before stays.
     """
     tensors = {f"model.{name}": parameter for name, parameter in _trained(model).items()}
     names: dict[Tensor, str] = {parameter: name for name, parameter in _trained(model).items()}
     for parameter, state in optimizer.state.items():
         tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in state.items()}
+    if (name := _not_finite(tensors)) is not None:
+        raise MtbertError(
+            f"step {step}: {name} holds NaN or infinity; lower this run's learning_rate, or set compute.precision: fp32"
+        )
     path = folder / f"step-{step:08d}.safetensors"
     atomic_write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
     latest = {"file": path.name, "sha256": sha256_file(path), "step": step, "progress": dict(progress)}
-    atomic_json(folder / LATEST, latest)
+    atomic_json(folder / LATEST, sealed(latest))
     for old in list(folder.iterdir()):  # earlier checkpoints, and the temporary files of writes that were killed
         if old != path and old.name.startswith((".", "step-")):
             old.unlink()
@@ -68,7 +75,7 @@ def load_checkpoint(
         return None
     remedy = f"remove {folder} to train from the beginning"
     try:
-        latest = json.loads((folder / LATEST).read_text(encoding="utf-8"))
+        latest = unsealed(json.loads((folder / LATEST).read_text(encoding="utf-8")))
         path, step, progress = folder / latest["file"], latest["step"], latest["progress"]
         intact = sha256_file(path) == latest["sha256"]
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -76,20 +83,17 @@ def load_checkpoint(
     if not intact:
         raise MtbertError(f"{path}: damaged checkpoint (sha256 differs); {remedy}")
     tensors = read_safetensors(path)
+    fault = _misfit(tensors, _trained(model))
+    if fault:
+        raise MtbertError(f"{path}: {fault}; {remedy}")
     with torch.no_grad():
         for name, parameter in _trained(model).items():
-            saved = tensors.pop(f"model.{name}", None)
-            if saved is None or saved.shape != parameter.shape:  # copy_ alone would broadcast
-                found = "absent" if saved is None else f"shape {tuple(saved.shape)}, expected {tuple(parameter.shape)}"
-                raise MtbertError(f"{path}: {name} does not fit the model ({found}); {remedy}")
-            parameter.copy_(saved)
+            parameter.copy_(tensors.pop(f"model.{name}"))
             prefix = f"optimizer.{name}."
             state = {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
             # A parameter that has had no gradient yet has no state either.
             if state:
                 optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
-    if tensors:
-        raise MtbertError(f"{path}: unknown tensors {', '.join(sorted(tensors)[:5])}; {remedy}")
     return step, progress
 
 
@@ -123,3 +127,30 @@ def remove_work(folder: Path) -> None:
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _misfit(tensors: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter]) -> str:
+    """What about the checkpoint's tensors is not this model's, or nothing."""
+    for name, parameter in trained.items():
+        saved = tensors.get(f"model.{name}")
+        if saved is None:
+            return f"{name} does not fit the model (absent)"
+        states = {key: tensor for key, tensor in tensors.items() if key.rpartition(".")[0] == f"optimizer.{name}"}
+        if states and states.keys() != {f"optimizer.{name}.{part}" for part in ("step", "exp_avg", "exp_avg_sq")}:
+            return f"{name} has the optimizer's state {', '.join(sorted(states))}"
+        for key, tensor in {name: saved, **states}.items():
+            shape = () if key.endswith(".step") and key in states else tuple(parameter.shape)
+            if tuple(tensor.shape) != shape:  # copy_ alone would broadcast
+                return f"{key} does not fit the model (shape {tuple(tensor.shape)}, expected {shape})"
+            if tensor.dtype != parameter.dtype:
+                return f"{key} does not fit the model ({tensor.dtype}, expected {parameter.dtype})"
+    known = {f"model.{name}" for name in trained} | {f"optimizer.{name}" for name in trained}
+    unknown = [key for key in sorted(tensors) if key not in known and key.rpartition(".")[0] not in known]
+    if unknown:
+        return f"unknown tensors {', '.join(unknown[:5])}"
+    damaged = _not_finite(tensors)
+    return "" if damaged is None else f"{damaged} holds NaN or infinity"
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)

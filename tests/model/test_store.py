@@ -63,9 +63,15 @@ def unsigned_config(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
+def other_digit(folder: Path) -> None:
+    text = (folder / "config.json").read_text(encoding="utf-8")
+    (folder / "config.json").write_text(text.replace('"layers": 2', '"layers": 3'), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (other_digit, r"config\.json: damaged \(its content changed since it was written\)"),
         (flip, r"model\.safetensors: .*sha256"),
         (truncate, r"model\.safetensors: .*sha256"),
         (remove_weights, r"model\.safetensors: not found"),

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from mtbert.errors import MtbertError
+from mtbert.files import atomic_json, sha256_file
+from mtbert.model.store import read_safetensors, sealed
 from mtbert.training.checkpoint import checkpoint_step, load_checkpoint, only_writer, remove_work, save_checkpoint
 
 PROGRESS = {"history": [{"epoch": 0, "loss": None, "dev": 0.1 + 0.2}], "tokens": 7}
@@ -137,7 +140,15 @@ def no_step(folder: Path) -> None:
     (folder / "latest.json").write_text(json.dumps(latest), encoding="utf-8")
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, remove, halve_latest, empty_latest, list_latest, no_step])
+def other_digit(folder: Path) -> None:
+    text = (folder / "latest.json").read_text(encoding="utf-8")
+    (folder / "latest.json").write_text(text.replace('"tokens": 7', '"tokens": 8'), encoding="utf-8")
+
+
+DAMAGES = [flip, truncate, remove, halve_latest, empty_latest, list_latest, no_step, other_digit]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_refused_with_the_remedy(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     model, optimizer = trained(0)
     save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
@@ -164,6 +175,49 @@ def test_a_tensor_that_would_broadcast_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, *trained(0, width=1), 3, PROGRESS)
     with pytest.raises(MtbertError, match=r"used\.weight does not fit the model"):
         load_checkpoint(tmp_path, *trained(0, steps=0, width=4))
+
+
+def resealed(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Rewrite the checkpoint's tensors, checksums included: only what they are can show it now."""
+    path = folder / "step-00000003.safetensors"
+    tensors = read_safetensors(path)
+    change(tensors)
+    save_file(tensors, path)
+    latest = json.loads((folder / "latest.json").read_text(encoding="utf-8"))
+    latest.pop("seal")
+    atomic_json(folder / "latest.json", sealed({**latest, "sha256": sha256_file(path)}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.update({"model.used.bias": t["model.used.bias"].double()}), r"used\.bias does not fit .*float64"),
+        (lambda t: t["model.used.bias"].fill_(float("nan")), r"model\.used\.bias holds NaN or infinity"),
+        (lambda t: t.pop("optimizer.used.bias.exp_avg"), r"used\.bias has the optimizer's state"),
+        (lambda t: t.update({"optimizer.used.bias.exp_avg": torch.ones(1)}), r"exp_avg does not fit .*shape \(1,\)"),
+        (lambda t: t["optimizer.used.bias.exp_avg_sq"].fill_(float("inf")), r"exp_avg_sq holds NaN or infinity"),
+        (lambda t: t.update({"optimizer.gone.step": torch.ones(())}), r"unknown tensors optimizer\.gone\.step"),
+    ],
+)
+def test_a_checkpoint_s_tensors_are_checked_before_any_is_used(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
+    save_checkpoint(tmp_path, *trained(0), 3, PROGRESS)
+    resealed(tmp_path, change)
+    model, optimizer = trained(1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(MtbertError, match=message):
+        load_checkpoint(tmp_path, model, optimizer)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path: Path) -> None:
+    model, optimizer = trained(0)
+    save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
+    model["used"].weight.data[0, 0] = float("nan")  # type: ignore[index]
+    with pytest.raises(MtbertError, match=r"step 4: model\.used\.weight holds NaN or infinity; lower this run's"):
+        save_checkpoint(tmp_path, model, optimizer, 4, PROGRESS)
+    assert checkpoint_step(tmp_path) == 3
 
 
 def test_work_is_removed(tmp_path: Path) -> None:
