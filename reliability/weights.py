@@ -1,0 +1,204 @@
+"""Figure 6: weights and checkpoints whose bytes or tensors changed are refused before use, naming file and tensor."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mtbert.errors import MtbertError
+from mtbert.files import atomic_json, sha256_file
+from mtbert.model import store
+from mtbert.model.store import load_model, save_model, sealed
+from mtbert.model.weights import check_tensors, random_weights
+from mtbert.training import checkpoint
+from mtbert.training.checkpoint import load_checkpoint, save_checkpoint
+from reliability.tiny import TINY
+from reliability.trial import Tally, Trial
+
+Tensors = dict[str, Tensor]
+SHAPES = {name: tuple(tensor.shape) for name, tensor in random_weights(TINY, 0).items()}
+
+
+def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+    """3,000 mutations, 240 in the quick tier, of a model's folder and of a work folder in turn."""
+    tally = Tally(6, "mutated weights and checkpoints", "100% refused, naming file and tensor", seed)
+    rng = random.Random(seed)
+    subjects = [ModelFolder(folder / "model"), WorkFolder(folder / "work")]
+    for n in range(240 if quick else 3000):
+        tally.trial(*subjects[n % 2].judged(rng, rng.choice([_bytes, _bytes_of_json, _tensor])))
+    for bug, owner, part, blind in BLIND:
+        with patch.object(owner, part, blind):
+            outcomes = [subject.judged(rng, kind)[0] for subject in subjects for kind in KINDS for _ in range(60)]
+        tally.control(not all(outcomes), bug)
+    return [tally.done()]
+
+
+class ModelFolder:
+    """What a stage writes and the next one loads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        save_model(folder, random_weights(TINY, 0), {"encoder": {"norm_eps": 1e-12}, "training": {"steps": 123}})
+        self.weights, self.json = folder / store.WEIGHTS, folder / store.CONFIG
+        self.sound = {path: path.read_bytes() for path in (self.weights, self.json)}
+        self.expected = self.load()
+
+    def load(self) -> Any:
+        """As stages.models does: the checksum first, then every tensor."""
+        tensors, config = load_model(self.folder)
+        check_tensors(tensors, SHAPES, str(self.weights))
+        return tensors, config
+
+    def same(self, one: Any, other: Any) -> bool:
+        return (
+            one[1] == other[1]
+            and one[0].keys() == other[0].keys()
+            and all(torch.equal(tensor, other[0][name]) for name, tensor in one[0].items())
+        )
+
+    def judged(self, rng: random.Random, mutate: "Mutation") -> tuple[bool, str]:
+        """Whether a mutation is refused with file, place and remedy, or (a space in JSON, say) changes nothing."""
+        for path, data in self.sound.items():
+            path.write_bytes(data)
+        file, tensor, what = mutate(self, rng)
+        try:
+            found = self.load()
+        except MtbertError as error:
+            told = str(error)
+            return str(file) in told and tensor in told, f"{type(self).__name__}, {what}: {told}"
+        except Exception as error:
+            return False, f"{type(self).__name__}, {what}: {type(error).__name__}: {error}"
+        return self.same(found, self.expected), f"{type(self).__name__}, {what}: accepted"
+
+
+class WorkFolder(ModelFolder):
+    """A checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        model, optimizer = _trained(1)
+        history = [{"epoch": epoch, "train_loss": 1 / (3 + epoch)} for epoch in range(20)]
+        save_checkpoint(folder, model, optimizer, 3, {"tokens": 1234, "loss_sum": 1 / 3, "history": history})
+        self.weights, self.json = folder / "step-00000003.safetensors", folder / checkpoint.LATEST
+        self.sound = {path: path.read_bytes() for path in (self.weights, self.json)}
+        self.expected = self.load()
+
+    def load(self) -> Any:
+        model, optimizer = _trained(2)
+        found = load_checkpoint(self.folder, model, optimizer)
+        state = {
+            f"{n}.{key}": value for n, p in enumerate(model.parameters()) for key, value in optimizer.state[p].items()
+        }
+        return {**model.state_dict(), **state}, found
+
+
+Mutation = Callable[[ModelFolder, random.Random], tuple[Path, str, str]]
+"""Changes one of the two files; returns the file and the tensor that the error must name, and what was done."""
+
+
+def _bytes(subject: ModelFolder, rng: random.Random) -> tuple[Path, str, str]:
+    return _mangled(subject.weights, rng)
+
+
+def _bytes_of_json(subject: ModelFolder, rng: random.Random) -> tuple[Path, str, str]:
+    return _mangled(subject.json, rng)
+
+
+def _mangled(path: Path, rng: random.Random) -> tuple[Path, str, str]:
+    data = bytearray(path.read_bytes())
+    at = rng.randrange(len(data))
+    kind = rng.choice(["truncate", "extend", "flip", "zero", "swap", "empty"])
+    if kind == "truncate":
+        del data[at:]
+    elif kind == "extend":
+        data += rng.randbytes(rng.randint(1, 64))
+    elif kind == "flip":
+        data[at] ^= 1 << rng.randrange(8)
+    elif kind == "zero":
+        data[at : at + 16] = bytes(len(data[at : at + 16]))
+    elif kind == "swap":
+        half = len(data) // 2
+        data = data[half:] + data[:half]
+    else:
+        data.clear()
+    path.write_bytes(data)
+    # A damaged latest.json may name any file: the folder is what it can be told by.
+    return path.parent, "", f"{kind} at byte {at} of {path.name}"
+
+
+def _tensor(subject: ModelFolder, rng: random.Random) -> tuple[Path, str, str]:
+    """Change a tensor and renew every checksum, as a wrong program would: only the tensors themselves can tell."""
+    tensors = load_file(subject.weights)
+    name = rng.choice(sorted(tensors))
+    kind = rng.choice(["reshape", "rename", "retype", "NaN", "infinity", "remove", "add", "shorten"])
+    old = tensors[name]
+    if kind == "reshape":
+        tensors[name] = old.reshape(1, *old.shape)
+    elif kind == "rename":
+        tensors[f"{name}x"] = tensors.pop(name)
+    elif kind == "retype":
+        tensors[name] = old.to(rng.choice([torch.float16, torch.bfloat16, torch.float64, torch.int32]))
+    elif kind in ("NaN", "infinity"):
+        values = old.flatten().clone()
+        values[rng.randrange(len(values))] = float("nan") if kind == "NaN" else float("-inf")
+        tensors[name] = values.view(old.shape)
+    elif kind == "remove":
+        del tensors[name]
+    elif kind == "add":
+        tensors[f"{name}.more"] = old.clone()
+    else:
+        tensors[name] = old.flatten()[:-1].clone() if old.dim() else torch.ones(2)
+    save_file(tensors, subject.weights)
+    sealed_json = json.loads(subject.json.read_text(encoding="utf-8"))
+    sealed_json.pop("seal")
+    atomic_json(subject.json, sealed({**sealed_json, "sha256": sha256_file(subject.weights)}))
+    # The parameter's own name: what is removed of a parameter's state is told as that parameter's.
+    told = name.removeprefix("model.").removeprefix("optimizer.")
+    for part in (".step", ".exp_avg", ".exp_avg_sq"):
+        told = told.removesuffix(part)
+    return subject.weights, told, f"{kind} of {name}"
+
+
+KINDS: list[Mutation] = [_bytes, _bytes_of_json, _tensor]
+
+
+def _trained(seed: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Linear(8, 2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    model(torch.randn(5, 3)).square().sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def _trusting(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: part for key, part in value.items() if key != "seal"}
+
+
+class _Always(str):
+    """Equal to everything, as a checksum that is not compared."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = str.__hash__
+
+
+BLIND: list[tuple[str, Any, str, Any]] = [
+    ("a model's checksum not compared", store, "sha256_file", lambda path: _Always(sha256_file(path))),
+    ("a checkpoint's checksum not compared", checkpoint, "sha256_file", lambda path: _Always(sha256_file(path))),
+    ("config.json not sealed", store, "unsealed", _trusting),
+    ("latest.json not sealed", checkpoint, "unsealed", _trusting),
+    ("a checkpoint's tensors not checked", checkpoint, "_misfit", lambda *_: ""),
+    ("NaN accepted", torch, "isfinite", torch.ones_like),
+]
