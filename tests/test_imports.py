@@ -116,7 +116,7 @@ def wrong_directions(root: Path) -> list[str]:
 
 
 def sources(root: Path) -> Iterator[Path]:
-    for folder in (*PACKAGES, "benchmarks", "tools", "tests"):
+    for folder in (*PACKAGES, "benchmarks", "reliability", "tools", "tests"):
         yield from sorted((root / folder).rglob("*.py"))
 
 
