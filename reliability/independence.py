@@ -1,0 +1,111 @@
+"""Figure 12: an example's prediction does not depend on its batch, its place in it or its neighbours."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtbert.data import batches
+from mtbert.data.tokens import TokenStream, lay_out
+from mtbert.evaluation.predict import decide, raw_scores
+from mtbert.model import bert
+from mtbert.model.attention import BlockAttention
+from mtbert.model.multitask import MultitaskModel
+from mtbert.model.pooling import POOLINGS, mean
+from reliability.tiny import WRAPPER, tiny_model, tiny_split
+from reliability.trial import Tally, Trial
+
+LIMITS = {torch.float64: 1e-12, torch.float32: 5e-6}
+TASKS = ("sst", "quora", "sts")
+ROWS = 40
+
+
+def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+    """Random batches around random examples, in both precisions, for each task and pooling."""
+    tally = Tally(12, "predictions and their neighbours", "fp64 ≤ 1e-12, fp32 ≤ 5e-6, labels unchanged", seed)
+    largest = dict.fromkeys(LIMITS, 0.0)
+    for dtype, what, difference, labels in _compared(10 if quick else 150, seed):
+        largest[dtype] = max(largest[dtype], difference)
+        tally.trial(difference <= LIMITS[dtype] and labels, f"{what}: {difference:.2g}, labels equal: {labels}")
+    for bug, change in PLANTED:
+        with change:
+            outcomes = [difference <= LIMITS[dtype] for dtype, _, difference, _ in _compared(4, seed)]
+        tally.control(not all(outcomes), bug)
+    return [tally.done(f"largest difference: fp64 {largest[torch.float64]:.1g}, fp32 {largest[torch.float32]:.1g}")]
+
+
+def _compared(times: int, seed: int) -> Iterator[tuple[torch.dtype, str, float, bool]]:
+    """(precision, what, largest difference of the scores, whether labels agree) of examples alone and among others."""
+    rng = np.random.default_rng(seed)
+    for dtype in LIMITS:
+        for pooling in POOLINGS:
+            model = tiny_model(pooling).to(dtype).eval()
+            for task in TASKS:
+                split = tiny_split(task, ROWS, seed)
+                alone = torch.cat([_scores(model, task, split, np.array([row])) for row in range(ROWS)])
+                for _ in range(times):
+                    rows = rng.permutation(ROWS)[: rng.integers(2, ROWS + 1)]
+                    together = _scores(model, task, split, rows)
+                    difference = float((together - alone[rows]).abs().max())
+                    labels = np.array_equal(_labels(task, together), _labels(task, alone[rows]))
+                    yield dtype, f"{task}, {pooling}, {len(rows)} rows, {dtype}", difference, labels
+                if dtype is torch.float32:
+                    size = int(rng.integers(1, ROWS))
+                    whole = torch.from_numpy(raw_scores(model, task, split, WRAPPER, batch_size=size))
+                    labels = np.array_equal(_labels(task, whole), _labels(task, alone))
+                    yield dtype, f"{task}, {pooling}, whole split by {size}", float((whole - alone).abs().max()), labels
+
+
+def _scores(model: MultitaskModel, task: str, split: Any, rows: np.ndarray) -> Tensor:
+    """The head's output before it is rounded to fp32."""
+    kept: list[Tensor] = []
+    hook = model.heads[task].register_forward_hook(lambda _module, _input, output: kept.append(output))
+    with torch.no_grad():
+        model(batches.make_batch(task, split, rows, model.views(task), WRAPPER))
+    hook.remove()
+    return kept[0]
+
+
+def _labels(task: str, scores: Tensor) -> np.ndarray:
+    values = decide(task, scores.float().numpy(), cosine=False).values
+    return values.round(4) if task == "sts" else values
+
+
+class _OverNeighbours(BlockAttention):
+    """Attention that takes all sequences of a length for one."""
+
+    @classmethod
+    def apply(cls, q: Tensor, k: Tensor, v: Tensor, blocks: Any, orders: Any, keep: Any) -> Tensor:
+        joined = tuple(type(block)(1, block.count * block.length) for block in blocks)
+        heads = len(orders[0]) // len(q)
+        return BlockAttention.apply(q, k, v, joined, bert.head_major(joined, heads, q.device), keep)
+
+
+def _counted_on(sequences: Any, multiple: int = 1) -> TokenStream:
+    stream = lay_out(sequences, multiple)
+    positions = torch.arange(len(stream.ids)) % 50
+    return TokenStream(stream.ids, positions, stream.segments, stream.blocks, stream.rank, stream.tokens)
+
+
+def _out_of_order(sequences: Any, multiple: int = 1) -> TokenStream:
+    stream = lay_out(sequences, multiple)
+    return TokenStream(
+        stream.ids, stream.positions, stream.segments, stream.blocks, torch.arange(len(stream.rank)), stream.tokens
+    )
+
+
+def _centred(hidden: Tensor, blocks: Any) -> Tensor:
+    return mean(hidden, blocks) - 1e-4 * hidden.mean(0)
+
+
+PLANTED: list[tuple[str, Any]] = [
+    ("attention over neighbours", patch.object(bert, "BlockAttention", _OverNeighbours)),
+    ("positions counted through the batch", patch.object(batches, "lay_out", _counted_on)),
+    ("rows returned in stream order", patch.object(batches, "lay_out", _out_of_order)),
+    ("pooling minus a ten-thousandth of the batch's mean", patch.dict(POOLINGS, {"mean": _centred})),
+    ("dropout left on", patch.object(MultitaskModel, "eval", MultitaskModel.train)),
+]
