@@ -1,0 +1,147 @@
+"""Figure 13: DoRA starts as its base, merges into what it is, and never touches the base weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mtbert.data.batches import make_batch
+from mtbert.model.multitask import MultitaskModel
+from mtbert.peft import convert
+from mtbert.peft.convert import add_dora, merge
+from mtbert.peft.dora import DoraLinear
+from reliability.tiny import WRAPPER, tiny_model, tiny_split
+from reliability.trial import Tally, Trial
+
+TASKS = ("sst", "quora", "sts")
+START, MERGED = 1e-6, 1e-5
+
+
+def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+    """Ranks, alphas, dropouts and ways to train, each with its four checks."""
+    tally = Tally(13, "DoRA's identities", "init ≤ 1e-6, merge ≤ 1e-5, merge twice and base weights exact", seed)
+    settings: list[dict[str, Any]] = [
+        {"rank": rank, "alpha": alpha, "dropout": dropout, "train_rest": rest, "exact_norm": exact}
+        for rank in ((4,) if quick else (1, 2, 4, 16))
+        for alpha in (1.0, 8.0)
+        for dropout in (0.0, 0.2)
+        for rest in (True, False)
+        for exact in (True, False)
+    ]
+    for n, chosen in enumerate(settings):
+        for what, ok in _checks(seed + n, **chosen):
+            tally.trial(ok, f"{chosen}: {what}")
+    for bug, change in PLANTED:
+        with change:
+            outcomes = [ok for _, ok in _checks(seed, 4, 8.0, 0.0, True, True)]
+        tally.control(not all(outcomes), bug)
+    return [tally.done(f"{len(settings)} settings")]
+
+
+def _checks(
+    seed: int, rank: int, alpha: float, dropout: float, train_rest: bool, exact_norm: bool
+) -> Iterator[tuple[str, bool]]:
+    model = tiny_model(seed=seed)
+    plain = _outputs(model)
+    add_dora(model, rank=rank, alpha=alpha, dropout=dropout, train_rest=train_rest, exact_norm=exact_norm, seed=seed)
+    difference = _apart(_outputs(model), plain)
+    yield f"start differs from the base by {difference:.2g}", difference <= START
+
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, DoraLinear)}
+    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    moved = _train(model, seed)
+    yield "the layers did not learn", moved
+    same = all(
+        torch.equal(layer.weight.view(torch.int32), before[name].view(torch.int32)) for name, layer in layers.items()
+    )
+    yield "training changed base weights", same
+
+    adapted = _outputs(model)
+    merge(model)
+    difference = _apart(_outputs(model), adapted)
+    yield f"merged differs by {difference:.2g}", difference <= MERGED
+    yield "an adapter is left after merging", not any(isinstance(layer, DoraLinear) for layer in model.modules())
+    once = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    merge(model)
+    twice = model.state_dict()
+    yield "merging twice changed something", all(torch.equal(tensor, twice[name]) for name, tensor in once.items())
+
+
+def _train(model: MultitaskModel, seed: int) -> bool:
+    """Some steps of each task; whether every adapter moved."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.01, eps=1e-6, weight_decay=0.01)
+    before = {
+        name: layer.lora_b.detach().clone() for name, layer in model.named_modules() if isinstance(layer, DoraLinear)
+    }
+    model.train()
+    for step in range(6):
+        task = TASKS[step % 3]
+        split = tiny_split(task, 8, seed)
+        model.reseed(seed, step)
+        model(make_batch(task, split, np.arange(8), model.views(task), WRAPPER)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    model.eval()
+    layers = dict(model.named_modules())
+    # The pooler takes part only where pooling is cls.
+    return all(not torch.equal(layers[name].lora_b, old) for name, old in before.items() if "pooler" not in name)
+
+
+def _outputs(model: MultitaskModel) -> dict[str, Tensor]:
+    model.eval()
+    with torch.no_grad():
+        return {
+            task: model(make_batch(task, tiny_split(task, 16), np.arange(16), model.views(task), WRAPPER))
+            for task in TASKS
+        }
+
+
+def _apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The largest difference, relative to scores above 1."""
+    return max(float(((one[task] - other[task]).abs() / other[task].abs().clamp_min(1)).max()) for task in TASKS)
+
+
+class _NotZero(DoraLinear):
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        nn.init.normal_(self.lora_b, std=1e-3)
+
+
+class _Trainable(DoraLinear):
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.weight.requires_grad_(True)
+
+
+def _merged_without(part: str) -> Any:
+    def merged(self: DoraLinear) -> nn.Linear:
+        outputs, inputs = self.weight.shape
+        linear = nn.Linear(inputs, outputs)
+        with torch.no_grad():
+            adapted = self.weight + (1.0 if part == "scale" else self.scale) * self.lora_b @ self.lora_a
+            factor = torch.ones(outputs) if part == "magnitude" else self.magnitude / adapted.norm(dim=1)
+            linear.weight.copy_(factor[:, None] * adapted)
+            linear.bias.copy_(self.bias)
+        return linear
+
+    return merged
+
+
+def _once_more(model: MultitaskModel) -> None:
+    convert.merge(model)
+    with torch.no_grad():
+        model.encoder.pooler.weight += 1e-7
+
+
+PLANTED: list[tuple[str, Any]] = [
+    ("B does not start at zero", patch.object(convert, "DoraLinear", _NotZero)),
+    ("base weights train", patch.object(convert, "DoraLinear", _Trainable)),
+    ("merged without the magnitude", patch.object(DoraLinear, "merged", _merged_without("magnitude"))),
+    ("merged without the scale", patch.object(DoraLinear, "merged", _merged_without("scale"))),
+    ("merging adds a little each time", patch(f"{__name__}.merge", _once_more)),
+]
