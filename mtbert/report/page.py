@@ -148,7 +148,9 @@ def _embedded(path: Path) -> str:
 
 
 def _bad(found: Mapping[str, Any]) -> Sequence[str]:
-    return [f"Malformed row left out: {row['where']}: {row['what']}" for row in found["bad_rows"]["listed"]]
+    # The fault quotes the row: its backticks are not ours.
+    told = (f"Malformed row left out: {row['where']}: {row['what']}" for row in found["bad_rows"]["listed"])
+    return [line.replace("`", "'") for line in told]
 
 
 def _marked(text: str) -> markupsafe.Markup:

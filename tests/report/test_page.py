@@ -1,6 +1,7 @@
 """The page: complete, self-contained, and inert whatever the data say."""
 
 import json
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -33,18 +34,18 @@ def html(results: Path, tmp_path: Path) -> str:
         "present": True,
         "rows_read": 3,
         "rows_kept": 2,
-        "bad_rows": {"count": 1, "listed": [{"where": "data/raw/sst-train.csv:2:1", "what": "<b>bad</b>"}]},
+        "bad_rows": {"count": 1, "listed": [{"where": "data/raw/sst-train.csv:2:1", "what": "<b>bad</b> `c`"}]},
         "repeated": {"sentences": 0},
         "wordpieces": {"total": 9},
     }
     return page(
         results,
         tmp_path / "reports",
-        lead="Lead <em>text</em>.",
+        lead="Lead <em>text</em>\u202e.",
         metrics={run: reading.metrics(results, run) for run in runs},
         records={run: reading.record(results, run) for run in runs},
         prepared={"tasks": {"sst": {"train": {**split, "leaked": {"rows": 1}}, "test": {"present": False}}}},
-        provenance={"Data": "sample <script>"},
+        provenance={"Data": "sample\x07 <script>"},
     )
 
 
@@ -62,6 +63,11 @@ def test_it_loads_nothing_and_runs_nothing(html: str) -> None:
         attributes for tag, attributes in inventory.tags if attributes.get("http-equiv") == "Content-Security-Policy"
     ]
     assert policies and "default-src 'none'" in str(policies[0]["content"])
+
+
+def test_no_mark_or_control_character_of_the_data_is_left(html: str) -> None:
+    assert not set(html) & set("\u202e\x07")
+    assert "<b>bad</b> 'c'" in unescape(html)
 
 
 def test_it_shows_every_table_figure_and_run(html: str, hostile: list[str]) -> None:
