@@ -6,3 +6,10 @@ class MtbertError(Exception):
 
     Stages and the command line print it without a traceback and exit with status 1.
     """
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch raises OutOfMemoryError on a GPU and a plain RuntimeError on a CPU, numpy a MemoryError."""
+    return (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    )

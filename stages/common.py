@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mtbert.errors import MtbertError
+from mtbert.errors import MtbertError, out_of_memory
 
 RAW, PREPARED, MODELS, RESULTS = Path("data/raw"), Path("data/prepared"), Path("models"), Path("results")
 PRETRAINED, CONVERTED = MODELS / "pretrained", MODELS / "converted"
@@ -39,6 +39,13 @@ def guarded(main: Callable[..., None], *arguments: Any) -> int:
         print(
             f"error: {error.filename or 'input/output'}: {error.strerror or error}; mend that and run again",
             file=sys.stderr,
+        )
+        return 1
+    except (RuntimeError, MemoryError) as error:  # training names the run's batch_size itself; this is about all else
+        if not out_of_memory(error):
+            raise
+        print(
+            f"error: out of memory; lower prepare.max_tokens, or free memory, and run again ({error})", file=sys.stderr
         )
         return 1
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mtbert.cli import app
+from stages.common import guarded
 
 ROOT = Path(__file__).parent.parent
 STAGES = sorted(
@@ -80,3 +81,16 @@ def test_help_loads_no_torch() -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False", "False", "False"]
+
+
+def test_memory_that_runs_out_in_a_stage_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
+    def hungry() -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000 bytes.")
+
+    def wrong() -> None:
+        raise RuntimeError("shapes differ")
+
+    assert guarded(hungry) == 1
+    assert capsys.readouterr().err.startswith("error: out of memory; lower prepare.max_tokens")
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        guarded(wrong)

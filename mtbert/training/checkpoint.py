@@ -39,10 +39,7 @@ def save_checkpoint(
     names: dict[Tensor, str] = {parameter: name for name, parameter in _trained(model).items()}
     for parameter, state in optimizer.state.items():
         tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in state.items()}
-    if (name := _not_finite(tensors)) is not None:
-        raise MtbertError(
-            f"step {step}: {name} holds NaN or infinity; lower this run's learning_rate, or set compute.precision: fp32"
-        )
+    check_finite(step, tensors)
     path = folder / f"step-{step:08d}.safetensors"
     atomic_write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
     latest = {"file": path.name, "sha256": sha256_file(path), "step": step, "progress": dict(progress)}
@@ -50,6 +47,19 @@ def save_checkpoint(
     for old in list(folder.iterdir()):  # earlier checkpoints, and the temporary files of writes that were killed
         if old != path and old.name.startswith((".", "step-")):
             old.unlink()
+
+
+def check_finite(step: int, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse what a finite loss with an infinite gradient leaves.
+
+    Raises:
+        MtbertError: names the first tensor with a NaN or an infinity.
+    """
+    name = _not_finite(tensors)
+    if name is not None:
+        raise MtbertError(
+            f"step {step}: {name} holds NaN or infinity; lower this run's learning_rate, or set compute.precision: fp32"
+        )
 
 
 def checkpoint_step(folder: Path) -> int:

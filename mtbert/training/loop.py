@@ -11,9 +11,9 @@ from torch import Tensor
 from mtbert.data.arrays import Split
 from mtbert.data.batches import Batch, make_batch
 from mtbert.data.tokens import Wrapper
-from mtbert.errors import MtbertError
+from mtbert.errors import MtbertError, out_of_memory
 from mtbert.model.multitask import MultitaskModel
-from mtbert.training.checkpoint import load_checkpoint, save_checkpoint
+from mtbert.training.checkpoint import check_finite, load_checkpoint, save_checkpoint
 from mtbert.training.compute import Compute
 from mtbert.training.sampling import epoch_schedule
 
@@ -66,7 +66,8 @@ def train(
         between a checkpoint and the kill after it.
 
     Raises:
-        MtbertError: the loss is not finite; the weights are then still those before the step.
+        MtbertError: the loss is not finite (the weights are then still those before the step), or memory ran out, or an
+            update left a weight that is not finite; the last checkpoint stays as it is.
     """
     sizes = {task: len(split) for task, split in data.items()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -102,6 +103,7 @@ def train(
                 saved = time.monotonic()
         if step <= done and len(progress["history"]) > epoch:
             continue
+        check_finite(step, model.state_dict())
         row = {"epoch": epoch, "step": step, "train_loss": progress["loss_sum"] / len(schedule), **evaluate(model)}
         _close_epoch(progress, row, on_epoch)
         if time.monotonic() - saved >= checkpoint_seconds and epoch < epochs:
@@ -122,7 +124,7 @@ def train_step(
     """Forward, backward, update; the batch's mean loss.
 
     Raises:
-        MtbertError: the loss is NaN or infinite, or memory ran out; the weights are untouched.
+        MtbertError: the loss is NaN or infinite (the weights are untouched), or memory ran out.
     """
     try:
         with compute.autocast():
@@ -135,11 +137,13 @@ def train_step(
                 f"{where}: the loss is {value}; lower this run's learning_rate, or set compute.precision: fp32"
             )
         loss.backward()
-    except torch.OutOfMemoryError as error:
+        optimizer.step()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
         raise MtbertError(
             f"{where}: out of memory on {compute.device}; lower this run's batch_size ({error})"
         ) from None
-    optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return value
 

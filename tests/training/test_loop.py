@@ -340,12 +340,63 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(bench: Bench,
     assert not torch.equal(calls[0]["heads.sst.linear.bias"], calls[1]["heads.sst.linear.bias"])
 
 
-def test_memory_that_runs_out_names_the_batch_size(bench: Bench, tmp_path: Path) -> None:
-    def loss(_scores: Tensor, _labels: Tensor) -> Tensor:
-        raise torch.OutOfMemoryError("Tried to allocate 9 GiB")
+def cpu_out_of_memory() -> Exception:
+    try:
+        torch.empty(2**50)
+    except RuntimeError as error:
+        return error
+    pytest.fail("a petabyte was to be had")
 
-    with pytest.raises(MtbertError, match=r"step 1 \(sst\): out of memory on cpu; lower this run's batch_size .*9 GiB"):
-        bench.run(tmp_path, losses={**LOSSES, "sst": loss})
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("Tried to allocate 9 GiB"), "9 GiB"),
+        (cpu_out_of_memory(), "can't allocate memory"),
+        (MemoryError("numpy"), "numpy"),
+    ],
+)
+def test_memory_that_runs_out_names_the_batch_size(
+    bench: Bench, tmp_path: Path, error: Exception, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Tensor:
+        raise error
+
+    message = rf"step 1 \(sst\): out of memory on cpu; lower this run's batch_size .*{told}"
+    with pytest.raises(MtbertError, match=message):
+        bench.run(tmp_path, losses={**LOSSES, "sst": fail})
+    monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+    with pytest.raises(MtbertError, match=message):
+        bench.run(tmp_path)
+
+
+def test_another_error_of_torch_stays_what_it_is(bench: Bench, tmp_path: Path) -> None:
+    def fail(*_: Any) -> Tensor:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        bench.run(tmp_path, losses={**LOSSES, "sst": fail})
+
+
+def infinite_gradient(scores: Tensor, labels: Tensor) -> Tensor:
+    """A finite loss whose backward is infinite."""
+    loss = sentiment(scores, labels)
+    return loss + (loss - loss.detach()).sqrt()
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9])
+def test_a_weight_that_is_not_finite_reaches_neither_a_checkpoint_nor_the_end(
+    bench: Bench, tmp_path: Path, checkpoint_seconds: float
+) -> None:
+    """One sst step at the end of each epoch: no later loss of the epoch could tell."""
+    settings: dict[str, Any] = {"sampler": "round_robin", "epoch_end": 1, "epochs": 1}
+    with pytest.raises(MtbertError, match=r"step 1: \S+ holds NaN or infinity; lower this run's learning_rate"):
+        bench.run(
+            tmp_path, losses={**LOSSES, "sst": infinite_gradient}, checkpoint_seconds=checkpoint_seconds, **settings
+        )
+    with pytest.raises(MtbertError, match=r"holds NaN or infinity|the loss is nan"):
+        bench.run(tmp_path, losses={**LOSSES, "sst": infinite_gradient}, checkpoint_seconds=checkpoint_seconds)
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "dora"])
