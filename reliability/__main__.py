@@ -17,7 +17,7 @@ from mtbert.files import atomic_write_text
 from mtbert.report.text import Table, to_markdown
 from reliability.trial import Trial
 
-FILES = ("kills", "saves", "data", "fuzz", "weights", "settings", "samplers", "independence", "dora", "hostile")
+FILES = ("kills", "saves", "data", "fuzz", "weights", "settings", "samplers", "independence", "dora", "hostile", "loss")
 SEED = 11711
 
 

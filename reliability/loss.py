@@ -1,0 +1,180 @@
+"""Figure 18: what is not finite reaches neither weights nor a checkpoint, and memory that runs out names the setting to change."""
+
+import random
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch._dynamo  # an optimizer imports it: not under the limit
+from torch import Tensor
+
+from mtbert.errors import MtbertError
+from mtbert.model.multitask import MultitaskModel
+from mtbert.model.store import read_safetensors
+from mtbert.training import checkpoint, loop
+from mtbert.training.compute import Compute
+from mtbert.training.losses import paraphrase, sentiment, similarity_regression
+from reliability.project import forked, isolated
+from reliability.tiny import WRAPPER, tiny_model, tiny_split
+from reliability.trial import Tally, Trial
+
+LOSSES: dict[str, loop.Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
+SAMPLERS = ("sequential", "round_robin", "proportional", "square_root", "balanced")
+STEPS = 12
+MEGABYTES = 30
+
+
+def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+    """Faults at random steps, and real shortages of memory under a limit."""
+    tally = Tally(
+        18, "losses that are not finite; memory that runs out", "100% stopped before weights and checkpoint", seed
+    )
+    rng = random.Random(seed)
+    for n in range(20 if quick else 200):
+        kind = list(SPOILT)[n % len(SPOILT)]
+        tally.trial(*_stopped(folder / "work", kind, rng))
+    for status, what in isolated(_shortages, 2 if quick else 10, seed, folder / "memory"):
+        tally.trial(status == 0, f"{what}: exit status {status}")
+    for bug, kind, owner, part, plant in PLANTED:
+        with patch.object(owner, part, plant(getattr(owner, part))):
+            outcomes = [_stopped(folder / "work", kind, rng)[0] for _ in range(6)]
+        tally.control(not all(outcomes), bug)
+    ((status, _),) = isolated(_shortages, 1, seed, folder / "memory", True)
+    tally.control(status != 0, "torch's own error passed on")
+    return [tally.done()]
+
+
+def _train(
+    work: Path, losses: dict[str, loop.Loss], model: MultitaskModel, rows: int, batch: int, sampler: str
+) -> None:
+    loop.train(
+        model,
+        {task: tiny_split(task, rows) for task in LOSSES},
+        losses,
+        wrapper=WRAPPER,
+        compute=Compute(torch.device("cpu"), bf16=False),
+        sampler=sampler,
+        epoch_end=STEPS // 2,
+        epochs=2,
+        batch_size=batch,
+        learning_rate=0.01,
+        seed=1,
+        evaluate=lambda _: {},
+        on_step=lambda _: None,
+        on_epoch=lambda _: None,
+        work=work,
+        checkpoint_seconds=0,
+    )
+
+
+def _stopped(work: Path, kind: str, rng: random.Random) -> tuple[bool, str]:
+    """Whether a run that meets a fault in a random step ends in one clear error, with weights and checkpoint sound."""
+    shutil.rmtree(work, ignore_errors=True)
+    at, sampler = rng.randrange(1, STEPS + 1), rng.choice(SAMPLERS)
+    model = tiny_model("mean")
+    calls: list[dict[str, Tensor]] = []
+
+    def spoilt(loss_of: loop.Loss) -> loop.Loss:
+        def loss(scores: Tensor, labels: Tensor) -> Tensor:
+            calls.append({name: value.clone() for name, value in model.state_dict().items()})
+            value = loss_of(scores, labels)
+            return SPOILT[kind](value) if len(calls) == at else value
+
+        return loss
+
+    what = f"{kind} in step {at}, {sampler}"
+    try:
+        _train(work, {task: spoilt(loss_of) for task, loss_of in LOSSES.items()}, model, 12, 4, sampler)
+    except MtbertError as error:
+        told = str(error)
+    except Exception as error:
+        return False, f"{what}: {type(error).__name__}: {error}"
+    else:
+        return False, f"{what}: trained on"
+    if "lower this run's" not in told:
+        return False, f"{what}: {told}"
+    # An infinite gradient cannot be seen before its update: there it is the checkpoint that must be sound.
+    if kind != "infinite gradient" and any(not torch.equal(v, calls[at - 1][n]) for n, v in model.state_dict().items()):
+        return False, f"{what}: the weights changed"
+    files = list(work.glob("*.safetensors"))
+    if not all(torch.isfinite(tensor).all() for file in files for tensor in read_safetensors(file).values()):
+        return False, f"{what}: a checkpoint holds NaN or infinity"
+    step = checkpoint.checkpoint_step(work)
+    return step == at - 1 or step == at - 2, f"{what}: the checkpoint is of step {step}"
+
+
+def _out_of_memory(_loss: Tensor) -> Tensor:
+    return torch.empty(2**50)
+
+
+SPOILT: dict[str, Callable[[Tensor], Tensor]] = {
+    "NaN": lambda loss: loss * float("nan"),
+    "infinity": lambda loss: loss * float("inf"),
+    "minus infinity": lambda loss: -loss * float("inf"),
+    "infinite gradient": lambda loss: loss + (loss - loss.detach()).sqrt(),
+    "out of memory": _out_of_memory,
+}
+
+
+def _shortages(times: int, seed: int, folder: Path, planted: bool = False) -> list[tuple[int, str]]:
+    """Train on ever larger batches with little memory to spare, each in a fork of this process; exit statuses."""
+    torch.set_num_threads(1)
+    if planted:
+        patch.object(loop, "out_of_memory", lambda _: False).start()
+    rng = random.Random(seed)
+    batches = [rng.randrange(3000, 6000) for _ in range(times)]
+    return [(forked(lambda batch=batch: _short(folder, batch)), f"batches of {batch}") for batch in batches]  # type: ignore[misc]
+
+
+def _short(folder: Path, batch: int) -> None:
+    model = tiny_model("mean")
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + (MEGABYTES << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        _train(folder, LOSSES, model, batch, batch, "round_robin")
+    except MtbertError as error:
+        if "out of memory" in str(error) and "batch_size" in str(error):
+            return
+        raise
+    except RuntimeError:
+        raise SystemExit(3) from None
+    raise SystemExit(5)
+
+
+def _unchecked(real: Any) -> Any:
+    class Calm:
+        """A loss whose value looks like 1."""
+
+        def __init__(self, loss: Tensor) -> None:
+            self.loss = loss
+
+        def item(self) -> float:
+            return 1.0
+
+        def backward(self) -> None:
+            self.loss.backward()
+
+    def step(model: Any, optimizer: Any, batch: Any, loss_of: Any, compute: Any, where: str) -> float:
+        value: float = real(model, optimizer, batch, lambda *pair: Calm(loss_of(*pair)), compute, where)
+        return value
+
+    return step
+
+
+PLANTED: list[tuple[str, str, Any, str, Any]] = [
+    ("NaN trained on", "NaN", loop, "train_step", _unchecked),
+    ("infinity trained on", "infinity", loop, "train_step", _unchecked),
+    (
+        "weights not looked at before a checkpoint",
+        "infinite gradient",
+        checkpoint,
+        "check_finite",
+        lambda _: lambda *_: None,
+    ),
+    ("out of memory passed on", "out of memory", loop, "out_of_memory", lambda _: lambda _: False),
+]
