@@ -17,7 +17,21 @@ from mtbert.files import atomic_write_text
 from mtbert.report.text import Table, to_markdown
 from reliability.trial import Trial
 
-FILES = ("kills", "saves", "data", "fuzz", "weights", "settings", "samplers", "independence", "dora", "hostile", "loss")
+FILES = (
+    "kills",
+    "saves",
+    "data",
+    "fuzz",
+    "weights",
+    "settings",
+    "samplers",
+    "independence",
+    "dora",
+    "hostile",
+    "loss",
+    "writers",
+    "disk",
+)
 SEED = 11711
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mtbert.errors import MtbertError
-from mtbert.files import atomic_json, sha256_file
+from mtbert.files import atomic_json, atomic_write_bytes, sha256_file
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 
@@ -22,8 +22,7 @@ WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json
 def save_model(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Write the tensors, then the config with their sha256; `folder` exists."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)
+    atomic_write_bytes(folder / WEIGHTS, save(contiguous))  # safetensors' own writing turns a full disk into a puzzle
     atomic_json(folder / CONFIG, sealed({**config, "sha256": sha256_file(folder / WEIGHTS)}))
 
 

@@ -3,6 +3,7 @@
 Equal results give equal bytes: no dates, no random ids, fonts as outlines.
 """
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mtbert.data.tasks import STS
 from mtbert.evaluation.analysis import confusion, normalised, residuals
+from mtbert.files import atomic_write_bytes, atomic_write_text
 from mtbert.report import paper, results
 
 # Okabe and Ito's colours, told apart by colour-blind readers and in print.
@@ -207,16 +209,19 @@ def figure4(folder: Path) -> Drawn:
 
 
 def render(drawn: Drawn, stem: Path) -> None:
-    """Write stem.png, stem.svg and stem.csv."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    """Write stem.png, stem.svg and stem.csv, each as a whole or not at all."""
     with plt.style.context(["default", STYLE]):
         figure: Figure
         figure, axes = plt.subplots(figsize=drawn.size, layout="constrained")
         drawn.draw(axes)
-        figure.savefig(stem.with_suffix(".png"), metadata={"Software": None})
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+        for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            picture = io.BytesIO()
+            figure.savefig(picture, format=ending, metadata=metadata)
+            atomic_write_bytes(stem.with_suffix(f".{ending}"), picture.getvalue())
         plt.close(figure)
-    drawn.data.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.6g", lineterminator="\n")
+    atomic_write_text(
+        stem.with_suffix(".csv"), drawn.data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    )
 
 
 FIGURES = {"figure1": figure1, "figure2": figure2, "figure3": figure3, "figure4": figure4}
