@@ -1,0 +1,175 @@
+"""Figure 8: never two writers of one run; the loser names the process and what to do; an orphan does not outlive its parent."""
+
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+import psutil
+import torch
+
+import stages.train
+from reliability.project import call, edit, ended, fork, isolated, start, tiny_project
+from reliability.trainer import training_project
+from reliability.trial import Tally, Trial
+
+RUN = "full_balanced"
+LOCK = Path(".mtbert/locks") / RUN
+PATIENCE = 120.0  # seconds for what must happen
+
+
+def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+    """Trainers against trainers; in the full tier `dvc repro` against `dvc repro` and against trainers too."""
+    tally = Tally(8, "two writers, orphans", "never two writers, the loser names the process, no orphan", seed)
+    outcomes, caught = isolated(_trainers, 3 if quick else 20, folder / "trainers")
+    for ok, what in outcomes:
+        tally.trial(ok, what)
+    tally.control(caught, "the lock is not taken")
+    if not quick:
+        _with_dvc(tally, 3, folder / "dvc")
+    return [tally.done("trainers only: `dvc repro` in the full tier" if quick else "")]
+
+
+def _trainers(times: int, folder: Path) -> tuple[list[tuple[bool, str]], bool]:
+    """Several trainers of one run at once: one trains, all others leave with its id; and the same without the lock."""
+    torch.set_num_threads(1)
+    training_project(folder, [RUN])
+    edit(folder, **{f"runs__{RUN}__epoch_end": 100_000})
+    outcomes = [_race(folder) for _ in range(times)]
+    with patch.object(stages.train, "only_writer", lambda *_: nullcontext()):
+        caught = not _race(folder)[0]
+    return outcomes, caught
+
+
+def _race(folder: Path) -> tuple[bool, str]:
+    shutil.rmtree(".mtbert", ignore_errors=True)
+    children = [fork(lambda n=n: _train(folder / f"{n}.log")) for n in range(3)]  # type: ignore[misc]
+    try:
+        gone: dict[int, int] = {}
+        deadline = time.monotonic() + PATIENCE
+        while len(gone) < 2 and time.monotonic() < deadline:
+            for child in set(children) - gone.keys():
+                done, status = os.waitpid(child, os.WNOHANG)
+                if done:
+                    gone[child] = os.waitstatus_to_exitcode(status)
+            time.sleep(0.05)
+            if not gone and any(Path(".mtbert").glob("*/step-00000002*")) and len(_writers(children)) > 1:
+                return False, "two trainers write"
+        left = [child for child in children if child not in gone]
+        told = [(folder / f"{children.index(child)}.log").read_text(encoding="utf-8") for child in gone]
+        if len(left) != 1 or set(gone.values()) != {1}:
+            return False, f"{len(left)} are left, exit statuses {list(gone.values())}: {told}"
+        named = all(
+            re.search(rf"trained by process {left[0]} .*; wait for it, or stop it with `kill {left[0]}`", line)
+            for line in told
+        )
+        clear = all("Traceback" not in line and line.count("error:") == 1 for line in told)
+        return named and clear, f"the losers told: {told}"
+    finally:
+        for child in children:
+            if child not in gone:
+                os.kill(child, signal.SIGKILL)
+                ended(child)
+
+
+def _writers(children: list[int]) -> set[int]:
+    """Those that have the run's steps.csv open."""
+    return {
+        child
+        for child in children
+        if any(file.path.endswith("steps.csv") for file in psutil.Process(child).open_files())
+    }
+
+
+def _train(log: Path) -> None:
+    from stages.common import guarded
+
+    with log.open("w", encoding="utf-8") as file:
+        sys.stdout = sys.stderr = file
+        status = guarded(stages.train.main, RUN)
+        file.flush()
+    raise SystemExit(status)
+
+
+def _with_dvc(tally: Tally, times: int, project: Path) -> None:
+    tiny_project(project, compute__checkpoint_seconds=0)
+    for command in (("git", "init", "-q"), ("git", "add", "-A"), ("git", "commit", "-q", "-m", "tiny")):
+        call(project, *command)
+    status, output = call(project, "dvc", "repro", "prepare")
+    if status:
+        raise RuntimeError(output)
+    edit(project, runs__baseline__epoch_end=100_000)
+    repro = ("dvc", "repro", "train@baseline")
+    trainer = (sys.executable, "-m", "stages.train", "baseline")
+    for _ in range(times):
+        _second(tally, project, "a second dvc repro", repro, repro)
+        _second(tally, project, "dvc repro beside a trainer", trainer, repro)
+        _second(tally, project, "a trainer beside dvc repro", repro, trainer)
+        tally.trial(*_orphan(project, repro, start_again=True))
+
+
+def _second(tally: Tally, project: Path, what: str, first: tuple[str, ...], second: tuple[str, ...]) -> None:
+    """Start the second command while the first one trains: it must leave, naming a process of the first."""
+    process = start(project, *first)
+    try:
+        trainer = _holder(project)
+        status, output = call(project, *second)
+        named = [pid for pid in (process.pid, trainer) if re.search(rf"\b{pid}\b", output)]
+        ok = status != 0 and bool(named) and "Traceback" not in output and process.poll() is None
+        tally.trial(ok, f"{what}: status {status}, names {named}: {output[-600:]}")
+    finally:
+        _end(process.pid)
+        process.communicate()
+
+
+def _orphan(project: Path, command: tuple[str, ...], start_again: bool) -> tuple[bool, str]:
+    """SIGKILL `dvc repro`: its trainer must go too, and a new repro must find the run free."""
+    process = start(project, *command)
+    trainer = _holder(project)
+    process.kill()
+    deadline = time.monotonic() + PATIENCE / 4
+    while psutil.pid_exists(trainer) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    alive = psutil.pid_exists(trainer)
+    _end(trainer)
+    process.communicate()
+    if alive:
+        return False, f"the trainer outlived its parent by {PATIENCE / 4:.0f} s"
+    again = start(project, *command)
+    try:
+        return _holder(project) != trainer, "the run stays locked after its trainer was killed"
+    finally:
+        _end(again.pid)
+        again.communicate()
+
+
+def _holder(project: Path) -> int:
+    """Wait until a live process holds the lock and has made a checkpoint; its id."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        lock = project / ".mtbert/locks/baseline"
+        text = lock.read_text() if lock.exists() else ""
+        if text and psutil.pid_exists(int(text)) and any((project / ".mtbert").glob("*/latest.json")):
+            return int(text)
+        time.sleep(0.1)
+    raise TimeoutError("no trainer has begun")
+
+
+def _end(pid: int) -> None:
+    """Kill a process and its children."""
+    try:
+        family = psutil.Process(pid)
+        members = [*family.children(recursive=True), family]
+    except psutil.NoSuchProcess:
+        return
+    for member in members:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(members, timeout=10)
