@@ -1,0 +1,188 @@
+"""Figure 9: a full disk leaves the state before, gives one clear error, and with room again the same command goes on."""
+
+import os
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from mtbert.data import source
+from mtbert.files import sha256_file
+from reliability.project import forked, isolated
+from reliability.trainer import training_project
+from reliability.trial import Tally, Trial
+from stages.common import guarded
+
+RUN = "dora_sequential"
+# The stage, its argument and what it writes; a later one reads what the earlier ones wrote.
+STAGES: list[tuple[str, tuple[str, ...], str]] = [
+    ("fetch", (), "data/raw"),
+    ("encoder", (), "models/pretrained"),
+    ("prepare", (), "data/prepared"),
+    ("convert", (RUN,), f"models/converted/{RUN}"),
+    ("train", (RUN,), f"models/{RUN}"),
+    ("evaluate", (RUN,), f"results/{RUN}"),
+    ("table", ("table4",), "reports/tables"),
+    ("figure", ("figure4",), "reports/figures"),
+]
+DISK = 96 << 20
+CLEAR = re.compile(r"error: [^\n]*(File too large|No space left on device)[^\n]*; [^\n]+")
+
+
+def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+    """Each stage under file-size limits, and in the full tier on a small file system too, in a process of its own."""
+    tally = Tally(9, "full disk", "state before intact, one clear error, resumable", seed)
+    disk = folder / "disk"
+    disk.mkdir()
+    mounted = not quick and _mount(disk)
+    try:
+        outcomes, controls = isolated(_trials, quick, mounted, seed, disk)
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(disk)], check=True)
+    for ok, what in outcomes:
+        tally.trial(ok, what)
+    for ok, what in controls:
+        tally.control(ok, what)
+    small = (
+        f"a file system of {DISK >> 20} MB filled up"
+        if mounted
+        else "no small file system: " + ("full tier only" if quick else "mounting is not permitted here")
+    )
+    return [tally.done(f"file-size limits; {small}")]
+
+
+def _mount(disk: Path) -> bool:
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", str(disk)], capture_output=True)
+    return done.returncode == 0
+
+
+Outcome = tuple[bool, str]
+
+
+def _trials(quick: bool, mounted: bool, seed: int, disk: Path) -> tuple[list[Outcome], list[Outcome]]:
+    torch.set_num_threads(1)
+    rng = random.Random(seed)
+    training_project(disk / "project", [RUN])
+    outcomes: list[Outcome] = []
+    for stage, arguments, out in STAGES:
+        if _run(stage, arguments)[0]:
+            raise RuntimeError(f"{stage} fails with room enough")
+        if stage == "evaluate":  # what the last two read
+            shutil.copytree(out, "results/best_performance")
+        if quick and stage not in ("fetch", "train"):
+            continue
+        largest = max(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
+        for share in (0.5,) if quick else (0.02, rng.uniform(0.1, 0.8), 0.95):
+            outcomes.append(
+                _judged(
+                    stage,
+                    arguments,
+                    Path(out),
+                    _limit(max(400, int(share * largest))),
+                    f"{share:.2f} of its largest file",
+                )
+            )
+        if mounted:
+            for room in (0, rng.randrange(4096, max(8192, largest))):
+                outcomes.append(_judged(stage, arguments, Path(out), _ballast(room), f"{room} bytes left"))
+    stage, arguments, out = STAGES[0]
+    controls = []
+    for bug, change in PLANTED:
+        with change:
+            controls.append((not _judged(stage, arguments, Path(out), _limit(600), bug)[0], bug))
+    return outcomes, controls
+
+
+def _judged(stage: str, arguments: tuple[str, ...], out: Path, shortage: Any, what: str) -> Outcome:
+    """Run a stage over its own earlier output, short of room; then again with room."""
+    before = _state(out)
+    with shortage as limit:
+        status, told = _run(stage, arguments, limit)
+    what = f"{stage}, {what}"
+    errors = [line for line in told.splitlines() if "error" in line.lower()]
+    if status != 1 or "Traceback" in told or len(errors) != 1 or not CLEAR.search(told):
+        return False, f"{what}: status {status}: {told[-500:]}"
+    if _state(out) != before:
+        return False, f"{what}: the output before is not intact"
+    litter = [path.name for path in out.parent.iterdir() if path.name.startswith(f".{out.name}.")]
+    if litter:
+        return False, f"{what}: left over: {litter}"
+    status, told = _run(stage, arguments)
+    return status == 0 and _state(out) == before, f"{what}: does not go on with room again: {told[-500:]}"
+
+
+def _run(stage: str, arguments: tuple[str, ...], limit: int | None = None) -> tuple[int, str]:
+    log = Path(os.environ.get("TMPDIR", "/tmp")) / f"mtbert-{os.getpid()}.log"
+
+    def work() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        with log.open("w", encoding="utf-8") as file:
+            sys.stdout = sys.stderr = file
+            status = guarded(import_module(f"stages.{stage}").main, *arguments)
+            sys.stdout = sys.stderr = sys.__stdout__
+        raise SystemExit(status)
+
+    status = forked(work)
+    told = log.read_text(encoding="utf-8")
+    log.unlink()
+    return status, told
+
+
+def _state(out: Path) -> dict[str, str]:
+    """sha256 of every file of an output but the record, which tells times."""
+    files = (path for path in sorted(out.rglob("*")) if path.is_file() and path.name != "record.json")
+    return {path.relative_to(out).as_posix(): sha256_file(path) for path in files}
+
+
+@contextmanager
+def _limit(size: int) -> Iterator[int]:
+    yield size
+
+
+@contextmanager
+def _ballast(room: int) -> Iterator[None]:
+    """Fill the file system up to `room` bytes."""
+    path = Path("../ballast")
+    free = os.statvfs(".").f_bavail * os.statvfs(".").f_frsize
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, free - room))
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
+@contextmanager
+def _in_place(path: Path) -> Iterator[Path]:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    yield path
+
+
+def _unguarded(main: Any, *arguments: Any) -> int:
+    main(*arguments)
+    return 0
+
+
+def _swallowing(main: Any, *arguments: Any) -> int:
+    guarded(main, *arguments)
+    return 0
+
+
+PLANTED: list[tuple[str, Any]] = [
+    ("a folder written in place", patch.object(source, "replaced_folder", _in_place)),
+    ("the error passed on raw", patch(f"{__name__}.guarded", _unguarded)),
+    ("the error swallowed", patch(f"{__name__}.guarded", _swallowing)),
+]
