@@ -31,6 +31,7 @@ FILES = (
     "loss",
     "writers",
     "disk",
+    "cache",
 )
 SEED = 11711
 

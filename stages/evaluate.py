@@ -15,6 +15,7 @@ from mtbert.files import atomic_json, replaced_folder
 from mtbert.model.store import read_config
 from mtbert.params import CosineEmbedding, load_params
 from mtbert.peft.convert import merge
+from mtbert.seal import seal
 from mtbert.training.compute import resolve
 from stages.common import MODELS, PREPARED, RESULTS, start
 from stages.models import load_run, wrapper
@@ -56,6 +57,7 @@ def main(run_name: str) -> None:
         atomic_json(folder / "metrics.json", metrics)
         for name in ("history.csv", "record.json"):
             shutil.copyfile(MODELS / run_name / name, folder / name)
+        seal(folder)
     told = {"overall": metrics["dev"].get("overall")}
     told |= {task: metrics["dev"][task].get("accuracy", metrics["dev"][task].get("pearson")) for task in TASKS}
     print(

@@ -12,6 +12,7 @@ from mtbert.model.store import TOKENIZER, load_model
 from mtbert.model.weights import check_tensors
 from mtbert.params import Run
 from mtbert.peft.convert import add_dora
+from mtbert.seal import check_seal
 from stages.common import PREPARED
 
 
@@ -73,9 +74,10 @@ def load_run(run: Run, folder: Path) -> MultitaskModel:
 
 
 def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
-    """What puts [CLS] and [SEP] around the prepared wordpieces.
+    """What puts [CLS] and [SEP] around the prepared wordpieces, which are compared with their checksums first.
 
     Raises:
+        MtbertError: a prepared file changed since it was written.
         MtbertError: sequences may become longer than the encoder has positions for.
     """
     positions = model.encoder.config.positions
@@ -83,6 +85,7 @@ def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
         raise MtbertError(
             f"params.yaml: prepare.max_tokens is {max_tokens}, but the encoder has {positions} positions; lower it to that"
         )
+    check_seal(PREPARED)
     return wrapper_for(PREPARED / TOKENIZER, max_tokens)
 
 

@@ -15,6 +15,7 @@ from mtbert.data.read import DROP, BadRow, Example, has_labels, place_of, read_s
 from mtbert.data.tasks import TASKS, Task, raw_name
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, sha256_file
+from mtbert.seal import check_seal, seal
 
 CHUNK = 8192  # sentences tokenised at once
 LISTED = 100  # rows that the report names one by one; all are counted
@@ -49,8 +50,9 @@ def prepare(
         The report, as written to report.json.
 
     Raises:
-        MtbertError: as `read_split`; for an unusable tokenizer, a sentence without wordpieces, a split without rows.
+        MtbertError: as `read_split`; for raw files that changed since `fetch` wrote them, an unusable tokenizer, a sentence without wordpieces, a split without rows.
     """
+    check_seal(raw_folder)
     tokenizer = _tokenizer(tokenizer_file)
     tasks: dict[str, Any] = {}
     with replaced_folder(out_folder) as fresh:
@@ -70,6 +72,7 @@ def prepare(
             "tasks": tasks,
         }
         atomic_json(fresh / "report.json", report)
+        seal(fresh)
     return report
 
 

@@ -17,6 +17,7 @@ from mtbert.data.sample import SampleRow, generate
 from mtbert.data.tasks import SPLITS, TASKS, Task, raw_name
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder
+from mtbert.seal import seal
 
 REPOSITORY = "gpoesia/minbert-default-final-project"
 COMMIT = "7ac8260577fc12a86c7aaf38918056c30054ef39"
@@ -153,3 +154,4 @@ def _write(folder: Path, about: dict[str, Any], files: dict[str, tuple[bytes, di
             for name, (data, more) in files.items()
         }
         atomic_json(fresh / "source.json", {**about, "files": told})
+        seal(fresh)

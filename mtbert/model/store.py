@@ -97,4 +97,5 @@ def _digest(value: Mapping[str, Any]) -> str:
 
 
 def _remedy(folder: Path) -> str:
-    return f"remove the folder {folder} and run `dvc repro` to make it anew"
+    # A damaged file of DVC's cache would come back as it is.
+    return f"remove {folder} and .dvc/cache, and run `dvc repro` to make it anew"

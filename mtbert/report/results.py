@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from mtbert.errors import MtbertError
+from mtbert.seal import check_seal
 
 PARTS = ("dev", "test", "parameters", "training")
 RECORDED = ("machine", "device", "threads", "precision", "seconds", "finished")
@@ -45,6 +46,7 @@ def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataF
         MtbertError: the file is missing or damaged.
     """
     path = results / run / "examples" / f"{task}-{split}.csv"
+    check_seal(results / run, f"examples/{path.name}")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", lineterminator="\n")
         columns = ["label", "prediction", "score"]
@@ -63,6 +65,7 @@ def history(results: Path, run: str) -> pd.DataFrame:
         MtbertError: the file is missing or damaged.
     """
     path = results / run / "history.csv"
+    check_seal(results / run, path.name)
     try:
         table = pd.read_csv(path)
         if missing := [name for name in ("epoch", "train_sst", "dev_sst") if name not in table]:
@@ -73,6 +76,7 @@ def history(results: Path, run: str) -> pd.DataFrame:
 
 
 def _json(path: Path, run: str) -> dict[str, Any]:
+    check_seal(path.parent, path.name)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):

@@ -64,7 +64,7 @@ def test_copies_are_byte_for_byte_and_say_whether_they_are_the_pinned_ones(
     (folder / "stale.csv").write_text("old")
     source.copy_course(tmp_path / "course", folder)
     told = json.loads((folder / "source.json").read_text())
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*told["files"], "source.json"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*told["files"], "source.json", "sha256.json"])
     assert (folder / "sst-test.csv").read_bytes() == files["ids-sst-test-student.csv"]
     assert told["absent"] == []
     assert {name for name, file in told["files"].items() if file["is_pinned"]} == {"sts-dev.csv"}
