@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ class Live:
             self._live = DvcLive(str(folder), save_dvc_exp=False, dvcyaml=None, monitor_system=False)
         except SCMError as error:
             raise MtbertError(f"git: {error}; dvclive asks for the current commit, so make a first one") from None
+        except sqlite3.Error as error:  # dvclive opens DVC's own state; a full disk reads "disk I/O error" there
+            raise MtbertError(f"DVC's state: {error}; free disk space and run again") from None
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Log one row of the history at its epoch."""
