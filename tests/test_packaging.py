@@ -175,5 +175,11 @@ def test_the_script_and_the_packages_exist() -> None:
 
 def test_a_fresh_clone_needs_no_dvc_init() -> None:
     config = (ROOT / ".dvc/config").read_text(encoding="utf-8")
-    for setting in ("analytics = false", "autostage = true", "check_update = false", "reflink,hardlink,copy"):
+    for setting in (
+        "analytics = false",
+        "autostage = true",
+        "check_update = false",
+        "reflink,hardlink,copy",
+        "site_cache_dir = .dvc-site-cache",
+    ):
         assert setting in config
