@@ -14,6 +14,18 @@ RAW, PREPARED, MODELS, RESULTS = Path("data/raw"), Path("data/prepared"), Path("
 PRETRAINED, CONVERTED = MODELS / "pretrained", MODELS / "converted"
 
 
+def inside(folder: str, key: str) -> Path:
+    """The folder that a setting names, if it lies in the project, links followed.
+
+    Raises:
+        MtbertError: it leads out of the project.
+    """
+    root, path = Path.cwd().resolve(), Path(folder)
+    if root not in path.resolve().parents:
+        raise MtbertError(f"params.yaml: {key}: {folder} leads out of {root}, or is all of it; name a folder inside")
+    return path
+
+
 def start(main: Callable[..., None]) -> None:
     """Run a stage as `python -m stages.NAME [ARG]`, as dvc.yaml does: it dies with its parent, so no orphan keeps writing.
 

@@ -1,15 +1,13 @@
 """figure NAME: a figure of the paper from our results, as PNG and SVG, and its data as CSV."""
 
-from pathlib import Path
-
 from mtbert.errors import MtbertError
 from mtbert.params import load_params, nearest
 from mtbert.report.figures import FIGURES, render
-from stages.common import RESULTS, start
+from stages.common import RESULTS, inside, start
 
 
 def main(name: str) -> None:
-    stem = Path(load_params().report.folder) / "figures" / name
+    stem = inside(load_params().report.folder, "report.folder") / "figures" / name
     if name not in FIGURES:
         raise MtbertError(f"no figure is called {name!r}{nearest(name, list(FIGURES))}")
     render(FIGURES[name](RESULTS), stem)

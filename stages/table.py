@@ -1,17 +1,15 @@
 """table NAME: a table of the paper with our numbers beside, as CSV, Markdown and LaTeX."""
 
-from pathlib import Path
-
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text
 from mtbert.params import load_params, nearest
 from mtbert.report.tables import TABLES
 from mtbert.report.text import to_csv, to_latex, to_markdown
-from stages.common import RESULTS, start
+from stages.common import RESULTS, inside, start
 
 
 def main(name: str) -> None:
-    folder = Path(load_params().report.folder) / "tables"
+    folder = inside(load_params().report.folder, "report.folder") / "tables"
     if name not in TABLES:
         raise MtbertError(f"no table is called {name!r}{nearest(name, list(TABLES))}")
     table = TABLES[name](RESULTS)

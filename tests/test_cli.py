@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mtbert.cli import app
-from stages.common import guarded
+from mtbert.errors import MtbertError
+from stages.common import guarded, inside
 
 ROOT = Path(__file__).parent.parent
 STAGES = sorted(
@@ -81,6 +82,19 @@ def test_help_loads_no_torch() -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False", "False", "False"]
+
+
+def test_a_folder_of_the_settings_stays_inside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    (project / "sub").mkdir(parents=True)
+    (project / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(project)
+    assert inside("sub/new", "report.folder") == Path("sub/new")
+    for folder in ("..", "../other", "/etc", "link/reports", "sub/../..", "."):
+        with pytest.raises(
+            MtbertError, match=r"params\.yaml: report\.folder: .* leads out of .*; name a folder inside"
+        ):
+            inside(folder, "report.folder")
 
 
 def test_memory_that_runs_out_in_a_stage_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
