@@ -1,0 +1,193 @@
+"""Figure 7: a byte that changed in DVC's cache or in an output is noticed by the next stage that reads it."""
+
+import os
+import random
+import shutil
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from mtbert.data import prepare
+from mtbert.model import store
+from mtbert.report import results
+from reliability.project import call, forked, isolated, tiny_project
+from reliability.trainer import training_project
+from reliability.trial import Tally, Trial
+from stages import models
+from stages.common import guarded
+
+RUN = "dora_balanced"
+# An output, and the stage that reads it next.
+READERS: list[tuple[str, str, str]] = [
+    ("data/raw", "prepare", ""),
+    ("data/prepared", "train", RUN),
+    ("data/prepared", "evaluate", RUN),
+    ("models/pretrained", "convert", RUN),
+    (f"models/converted/{RUN}", "train", RUN),
+    (f"models/{RUN}", "evaluate", RUN),
+    ("results/best_performance", "table", "table4"),
+    ("results/best_performance", "figure", "figure2"),
+]
+# Files that no stage computes with: the live plots, leaderboard files, tables of other tasks, the steps' log.
+READ = {
+    "models/pretrained": ("model.safetensors", "config.json"),
+    f"models/converted/{RUN}": ("model.safetensors", "config.json"),
+    f"models/{RUN}": ("model.safetensors", "config.json"),
+    "table4": ("examples/quora-dev.csv",),
+    "figure2": ("history.csv",),
+}
+
+
+def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+    """Outputs changed in place, their times and rights as before; in the full tier objects of a real DVC cache too."""
+    tally = Tally(7, "damaged outputs and cache", "noticed by the next stage that reads it", seed)
+    outcomes, controls = isolated(_trials, quick, seed, folder / "project")
+    for ok, what in outcomes:
+        tally.trial(ok, what)
+    for ok, what in controls:
+        tally.control(ok, what)
+    if not quick:
+        _in_cache(tally, seed, folder / "dvc")
+    return [tally.done("the cache itself in the full tier" if quick else "")]
+
+
+Outcome = tuple[bool, str]
+
+
+def _trials(quick: bool, seed: int, project: Path) -> tuple[list[Outcome], list[Outcome]]:
+    torch.set_num_threads(1)
+    training_project(project, [RUN])
+    for stage in ("train", "evaluate"):
+        if _status(stage, RUN, Path("log")):
+            raise RuntimeError(Path("log").read_text(encoding="utf-8"))
+    shutil.copytree(f"results/{RUN}", "results/best_performance")
+    rng = random.Random(seed)
+    readers = READERS[::3] if quick else READERS
+    outcomes = [
+        _noticed(out, stage, argument, kind, read_only, rng)
+        for out, stage, argument in readers
+        for kind in ("flip", "truncate", "zero")
+        for read_only in (False, True)
+    ]
+    controls = []
+    for bug, owner, part, blind, reader in PLANTED:
+        with patch.object(owner, part, blind):
+            controls.append((not all(_noticed(*READERS[reader], "flip", False, rng)[0] for _ in range(4)), bug))
+    return outcomes, controls
+
+
+def _noticed(out: str, stage: str, argument: str, kind: str, read_only: bool, rng: random.Random) -> Outcome:
+    names = READ.get(argument, READ.get(out))
+    files = [path for path in sorted(Path(out).rglob("*")) if path.is_file() and path.stat().st_size]
+    path = rng.choice([Path(out, name) for name in names] if names else files)
+    with _Damaged(path, kind, read_only, rng):
+        status = _status(stage, argument, Path("log"))
+    told = Path("log").read_text(encoding="utf-8")
+    ok = status == 1 and str(path) in told and "Traceback" not in told and told.count("error:") == 1
+    return ok, f"{kind} of {path} before {stage}: status {status}: {told[-300:]}"
+
+
+class _Damaged:
+    """Change a file's bytes, and nothing else that shows, for the block."""
+
+    def __init__(self, path: Path, kind: str, read_only: bool, rng: random.Random) -> None:
+        self.path, self.kind, self.read_only, self.at = path, kind, read_only, rng.random()
+        self.bit = 1 << rng.randrange(8)
+
+    def __enter__(self) -> None:
+        self.sound, about = self.path.read_bytes(), self.path.stat()
+        data, at = bytearray(self.sound), int(self.at * len(self.sound))
+        if self.kind == "flip":
+            data[at] ^= self.bit
+        elif self.kind == "truncate":
+            del data[at:]
+        else:
+            end = min(len(data), at + 8)
+            data[at:end] = bytes(end - at)
+            data[at] = 1 if data == self.sound else data[at]  # where zeros stood already
+        # A file of its own: under a hard link, the cache's object is another matter.
+        self.path.unlink()
+        self.path.write_bytes(data)
+        self.path.chmod(0o444 if self.read_only else 0o644)
+        os.utime(self.path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+    def __exit__(self, *_: object) -> None:
+        self.path.chmod(0o644)
+        self.path.write_bytes(self.sound)
+
+
+def _status(stage: str, argument: str, log: Path) -> int:
+    def work() -> None:
+        import sys
+
+        with log.open("w", encoding="utf-8") as file:
+            sys.stdout = sys.stderr = file
+            status = guarded(import_module(f"stages.{stage}").main, *([argument] if argument else []))
+            sys.stdout = sys.stderr = sys.__stdout__
+        raise SystemExit(status)
+
+    return forked(work)
+
+
+def _in_cache(tally: Tally, seed: int, project: Path) -> None:
+    """Damage an object of the cache, then let DVC put it in place of the output, and run on from there; then mend as told."""
+    tiny_project(project)
+    for command in (("git", "init", "-q"), ("git", "add", "-A"), ("git", "commit", "-q", "-m", "tiny")):
+        call(project, *command)
+    status, output = call(project, "dvc", "repro", "train@baseline")
+    if status:
+        raise RuntimeError(output)
+    rng = random.Random(seed)
+    for out, stage in (
+        ("data/raw", "prepare"),
+        ("data/prepared", "train@baseline"),
+        ("models/pretrained", "train@baseline"),
+    ):
+        name = {
+            "data/raw": "sst-dev.csv",
+            "data/prepared": "sst/dev/labels.npy",
+            "models/pretrained": "model.safetensors",
+        }[out]
+        for kind in ("flip", "zero"):
+            sound = (project / out / name).read_bytes()
+            objects = [p for p in (project / ".dvc/cache").rglob("*") if p.is_file() and p.read_bytes() == sound]
+            with _Damaged(objects[0], kind, True, rng):
+                shutil.rmtree(project / out)
+                call(project, "dvc", "checkout", "-f", out)
+                came_back = (project / out / name).exists() and (project / out / name).read_bytes() != sound
+                status, output = call(project, "dvc", "repro", "-f", "-s", stage)
+            told = "its bytes changed" in output if came_back else "corrupt" in output or status == 0
+            what = f"{kind} of {out}/{name} in the cache (came back: {came_back}): status {status}: {output[-400:]}"
+            tally.trial(told and (status != 0) == came_back, what)
+            # The remedy: without the damaged output and without the cache everything is made anew.
+            shutil.rmtree(project / out, ignore_errors=True)
+            shutil.rmtree(project / ".dvc/cache")
+            status, output = call(project, "dvc", "repro", "train@baseline")
+            whole = status == 0 and (project / out / name).read_bytes() == sound
+            tally.trial(whole, f"the remedy after {what}: status {status}: {output[-300:]}")
+
+
+def _blind(*_: Any) -> None: ...
+
+
+PLANTED: list[tuple[str, Any, str, Any, int]] = [
+    ("raw files not compared", prepare, "check_seal", _blind, 0),
+    ("prepared files not compared", models, "check_seal", _blind, 2),
+    ("weights not compared", store, "sha256_file", lambda path: Same(""), 3),
+    ("results not compared", results, "check_seal", _blind, 6),
+]
+
+
+class Same(str):
+    """Equal to any other checksum."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = str.__hash__
