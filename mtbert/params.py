@@ -331,6 +331,12 @@ def _explain(detail: ErrorDetails, place: list[str]) -> str:
         options = re.findall(r"'([^']+)'", str(detail.get("ctx", {}).get("expected", "")))
         number = " or a number" if len(detail["loc"]) > len(place) else ""
         return f"{key}: {detail['input']!r} is not valid{nearest(str(detail['input']), options)}{number}"
+    if detail["type"] == "union_tag_not_found":  # `objective` is what tells the kinds of head apart
+        given = [str(name) for name in detail["input"]] if isinstance(detail["input"], dict) else []
+        misspelt = difflib.get_close_matches("objective", given, n=1, cutoff=0.5)
+        if misspelt:
+            return f"unknown key {key}.{misspelt[0]}; did you mean 'objective'?"
+        return f"missing key {key}.objective; add it (valid: {', '.join(_OBJECTIVES)})"
     if detail["type"] == "union_tag_invalid":
         options = re.findall(r"'([^']+)'", str(detail.get("ctx", {}).get("expected_tags", "")))
         tag = str(detail.get("ctx", {}).get("tag", ""))

@@ -208,9 +208,12 @@ def test_a_missing_key(fault: Edit, key: str, beside: str) -> None:
 
 def test_a_missing_objective_is_named(fault: Edit) -> None:
     told = fault({"runs.concat_u_v.sts.objective": DELETE})
-    assert "runs.concat_u_v.sts" in told
-    assert "objective" in told
-    assert "\n" not in told
+    assert told == "missing key runs.concat_u_v.sts.objective; add it (valid: cosine, linear, cosine_embedding, mse)"
+
+
+def test_a_misspelt_objective_is_told_its_name(fault: Edit) -> None:
+    told = fault({"runs.concat_u_v.sts.objective": DELETE, "runs.concat_u_v.sts.objektive": "mse"})
+    assert told == "unknown key runs.concat_u_v.sts.objektive; did you mean 'objective'?"
 
 
 @pytest.mark.parametrize(
