@@ -32,6 +32,7 @@ FILES = (
     "writers",
     "disk",
     "cache",
+    "parity",
 )
 SEED = 11711
 

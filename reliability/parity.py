@@ -1,0 +1,170 @@
+"""Figure 14: logits and gradients against transformers, DoRA against peft, pooling, features and losses against their formulas in torch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtbert.data.tokens import lay_out
+from mtbert.model import bert, features
+from mtbert.model.bert import BertEncoder
+from mtbert.model.pooling import POOLINGS
+from mtbert.model.weights import TOP_NAMES, from_hf
+from mtbert.peft.dora import DoraLinear
+from mtbert.training import losses
+from reliability.tiny import TINY
+from reliability.trial import Tally, Trial
+
+LIMIT = 1e-5
+
+
+def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+    """Random weights and inputs; each difference is relative to values above 1."""
+    tally = Tally(14, "parity with other libraries", "≤ 1e-5", seed)
+    largest = 0.0
+    for n in range(2 if quick else 20):
+        for what, difference in _differences(seed + n):
+            largest = max(largest, difference)
+            tally.trial(difference <= LIMIT, f"{what}: {difference:.2g}")
+    for bug, change in PLANTED:
+        with change:
+            tally.control(any(difference > LIMIT for _, difference in _differences(seed)), bug)
+    note = "pooling against the masked formulas of sentence-transformers, which is not installed"
+    return [tally.done(f"largest difference {largest:.1g}; {note}")]
+
+
+def _differences(seed: int) -> Iterator[tuple[str, float]]:
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    yield from _encoder(rng)
+    yield from _adapter()
+    yield from _features()
+    yield from _losses()
+
+
+def _encoder(rng: np.random.Generator) -> Iterator[tuple[str, float]]:
+    from transformers import BertConfig, BertModel
+
+    sizes = {"vocab_size": TINY.vocabulary, "max_position_embeddings": TINY.positions, "hidden_size": TINY.hidden}
+    sizes |= {
+        "num_hidden_layers": TINY.layers,
+        "num_attention_heads": TINY.heads,
+        "intermediate_size": TINY.intermediate,
+    }
+    theirs = BertModel(BertConfig(**sizes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    for parameter in theirs.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    ours = BertEncoder(TINY, 0.0)
+    ours.load_state_dict(from_hf(theirs.state_dict(), TINY, "transformers"))
+
+    lengths = rng.integers(2, 20, 6)
+    sentences = [rng.integers(3, TINY.vocabulary, length) for length in lengths]
+    second = [int(rng.integers(1, length + 1)) for length in lengths]
+    width = int(lengths.max())
+    ids, mask, kinds = (torch.zeros(6, width, dtype=torch.long) for _ in range(3))
+    for n, sentence in enumerate(sentences):
+        ids[n, : len(sentence)] = torch.from_numpy(sentence)
+        mask[n, : len(sentence)] = 1
+        kinds[n, second[n] : len(sentence)] = 1
+    stream = lay_out(list(zip(sentences, second, strict=True)), 8)
+    hidden = ours(stream)
+    out = theirs(input_ids=ids, attention_mask=mask, token_type_ids=kinds)
+    states, real = out.last_hidden_state, mask.bool()[..., None]
+    pooled = {
+        "cls": states[:, 0],
+        "mean": (states * real).sum(1) / real.sum(1),
+        "max": states.masked_fill(~real, -torch.inf).amax(1),
+    }
+    weights = torch.randn(3, 6, TINY.hidden)
+    total, their_total = torch.zeros(()), torch.zeros(())
+    for (name, pool), weight in zip(POOLINGS.items(), weights, strict=True):
+        mine = pool(hidden, stream.blocks)[stream.rank]
+        yield f"{name} pooling against transformers", _apart(mine, pooled[name])
+        total, their_total = total + (mine * weight).sum(), their_total + (pooled[name] * weight).sum()
+    total.backward()
+    their_total.backward()
+    theirs_by_name = dict(theirs.named_parameters())
+    for their_name, our_name in TOP_NAMES.items():
+        gradient = theirs_by_name[their_name].grad
+        if gradient is not None:
+            yield f"gradient of {our_name}", _apart(ours.get_parameter(our_name).grad, gradient)
+    gradients = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
+    total_norm = torch.cat([g.flatten() for g in gradients.values()]).norm()
+    our_norm = torch.cat([p.grad.flatten() for p in ours.parameters() if p.grad is not None]).norm()
+    yield "norm of all gradients", float((our_norm / total_norm - 1).abs())
+
+
+def _adapter() -> Iterator[tuple[str, float]]:
+    from peft import LoraConfig, get_peft_model
+
+    base = nn.Sequential(nn.Linear(12, 7))
+    ours = DoraLinear(nn.Linear(12, 7), rank=3, alpha=6.0, exact_norm=False)  # as peft does: the norm is a constant
+    their_config = LoraConfig(r=3, lora_alpha=6, use_dora=True, target_modules=["0"], lora_dropout=0.0)
+    theirs: Any = get_peft_model(base, their_config).base_model.model[0]
+    with torch.no_grad():
+        ours.weight.copy_(theirs.base_layer.weight)
+        ours.bias.copy_(theirs.base_layer.bias)
+        ours._base_squared = None
+        ours.lora_a.copy_(theirs.lora_A["default"].weight)
+        ours.lora_b.normal_()
+        theirs.lora_B["default"].weight.copy_(ours.lora_b)
+        ours.magnitude.copy_(theirs.lora_magnitude_vector["default"].weight * 1.1)
+        theirs.lora_magnitude_vector["default"].weight.copy_(ours.magnitude)
+    x = torch.randn(9, 12)
+    mine, his = ours(x), theirs(x)
+    yield "DoRA against peft", _apart(mine, his)
+    target = torch.randn_like(mine)
+    F.mse_loss(mine, target).backward()
+    F.mse_loss(his, target).backward()
+    yield "gradient of A", _apart(ours.lora_a.grad, theirs.lora_A["default"].weight.grad)
+    yield "gradient of B", _apart(ours.lora_b.grad, theirs.lora_B["default"].weight.grad)
+    yield "gradient of the magnitude", _apart(ours.magnitude.grad, theirs.lora_magnitude_vector["default"].weight.grad)
+
+
+def _features() -> Iterator[tuple[str, float]]:
+    u, v, c = torch.randn(3, 5, 8)
+    names = ["u", "v", "|u-v|", "|u+v|", "c"]
+    expected = torch.cat([u, v, torch.abs(u - v), torch.abs(u + v), c], 1)
+    yield "features", _apart(features.concatenate(names, {"u": u, "v": v, "c": c}), expected)
+
+
+def _losses() -> Iterator[tuple[str, float]]:
+    logits, classes = torch.randn(16, 5), torch.randint(0, 5, (16,))
+    yield "cross-entropy", _apart(losses.sentiment(logits, classes.float()), nn.CrossEntropyLoss()(logits, classes))
+    logit, duplicate = torch.randn(16), torch.randint(0, 2, (16,)).float()
+    yield "binary cross-entropy", _apart(losses.paraphrase(logit, duplicate), nn.BCEWithLogitsLoss()(logit, duplicate))
+    score, similarity = torch.randn(16), 5 * torch.rand(16)
+    yield "mean squared error", _apart(losses.similarity_regression(score, similarity), nn.MSELoss()(score, similarity))
+    u, v = torch.randn(2, 16, 8)
+    y = torch.where(similarity >= 2.5, 1, -1)
+    mine = losses.cosine_embedding(F.cosine_similarity(u, v), similarity, 0.1, 2.5)
+    yield "cosine embedding", _apart(mine, nn.CosineEmbeddingLoss(margin=0.1)(u, v, y))
+
+
+def _apart(mine: Tensor | None, theirs: Tensor | None) -> float:
+    assert mine is not None and theirs is not None
+    return float(((mine - theirs).abs() / theirs.abs().clamp_min(1)).max().detach())
+
+
+def _tanh_gelu(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+PLANTED: list[tuple[str, Any]] = [
+    ("the approximate GELU", patch.object(bert, "F", type("Functions", (), {"gelu": staticmethod(_tanh_gelu)}))),
+    (
+        "a mean that counts one token more",
+        patch.dict(POOLINGS, {"mean": lambda x, blocks: POOLINGS["cls"](x, blocks) * 1.0}),
+    ),
+    ("DoRA's factor left out", patch.object(DoraLinear, "norm", lambda self: self.magnitude)),
+    ("a difference with its sign", patch.dict(features.FEATURES, {"|u-v|": lambda pooled: pooled["u"] - pooled["v"]})),
+    (
+        "the margin forgotten",
+        patch.object(losses, "cosine_embedding", lambda c, y, _margin, t: (1 - c).where(y >= t, c.clamp_min(0)).mean()),
+    ),
+]
