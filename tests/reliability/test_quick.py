@@ -4,6 +4,7 @@ import pytest
 
 from reliability.__main__ import FILES, SEED, run
 
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_promise_is_kept_and_every_planted_bug_caught(name: str) -> None:
     for trial in run(name, quick=True, seed=SEED):
