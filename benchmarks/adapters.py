@@ -104,15 +104,7 @@ def _ours(model: MultitaskModel, compute: Compute, batch_size: int, steps: int) 
 
 
 def _peft(dora: bool, bf16: bool, compute: Compute, batch_size: int, steps: int) -> Callable[[], float]:
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=RANK, lora_alpha=RANK, use_dora=dora, target_modules=["query", "key", "value", "attention.output.dense",
-                                                              "intermediate.dense", "output.dense"]
-    )  # fmt: skip
-    encoder = get_peft_model(peers.bert("sdpa"), config)
-    encoder.config = encoder.base_model.config
-    model = peers.Classifier(encoder, 1)
+    model = peers.Classifier(peers.adapted(peers.bert("sdpa"), RANK, dora), 1)
     return peers.training(
         model, split("quora"), wrapper(), batch_size=batch_size, steps=steps, bf16=bf16, grouped=True,
         device=compute.device.type,

@@ -1,8 +1,10 @@
 """This machine's matrix-product rate at the shapes of a training step, and a step's share of it."""
 
 import time
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from mtbert.model.bert import BertConfig
 
@@ -35,12 +37,12 @@ def rate(config: BertConfig, tokens: int, dtype: torch.dtype, device: str = "cpu
     return total / spent
 
 
-def _best(product: object, device: str, seconds: float) -> float:
+def _best(product: Callable[[], Tensor], device: str, seconds: float) -> float:
     best, end = float("inf"), time.perf_counter() + seconds
-    product()  # type: ignore[operator]
+    product()
     while time.perf_counter() < end:
         began = time.perf_counter()
-        product()  # type: ignore[operator]
+        product()
         if device != "cpu":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - began)

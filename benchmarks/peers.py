@@ -15,6 +15,7 @@ from benchmarks.work import batches
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.model import pretrained
+from mtbert.model.bert import BertConfig
 
 GROUP = 50  # batches that are sorted together by length, as in transformers' length grouping
 
@@ -44,6 +45,33 @@ def bert(attention: str, pooler: bool = False) -> nn.Module:
     from transformers import BertModel
 
     return BertModel.from_pretrained(minilm_folder(), attn_implementation=attention, add_pooling_layer=pooler)
+
+
+def random_bert(config: BertConfig, attention: str) -> nn.Module:
+    """An untrained BertModel of this size."""
+    from transformers import BertConfig as Theirs
+    from transformers import BertModel
+
+    theirs = Theirs(
+        vocab_size=config.vocabulary,
+        max_position_embeddings=config.positions,
+        num_hidden_layers=config.layers,
+        hidden_size=config.hidden,
+        num_attention_heads=config.heads,
+        intermediate_size=config.intermediate,
+    )
+    theirs._attn_implementation = attention
+    return BertModel(theirs, add_pooling_layer=False)
+
+
+def adapted(encoder: nn.Module, rank: int, dora: bool) -> nn.Module:
+    """The encoder under peft's LoRA or DoRA, on every linear layer."""
+    from peft import LoraConfig, get_peft_model
+
+    names = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+    wrapped = get_peft_model(encoder, LoraConfig(r=rank, lora_alpha=rank, use_dora=dora, target_modules=names))
+    wrapped.config = encoder.config
+    return wrapped
 
 
 def padded(data: Split, rows: np.ndarray, tokens: Wrapper) -> tuple[dict[str, Tensor], int]:
