@@ -7,7 +7,7 @@ python -m benchmarks.gpu --device cpu --tiny    # a rehearsal of every line, for
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -77,12 +77,13 @@ def _cases(
         ("mtbert", training(model(config), data, TOKENS, compute, batch_size, steps)),
         ("mtbert DoRA", training(dora, data, TOKENS, compute, batch_size, steps)),
     ]
-    for name, encoder in {
+    encoders: dict[str, Any] = {
         "transformers sdpa": peers.random_bert(config, "sdpa"),
         "transformers sdpa, compiled": torch.compile(peers.random_bert(config, "sdpa"), dynamic=True),
         "peft LoRA": peers.adapted(peers.random_bert(config, "sdpa"), RANK, dora=False),
         "peft DoRA": peers.adapted(peers.random_bert(config, "sdpa"), RANK, dora=True),
-    }.items():
+    }
+    for name, encoder in encoders.items():
         peer = peers.Classifier(encoder, 1)
         case = peers.training(
             peer, data, TOKENS, batch_size=batch_size, steps=steps, bf16=True, grouped=True, device=compute.device.type

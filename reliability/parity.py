@@ -1,4 +1,4 @@
-"""Figure 14: logits and gradients against transformers, DoRA against peft, pooling, features and losses against their formulas in torch."""
+"""Figure 14: logits and gradients against transformers, DoRA against peft; pooling, features and losses against torch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +50,11 @@ def _differences(seed: int) -> Iterator[tuple[str, float]]:
 def _encoder(rng: np.random.Generator) -> Iterator[tuple[str, float]]:
     from transformers import BertConfig, BertModel
 
-    sizes = {"vocab_size": TINY.vocabulary, "max_position_embeddings": TINY.positions, "hidden_size": TINY.hidden}
+    sizes: dict[str, Any] = {
+        "vocab_size": TINY.vocabulary,
+        "max_position_embeddings": TINY.positions,
+        "hidden_size": TINY.hidden,
+    }
     sizes |= {
         "num_hidden_layers": TINY.layers,
         "num_attention_heads": TINY.heads,
@@ -105,7 +109,8 @@ def _adapter() -> Iterator[tuple[str, float]]:
     base = nn.Sequential(nn.Linear(12, 7))
     ours = DoraLinear(nn.Linear(12, 7), rank=3, alpha=6.0, exact_norm=False)  # as peft does: the norm is a constant
     their_config = LoraConfig(r=3, lora_alpha=6, use_dora=True, target_modules=["0"], lora_dropout=0.0)
-    theirs: Any = get_peft_model(base, their_config).base_model.model[0]
+    wrapped: Any = get_peft_model(base, their_config)
+    theirs = wrapped.base_model.model[0]
     with torch.no_grad():
         ours.weight.copy_(theirs.base_layer.weight)
         ours.bias.copy_(theirs.base_layer.bias)
