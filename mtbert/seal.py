@@ -10,8 +10,8 @@ SEAL = "sha256.json"
 
 
 def seal(folder: Path) -> None:
-    """Write the sha256 of every file in `folder` into its sha256.json."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    """Write the sha256 of every other file in `folder` into its sha256.json."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / SEAL)
     atomic_json(folder / SEAL, {path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 

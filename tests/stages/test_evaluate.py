@@ -8,11 +8,13 @@ import pytest
 
 from mtbert.data.tasks import TASKS
 from mtbert.evaluation.metrics import accuracy
+from mtbert.seal import seal
 from stages import evaluate
 
 
 def test_an_unlabelled_test_split_has_leaderboard_files_and_no_score(project: Path) -> None:
     (project / "data/prepared/quora/test/labels.npy").unlink()
+    seal(project / "data/prepared")
     evaluate.main("baseline")
     results = project / "results/baseline"
     metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
@@ -37,5 +39,6 @@ def test_the_scores_are_those_of_the_examples_beside_them(project: Path) -> None
 
 def test_a_split_that_is_not_there_is_passed_over(project: Path) -> None:
     (project / "data/prepared/quora/test").rename(project / "elsewhere")
+    seal(project / "data/prepared")
     evaluate.main("baseline")
     assert not list((project / "results/baseline").rglob("*para*test*"))
