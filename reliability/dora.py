@@ -112,10 +112,12 @@ class _NotZero(DoraLinear):
         nn.init.normal_(self.lora_b, std=1e-3)
 
 
-class _Trainable(DoraLinear):
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.weight.requires_grad_(True)
+class _Drifting(DoraLinear):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                self.weight += 1e-4
+        return super().forward(x)
 
 
 def _merged_without(part: str) -> Any:
@@ -140,7 +142,7 @@ def _once_more(model: MultitaskModel) -> None:
 
 PLANTED: list[tuple[str, Any]] = [
     ("B does not start at zero", patch.object(convert, "DoraLinear", _NotZero)),
-    ("base weights train", patch.object(convert, "DoraLinear", _Trainable)),
+    ("base weights drift in training", patch.object(convert, "DoraLinear", _Drifting)),
     ("merged without the magnitude", patch.object(DoraLinear, "merged", _merged_without("magnitude"))),
     ("merged without the scale", patch.object(DoraLinear, "merged", _merged_without("scale"))),
     ("merging adds a little each time", patch(f"{__name__}.merge", _once_more)),

@@ -31,7 +31,7 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     rng = random.Random(seed)
     subjects = [ModelFolder(folder / "model"), WorkFolder(folder / "work")]
     for n in range(240 if quick else 3000):
-        tally.trial(*subjects[n % 2].judged(rng, rng.choice([_bytes, _bytes_of_json, _tensor])))
+        tally.trial(*subjects[n % 2].judged(rng, rng.choice(KINDS)))
     for bug, owner, part, blind in BLIND:
         with patch.object(owner, part, blind):
             outcomes = [subject.judged(rng, kind)[0] for subject in subjects for kind in KINDS for _ in range(60)]
@@ -45,7 +45,7 @@ class ModelFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        save_model(folder, random_weights(TINY, 0), {"encoder": {"norm_eps": 1e-12}, "training": {"steps": 123}})
+        save_model(folder, random_weights(TINY, 0), {"training": {"losses": [1 / (3 + n) for n in range(20)]}})
         self.weights, self.json = folder / store.WEIGHTS, folder / store.CONFIG
         self.sound = {path: path.read_bytes() for path in (self.weights, self.json)}
         self.expected = self.load()
@@ -111,6 +111,15 @@ def _bytes_of_json(subject: ModelFolder, rng: random.Random) -> tuple[Path, str,
     return _mangled(subject.json, rng)
 
 
+def _digit(subject: ModelFolder, rng: random.Random) -> tuple[Path, str, str]:
+    """Another digit in a number of the JSON file, which stays valid."""
+    data = bytearray(subject.json.read_bytes())
+    at = rng.choice([n for n, byte in enumerate(data) if chr(byte).isdigit()])
+    data[at] = ord("1") + (data[at] - ord("1") + 1) % 9
+    subject.json.write_bytes(data)
+    return subject.json.parent, "", f"digit at byte {at} of {subject.json.name}"
+
+
 def _mangled(path: Path, rng: random.Random) -> tuple[Path, str, str]:
     data = bytearray(path.read_bytes())
     at = rng.randrange(len(data))
@@ -166,7 +175,7 @@ def _tensor(subject: ModelFolder, rng: random.Random) -> tuple[Path, str, str]:
     return subject.weights, told, f"{kind} of {name}"
 
 
-KINDS: list[Mutation] = [_bytes, _bytes_of_json, _tensor]
+KINDS: list[Mutation] = [_bytes, _bytes_of_json, _digit, _tensor]
 
 
 def _trained(seed: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
