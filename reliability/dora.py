@@ -116,7 +116,7 @@ class _Drifting(DoraLinear):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             with torch.no_grad():
-                self.weight += 1e-4
+                self.weight.add_(1e-4)
         return super().forward(x)
 
 
