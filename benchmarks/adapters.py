@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks import peers
 from benchmarks.harness import Target, alternate, publish, ratio
-from benchmarks.work import minilm, split, training, wrapper
+from benchmarks.work import batches, minilm, split, training, wrapper
+from mtbert.data.batches import make_batch
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_dora, convert, merge
 from mtbert.training.compute import Compute, resolve
@@ -113,9 +114,6 @@ def _peft(dora: bool, bf16: bool, compute: Compute, batch_size: int, steps: int)
 
 def _merged_forward(compute: Compute, batch_size: int, steps: int) -> float:
     """Time of a merged model's forward over that of the model it came from."""
-    from benchmarks.work import batches
-    from mtbert.data.batches import make_batch
-
     merged, plain = _dora(), minilm(["c"])
     merge(merged)
     data, tokens = split("quora"), wrapper()

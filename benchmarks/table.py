@@ -23,11 +23,14 @@ def main(check: bool = False) -> None:
 
 def table(folder: Path = RESULTS) -> str:
     """A row per target of every result, Markdown."""
+    results = sorted(folder.glob("*.json"))
+    if not results:
+        return "No benchmark has been published yet."
     lines = [
         "| benchmark | figure | measured | target | met | machine, date |",
         "| --- | --- | ---: | ---: | --- | --- |",
     ]
-    for path in sorted(folder.glob("*.json")):
+    for path in results:
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         where = told["where"]
         machine = f"{where['gpu'] or where['machine']} ({where['instructions']}), {where['date']}"

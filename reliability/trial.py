@@ -75,14 +75,12 @@ class Tally:
 
     def done(self, note: str = "") -> Trial:
         """The outcome so far."""
-        counts = (self.trials, self.passed, self.controls, self.caught)
-        trials, passed, controls, caught = counts
         return Trial(
             **self._about,
-            trials=trials,
-            passed=passed,
-            controls=controls,
-            caught=caught,
+            trials=self.trials,
+            passed=self.passed,
+            controls=self.controls,
+            caught=self.caught,
             note=note,
             failures=self.failures,
         )
