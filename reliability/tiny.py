@@ -20,19 +20,21 @@ def tiny_model(
     quora: Sequence[str] | None = ("u", "v", "c"),
     sts: Sequence[str] | None = ("u", "v", "c"),
     *,
+    config: BertConfig = TINY,
     seed: int = 0,
     dropout: float = 0.1,
+    head_dropout: float = 0.1,
 ) -> MultitaskModel:
-    """A two-layer model; every parameter is away from its default, so that one that is ignored shows."""
+    """An untrained model; every parameter is away from its default, so that one that is ignored shows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MultitaskModel(BertEncoder(TINY, dropout), pooling, quora, sts, dropout)
+        model = MultitaskModel(BertEncoder(config, dropout), pooling, quora, sts, head_dropout)
         for parameter in model.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
     return model
 
 
-def tiny_split(task: str, rows: int, seed: int = 0, longest: int = 12) -> Split:
+def tiny_split(task: str, rows: int, seed: int = 0, *, longest: int = 12, labelled: bool = True) -> Split:
     """Random wordpieces, 1 to `longest` per sentence; the first wordpiece tells the label."""
     rng = np.random.default_rng([seed, rows, ("sst", "quora", "sts").index(task)])
 
@@ -44,4 +46,4 @@ def tiny_split(task: str, rows: int, seed: int = 0, longest: int = 12) -> Split:
     ids2, offsets2 = sentences() if task != "sst" else (None, None)
     first = ids1[offsets1[:-1]].astype(np.int64)
     labels = {"sst": first % 5, "quora": first % 2, "sts": first % 26 / 5}[task].astype(np.float32)
-    return Split(task, "train", Path(), ids1, offsets1, ids2, offsets2, labels)
+    return Split(task, "train", Path(), ids1, offsets1, ids2, offsets2, labels if labelled else None)

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
-from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
+from reliability.tiny import tiny_model, tiny_split
 
 TINY = BertConfig(vocabulary=40, positions=32, layers=1, hidden=8, heads=2, intermediate=12)
 
@@ -50,13 +50,7 @@ def make_model() -> Callable[..., MultitaskModel]:
         dropout: float = 0.1,
         head_dropout: float = 0.3,
     ) -> MultitaskModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = MultitaskModel(BertEncoder(config, dropout), pooling, quora, sts, head_dropout)
-            # Far from torch's defaults, so that a bias or a norm that is ignored shows.
-            for parameter in model.parameters():
-                parameter.data += 0.2 * torch.randn_like(parameter)
-        return model
+        return tiny_model(pooling, quora, sts, config=config, seed=seed, dropout=dropout, head_dropout=head_dropout)
 
     return make
 
@@ -66,16 +60,6 @@ def make_split() -> Callable[..., Split]:
     """make_split(task, rows, seed): random wordpieces of 1 to 7 per sentence; the first wordpiece tells the label."""
 
     def make(task: str, rows: int, seed: int = 0, labelled: bool = True) -> Split:
-        rng = np.random.default_rng([seed, rows, ("sst", "quora", "sts").index(task)])
-
-        def sentences() -> tuple[np.ndarray, np.ndarray]:
-            offsets = np.concatenate(([0], np.cumsum(rng.integers(1, 8, rows)))).astype(np.int64)
-            return rng.integers(3, TINY.vocabulary, offsets[-1]).astype(np.uint16), offsets
-
-        ids1, offsets1 = sentences()
-        ids2, offsets2 = sentences() if task != "sst" else (None, None)
-        first = ids1[offsets1[:-1]].astype(np.int64)
-        labels = {"sst": first % 5, "quora": first % 2, "sts": first % 26 / 5}[task].astype(np.float32)
-        return Split(task, "train", Path(), ids1, offsets1, ids2, offsets2, labels if labelled else None)
+        return tiny_split(task, rows, seed, longest=7, labelled=labelled)
 
     return make
