@@ -1,6 +1,7 @@
 """Figure 12: an example's prediction does not depend on its batch, its place in it or its neighbours."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,7 +14,7 @@ from mtbert.data import batches
 from mtbert.data.tokens import TokenStream, lay_out
 from mtbert.evaluation.predict import decide, raw_scores
 from mtbert.model import bert
-from mtbert.model.attention import BlockAttention
+from mtbert.model.attention import Layout, lay_out_groups
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.pooling import POOLINGS, mean
 from reliability.tiny import WRAPPER, tiny_model, tiny_split
@@ -71,18 +72,19 @@ def _scores(model: MultitaskModel, task: str, split: Any, rows: np.ndarray) -> T
 
 
 def _labels(task: str, scores: Tensor) -> np.ndarray:
-    values = decide(task, scores.float().numpy(), cosine=False).values
-    return values.round(4) if task == "sts" else values
+    """Classes; a similarity is no label, the limits on scores are all that can be asked of it."""
+    return np.empty(0) if task == "sts" else decide(task, scores.float().numpy(), cosine=False).values
 
 
-class _OverNeighbours(BlockAttention):
-    """Attention that takes all sequences of a length for one."""
+def _over_neighbours(blocks: Any, tokens: int, heads: int, device: torch.device) -> Layout:
+    """All sequences of a length taken for one."""
+    joined = tuple(type(block)(1, block.count * block.length) for block in blocks)
+    return lay_out_groups(joined, tokens, heads, device)
 
-    @classmethod
-    def apply(cls, q: Tensor, k: Tensor, v: Tensor, blocks: Any, orders: Any, keep: Any) -> Tensor:
-        joined = tuple(type(block)(1, block.count * block.length) for block in blocks)
-        heads = len(orders[0]) // len(q)
-        return BlockAttention.apply(q, k, v, joined, bert.head_major(joined, heads, q.device), keep)
+
+def _unmasked(*stream: Any) -> Layout:
+    layout = lay_out_groups(*stream)
+    return replace(layout, groups=tuple(group._replace(mask=None) for group in layout.groups))
 
 
 def _counted_on(sequences: Any, multiple: int = 1) -> TokenStream:
@@ -103,7 +105,8 @@ def _centred(hidden: Tensor, blocks: Any) -> Tensor:
 
 
 PLANTED: list[tuple[str, Any]] = [
-    ("attention over neighbours", patch.object(bert, "BlockAttention", _OverNeighbours)),
+    ("attention over neighbours", patch.object(bert, "lay_out_groups", _over_neighbours)),
+    ("attention to padding", patch.object(bert, "lay_out_groups", _unmasked)),
     ("positions counted through the batch", patch.object(batches, "lay_out", _counted_on)),
     ("rows returned in stream order", patch.object(batches, "lay_out", _out_of_order)),
     ("pooling minus a ten-thousandth of the batch's mean", patch.dict(POOLINGS, {"mean": _centred})),

@@ -10,7 +10,7 @@ from torch import Tensor
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import TokenStream, Wrapper, lay_out
 
-ROWS = 64  # T is a multiple of this: at most 63 rows of filler in some thousand
+ROWS = 16  # T is a multiple of this: at most 15 rows of filler in some hundred
 
 
 @dataclass(frozen=True)

@@ -1,102 +1,177 @@
 """Scaled dot-product attention within each sequence of a token stream, with its backward written out.
 
-Shapes: T tokens, D hidden, H heads, K = D / H head width; a block holds n sequences of equal length L.
+Shapes: T tokens of the stream, P rows of it with padding, D hidden, H heads, K = D / H head width; a group holds n sequences
+padded to L tokens.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mtbert.data.tokens import Block
 
-
-def head_major(blocks: tuple[Block, ...], heads: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Row orders between a stream's (T * H, K) rows and one (n * H, L, K) batch per block, there and back; (T * H,) each."""
-    orders, start = [], 0
-    for count, length in blocks:
-        size = count * heads * length
-        orders.append(torch.arange(start, start + size).view(count, length, heads).transpose(1, 2).reshape(-1))
-        start += size
-    there = torch.cat(orders)
-    back = torch.empty_like(there)
-    back[there] = torch.arange(start)
-    return there.to(device), back.to(device)
+# What a group costs beside its attention weights (its dozen calls of torch), and a row beside its share of them (its copies):
+# in attention weights of one head. Measured with MiniLM on two cores; `benchmarks/` shows what a change does.
+GROUP, ROW = 2500, 20
 
 
-class BlockAttention(torch.autograd.Function):
-    """softmax(q k^T / sqrt(K)) v per block: no padding, no mask, and a neighbour cannot change a sequence's result.
+class Group(NamedTuple):
+    """`n` neighbouring sequences, each padded to `length`.
 
-    Everything is fp32 (or fp64, if q is): products of a few tokens are faster so on a CPU than in bf16, and softmax is more exact. Plain
+    Attributes:
+        rows: its n * length rows of the padded stream.
+        mask: added to the scores, 0 for a real key and -inf for padding, (n * H, 1, L); None where nothing is padded.
+        weights: its part of all attention weights.
+    """
+
+    n: int
+    length: int
+    rows: slice
+    mask: Tensor | None
+    weights: slice
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a stream is laid out for attention on a device without a kernel for ragged sequences.
+
+    A batch has nearly as many lengths as sequences, and small products cost their calls, not their arithmetic: neighbours in length
+    share a group, as long as its padding costs less than another group would. Linear layers never see the padding.
+
+    Attributes:
+        groups: in stream order.
+        there: the stream's row of each row of the padded stream, (P,); padding repeats a real one.
+        back: the padded stream's row of each of the stream's real tokens, (tokens,).
+        padding: the padded stream's rows that are padding, (P - tokens,).
+        weights: how many attention weights a layer has.
+    """
+
+    groups: tuple[Group, ...]
+    there: Tensor
+    back: Tensor
+    padding: Tensor
+    weights: int
+
+
+def lay_out_groups(blocks: tuple[Block, ...], tokens: int, heads: int, device: torch.device) -> Layout:
+    """The cheapest layout of a stream; its filler, the rows from `tokens` on, takes no part."""
+    lengths = np.repeat([block.length for block in blocks], [block.count for block in blocks])
+    lengths = lengths[: int(np.searchsorted(np.cumsum(lengths), tokens)) + 1]
+    groups, real, row, weight = [], [], 0, 0
+    for first, last in _cheapest(lengths):
+        n, longest = last - first, int(lengths[first:last].max())
+        inside = np.arange(longest) < lengths[first:last, None]
+        mask = None
+        if not inside.all():
+            outside = torch.from_numpy(np.where(inside, np.float32(0), np.float32("-inf"))).to(device)
+            mask = outside.repeat_interleave(heads, 0)[:, None]
+        rows, weights = n * longest, n * heads * longest * longest
+        groups.append(Group(n, longest, slice(row, row + rows), mask, slice(weight, weight + weights)))
+        real.append(inside.reshape(-1))
+        row, weight = row + rows, weight + weights
+    is_real = np.concatenate(real)
+    there = np.maximum(np.cumsum(is_real) - 1, 0)
+    orders = (there, is_real.nonzero()[0], (~is_real).nonzero()[0])
+    there_P, back, padding = (torch.from_numpy(order).to(device) for order in orders)
+    return Layout(tuple(groups), there_P, back, padding, weight)
+
+
+def _cheapest(lengths: np.ndarray) -> list[tuple[int, int]]:
+    """Split sequences, (N,) lengths in stream order, into runs so that weights, rows and groups cost least: (first, last + 1)."""
+    ends = [*(np.diff(lengths).nonzero()[0] + 1).tolist(), len(lengths)]  # a run of equal lengths is never split
+    starts = np.array([0, *ends[:-1]])
+    best, before = np.zeros(len(ends) + 1), []
+    for i, end in enumerate(ends):
+        # Lengths rise within a stream; the maximum is for the filler's sake, or for blocks made by hand.
+        longest = np.maximum.accumulate(lengths[starts[: i + 1]][::-1])[::-1]
+        costs = best[: i + 1] + GROUP + (end - starts[: i + 1]) * longest * (longest + ROW)
+        before.append(int(costs.argmin()))
+        best[i + 1] = costs[before[-1]]
+    runs, i = [], len(ends)
+    while i:
+        runs.append((int(starts[before[i - 1]]), ends[i - 1]))
+        i = before[i - 1]
+    return runs[::-1]
+
+
+class GroupedAttention(torch.autograd.Function):
+    """softmax(q k^T / sqrt(K)) v per sequence: padding has weight zero exactly, and a neighbour cannot change a sequence's result.
+
+    Everything is fp32 (or fp64, if q is): products of a few tokens are as fast so on a CPU as in bf16, and softmax is more exact. Plain
     batched products with the exact softmax backward beat the backward of torch's CPU flash attention several times over.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        q_TD: Tensor,
-        k_TD: Tensor,
-        v_TD: Tensor,
-        blocks: tuple[Block, ...],
-        orders: tuple[Tensor, Tensor],
-        keep: Tensor | None,
-    ) -> Tensor:
-        """Mixed values (T, D) in q's type.
+    def forward(ctx: Any, qkv_TE: Tensor, layout: Layout, heads: int, keep: Tensor | None) -> Tensor:
+        """Mixed values (T, D) in q's type; zero for filler.
 
         Args:
-            q_TD, k_TD, v_TD: projections, heads side by side.
-            blocks: the stream's.
-            orders: of `head_major`.
-            keep: dropout on the attention weights, as factors of all of them in block order, or None.
+            qkv_TE: q, k and v side by side, E = 3 D, each with its heads side by side.
+            layout: of `lay_out_groups`.
+            keep: dropout on the attention weights, as factors of all of them in group order, or None.
         """
-        there, back = orders
-        heads = len(there) // len(q_TD)
-        width = q_TD.shape[1] // heads
-        exact = torch.promote_types(q_TD.dtype, torch.float32)
-        q, k, v = (x.to(exact).view(-1, width).index_select(0, there) for x in (q_TD, k_TD, v_TD))
-        out = torch.empty_like(q)
-        weights = []
-        for rows, shape, part in _parts(blocks, heads):
-            q_b, k_b, v_b, out_b = (x[rows].view(*shape, width) for x in (q, k, v, out))
-            weight = torch.bmm(q_b, k_b.transpose(1, 2)).mul_(width**-0.5).softmax(-1)
-            weights.append(weight)
-            torch.bmm(weight if keep is None else weight * keep[part].view_as(weight), v_b, out=out_b)
-        ctx.save_for_backward(q, k, v, keep, there, back, *weights)
-        ctx.blocks, ctx.heads, ctx.dtype = blocks, heads, q_TD.dtype
-        return out.index_select(0, back).view(q_TD.shape).to(q_TD.dtype)
+        width = qkv_TE.shape[1] // (3 * heads)
+        exact = torch.promote_types(qkv_TE.dtype, torch.float32)
+        padded_PE = qkv_TE.index_select(0, layout.there)
+        mixed_PD = qkv_TE.new_empty(len(padded_PE), heads * width)
+        saved = []
+        for group in layout.groups:
+            qkv = _by_head(padded_PE[group.rows], group, 3, heads, exact)
+            q, k, v = qkv
+            weight = _scores(q, k, group.mask, width).softmax(-1)
+            mixed = torch.bmm(weight if keep is None else weight * keep[group.weights].view_as(weight), v)
+            _by_token(mixed, group, 1, heads, mixed_PD[group.rows])
+            saved += [qkv, weight]
+        ctx.save_for_backward(keep, *saved)
+        ctx.layout, ctx.heads, ctx.shape = layout, heads, qkv_TE.shape
+        return _fill_up(mixed_PD.index_select(0, layout.back), len(qkv_TE))
 
     @staticmethod
     def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, keep, there, back, *weights = ctx.saved_tensors
-        width = q.shape[1]
-        g = grad_TD.to(q.dtype).reshape(-1, width).index_select(0, there)
-        grads = tuple(torch.empty_like(q) for _ in range(3))
-        for weight, (rows, shape, part) in zip(weights, _parts(ctx.blocks, ctx.heads), strict=True):
-            q_b, k_b, v_b, g_b = (x[rows].view(*shape, width) for x in (q, k, v, g))
-            dq, dk, dv = (grad[rows].view(*shape, width) for grad in grads)
-            factor = None if keep is None else keep[part].view_as(weight)
-            dropped = weight if factor is None else weight * factor
-            torch.bmm(dropped.transpose(1, 2), g_b, out=dv)
-            d_weight = torch.bmm(g_b, v_b.transpose(1, 2))
+        keep, *saved = ctx.saved_tensors
+        layout, heads = ctx.layout, ctx.heads
+        g_PD = grad_TD.index_select(0, layout.there)
+        g_PD.index_fill_(0, layout.padding, 0.0)
+        grad_PE = grad_TD.new_empty(len(g_PD), ctx.shape[1])
+        for group, qkv, weight in zip(layout.groups, saved[::2], saved[1::2], strict=True):
+            q, k, v = qkv
+            g = _by_head(g_PD[group.rows], group, 1, heads, qkv.dtype)[0]
+            grads = torch.empty_like(qkv)
+            dq, dk, dv = grads
+            factor = None if keep is None else keep[group.weights].view_as(weight)
+            torch.bmm((weight if factor is None else weight * factor).transpose(1, 2), g, out=dv)
+            d_weight = torch.bmm(g, v.transpose(1, 2))
             if factor is not None:
                 d_weight.mul_(factor)
-            d_scores = torch.ops.aten._softmax_backward_data(d_weight, weight, -1, weight.dtype).mul_(width**-0.5)
-            torch.bmm(d_scores, k_b, out=dq)
-            torch.bmm(d_scores.transpose(1, 2), q_b, out=dk)
-        dq_TD, dk_TD, dv_TD = (grad.index_select(0, back).view(grad_TD.shape).to(ctx.dtype) for grad in grads)
-        return dq_TD, dk_TD, dv_TD, None, None, None
+            d_scores = torch.ops.aten._softmax_backward_data(d_weight, weight, -1, weight.dtype)
+            d_scores.mul_(q.shape[-1] ** -0.5)
+            torch.bmm(d_scores, k, out=dq)
+            torch.bmm(d_scores.transpose(1, 2), q, out=dk)
+            _by_token(grads, group, 3, heads, grad_PE[group.rows])
+        return _fill_up(grad_PE.index_select(0, layout.back), len(grad_TD)), None, None, None
 
 
-def weights_count(blocks: tuple[Block, ...], heads: int) -> int:
-    """How many attention weights a layer has."""
-    return sum(count * heads * length * length for count, length in blocks)
+def _scores(q: Tensor, k: Tensor, mask: Tensor | None, width: int) -> Tensor:
+    if mask is None:
+        return torch.bmm(q, k.transpose(1, 2)).mul_(width**-0.5)
+    return torch.baddbmm(mask.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5)
 
 
-def _parts(blocks: tuple[Block, ...], heads: int) -> list[tuple[slice, tuple[int, int], slice]]:
-    """Per block: its rows in head-major order, their (n * H, L) shape, and its part of all attention weights."""
-    parts, row, weight = [], 0, 0
-    for count, length in blocks:
-        rows, weights = count * heads * length, count * heads * length * length
-        parts.append((slice(row, row + rows), (count * heads, length), slice(weight, weight + weights)))
-        row, weight = row + rows, weight + weights
-    return parts
+def _by_head(rows: Tensor, group: Group, parts: int, heads: int, dtype: torch.dtype) -> Tensor:
+    """Rows (n * L, parts * D) as (parts, n * H, L, K) in `dtype`, in one copy."""
+    view = rows.view(group.n, group.length, parts, heads, -1).permute(2, 0, 3, 1, 4)
+    return torch.empty(view.shape, dtype=dtype, device=rows.device).copy_(view).flatten(1, 2)
+
+
+def _by_token(x: Tensor, group: Group, parts: int, heads: int, rows: Tensor) -> None:
+    """The way back: (parts, n * H, L, K) into rows (n * L, parts * D), in one copy."""
+    view = x.view(parts, group.n, heads, group.length, -1).permute(1, 3, 0, 2, 4)
+    rows.view(view.shape).copy_(view)
+
+
+def _fill_up(x: Tensor, rows: int) -> Tensor:
+    """Zero rows below x, up to so many."""
+    return x if len(x) == rows else torch.cat((x, x.new_zeros(rows - len(x), x.shape[1])))

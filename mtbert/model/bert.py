@@ -5,13 +5,14 @@ attention looks at sequences.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtbert.data.tokens import Block, TokenStream
-from mtbert.model.attention import BlockAttention, head_major, weights_count
+from mtbert.data.tokens import TokenStream
+from mtbert.model.attention import GroupedAttention, Layout, lay_out_groups
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.embedding import TokenEmbedding
 
@@ -64,12 +65,20 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(config.hidden, config.hidden)
         self.dropout = Dropout(dropout, noise)
 
-    def forward(self, x_TD: Tensor, blocks: tuple[Block, ...], orders: tuple[Tensor, Tensor]) -> Tensor:
-        keep = self.dropout.factors(weights_count(blocks, self.heads), x_TD)
-        q_TD, k_TD, v_TD = self.query(x_TD), self.key(x_TD), self.value(x_TD)
+    def forward(self, x_TD: Tensor, layout: Layout) -> Tensor:
+        keep = self.dropout.factors(layout.weights, x_TD)
+        qkv_TE = side_by_side(x_TD, self.query, self.key, self.value)
         with torch.autocast(x_TD.device.type, enabled=False):
-            mixed_TD = BlockAttention.apply(q_TD, k_TD, v_TD, blocks, orders, keep)
+            mixed_TD = GroupedAttention.apply(qkv_TE, layout, self.heads, keep)
         return self.output(mixed_TD)
+
+
+def side_by_side(x_TD: Tensor, *layers: Any) -> Tensor:
+    """What the layers make of x, next to each other, (T, E): in one product, if they are plain linear layers."""
+    plain = [layer for layer in layers if type(layer) is nn.Linear]
+    if len(plain) < len(layers):
+        return torch.cat([layer(x_TD) for layer in layers], dim=-1)
+    return F.linear(x_TD, torch.cat([layer.weight for layer in plain]), torch.cat([layer.bias for layer in plain]))
 
 
 class FeedForward(nn.Module):
@@ -95,9 +104,9 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.dropout = Dropout(dropout, noise)
 
-    def forward(self, x_TD: Tensor, blocks: tuple[Block, ...], orders: tuple[Tensor, Tensor]) -> Tensor:
-        x_TD = self.attention_norm(x_TD + self.dropout(self.attention(x_TD, blocks, orders)))
-        return self.feed_forward_norm(x_TD + self.dropout(self.feed_forward(x_TD)))
+    def forward(self, x_TD: Tensor, layout: Layout) -> Tensor:
+        x_TD = self.attention_norm(self.dropout.add(x_TD, self.attention(x_TD, layout)))
+        return self.feed_forward_norm(self.dropout.add(x_TD, self.feed_forward(x_TD)))
 
 
 class BertEncoder(nn.Module):
@@ -120,9 +129,9 @@ class BertEncoder(nn.Module):
     def forward(self, stream: TokenStream) -> Tensor:
         """Last hidden states, (T, D), in stream order."""
         x_TD = self.embeddings(stream)
-        orders = head_major(stream.blocks, self.config.heads, x_TD.device)
+        layout = lay_out_groups(stream.blocks, stream.tokens, self.config.heads, x_TD.device)
         for layer in self.layers:
-            x_TD = layer(x_TD, stream.blocks, orders)
+            x_TD = layer(x_TD, layout)
         return x_TD
 
 

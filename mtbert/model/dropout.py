@@ -3,6 +3,8 @@
 On the CPU the masks come from a counter-based generator (Philox): torch's own is serial and took a sixth of a step.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,8 +24,8 @@ class Noise:
         """(count,) fp32 values, each 0 with probability p and else 1 / (1 - p); p is met to 1/65536."""
         dropped = min(round(p * 65536), 65535)
         words = self._bits.random_raw(-(-count // 4)).view(np.int16)[:count]
-        kept = torch.from_numpy(words) >= dropped - 32768
-        return kept.float().mul_(65536 / (65536 - dropped))
+        kept = torch.ge(torch.from_numpy(words), dropped - 32768, out=torch.empty(count))
+        return kept.mul_(65536 / (65536 - dropped))
 
 
 class Dropout(nn.Module):
@@ -38,6 +40,11 @@ class Dropout(nn.Module):
         keep = self.factors(x.numel(), x)
         return x if keep is None else x * keep.to(x.dtype).view(x.shape)
 
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + dropout(y) in x's type, for a residual sum: one pass over memory instead of three."""
+        keep = self.factors(y.numel(), y)
+        return x + y if keep is None else _AddScaled.apply(x, y, keep.view(y.shape))
+
     def factors(self, count: int, like: Tensor) -> Tensor | None:
         """(count,) fp32 factors, 0 or 1 / (1 - p), on `like`'s device; None where nothing is dropped."""
         if not self.training or self.p == 0:
@@ -48,3 +55,18 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+class _AddScaled(torch.autograd.Function):
+    """x + y * factors, where y may be of a narrower type; the factors are constants."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, factors: Tensor) -> Tensor:
+        ctx.save_for_backward(factors)
+        ctx.dtype = y.dtype
+        return torch.addcmul(x, y, factors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        (factors,) = ctx.saved_tensors
+        return grad, (grad * factors).to(ctx.dtype), None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mtbert.data.tokens import Block, lay_out
-from mtbert.model.attention import BlockAttention, head_major, weights_count
+from mtbert.model.attention import lay_out_groups
 from mtbert.model.bert import BertConfig, BertEncoder, initialise
 from mtbert.model.dropout import Dropout
 from mtbert.model.weights import from_hf, random_weights
@@ -159,9 +159,7 @@ PLANTED_IN_THE_ENCODER = {
     "tanh gelu": lambda encoder, monkeypatch: monkeypatch.setattr(
         torch.nn.functional, "gelu", lambda x, gelu=torch.nn.functional.gelu: gelu(x, approximate="tanh")
     ),
-    "other heads": lambda encoder, monkeypatch: monkeypatch.setattr(
-        encoder, "config", replace(encoder.config, heads=1)
-    ),
+    "other heads": lambda encoder, monkeypatch: [setattr(layer.attention, "heads", 1) for layer in encoder.layers],
     "query and value exchanged": lambda encoder, monkeypatch: _exchange(encoder.layers[0].attention),
     "a norm's eps": lambda encoder, monkeypatch: setattr(encoder.layers[0].attention_norm, "eps", 1e-3),
     "dropout in eval": lambda encoder, monkeypatch: encoder.embeddings.dropout.train(),
@@ -216,30 +214,16 @@ def test_a_sequence_does_not_see_its_neighbours(dtype: torch.dtype, tolerance: f
         torch.testing.assert_close(hidden([place])[0], together[place], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("with_dropout", [False, True])
-def test_the_written_backward_of_attention_is_the_derivative(with_dropout: bool) -> None:
-    blocks, heads, width = (Block(2, 1), Block(1, 3), Block(2, 4)), 2, 3
-    generator = torch.Generator().manual_seed(0)
-    tokens = sum(count * length for count, length in blocks)
-    q, k, v = (
-        torch.randn(tokens, heads * width, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(3)
-    )
-    keep = None
-    if with_dropout:
-        keep = 2.0 * (torch.rand(weights_count(blocks, heads), dtype=torch.float64, generator=generator) < 0.5)
-    orders = head_major(blocks, heads, q.device)
-    assert torch.autograd.gradcheck(lambda *x: BlockAttention.apply(*x, blocks, orders, keep), (q, k, v))
-
-
 def test_attention_dropout_acts_on_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """With everything else kept and all attention weights dropped, the values no longer matter; else they do."""
     config = CONFIGS[1]
     encoder = translated(reference(config), config).train()
     stream = lay_out(sequences(config, "ragged"))
     attention_only = 0.0
+    weights = lay_out_groups(stream.blocks, stream.tokens, config.heads, torch.device("cpu")).weights
 
     def factors(self: Dropout, count: int, like: Tensor) -> Tensor | None:
-        return torch.full((count,), attention_only) if count == weights_count(stream.blocks, config.heads) else None
+        return torch.full((count,), attention_only) if count == weights else None
 
     monkeypatch.setattr(Dropout, "factors", factors)
     dropped = encoder(stream)
