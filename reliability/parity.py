@@ -1,7 +1,9 @@
 """Figure 14: logits and gradients against transformers, DoRA against peft; pooling, features and losses against torch."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +17,7 @@ from mtbert.model import bert, features
 from mtbert.model.bert import BertEncoder
 from mtbert.model.pooling import POOLINGS
 from mtbert.model.weights import TOP_NAMES, from_hf
+from mtbert.peft import dora
 from mtbert.peft.dora import DoraLinear
 from mtbert.training import losses
 from reliability.tiny import TINY
@@ -156,17 +159,15 @@ def _apart(mine: Tensor | None, theirs: Tensor | None) -> float:
     return float(((mine - theirs).abs() / theirs.abs().clamp_min(1)).max().detach())
 
 
-def _tanh_gelu(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
-
-
+# Only in our module: torch's own would change transformers' GELU too.
+TANH = SimpleNamespace(linear=F.linear, gelu=partial(F.gelu, approximate="tanh"))
 PLANTED: list[tuple[str, Any]] = [
-    ("the approximate GELU", patch.object(bert, "F", type("Functions", (), {"gelu": staticmethod(_tanh_gelu)}))),
+    ("the approximate GELU", patch.object(bert, "F", TANH)),
     (
         "a mean that counts one token more",
         patch.dict(POOLINGS, {"mean": lambda x, blocks: POOLINGS["cls"](x, blocks) * 1.0}),
     ),
-    ("DoRA's factor left out", patch.object(DoraLinear, "norm", lambda self: self.magnitude)),
+    ("DoRA's factor left out", patch.object(dora, "_norm", lambda layers, *_: layers[0].magnitude)),
     ("a difference with its sign", patch.dict(features.FEATURES, {"|u-v|": lambda pooled: pooled["u"] - pooled["v"]})),
     (
         "the margin forgotten",

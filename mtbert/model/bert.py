@@ -74,11 +74,15 @@ class SelfAttention(nn.Module):
 
 
 def side_by_side(x_TD: Tensor, *layers: Any) -> Tensor:
-    """What the layers make of x, next to each other, (T, E): in one product, if they are plain linear layers."""
-    plain = [layer for layer in layers if type(layer) is nn.Linear]
-    if len(plain) < len(layers):
-        return torch.cat([layer(x_TD) for layer in layers], dim=-1)
-    return F.linear(x_TD, torch.cat([layer.weight for layer in plain]), torch.cat([layer.bias for layer in plain]))
+    """What layers of one kind make of x, next to each other, (T, E), in one product if they know how."""
+    if type(layers[0]) is nn.Linear:
+        return F.linear(
+            x_TD, torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        )
+    if hasattr(layers[0], "side_by_side"):
+        joined: Tensor = layers[0].side_by_side(layers, x_TD)
+        return joined
+    return torch.cat([layer(x_TD) for layer in layers], dim=-1)
 
 
 class FeedForward(nn.Module):

@@ -5,8 +5,10 @@ feature, i.e. over I.
 
 A step costs the products of LoRA and two passes over (T, O) more: the forward's factor and, in the backward, the sum over T
 that is the factor's gradient. Written as torch expressions it is five passes, so both functions bring their own backward.
+In bf16 the low-rank products ride along with the base product, as r more columns of input and weight.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,33 +49,33 @@ class DoraLinear(nn.Module):
         self.scale = alpha / rank
         self.dropout = dropout or Dropout(0.0, Noise())
         self.exact_norm = exact_norm
-        # ||w_i||^2 (O,) and W0 in bf16: W0 is frozen, so they are made once, and again only after other weights are loaded.
+        # Made once, since W0 is frozen, and again only after other weights are loaded: ||w_i||^2 (O,), and `_wide`'s W0.
         self._base_squared: Tensor | None = None
-        self._base_cast: Tensor | None = None
+        self._base_wide: Tensor | None = None
         self.register_load_state_dict_post_hook(_forget_base)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) to (..., O)."""
-        factor_O = self.magnitude / self.norm()
         if self.training and self.dropout.p > 0:
+            factor_O = self.magnitude / self.norm()
             dropped, base = self.dropout(x), F.linear(x, self.weight)
             update = F.linear(F.linear(dropped, self.lora_a), self.lora_b)
             y = base + (factor_O - 1) * F.linear(dropped, self.weight) + factor_O * self.scale * update
             return (y if self.bias is None else y + self.bias).to(base.dtype)
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
-        with torch.autocast(device, enabled=False):
-            return ScaledProduct.apply(
-                x, self._weight_in(dtype), self.lora_a, self.lora_b, factor_O, self.bias, self.scale
-            )
+        return _product([self], x)
+
+    @staticmethod
+    def side_by_side(layers: Sequence["DoraLinear"], x: Tensor) -> Tensor:
+        """The outputs of several layers next to each other; in bf16 without dropout as one product."""
+        first = layers[0]
+        if (first.training and first.dropout.p > 0) or _product_dtype(x, first.weight) == first.weight.dtype:
+            return torch.cat([layer(x) for layer in layers], dim=-1)
+        return _product(layers, x)
 
     def norm(self) -> Tensor:
         """||W0 + s B A|| per output feature, (O,), without forming B A."""
         with torch.autocast(self.weight.device.type, enabled=False):
-            lora_a, lora_b = (
-                (self.lora_a, self.lora_b) if self.exact_norm else (self.lora_a.detach(), self.lora_b.detach())
-            )
-            return RowNorm.apply(self.weight, self._squared_rows(), lora_a, lora_b, self.scale)
+            return _norm([self], self.weight, self.lora_a, self.scale * self.lora_b)
 
     def merged(self) -> nn.Linear:
         """A plain linear layer that computes the same as this one."""
@@ -93,15 +95,44 @@ class DoraLinear(nn.Module):
                 kept = self._base_squared = self.weight.square().sum(1)
         return kept
 
-    def _weight_in(self, dtype: torch.dtype) -> Tensor:
-        """W0 for products in `dtype`: itself, or a copy that is made once, not at every step as autocast would."""
-        if dtype == self.weight.dtype:
-            return self.weight
-        cast = self._base_cast
-        if cast is None or (cast.dtype, cast.device) != (dtype, self.weight.device):
-            with torch.inference_mode(False), torch.no_grad():
-                cast = self._base_cast = self.weight.to(dtype)
-        return cast
+
+def _product(layers: Sequence[DoraLinear], x: Tensor) -> Tensor:
+    """The layers' outputs side by side, in the type that autocast asks for."""
+    dtype = _product_dtype(x, layers[0].weight)
+    with torch.autocast(x.device.type, enabled=False):
+        # With B's blocks on a diagonal, several layers are one: a row of B sees its own layer's A only.
+        lora_a = torch.cat([layer.lora_a for layer in layers])
+        lora_b = torch.block_diag(*[layer.scale * layer.lora_b for layer in layers])
+        base = layers[0].weight if dtype == layers[0].weight.dtype else _wide(layers, lora_b, dtype)
+        # The products that stand beside ||W0||^2 may be as rounded as those of the layer.
+        norm_O = _norm(layers, base[:, : lora_a.shape[1]], lora_a, lora_b)
+        factor_O = torch.cat([layer.magnitude for layer in layers]) / norm_O
+        bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+        return ScaledProduct.apply(x, base, lora_a, lora_b, factor_O, bias)
+
+
+def _norm(layers: Sequence[DoraLinear], weight: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
+    if not layers[0].exact_norm:
+        lora_a, lora_b = lora_a.detach(), lora_b.detach()
+    return RowNorm.apply(weight, torch.cat([layer._squared_rows() for layer in layers]), lora_a, lora_b)
+
+
+def _wide(layers: Sequence[DoraLinear], lora_b: Tensor, dtype: torch.dtype) -> Tensor:
+    """[W0 | s B] of the layers in `dtype`, (O, I + r): W0 is cast once, s B is written at every call."""
+    first = layers[0]
+    wide, shape = first._base_wide, (lora_b.shape[0], first.weight.shape[1] + lora_b.shape[1])
+    if wide is None or (wide.shape, wide.dtype, wide.device) != (shape, dtype, lora_b.device):
+        with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not enter autograd later
+            wide = first._base_wide = torch.empty(shape, dtype=dtype, device=lora_b.device)
+            wide[:, : first.weight.shape[1]] = torch.cat([layer.weight for layer in layers])
+    # Past autograd's count of versions: a graph that still needs s B keeps the tensor `lora_b` itself.
+    wide.data[:, first.weight.shape[1] :] = lora_b.detach()
+    return wide
+
+
+def _product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 class ScaledProduct(torch.autograd.Function):
@@ -113,39 +144,58 @@ class ScaledProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        lora_a: Tensor,
-        lora_b: Tensor,
-        factor: Tensor,
-        bias: Tensor | None,
-        scale: float,
+        ctx: Any, x: Tensor, base: Tensor, lora_a: Tensor, lora_b: Tensor, factor: Tensor, bias: Tensor | None
     ) -> Tensor:
-        """(..., I) to (..., O) in W0's type."""
-        x_TI = x.reshape(-1, x.shape[-1]).to(weight.dtype)
-        a_rI, b_Or = lora_a.to(weight.dtype), (scale * lora_b).to(weight.dtype)
-        h_Tr = x_TI @ a_rI.T
-        z_TO = (x_TI @ weight.T).addmm_(h_Tr, b_Or.T)
-        ctx.save_for_backward(x_TI, h_Tr, z_TO, weight, a_rI, b_Or, factor)
-        ctx.shape, ctx.dtype, ctx.scale = x.shape, x.dtype, scale
-        y_TO = z_TO * factor if bias is None else torch.addcmul(bias, z_TO, factor)
-        return y_TO.to(weight.dtype).view(*x.shape[:-1], -1)
+        """(..., I) to (..., O) in W0's type.
+
+        Args:
+            base: W0 (O, I), or [W0 | s B] (O, I + r), which makes one product of two.
+            lora_a, lora_b: A (r, I) and s B (O, r).
+        """
+        rows, inputs, rank = x.reshape(-1, x.shape[-1]), lora_a.shape[1], len(lora_a)
+        xh = torch.empty(len(rows), inputs + rank, dtype=base.dtype, device=x.device)
+        x_TI, h_Tr = xh.split((inputs, rank), dim=1)
+        a_rI = lora_a.to(base.dtype)
+        x_TI.copy_(rows)
+        h_Tr.copy_(x_TI @ a_rI.T)
+        z_TO = xh @ base.T if base.shape[1] > inputs else (x_TI @ base.T).addmm_(h_Tr, lora_b.T)
+        ctx.save_for_backward(xh, z_TO, base, a_rI, lora_b, factor)
+        ctx.shape, ctx.dtype = x.shape, x.dtype
+        y_TO = torch.empty_like(z_TO)
+        for y, z in zip(_chunks(y_TO), _chunks(z_TO), strict=True):
+            scaled = z.to(factor.dtype) * factor
+            y.copy_(scaled if bias is None else scaled.add_(bias))
+        return y_TO.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x_TI, h_Tr, z_TO, weight, a_rI, b_Or, factor = ctx.saved_tensors
-        g_TO = grad.reshape(z_TO.shape)
-        grad_factor = (g_TO.to(factor.dtype) * z_TO).sum(0)
-        grad_bias = g_TO.sum(0, dtype=factor.dtype) if ctx.needs_input_grad[5] else None
-        g_TO = (g_TO * factor).to(weight.dtype)
-        gh_Tr = g_TO @ b_Or
+        xh, z_TO, base, a_rI, lora_b, factor = ctx.saved_tensors
+        rank, inputs = a_rI.shape
+        x_TI, h_Tr = xh.split((inputs, rank), dim=1)
+        grad_TO, g_TO = grad.reshape(z_TO.shape), torch.empty_like(z_TO)
+        grad_factor, grad_bias = torch.zeros_like(factor), torch.zeros_like(factor)
+        for grad_, g, z in zip(_chunks(grad_TO), _chunks(g_TO), _chunks(z_TO), strict=True):
+            exact = grad_.to(factor.dtype)
+            grad_factor += (z * exact).sum(0)
+            if ctx.needs_input_grad[5]:
+                grad_bias += exact.sum(0)
+            g.copy_(exact * factor)
+        if base.shape[1] > inputs:
+            gx_TI, gh_Tr = (g_TO @ base).split((inputs, rank), dim=1)
+        else:
+            gh_Tr = g_TO @ lora_b
+            gx_TI = g_TO @ base if ctx.needs_input_grad[0] else None
         grad_a = (gh_Tr.T @ x_TI).to(factor.dtype)
-        grad_b = (g_TO.T @ h_Tr).to(factor.dtype).mul_(ctx.scale)
+        grad_b = (g_TO.T @ h_Tr).to(factor.dtype)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (g_TO @ weight).addmm_(gh_Tr, a_rI).to(ctx.dtype).view(ctx.shape)
-        return grad_x, None, grad_a, grad_b, grad_factor, grad_bias, None
+            grad_x = torch.addmm(gx_TI, gh_Tr, a_rI).to(ctx.dtype).view(ctx.shape)
+        return grad_x, None, grad_a, grad_b, grad_factor, (grad_bias if ctx.needs_input_grad[5] else None)
+
+
+def _chunks(x_TO: Tensor) -> tuple[Tensor, ...]:
+    """Rows by a few dozen on a CPU: passes over fp32 copies then stay in its cache, which is most of what they cost."""
+    return x_TO.split(max(1, 2**17 // x_TO.shape[1])) if x_TO.device.type == "cpu" else (x_TO,)
 
 
 class RowNorm(torch.autograd.Function):
@@ -155,25 +205,28 @@ class RowNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, squared: Tensor, lora_a: Tensor, lora_b: Tensor, scale: float) -> Tensor:
-        """(O,), at least `TINY`; `squared` is ||w_i||^2, (O,)."""
-        bs_Or = scale * lora_b
-        cross_Or = weight @ lora_a.T
-        slope_Or = torch.addmm(cross_Or, bs_Or, lora_a @ lora_a.T)  # (W0 + s B A) A^T
-        norm_O = (squared + (bs_Or * (cross_Or + slope_Or)).sum(1)).clamp_min(TINY**2).sqrt()
-        ctx.save_for_backward(weight, lora_a, bs_Or, slope_Or, norm_O)
-        ctx.scale = scale
+    def forward(ctx: Any, weight: Tensor, squared: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
+        """(O,), at least `TINY`.
+
+        Args:
+            weight: W0 (O, I), may be rounded; squared: ||w_i||^2 (O,), is not.
+            lora_a, lora_b: A (r, I) and s B (O, r).
+        """
+        cross_Or = (weight @ lora_a.T.to(weight.dtype)).to(lora_a.dtype)
+        slope_Or = torch.addmm(cross_Or, lora_b, lora_a @ lora_a.T)  # (W0 + s B A) A^T
+        norm_O = (squared + (lora_b * (cross_Or + slope_Or)).sum(1)).clamp_min(TINY**2).sqrt()
+        ctx.save_for_backward(weight, lora_a, lora_b, slope_Or, norm_O)
         return norm_O
 
     @staticmethod
     def backward(ctx: Any, grad_O: Tensor) -> tuple[Tensor | None, ...]:
-        weight, lora_a, bs_Or, slope_Or, norm_O = ctx.saved_tensors
+        weight, lora_a, lora_b, slope_Or, norm_O = ctx.saved_tensors
         # Half the gradient of ||.||^2, which a clamped row does not pass on.
         half_O = torch.where(norm_O > TINY, grad_O / norm_O, 0.0)[:, None]
-        e_Or = half_O * bs_Or
-        grad_a = torch.addmm(e_Or.T @ weight, e_Or.T @ bs_Or, lora_a)
-        return None, None, grad_a, (half_O * slope_Or).mul_(ctx.scale), None
+        e_Or = half_O * lora_b
+        through_base = (e_Or.T.to(weight.dtype) @ weight).to(lora_a.dtype)
+        return None, None, torch.addmm(through_base, e_Or.T @ lora_b, lora_a), half_O * slope_Or
 
 
 def _forget_base(layer: nn.Module, _keys: object) -> None:
-    layer._base_squared = layer._base_cast = None  # type: ignore[assignment]
+    layer._base_squared = layer._base_wide = None  # type: ignore[assignment]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.model.dropout import Dropout, Noise
+from mtbert.peft import dora
 from mtbert.peft.dora import DoraLinear
 
 O, I, R, ALPHA = 7, 5, 3, 6.0  # noqa: E741
@@ -237,23 +238,54 @@ def test_the_norm_is_fp32_under_bf16(dropout: float) -> None:
         torch.testing.assert_close(y.float(), layer(x), atol=0.1, rtol=0.05)
 
 
-PLANTED: dict[str, Callable[[DoraLinear], object]] = {
-    "unscaled": lambda layer: setattr(layer, "scale", 1.0),
-    "alpha forgotten": lambda layer: setattr(layer, "scale", 1 / R),
-    "norm of the base": lambda layer: setattr(layer, "norm", lambda: layer.weight.norm(dim=1)),
-    "norm over outputs": lambda layer: setattr(
-        layer, "norm", lambda: (layer.weight + ALPHA / R * layer.lora_b @ layer.lora_a).norm(dim=0).mean().expand(O)
+def without_norm(norm: Callable[[DoraLinear], Tensor]) -> Callable[..., object]:
+    return lambda layer, monkeypatch: monkeypatch.setattr(dora, "_norm", lambda layers, *_: norm(layers[0]))
+
+
+PLANTED: dict[str, Callable[..., object]] = {
+    "unscaled": lambda layer, _: setattr(layer, "scale", 1.0),
+    "alpha forgotten": lambda layer, _: setattr(layer, "scale", 1 / R),
+    "norm of the base": without_norm(lambda layer: layer.weight.norm(dim=1)),
+    "norm over outputs": without_norm(
+        lambda layer: (layer.weight + ALPHA / R * layer.lora_b @ layer.lora_a).norm(dim=0).mean().expand(O)
     ),
-    "no magnitude": lambda layer: layer.magnitude.data.copy_(layer.norm().detach()),
+    "no magnitude": lambda layer, _: layer.magnitude.data.copy_(layer.norm().detach()),
 }
 
 
 @pytest.mark.parametrize("bug", PLANTED)
-def test_the_comparison_with_peft_sees_a_bug(bug: str) -> None:
+def test_the_comparison_with_peft_sees_a_bug(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = adapted(exact=False), inputs()
     theirs = peft_layer(layer)
-    PLANTED[bug](layer)
+    PLANTED[bug](layer, monkeypatch)
     assert float((layer(x) - theirs(x)).detach().abs().max()) > 1e-2
+
+
+def three_layers(dropout: float = 0.0) -> list[DoraLinear]:
+    """Of unlike values, in the middle of training."""
+    torch.manual_seed(6)
+    layers = [DoraLinear(nn.Linear(64, 48), 4, 8.0, Dropout(dropout, Noise())) for _ in range(3)]
+    for layer in layers:
+        layer.lora_b.data.normal_(std=0.05)
+        layer.magnitude.data.mul_(torch.rand(48) + 0.5)
+    return layers
+
+
+@pytest.mark.parametrize(("bf16", "dropout"), [(True, 0.0), (False, 0.0), (True, 0.5)])
+def test_layers_side_by_side_are_the_layers_one_by_one(bf16: bool, dropout: float) -> None:
+    """Outputs and every gradient; with another layer's A, or B, the difference is an order larger than the tolerance."""
+    outcomes = []
+    for joined in (True, False):
+        layers = three_layers(dropout)
+        x = torch.randn(100, 64, generator=torch.Generator().manual_seed(7)).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            y = DoraLinear.side_by_side(layers, x) if joined else torch.cat([layer(x) for layer in layers], -1)
+        (y.float() * torch.randn(100, 144, generator=torch.Generator().manual_seed(8))).sum().backward()
+        outcomes.append([y.detach().float(), x.grad, *[p.grad for layer in layers for p in layer.parameters()]])
+    for ours, theirs in zip(*outcomes, strict=True):
+        if theirs is not None:
+            assert ours is not None
+            torch.testing.assert_close(ours, theirs, atol=0.02 * float(theirs.abs().max()), rtol=0.02)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -283,9 +315,9 @@ def test_a_bf16_copy_of_the_base_weight_is_made_once_and_follows_loaded_weights(
     layer, x = adapted(), inputs()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         layer(x)
-        copy = layer._base_cast
+        copy = layer._base_wide
         layer(x)
-        assert layer._base_cast is copy
+        assert layer._base_wide is copy
         layer.load_state_dict({name: value + 1 for name, value in layer.state_dict().items()})
         torch.testing.assert_close(layer(x).float(), naive(layer, x).float(), atol=0.5, rtol=0.05)
     assert layer(x).dtype == torch.float32
