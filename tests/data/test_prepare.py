@@ -210,14 +210,6 @@ def test_unusable_tokenizers(raw: Path, tmp_path: Path) -> None:
         run(raw, tmp_path / "large.json")
 
 
-def test_chunks_do_not_show(raw: Path, tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(raw, tokenizer_file)
-    whole = (raw.parent / "prepared" / "sst" / "train" / "ids1.npy").read_bytes()
-    monkeypatch.setattr("mtbert.data.prepare.CHUNK", 2)
-    run(raw, tokenizer_file)
-    assert (raw.parent / "prepared" / "sst" / "train" / "ids1.npy").read_bytes() == whole
-
-
 def test_keys_ignore_case_spacing_and_order() -> None:
     one, two = Example("1", "A  b", "C", 1.0, 2), Example("2", "c", " a B", 0.0, 3)
     assert sentences_key(one) == sentences_key(two) == ("a b", "c")

@@ -1,0 +1,71 @@
+"""Words looked up one by one are the tokenizer's own ids, whatever the text; and the look-up is left alone where it would not be."""
+
+import string
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
+
+from mtbert.data import wordpieces as module
+from mtbert.data.wordpieces import wordpieces
+
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.ascii_letters, *string.digits, *string.punctuation]
+VOCABULARY += [f"##{letter}" for letter in string.ascii_letters + string.digits] + ["the", "##ing", "é", "##é", "日"]
+
+
+def bert(lowercase: bool = True) -> Tokenizer:
+    tokenizer = Tokenizer(WordPiece({word: n for n, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    return tokenizer
+
+
+def expected(tokenizer: Tokenizer, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.one_of(st.text(st.characters(max_codepoint=127)), st.text(), st.text("the ing[]CLSEP.,'\t\n\x7f\x00é日 ")),
+    st.booleans(),
+)
+@example("[CLS] the", True)
+@example("a\x00b\x7fc\td\ne", True)
+@example("x" * 120, False)
+def test_equals_the_tokenizer(text: str, lowercase: bool) -> None:
+    tokenizer = bert(lowercase)
+    (found,) = wordpieces([text], tokenizer)
+    assert found.dtype == np.uint16
+    assert found.tolist() == expected(tokenizer, text)
+
+
+def test_order_is_kept_over_chunks_and_kinds_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 3)
+    texts = ["the", "café", "", "a b", "日", "sing", "the", "[SEP]"]
+    tokenizer = bert()
+    assert [ids.tolist() for ids in wordpieces(texts, tokenizer)] == [expected(tokenizer, text) for text in texts]
+
+
+def other_splitter(tokenizer: Tokenizer) -> None:
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+
+
+def token_in_plain_text(tokenizer: Tokenizer) -> None:
+    tokenizer.add_tokens([AddedToken("b c", normalized=False)])
+
+
+@pytest.mark.parametrize("change", [other_splitter, token_in_plain_text])
+def test_another_tokenizer_is_asked_for_every_sentence(change: object) -> None:
+    tokenizer = bert()
+    change(tokenizer)  # type: ignore[operator]
+    texts = ["a, b c", "the.b c"]
+    found = [ids.tolist() for ids in wordpieces(texts, tokenizer)]
+    assert found == [expected(tokenizer, text) for text in texts]
+    assert found != [expected(bert(), text) for text in texts]
