@@ -33,6 +33,7 @@ FILES = (
     "disk",
     "cache",
     "parity",
+    "clones",
 )
 SEED = 11711
 

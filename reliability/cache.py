@@ -13,7 +13,7 @@ import torch
 from mtbert.data import prepare
 from mtbert.model import store
 from mtbert.report import results
-from reliability.project import call, forked, isolated, tiny_project
+from reliability.project import call, commit, forked, isolated, must, tiny_project
 from reliability.trainer import training_project
 from reliability.trial import Tally, Trial
 from stages import models
@@ -135,11 +135,8 @@ def _status(stage: str, argument: str, log: Path) -> int:
 def _in_cache(tally: Tally, seed: int, project: Path) -> None:
     """Damage an object of the cache, then let DVC put it in place of the output, and run on from there; then mend as told."""
     tiny_project(project)
-    for command in (("git", "init", "-q"), ("git", "add", "-A"), ("git", "commit", "-q", "-m", "tiny")):
-        call(project, *command)
-    status, output = call(project, "dvc", "repro", "train@baseline")
-    if status:
-        raise RuntimeError(output)
+    commit(project, "tiny")
+    must(project, "dvc", "repro", "train@baseline")
     rng = random.Random(seed)
     for out, stage in (
         ("data/raw", "prepare"),

@@ -28,10 +28,16 @@ def tiny_project(folder: Path, **settings: Any) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "README.md"):
         shutil.copy(ROOT / name, folder / name)
+    shrink(folder, **settings)
+    return folder
+
+
+def shrink(project: Path, **settings: Any) -> None:
+    """Set a project's params so that a run takes a second, and then these further ones."""
     sizes = {task: {"train": 24, "dev": 24, "test": 16} for task in ("sst", "quora", "sts")}
     short = {"epochs": 1, "epoch_end": 2, "batch_size": 4}
     edit(
-        folder,
+        project,
         data__sample__sizes=sizes,
         encoder__source="random",
         compute__threads=1,
@@ -39,7 +45,6 @@ def tiny_project(folder: Path, **settings: Any) -> Path:
         **{f"runs__baseline__{key}": value for key, value in short.items()},
         **settings,
     )
-    return folder
 
 
 def edit(project: Path, **settings: Any) -> None:
@@ -55,25 +60,46 @@ def edit(project: Path, **settings: Any) -> None:
     yaml.dump(tree, path)
 
 
-def start(project: Path, *command: str) -> subprocess.Popen[str]:
-    """Start a command as a user in the project would; output and errors in one pipe."""
+def start(project: Path, *command: str, umask: int = -1, **variables: str) -> subprocess.Popen[str]:
+    """Start a command as a user in the project would, with these further variables; output and errors in one pipe."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(project),
         "OMP_NUM_THREADS": "1",
         **{f"GIT_{who}_{what}": "trial@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        **variables,
     }
-    return subprocess.Popen(
-        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    pipe, errors = subprocess.PIPE, subprocess.STDOUT
+    return subprocess.Popen(command, cwd=project, env=environment, umask=umask, stdout=pipe, stderr=errors, text=True)
 
 
-def call(project: Path, *command: str) -> tuple[int, str]:
-    """Run a command to its end: exit status and output."""
-    process = start(project, *command)
-    output = process.communicate(timeout=900)[0]
+def call(project: Path, *command: str, umask: int = -1, **variables: str) -> tuple[int, str]:
+    """Run a command to its end, with these further variables: exit status and output."""
+    process = start(project, *command, umask=umask, **variables)
+    output = process.communicate(timeout=1800)[0]
     return process.returncode, output
+
+
+def must(project: Path, *command: str, umask: int = -1, **variables: str) -> str:
+    """Run a command that a trial builds on; its output.
+
+    Raises:
+        RuntimeError: it fails.
+    """
+    status, output = call(project, *command, umask=umask, **variables)
+    if status:
+        raise RuntimeError(f"{' '.join(command)}: status {status}: {output[-2000:]}")
+    return output
+
+
+def commit(project: Path, message: str, date: str = "") -> None:
+    """Commit all that git does not ignore, in a repository that is made where there is none yet."""
+    if not (project / ".git").exists():
+        must(project, "git", "init", "-q")
+    must(project, "git", "add", "-A")
+    dates: dict[str, Any] = {f"GIT_{who}_DATE": date for who in ("AUTHOR", "COMMITTER") if date}
+    must(project, "git", "commit", "-q", "-m", message, **dates)
 
 
 def fork(work: Callable[[], Any]) -> int:

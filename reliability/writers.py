@@ -14,7 +14,7 @@ import psutil
 import torch
 
 import stages.train
-from reliability.project import call, edit, ended, fork, isolated, start, tiny_project
+from reliability.project import call, commit, edit, ended, fork, isolated, must, start, tiny_project
 from reliability.trainer import training_project
 from reliability.trial import Tally, Trial
 
@@ -98,11 +98,8 @@ def _train(log: Path) -> None:
 
 def _with_dvc(tally: Tally, times: int, project: Path) -> None:
     tiny_project(project, compute__checkpoint_seconds=0)
-    for command in (("git", "init", "-q"), ("git", "add", "-A"), ("git", "commit", "-q", "-m", "tiny")):
-        call(project, *command)
-    status, output = call(project, "dvc", "repro", "prepare")
-    if status:
-        raise RuntimeError(output)
+    commit(project, "tiny")
+    must(project, "dvc", "repro", "prepare")
     edit(project, runs__baseline__epoch_end=100_000)
     repro = ("dvc", "repro", "train@baseline")
     trainer = (sys.executable, "-m", "stages.train", "baseline")

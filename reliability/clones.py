@@ -1,0 +1,190 @@
+"""Figure 15: two clean clones, in unlike folders and surroundings, make the same bytes of the whole tiny graph."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from reliability.project import ROOT, call, commit, must, shrink, tiny_project
+from reliability.trial import Tally, Trial
+
+BEST = "best_performance"
+# The second clone has another name and depth, time zone, locale, hash seed, terminal and umask.
+SURROUNDINGS: list[tuple[str, int, dict[str, str]]] = [
+    ("one", 0o022, {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "1"}),
+    (
+        "a deeper folder/öther",
+        0o077,
+        {"TZ": "Pacific/Kiritimati", "LC_ALL": "POSIX", "PYTHONHASHSEED": "2", "COLUMNS": "40"},
+    ),
+]
+OUTS = ("data/raw", "data/prepared", "models", "results", "reports")
+TIMES = ("seconds", "tokens_per_second", "finished")
+TOLD_TIMES = """
+record.json, provenance.json: the time that training took, its speed and its date; sha256.json: the sum of such a record;
+index.html: the times of the runs, their sum and the date
+"""
+
+
+class Clone(NamedTuple):
+    """A clone, and what surrounds the commands that run in it."""
+
+    folder: Path
+    umask: int
+    variables: dict[str, str]
+
+    def run(self, *command: str) -> str:
+        return must(self.folder, *command, umask=self.umask, **self.variables)
+
+
+def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+    """All files of the graph but DVC's own; in the quick tier those of one run, one table and one figure."""
+    tally = Tally(15, "two clean clones, whole tiny graph", "equal bytes", seed)
+    origin, note = _origin(folder)
+    clones = [_clone(origin, Clone(folder / name, umask, variables), seed) for name, umask, variables in SURROUNDINGS]
+    for clone in clones:
+        clone.run("dvc", "repro", *(("table4", "figure4") if quick else ()))
+    for name, equal in _compared(clones, OUTS).items():
+        tally.trial(equal, f"{name}: the clones differ")
+    for plant in PLANTED:
+        if not (quick and plant.full):
+            tally.control(_caught(plant, clones), plant.bug)
+    left_out = " ".join(TOLD_TIMES.split())
+    return [tally.done(f"{note}compared without what tells times ({left_out}){'; one run' if quick else ''}")]
+
+
+def _origin(folder: Path) -> tuple[Path, str]:
+    """What is cloned: the project's repository, or one made of its files where there is none; and a note if it is not HEAD."""
+    status, changed = call(ROOT, "git", "status", "--porcelain", "--", "mtbert", "stages", "dvc.yaml", "params.yaml")
+    if status == 0:
+        return ROOT, "uncommitted changes were left out; " if changed.strip() else ""
+    origin = tiny_project(folder / "origin")
+    commit(origin, "a copy")
+    return origin, "of a copy, since the project is not under git; "
+
+
+def _clone(origin: Path, clone: Clone, seed: int) -> Clone:
+    """A clone with tiny settings and nothing of earlier runs; both clones end in the same commit."""
+    must(origin, "git", "clone", "-q", "--no-hardlinks", str(origin), str(clone.folder), umask=clone.umask)
+    shutil.rmtree(clone.folder / "reports", ignore_errors=True)
+    (clone.folder / "dvc.lock").unlink(missing_ok=True)
+    shrink(clone.folder, data__sample__seed=seed, runs__baseline__seed=seed)
+    commit(clone.folder, "tiny", date="2026-01-01T00:00:00Z")
+    return clone
+
+
+def _compared(clones: list[Clone], outs: Iterable[str]) -> dict[str, bool]:
+    """By file, whether all clones have it with the same content but for times; a file that one lacks is a difference."""
+    found = [
+        {
+            path.relative_to(clone.folder).as_posix(): _digest(path)
+            for out in outs
+            for path in sorted((clone.folder / out).rglob("*"))
+            if path.is_file()
+        }
+        for clone in clones
+    ]
+    names = sorted(set().union(*found))
+    return {name: len({digests.get(name) for digests in found}) == 1 for name in names}
+
+
+def _digest(path: Path) -> str:
+    """sha256 of a file without what it tells of times."""
+    data = path.read_bytes()
+    if path.name == "record.json":
+        data = _json({key: value for key, value in json.loads(data).items() if key not in TIMES})
+    elif path.name == "sha256.json":
+        data = _json({key: value for key, value in json.loads(data).items() if key != "record.json"})
+    elif path.name == "provenance.json":
+        told = json.loads(data)
+        runs = {
+            run: {key: value for key, value in row.items() if key not in TIMES} for run, row in told["Runs"].items()
+        }
+        data = _json({**told, "Runs": runs, "Trained": ""})
+    elif path.name == "index.html":
+        for pattern in (rb"[\d,]+ s</td>", rb"\d+ minutes of training", rb"\d{4}-\d\d-\d\d( to \d{4}-\d\d-\d\d)?"):
+            data = re.sub(pattern, b"", data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+class Plant(NamedTuple):
+    """A bug: `old` in `file` becomes `new`, and then `command` writes `outs`."""
+
+    bug: str
+    file: str
+    old: str
+    new: str
+    command: tuple[str, ...]
+    outs: tuple[str, ...]
+    full: bool = False
+
+
+def _caught(plant: Plant, clones: list[Clone]) -> bool:
+    """Whether the clones differ once both have the bug."""
+    for clone in clones:
+        path = clone.folder / plant.file
+        sound = path.read_text(encoding="utf-8")
+        if sound.count(plant.old) != 1:
+            raise RuntimeError(f"{plant.file}: {plant.old!r} is not there once: plant {plant.bug!r} elsewhere")
+        path.write_text(sound.replace(plant.old, plant.new), encoding="utf-8")
+        try:
+            clone.run("python", "-m", *plant.command)
+        finally:
+            path.write_text(sound, encoding="utf-8")
+    return not all(_compared(clones, plant.outs).values())
+
+
+FIGURE = (("stages.figure", "figure4"), ("reports/figures",))
+# In this order: each command reads what the commands before the plants made.
+PLANTED = [
+    Plant(
+        "a page that tells where it was made",
+        "stages/report.py",
+        '"This page": commit()',
+        '"This page": str(Path.cwd())',
+        ("stages.report",),
+        ("reports/index.html",),
+        full=True,
+    ),
+    Plant(
+        "an SVG with random ids",
+        "mtbert/report/figures.py",
+        '"svg.hashsalt": "mtbert"',
+        '"svg.hashsalt": None',
+        *FIGURE,
+    ),
+    Plant(
+        "a figure that bears its date", "mtbert/report/figures.py", '{"Date": None, "Creator": None}', "None", *FIGURE
+    ),
+    Plant(
+        "a table in the order of a set",
+        "mtbert/report/text.py",
+        "[_harmless(cell) for cell in row] for row in table.rows",
+        "[_harmless(cell) for cell in row] for row in set(table.rows)",
+        ("stages.table", "table4"),
+        ("reports/tables",),
+    ),
+    Plant(
+        "a seed taken from the clock",
+        "stages/models.py",
+        "torch.manual_seed(run.seed)",
+        "torch.manual_seed(__import__('time').time_ns() % 2**32)",
+        ("stages.train", BEST),
+        (f"models/{BEST}",),
+    ),
+    Plant(
+        "a seed taken from a string's hash",
+        "mtbert/data/sample.py",
+        "Draw(seed, number, part), ",
+        "Draw(seed, number, hash(split) % 1000), ",
+        ("stages.fetch",),
+        ("data/raw",),
+    ),
+]
