@@ -1,7 +1,10 @@
-"""A folder's list of checksums. DVC trusts a read-only file of its cache unread, so a stage checks what it is given."""
+"""Checksums of a folder and of a JSON object. DVC trusts a read-only file of its cache unread, so a stage checks what it is given."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, sha256_file
@@ -37,3 +40,26 @@ def check_seal(folder: Path, *names: str) -> None:
             raise MtbertError(f"{file}: not found; {remedy}")
         if sha256_file(file) != sums.get(name):
             raise MtbertError(f"{file}: its bytes changed since it was written (sha256 differs); {remedy}")
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a checksum of itself, so that a changed digit shows; `unsealed` takes it off again."""
+    return {**value, "seal": _digest(value)}
+
+
+def unsealed(value: Any) -> dict[str, Any]:
+    """What was sealed.
+
+    Raises:
+        ValueError: the content is not that which was sealed.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    content = {key: part for key, part in value.items() if key != "seal"}
+    if value.get("seal") != _digest(content):
+        raise ValueError("its content changed since it was written")
+    return content
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

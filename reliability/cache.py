@@ -35,7 +35,7 @@ READERS: list[tuple[str, str, str]] = [
 READ = {
     "models/pretrained": ("model.safetensors", "config.json"),
     f"models/converted/{RUN}": ("model.safetensors", "config.json"),
-    f"models/{RUN}": ("model.safetensors", "config.json"),
+    f"models/{RUN}": ("model.safetensors", "config.json", "record.json"),
     "table4": ("examples/quora-dev.csv",),
     "figure2": ("history.csv",),
 }

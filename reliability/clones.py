@@ -21,7 +21,7 @@ SURROUNDINGS: list[tuple[str, int, dict[str, str]]] = [
         {"TZ": "Pacific/Kiritimati", "LC_ALL": "POSIX", "PYTHONHASHSEED": "2", "COLUMNS": "40"},
     ),
 ]
-OUTS = ("data/raw", "data/prepared", "models", "results", "reports")
+OUTS = ("data", "models", "results", "reports")
 TIMES = ("seconds", "tokens_per_second", "finished")
 TOLD_TIMES = """
 record.json, provenance.json: the time that training took, its speed and its date; sha256.json: the sum of such a record;
@@ -95,7 +95,7 @@ def _digest(path: Path) -> str:
     """sha256 of a file without what it tells of times."""
     data = path.read_bytes()
     if path.name == "record.json":
-        data = _json({key: value for key, value in json.loads(data).items() if key not in TIMES})
+        data = _json({key: value for key, value in json.loads(data).items() if key not in (*TIMES, "seal")})
     elif path.name == "sha256.json":
         data = _json({key: value for key, value in json.loads(data).items() if key != "record.json"})
     elif path.name == "provenance.json":
@@ -147,8 +147,8 @@ PLANTED = [
     Plant(
         "a page that tells where it was made",
         "stages/report.py",
-        '"This page": commit()',
-        '"This page": str(Path.cwd())',
+        '"Machine": ", ".join(',
+        '"Folder": str(Path.cwd()), "Machine": ", ".join(',
         ("stages.report",),
         ("reports/index.html",),
         full=True,

@@ -6,6 +6,7 @@ from mtbert.data.source import copy_course, download_course, has_course_files, w
 from mtbert.errors import MtbertError
 from mtbert.params import load_params
 from stages.common import RAW, start
+from stages.provenance import origin, write_beside
 
 
 def main() -> None:
@@ -20,6 +21,7 @@ def main() -> None:
         copy_course(Path(settings.path), RAW)
     else:
         download_course(RAW)
+    write_beside(RAW, origin("fetch", settings.model_dump(), RAW))
     print(f"{RAW}: {settings.source}")
 
 

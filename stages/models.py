@@ -1,6 +1,7 @@
 """From a run's settings to its model: built, adapted, and loaded strictly."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -8,12 +9,22 @@ from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.store import TOKENIZER, load_model
+from mtbert.model.store import TOKENIZER, load_model, read_config
 from mtbert.model.weights import check_tensors
 from mtbert.params import Run
 from mtbert.peft.convert import add_dora
 from mtbert.seal import check_seal
-from stages.common import PREPARED
+from stages.common import CONVERTED, PREPARED, PRETRAINED
+
+
+def start_of(run: Run, name: str) -> Path:
+    """The folder of the weights that the run called `name` starts from."""
+    return CONVERTED / name if run.adapter else PRETRAINED
+
+
+def weights_of(folder: Path) -> dict[str, Any]:
+    """A model's folder and the checksum of its weights, as a record names a parent."""
+    return {"folder": str(folder), "sha256": read_config(folder)["sha256"]}
 
 
 def build(run: Run, config: BertConfig) -> MultitaskModel:

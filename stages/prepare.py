@@ -4,6 +4,7 @@ from mtbert.data.prepare import prepare, summary
 from mtbert.model.store import TOKENIZER
 from mtbert.params import load_params
 from stages.common import PREPARED, PRETRAINED, RAW, start
+from stages.provenance import data_hash, origin, write_beside
 
 
 def main() -> None:
@@ -17,6 +18,8 @@ def main() -> None:
         preprocess=settings.preprocess,
         max_tokens=settings.max_tokens,
     )
+    parent = {"folder": str(RAW), "sha256": data_hash(RAW)}
+    write_beside(PREPARED, origin("prepare", settings.model_dump(), PREPARED, parent=parent))
     print(summary(report))
 
 

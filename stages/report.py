@@ -15,7 +15,7 @@ from mtbert.report.page import headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
 from stages.common import PREPARED, PRETRAINED, RAW, RESULTS, inside, start
-from stages.provenance import commit
+from stages.provenance import LOCK, origin
 
 GRAPH = Path("dvc.yaml")
 PACKAGES = ("mtbert", "torch", "tokenizers", "numpy", "dvc")
@@ -28,10 +28,12 @@ def main() -> None:
     found = {run: metrics(RESULTS, run) for run in runs}
     records = {run: record(RESULTS, run) for run in runs}
     source, encoder = _json(RAW / "source.json", "fetch"), _json(PRETRAINED / "config.json", "encoder")
+    made = origin("report", params.report.model_dump())
     provenance = {
         **sources(source, encoder),
         **agreement(records),
-        "This page": commit(),
+        "This page": f"{made['code']}, {made['command']}",
+        "Requirements": f"{LOCK}, sha256 {made['requirements_sha256']}",
         "Machine": ", ".join(
             sorted({f"{one['machine']}, {one['device']}, {one['threads']} threads" for one in records.values()})
         ),

@@ -11,12 +11,13 @@ from mtbert.data.arrays import Split, load_split
 from mtbert.data.tasks import TASKS
 from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.development import development_metrics
-from mtbert.files import atomic_json, replaced_folder, sha256_file
+from mtbert.files import atomic_json, replaced_folder
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.store import read_config, save_model
 from mtbert.model.weights import config_to_json
 from mtbert.params import CosineEmbedding, Run, load_params
 from mtbert.peft.convert import count_parameters
+from mtbert.seal import sealed
 from mtbert.training.checkpoint import checkpoint_step, only_writer, remove_work
 from mtbert.training.compute import Compute, machine, resolve
 from mtbert.training.fingerprint import fingerprint
@@ -25,11 +26,11 @@ from mtbert.training.loop import Loss, train
 from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.sampling import probabilities, sampler_exponent
-from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED, start
-from stages.models import load_encoder, load_run, wrapper
-from stages.provenance import commit
+from stages.common import MODELS, PREPARED, start
+from stages.models import load_encoder, load_run, start_of, weights_of, wrapper
+from stages.provenance import RECORD, origin
 
-WORK, LOCK = Path(".mtbert"), Path("requirements/runtime.txt")
+WORK = Path(".mtbert")
 CODE = [Path("mtbert") / part for part in ("data", "model", "peft", "evaluation", "training")]
 CODE += [Path("stages/train.py"), Path("stages/models.py")]
 
@@ -38,7 +39,8 @@ def main(run_name: str) -> None:
     params = load_params()
     run = params.run(run_name)
     compute = resolve(params.compute.device, params.compute.precision, params.compute.threads)
-    source = CONVERTED / run_name if run.adapter else PRETRAINED
+    source = start_of(run, run_name)
+    parent = weights_of(source)
     model = (load_run if run.adapter else load_encoder)(run, source).to(compute.device)
     data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in run.tasks}
     tokens = wrapper(model, params.prepare.max_tokens)
@@ -47,17 +49,10 @@ def main(run_name: str) -> None:
         "settings": run.model_dump(),
         "max_tokens": params.prepare.max_tokens,
         "compute": compute.describe(),
-        "start": read_config(source)["sha256"],
+        "start": parent["sha256"],
     }
     work = WORK / fingerprint(identity, PREPARED, CODE)
-    origin = {
-        "code": commit(),
-        "command": f"python -m stages.train {run_name}",
-        "requirements_sha256": sha256_file(LOCK) if LOCK.is_file() else None,
-        "settings": run.model_dump(),
-        "data": fingerprint({}, PREPARED, []),
-        "parent": {"folder": str(source), "sha256": identity["start"]},
-    }
+    made_from = origin(f"train {run_name}", run.model_dump(), PREPARED, parent=parent)
 
     with only_writer(WORK / "locks" / run_name, run_name), TrainingProgress(run_name) as progress:
         steps, live = StepLog(work / "steps.csv", checkpoint_step(work)), Live(work / "live")
@@ -84,14 +79,15 @@ def main(run_name: str) -> None:
         with replaced_folder(MODELS / run_name) as folder:
             _write(folder, run, model, result, work)
             record = {
-                **origin,
+                **made_from,
+                "weights": read_config(folder)["sha256"],
                 **compute.describe(),
                 "machine": machine(),
                 "seconds": result["seconds"],
                 "tokens_per_second": result["tokens"] / result["seconds"],
                 "finished": datetime.now(UTC).date().isoformat(),
             }
-            atomic_json(folder / "record.json", record)
+            atomic_json(folder / RECORD, sealed(record))
         remove_work(work)
 
 

@@ -3,7 +3,6 @@
 safetensors has no checksum of its own, and DVC trusts read-only cache files, so we verify what we load.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_bytes, sha256_file
+from mtbert.seal import sealed, unsealed
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 
@@ -71,29 +71,6 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise MtbertError(f"{path}: not found") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise MtbertError(f"{path}: not a readable safetensors file ({error})") from None
-
-
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with a checksum of itself, so that a changed digit shows; `unsealed` takes it off again."""
-    return {**value, "seal": _digest(value)}
-
-
-def unsealed(value: Any) -> dict[str, Any]:
-    """What was sealed.
-
-    Raises:
-        ValueError: the content is not that which was sealed.
-    """
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    content = {key: part for key, part in value.items() if key != "seal"}
-    if value.get("seal") != _digest(content):
-        raise ValueError("its content changed since it was written")
-    return content
-
-
-def _digest(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _remedy(folder: Path) -> str:

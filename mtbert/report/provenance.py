@@ -6,6 +6,7 @@ from typing import Any
 from mtbert.data.tasks import SPLITS, TASKS, raw_name
 
 UNKNOWN = "not recorded"
+COMPUTE = ("device", "precision", "threads", "torch")
 SETTINGS = ("epochs", "epoch_end", "batch_size", "learning_rate", "seed")
 
 
@@ -28,7 +29,7 @@ def sources(source: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, 
 
 
 def by_run(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each run what made it: code, data, parent weights, the settings that tell budgets apart, and its time."""
+    """Of each run what made it: code, data, weights, the settings that tell budgets apart, where it ran, and its time."""
     return {
         run: {
             "code": record.get("code", UNKNOWN),
@@ -36,7 +37,9 @@ def by_run(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]
             "requirements_sha256": record.get("requirements_sha256"),
             "data": record.get("data", UNKNOWN),
             "parent": record.get("parent", UNKNOWN),
+            "weights": record.get("weights", UNKNOWN),
             **{key: record.get("settings", {}).get(key, UNKNOWN) for key in SETTINGS},
+            **{key: record.get(key, UNKNOWN) for key in COMPUTE},
             "seconds": record["seconds"],
         }
         for run, record in records.items()

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_bytes, sha256_file
-from mtbert.model.store import read_safetensors, sealed, unsealed
+from mtbert.model.store import read_safetensors
+from mtbert.seal import sealed, unsealed
 
 LATEST = "latest.json"
 

@@ -9,12 +9,21 @@ SETTINGS = {"epochs": 2, "epoch_end": "depletion", "batch_size": 16, "learning_r
 
 def record(**changes: Any) -> dict[str, Any]:
     parent = {"folder": "models/pretrained", "sha256": "ab"}
-    return {"code": "commit 1", "data": "d1", "parent": parent, "settings": SETTINGS, "seconds": 9.5} | changes
+    return {
+        "code": "commit 1",
+        "data": "d1",
+        "parent": parent,
+        "settings": SETTINGS,
+        "seconds": 9.5,
+        "weights": "cd",
+        "threads": 2,
+    } | changes
 
 
 def test_each_run_has_its_code_settings_time_and_parent() -> None:
     (run,) = by_run({"baseline": record()}).values()
     assert (run["code"], run["data"], run["seconds"], run["parent"]["sha256"]) == ("commit 1", "d1", 9.5, "ab")
+    assert (run["weights"], run["threads"], run["torch"]) == ("cd", 2, "not recorded")
     kept = {key: value for key, value in SETTINGS.items() if key != "tasks"}
     assert {key: run[key] for key in kept} == kept
     assert "tasks" not in run

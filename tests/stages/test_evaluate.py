@@ -1,20 +1,26 @@
-"""evaluate: scores where there are labels, leaderboard files in any case."""
+"""evaluate: scores where there are labels, leaderboard files in any case; no weights that disagree with their record."""
 
 import csv
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mtbert.data.tasks import TASKS
+from mtbert.errors import MtbertError
 from mtbert.evaluation.metrics import accuracy
-from mtbert.seal import seal
-from stages import evaluate
+from mtbert.model.store import load_model, save_model
+from mtbert.seal import seal, sealed
+from stages import encoder, evaluate, train
+from stages.provenance import RECORD
 
 
 def test_an_unlabelled_test_split_has_leaderboard_files_and_no_score(project: Path) -> None:
     (project / "data/prepared/quora/test/labels.npy").unlink()
     seal(project / "data/prepared")
+    train.main("baseline")  # the weights of other data would be refused
     evaluate.main("baseline")
     results = project / "results/baseline"
     metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
@@ -40,5 +46,78 @@ def test_the_scores_are_those_of_the_examples_beside_them(project: Path) -> None
 def test_a_split_that_is_not_there_is_passed_over(project: Path) -> None:
     (project / "data/prepared/quora/test").rename(project / "elsewhere")
     seal(project / "data/prepared")
+    train.main("baseline")
     evaluate.main("baseline")
     assert not list((project / "results/baseline").rglob("*para*test*"))
+
+
+def other_data(project: Path) -> None:
+    with (project / "data/prepared/sst/dev/examples.csv").open("a", encoding="utf-8") as file:
+        file.write("another,row,0\n")
+    seal(project / "data/prepared")
+
+
+def other_weights(project: Path) -> None:
+    tensors, config = load_model(project / "models/baseline")
+    del config["sha256"]
+    save_model(project / "models/baseline", {name: tensor + 1 for name, tensor in tensors.items()}, config)
+
+
+def other_parent(project: Path) -> None:
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(text.replace('"random": {"seed": 1', '"random": {"seed": 2'), encoding="utf-8")
+    encoder.main()
+
+
+def other_settings(project: Path) -> None:
+    path = project / "models/baseline" / RECORD
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["seal"]
+    record["settings"]["batch_size"] += 1
+    path.write_text(json.dumps(sealed(record)), encoding="utf-8")
+
+
+def record_damaged(project: Path) -> None:
+    path = project / "models/baseline" / RECORD
+    path.write_text(path.read_text(encoding="utf-8").replace('"threads": 1', '"threads": 2'), encoding="utf-8")
+
+
+def record_lost(project: Path) -> None:
+    (project / "models/baseline" / RECORD).unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_data, r"disagrees with what is there: data is [0-9a-f]{24}, recorded is [0-9a-f]{24};"),
+        (other_weights, r"disagrees with what is there: weights is [0-9a-f]{64}, recorded is [0-9a-f]{64};"),
+        (other_parent, r"disagrees with what is there: parent \(sha256\);"),
+        (other_settings, r"disagrees with what is there: settings \(batch_size\);"),
+        (record_damaged, r"cannot be read \(its content changed since it was written\);"),
+        (record_lost, r"cannot be read \(.*No such file"),
+    ],
+)
+def test_weights_that_disagree_with_their_record_are_refused(
+    project: Path, change: Callable[[Path], None], message: str
+) -> None:
+    change(project)
+    with pytest.raises(MtbertError, match=rf"^models/baseline/record\.json: {message}.* run `dvc repro`"):
+        evaluate.main("baseline")
+    assert not (project / "results/baseline").exists()
+
+
+def test_weights_whose_parent_was_not_kept_are_evaluated(project: Path) -> None:
+    shutil.rmtree(project / "models/pretrained")
+    evaluate.main("baseline")
+    assert (project / "results/baseline/metrics.json").is_file()
+
+
+def test_the_evaluation_has_a_record_of_its_own(project: Path) -> None:
+    evaluate.main("baseline")
+    trained = json.loads((project / "results/baseline/record.json").read_text(encoding="utf-8"))
+    record = json.loads((project / "results/baseline/evaluation.json").read_text(encoding="utf-8"))
+    assert record["command"] == "python -m stages.evaluate baseline"
+    assert record["parent"] == {"folder": "models/baseline", "sha256": trained["weights"]}
+    assert {key: record[key] for key in ("data", "settings", "code", "torch", "threads", "device")} == {
+        key: trained[key] for key in ("data", "settings", "code", "torch", "threads", "device")
+    }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from mtbert.model.store import read_config
 from mtbert.params import load_params
@@ -24,6 +25,9 @@ def test_the_record_says_what_made_the_run(trained: Path) -> None:
     }
     assert record["requirements_sha256"] is None, "the tiny project has no lock file"
     assert len(record["data"]) == 24
+    assert record["weights"] == read_config(trained / "models/baseline")["sha256"]
+    assert (record["threads"], record["device"], record["precision"]) == (1, "cpu", "fp32")
+    assert record["torch"] == torch.__version__
     assert record["seconds"] > 0
 
 

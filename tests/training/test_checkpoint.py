@@ -14,7 +14,8 @@ from torch import nn
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, sha256_file
-from mtbert.model.store import read_safetensors, sealed
+from mtbert.model.store import read_safetensors
+from mtbert.seal import sealed
 from mtbert.training.checkpoint import checkpoint_step, load_checkpoint, only_writer, remove_work, save_checkpoint
 
 PROGRESS = {"history": [{"epoch": 0, "loss": None, "dev": 0.1 + 0.2}], "tokens": 7}
