@@ -5,6 +5,7 @@ import inspect
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ PRETRAINED, CONVERTED = MODELS / "pretrained", MODELS / "converted"
 
 
 def inside(folder: str, key: str) -> Path:
-    """The folder that a setting names, if it lies in the project, links followed.
+    """The folder that a setting names, if it and all links in it lie in the project.
 
     Raises:
         MtbertError: it leads out of the project.
@@ -23,7 +24,33 @@ def inside(folder: str, key: str) -> Path:
     root, path = Path.cwd().resolve(), Path(folder)
     if root not in path.resolve().parents:
         raise MtbertError(f"params.yaml: {key}: {folder} leads out of {root}, or is all of it; name a folder inside")
+    confine(path)
     return path
+
+
+def confine(*paths: Path) -> None:
+    """Let a stage read and write only in the project: these files or folders, and all links in them, must lie there.
+
+    Raises:
+        MtbertError: names the first that leads out, and where to.
+    """
+    root = Path.cwd().resolve()
+    waiting, seen = list(paths), set()
+    while waiting:
+        path = waiting.pop()
+        try:
+            target = path.resolve()
+        except RuntimeError:
+            raise MtbertError(f"{path}: a link that leads to itself; remove it") from None
+        if root not in target.parents:
+            raise MtbertError(
+                f"{path}: a link leads out of the project, to {target}; put there what it leads to "
+                "(if DVC made it: `dvc config cache.type copy`, then `dvc checkout --relink`)"
+            )
+        if target.is_dir() and target not in seen:
+            seen.add(target)
+            with suppress(FileNotFoundError):  # another run's temporary folder, gone by now
+                waiting.extend(path.iterdir())
 
 
 def start(main: Callable[..., None]) -> None:

@@ -7,7 +7,7 @@ from mtbert.model.weights import config_to_json
 from mtbert.params import load_params
 from mtbert.peft.convert import count_parameters
 from mtbert.training.compute import resolve
-from stages.common import CONVERTED, MODELS, PRETRAINED, start
+from stages.common import CONVERTED, MODELS, PRETRAINED, confine, start
 from stages.models import adapt, load_encoder, load_run, weights_of
 from stages.provenance import origin, write_beside
 
@@ -19,6 +19,7 @@ def main(run_name: str) -> None:
         raise MtbertError(f"params.yaml: runs.{run_name}.adapter is null; there is nothing to convert")
     compute = resolve("cpu", "fp32", 1)
     parent = MODELS / run.adapter.start_from
+    confine(parent, CONVERTED / run_name)
     model = load_encoder(run, parent) if parent == PRETRAINED else load_run(params.run(run.adapter.start_from), parent)
     full = count_parameters(model)["total"] or 0
     adapt(model, run)

@@ -6,12 +6,13 @@ from mtbert.model.store import TOKENIZER, read_config, save_model
 from mtbert.model.weights import config_to_json
 from mtbert.params import load_params
 from mtbert.training.compute import resolve
-from stages.common import PRETRAINED, start
+from stages.common import PRETRAINED, confine, start
 from stages.provenance import origin, write_beside
 
 
 def main() -> None:
     settings = load_params().encoder
+    confine(PRETRAINED)
     compute = resolve("cpu", "fp32", 1)
     found = pretrained(
         settings.source,

@@ -17,7 +17,7 @@ from mtbert.params import CosineEmbedding, Run, load_params
 from mtbert.peft.convert import merge
 from mtbert.seal import seal
 from mtbert.training.compute import Compute, machine, resolve
-from stages.common import MODELS, PREPARED, RESULTS, start
+from stages.common import MODELS, PREPARED, RESULTS, confine, start
 from stages.models import load_run, start_of, weights_of, wrapper
 from stages.provenance import RECORD, check_record, data_hash, origin
 
@@ -27,6 +27,7 @@ EVALUATION = "evaluation.json"
 def main(run_name: str) -> None:
     params = load_params()
     run = params.run(run_name)
+    confine(PREPARED, MODELS / run_name, start_of(run, run_name), RESULTS / run_name)
     compute = resolve(params.compute.device, params.compute.precision, params.compute.threads)
     model = load_run(run, MODELS / run_name)
     tokens = wrapper(model, params.prepare.max_tokens)

@@ -5,12 +5,13 @@ from pathlib import Path
 from mtbert.data.source import copy_course, download_course, has_course_files, write_sample
 from mtbert.errors import MtbertError
 from mtbert.params import load_params
-from stages.common import RAW, start
+from stages.common import RAW, confine, start
 from stages.provenance import origin, write_beside
 
 
 def main() -> None:
     settings = load_params().data
+    confine(RAW)
     if settings.source == "sample":
         write_sample(RAW, settings.sample.seed, settings.sample.sizes.model_dump(), settings.sample.label_noise)
     elif not Path(settings.path).is_dir():

@@ -3,10 +3,11 @@
 from mtbert.errors import MtbertError
 from mtbert.params import load_params, nearest
 from mtbert.report.figures import FIGURES, render
-from stages.common import RESULTS, inside, start
+from stages.common import RESULTS, confine, inside, start
 
 
 def main(name: str) -> None:
+    confine(RESULTS)
     stem = inside(load_params().report.folder, "report.folder") / "figures" / name
     if name not in FIGURES:
         raise MtbertError(f"no figure is called {name!r}{nearest(name, list(FIGURES))}")

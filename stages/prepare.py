@@ -3,12 +3,13 @@
 from mtbert.data.prepare import prepare, summary
 from mtbert.model.store import TOKENIZER
 from mtbert.params import load_params
-from stages.common import PREPARED, PRETRAINED, RAW, start
+from stages.common import PREPARED, PRETRAINED, RAW, confine, start
 from stages.provenance import data_hash, origin, write_beside
 
 
 def main() -> None:
     settings = load_params().prepare
+    confine(RAW, PREPARED, PRETRAINED)
     report = prepare(
         RAW,
         PREPARED,

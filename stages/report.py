@@ -14,7 +14,7 @@ from mtbert.params import load_params
 from mtbert.report.page import headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
-from stages.common import PREPARED, PRETRAINED, RAW, RESULTS, inside, start
+from stages.common import PREPARED, PRETRAINED, RAW, RESULTS, confine, inside, start
 from stages.provenance import LOCK, origin
 
 GRAPH = Path("dvc.yaml")
@@ -23,6 +23,7 @@ PACKAGES = ("mtbert", "torch", "tokenizers", "numpy", "dvc")
 
 def main() -> None:
     params = load_params()
+    confine(RAW, PREPARED, PRETRAINED, RESULTS)
     folder = inside(params.report.folder, "report.folder")
     runs = handed_runs(list(params.runs))
     found = {run: metrics(RESULTS, run) for run in runs}

@@ -5,10 +5,11 @@ from mtbert.files import atomic_write_text
 from mtbert.params import load_params, nearest
 from mtbert.report.tables import TABLES
 from mtbert.report.text import to_csv, to_latex, to_markdown
-from stages.common import RESULTS, inside, start
+from stages.common import RESULTS, confine, inside, start
 
 
 def main(name: str) -> None:
+    confine(RESULTS)
     folder = inside(load_params().report.folder, "report.folder") / "tables"
     if name not in TABLES:
         raise MtbertError(f"no table is called {name!r}{nearest(name, list(TABLES))}")

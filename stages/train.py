@@ -26,7 +26,7 @@ from mtbert.training.loop import Loss, train
 from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.sampling import probabilities, sampler_exponent
-from stages.common import MODELS, PREPARED, start
+from stages.common import MODELS, PREPARED, confine, start
 from stages.models import load_encoder, load_run, start_of, weights_of, wrapper
 from stages.provenance import RECORD, origin
 
@@ -40,6 +40,7 @@ def main(run_name: str) -> None:
     run = params.run(run_name)
     compute = resolve(params.compute.device, params.compute.precision, params.compute.threads)
     source = start_of(run, run_name)
+    confine(PREPARED, source, MODELS / run_name)
     parent = weights_of(source)
     model = (load_run if run.adapter else load_encoder)(run, source).to(compute.device)
     data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in run.tasks}
@@ -52,6 +53,7 @@ def main(run_name: str) -> None:
         "start": parent["sha256"],
     }
     work = WORK / fingerprint(identity, PREPARED, CODE)
+    confine(work, WORK / "locks")
     made_from = origin(f"train {run_name}", run.model_dump(), PREPARED, parent=parent)
 
     with only_writer(WORK / "locks" / run_name, run_name), TrainingProgress(run_name) as progress:

@@ -1,0 +1,101 @@
+"""A symbolic link that leads out of the project is refused, whether a stage would read or write through it."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtbert.errors import MtbertError
+from stages import convert, encoder, evaluate, fetch, figure, prepare, report, table, train
+from stages.common import confine
+
+Stage = Callable[..., Any]
+# The place that becomes a link, and a stage that reads or writes there.
+PLACES: list[tuple[str, Stage, list[str]]] = [
+    ("data", fetch.main, []),
+    ("data/raw", fetch.main, []),
+    ("data/raw/sst-dev.csv", prepare.main, []),
+    ("data/prepared", prepare.main, []),
+    ("models", encoder.main, []),
+    ("models/pretrained/tokenizer.json", prepare.main, []),
+    ("models/pretrained/model.safetensors", train.main, ["baseline"]),
+    ("models/pretrained", convert.main, ["dora_r4"]),
+    ("models/converted", convert.main, ["dora_r4"]),
+    ("data/prepared/sst", train.main, ["baseline"]),
+    (".mtbert", train.main, ["baseline"]),
+    (".mtbert/locks", train.main, ["baseline"]),
+    ("models/baseline", train.main, ["baseline"]),
+    ("models/baseline/record.json", evaluate.main, ["baseline"]),
+    ("results", evaluate.main, ["baseline"]),
+    ("results/best_performance/metrics.json", table.main, ["table4"]),
+    ("results/best_performance", figure.main, ["figure4"]),
+    ("reports/tables", table.main, ["table4"]),
+    ("reports/figures", figure.main, ["figure4"]),
+    ("data/raw/source.json", report.main, []),
+]
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("place", "stage", "arguments"), PLACES)
+def test_a_link_out_of_the_project_is_refused_and_nothing_written_there(
+    project: Path, tmp_path: Path, place: str, stage: Stage, arguments: list[str]
+) -> None:
+    elsewhere, link = tmp_path / "elsewhere", project / place
+    if link.exists():
+        link.rename(elsewhere)
+    else:
+        elsewhere.mkdir()
+        link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(elsewhere)
+    before = state(tmp_path)
+    with pytest.raises(
+        MtbertError, match=rf"{place}.*: a link leads out of the project, to {re.escape(str(elsewhere))}"
+    ):
+        stage(*arguments)
+    assert state(tmp_path) == before
+
+
+def test_a_link_that_stays_in_the_project_is_followed(project: Path) -> None:
+    """As DVC makes them with `cache.type symlink`."""
+    cache = project / ".dvc/cache"
+    cache.mkdir(parents=True)
+    for name in ("model.safetensors", "config.json"):
+        (project / "models/baseline" / name).rename(cache / name)
+        (project / "models/baseline" / name).symlink_to(cache / name)
+    evaluate.main("baseline")
+    assert (project / "results/baseline/metrics.json").is_file()
+
+
+def test_a_link_to_a_folder_of_links_is_looked_through(project: Path, tmp_path: Path) -> None:
+    (project / "inner").mkdir()
+    (project / "inner/out").symlink_to(tmp_path)
+    (project / "models/link").symlink_to(project / "inner")
+    with pytest.raises(MtbertError, match=r"^models/link/out: a link leads out of the project"):
+        confine(Path("models/link"))
+
+
+def test_a_circle_of_links(project: Path) -> None:
+    (project / "models/up").symlink_to(project / "models")
+    confine(Path("models"))
+    (project / "models/self").symlink_to("self")
+    with pytest.raises(MtbertError, match=r"^models/self: a link that leads to itself; remove it"):
+        confine(Path("models"))
+
+
+def test_the_user_s_own_data_may_lie_elsewhere(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(fetch, "copy_course", lambda source, folder: asked.append(source))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/sts-dev.csv").write_text("x", encoding="utf-8")
+    shutil.rmtree(project / "data/course")
+    (project / "data/course").symlink_to(tmp_path / "mine")
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(text.replace('"source": "sample"', '"source": "cs224n"'), encoding="utf-8")
+    fetch.main()
+    assert asked == [Path("data/course")]
