@@ -88,6 +88,8 @@ def _compared(clones: list[Clone], outs: Iterable[str]) -> dict[str, bool]:
         for clone in clones
     ]
     names = sorted(set().union(*found))
+    if not names:
+        raise RuntimeError(f"nothing to compare in {', '.join(outs)}")
     return {name: len({digests.get(name) for digests in found}) == 1 for name in names}
 
 
@@ -150,7 +152,7 @@ PLANTED = [
         '"Machine": ", ".join(',
         '"Folder": str(Path.cwd()), "Machine": ", ".join(',
         ("stages.report",),
-        ("reports/index.html",),
+        ("reports",),
         full=True,
     ),
     Plant(
