@@ -48,7 +48,7 @@ install-dev: $(VENV)/.dev ## the same, with what tests and linters need
 test: $(VENV)/.dev ## run the tests, offline
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest
 
-reliability: $(VENV)/.dev ## kills, corruption, bad input, two writers: run all trials, about half an hour
+reliability: $(VENV)/.dev ## kills, corruption, bad input, two writers: run all trials, about three quarters of an hour
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m reliability
 
 lint: $(VENV)/.dev ## ruff and mypy

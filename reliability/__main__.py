@@ -34,6 +34,7 @@ FILES = (
     "cache",
     "parity",
     "clones",
+    "leaks",
 )
 SEED = 11711
 

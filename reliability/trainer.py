@@ -47,10 +47,10 @@ def training_project(folder: Path, runs: list[str]) -> None:
     yaml.dump(tree, folder / "params.yaml")
     os.chdir(folder)
     for stage in ("fetch", "encoder", "prepare"):
-        _quietly(stage)
+        quietly(stage)
     for run in runs:
         if run.startswith("dora"):
-            _quietly("convert", run)
+            quietly("convert", run)
 
 
 def attempt(run: str, plant: Plant | None = None, die_in_step: int | None = None) -> int:
@@ -96,7 +96,9 @@ def left(run: str) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 
 
-def _quietly(stage: str, *arguments: str) -> None:
+def quietly(stage: str, *arguments: str) -> None:
+    """Run a stage in a fork, without its output."""
+
     def work() -> None:
         with Path(os.devnull).open("w") as quiet, redirect_stdout(quiet):
             import_module(f"stages.{stage}").main(*arguments)
