@@ -33,18 +33,17 @@ def tiny_project(folder: Path, **settings: Any) -> Path:
 
 
 def shrink(project: Path, **settings: Any) -> None:
-    """Set a project's params so that a run takes a second, and then these further ones."""
+    """Set a project's params so that a run takes a second; these further ones take precedence."""
     sizes = {task: {"train": 24, "dev": 24, "test": 16} for task in ("sst", "quora", "sts")}
     short = {"epochs": 1, "epoch_end": 2, "batch_size": 4}
-    edit(
-        project,
-        data__sample__sizes=sizes,
-        encoder__source="random",
-        compute__threads=1,
-        compute__precision="fp32",
+    tiny = {
+        "data__sample__sizes": sizes,
+        "encoder__source": "random",
+        "compute__threads": 1,
+        "compute__precision": "fp32",
         **{f"runs__baseline__{key}": value for key, value in short.items()},
-        **settings,
-    )
+    }
+    edit(project, **{**tiny, **settings})
 
 
 def edit(project: Path, **settings: Any) -> None:

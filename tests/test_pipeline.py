@@ -1,76 +1,21 @@
 """The real graph, tiny, through the real dvc: every stage runs once, a second repro runs nothing, edits touch what they must."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parent.parent
-yaml = YAML()
-
-
-def call(project: Path, *command: str, ok: bool = True) -> str:
-    """Run a command as a user in the project would; its output."""
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(project),
-        "DVC_NO_ANALYTICS": "1",
-        "GIT_AUTHOR_NAME": "test",
-        "GIT_AUTHOR_EMAIL": "test@example.org",
-        "GIT_COMMITTER_NAME": "test",
-        "GIT_COMMITTER_EMAIL": "test@example.org",
-    }
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=900)
-    assert (done.returncode == 0) == ok, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
-
-
-def edit(project: Path, **values: object) -> None:
-    """Set params by dotted key (`__` for the dot), keeping anchors, as an editor would."""
-    path = project / "params.yaml"
-    tree = yaml.load(path)
-    for key, value in values.items():
-        node = tree
-        *parents, last = key.split("__")
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-    yaml.dump(tree, path)
-
-
-def commit(project: Path, message: str) -> None:
-    call(project, "git", "add", "-A")
-    call(project, "git", "commit", "-q", "-m", message)
+from reliability.project import call, commit, edit, must, tiny_project, yaml
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with tiny data and a tiny random encoder, after one `dvc repro`."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("mtbert", "stages", ".dvc", "data/course"):
-        ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "*.csv")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "README.md"):
-        shutil.copy(ROOT / name, folder / name)
-    tiny = {"train": 24, "dev": 24, "test": 16}
-    edit(
-        folder,
-        data__sample__sizes={task: dict(tiny) for task in ("sst", "quora", "sts")},
-        encoder__source="random",
-        compute__threads=1,
-        runs__baseline__epochs=1,
-        runs__baseline__epoch_end=2,
-        runs__baseline__batch_size=4,
-    )
-    call(folder, "git", "init", "-q")
+    folder = tiny_project(tmp_path_factory.mktemp("project"), compute__precision="auto")
     commit(folder, "tiny")
-    (folder / "first.log").write_text(call(folder, "dvc", "repro"), encoding="utf-8")
+    (folder / "first.log").write_text(must(folder, "dvc", "repro"), encoding="utf-8")
     commit(folder, "results")
     return folder
 
@@ -81,20 +26,16 @@ def stages_run(output: str) -> set[str]:
 
 def stale(project: Path) -> set[str]:
     """The stages that `dvc repro` would run for certain; what depends on their outputs runs if those change."""
-    return {
-        line.split("'")[1]
-        for line in call(project, "dvc", "repro", "--dry").splitlines()
-        if line.startswith("Running stage")
-    }
+    return stages_run(must(project, "dvc", "repro", "--dry"))
 
 
 def restored(project: Path) -> None:
-    call(project, "git", "checkout", "-q", "HEAD", "--", ".")  # from HEAD: autostage has put dvc.lock into the index
-    call(project, "dvc", "checkout", "-q")
+    must(project, "git", "checkout", "-q", "HEAD", "--", ".")  # from HEAD: autostage has put dvc.lock into the index
+    must(project, "dvc", "checkout", "-q")
 
 
 def test_every_stage_ran_and_left_its_outputs(project: Path) -> None:
-    names = set(call(project, "dvc", "stage", "list", "--name-only").split())
+    names = set(must(project, "dvc", "stage", "list", "--name-only").split())
     assert stages_run((project / "first.log").read_text(encoding="utf-8")) == names
     assert len(names) < 80
     metrics = json.loads((project / "reports/metrics.json").read_text(encoding="utf-8"))
@@ -110,7 +51,7 @@ def test_every_stage_ran_and_left_its_outputs(project: Path) -> None:
 
 
 def test_second_repro_runs_nothing(project: Path) -> None:
-    assert "up to date" in call(project, "dvc", "repro")
+    assert "up to date" in must(project, "dvc", "repro")
 
 
 def test_a_comment_in_the_readme_makes_nothing_stale(project: Path) -> None:
@@ -123,7 +64,7 @@ def test_a_comment_in_the_readme_makes_nothing_stale(project: Path) -> None:
 def test_editing_one_run_reruns_that_run_and_its_descendants_only(project: Path) -> None:
     edit(project, runs__sampler_balanced__sampler=0.25)
     assert stale(project) == {"train@sampler_balanced", "evaluate@sampler_balanced"}
-    ran = stages_run(call(project, "dvc", "repro"))
+    ran = stages_run(must(project, "dvc", "repro"))
     assert ran == {"train@sampler_balanced", "evaluate@sampler_balanced", "table3", "report"}
     restored(project)
     edit(project, runs__dora_r8__adapter__rank=2)
@@ -139,12 +80,12 @@ def test_editing_an_anchor_makes_its_heirs_stale(project: Path) -> None:
 
 
 def test_params_metrics_and_plots_diff_and_an_experiment(project: Path) -> None:
-    output = call(project, "dvc", "exp", "run", "-S", "runs.dora_r4.learning_rate=0.01", "evaluate@dora_r4")
+    output = must(project, "dvc", "exp", "run", "-S", "runs.dora_r4.learning_rate=0.01", "evaluate@dora_r4")
     assert stages_run(output) == {"convert@dora_r4", "train@dora_r4", "evaluate@dora_r4"}
-    assert "runs.dora_r4.learning_rate" in call(project, "dvc", "params", "diff")
-    assert stages_run(call(project, "dvc", "repro")) == {"figure3", "report"}
-    assert "dora_r4.sst" in call(project, "dvc", "metrics", "diff", "--all")
-    call(project, "dvc", "plots", "diff")
+    assert "runs.dora_r4.learning_rate" in must(project, "dvc", "params", "diff")
+    assert stages_run(must(project, "dvc", "repro")) == {"figure3", "report"}
+    assert "dora_r4.sst" in must(project, "dvc", "metrics", "diff", "--all")
+    must(project, "dvc", "plots", "diff")
     assert "figure2.csv" in (project / "dvc_plots/index.html").read_text(encoding="utf-8")
     shutil.rmtree(project / "dvc_plots")
     restored(project)
@@ -152,7 +93,8 @@ def test_params_metrics_and_plots_diff_and_an_experiment(project: Path) -> None:
 
 def test_a_misspelt_key_is_one_clear_error(project: Path) -> None:
     edit(project, runs__baseline__poling="mean")
-    output = call(project, sys.executable, "-m", "stages.train", "baseline", ok=False)
+    status, output = call(project, sys.executable, "-m", "stages.train", "baseline")
+    assert status == 1
     assert "error: params.yaml: unknown key runs.baseline.poling; did you mean 'pooling'?" in output
     assert "Traceback" not in output
     restored(project)
@@ -163,7 +105,8 @@ def test_changed_source_files_are_noticed(project: Path, tmp_path: Path) -> None
     source.mkdir()
     (source / "ids-sst-train.csv").write_text("x", encoding="utf-8")
     edit(project, data__source="cs224n", data__path=str(source))
-    output = call(project, "dvc", "repro", "fetch", ok=False)
+    status, output = call(project, "dvc", "repro", "fetch")
+    assert status != 0
     assert "ids-sst-dev.csv" in output, "the missing files are named"
     assert "Traceback" not in output
     restored(project)
