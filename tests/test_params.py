@@ -14,6 +14,7 @@ from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
 
 DELETE = object()
+KEPT = {"baseline", "best_performance", "concat_u_v", "dora_r4", "dora_r8"}  # runs that tests of a changed file need
 Edit = Callable[..., str]
 
 
@@ -30,10 +31,11 @@ def tree(root: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def load(tmp_path: Path, tree: dict[str, Any]) -> Callable[..., Params]:
-    """load({dotted key: value, ...}): the shipped settings with these changed, in a file that has nothing inherited."""
+    """load({dotted key: value, ...}): the shipped settings with these changed, in a file of few runs, nothing inherited."""
 
     def changed(changes: dict[str, Any]) -> Params:
-        edited = copy.deepcopy(tree)
+        named = KEPT | {key.split(".")[1] for key in changes if key.startswith("runs.")}
+        edited = copy.deepcopy({**tree, "runs": {name: tree["runs"][name] for name in tree["runs"] if name in named}})
         for key, value in changes.items():
             *parents, last = key.split(".")
             node = edited
@@ -292,6 +294,94 @@ def test_a_mistyped_or_out_of_range_value(fault: Edit, key: str, value: Any, par
     assert "\n" not in told, "one fault, one line"
     for part in parts:
         assert part in told
+
+
+# Key, values at the edge of what is valid, and the nearest beyond it.
+LIMITS: list[tuple[str, list[Any], list[Any]]] = [
+    *((f"data.sample.sizes.sst.{split}", [8], [7]) for split in ("train", "dev", "test")),
+    *((f"{place}.seed", [0, 2**32 - 1], [-1, 2**32]) for place in ("data.sample", "encoder.random", "runs.baseline")),
+    ("data.sample.label_noise", [0, 0.999], [-0.001, 1]),
+    ("data.path", ["a"], [""]),
+    ("prepare.max_tokens", [8, 512], [7, 513]),
+    *((f"encoder.random.{key}", [1], [0]) for key in ("layers", "heads", "intermediate")),
+    ("encoder.random.hidden", [2], [0]),
+    ("encoder.random.positions", [8], [7]),
+    ("compute.threads", [1], [0]),
+    ("compute.checkpoint_seconds", [0], [-0.001]),
+    ("runs", [{"only": None}], [{}]),
+    ("runs.baseline.tasks", [["sts"]], [[]]),
+    ("runs.concat_u_v.quora.features", [["u"]], [[]]),
+    ("runs.concat_u_v.sts.features", [["v"]], [[]]),
+    ("runs.baseline.sts.margin", [-1, 1], [-1.001, 1.001]),
+    ("runs.baseline.sts.threshold", [0.001, 5], [0, 5.001]),
+    ("runs.baseline.sampler", [0], [-0.001]),
+    *((f"runs.baseline.{key}", [1], [0]) for key in ("epoch_end", "epochs", "batch_size")),
+    ("runs.baseline.learning_rate", [1e-9], [0]),
+    *((f"runs.baseline.{key}", [0, 0.999], [-0.001, 1]) for key in ("encoder_dropout", "head_dropout")),
+    ("runs.dora_r4.adapter.rank", [1], [0]),
+    ("runs.dora_r4.adapter.alpha", [1e-9], [0]),
+    ("runs.dora_r4.adapter.dropout", [0, 0.999], [-0.001, 1]),
+    ("report.folder", ["a"], [""]),
+]
+
+
+@pytest.mark.parametrize(("key", "inside", "beyond"), LIMITS, ids=[key for key, *_ in LIMITS])
+def test_limits_are_where_they_should_be(
+    load: Callable[..., Params], fault: Edit, tree: dict[str, Any], key: str, inside: list[Any], beyond: list[Any]
+) -> None:
+    for value in inside:
+        load({key: {"only": tree["runs"]["baseline"]} if key == "runs" else value})
+    for value in beyond:
+        assert fault({key: value}).startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("data.source", ["sample", "cs224n"]),
+        ("prepare.on_bad_row", ["error", "drop"]),
+        ("prepare.leakage", ["keep", "drop"]),
+        ("prepare.preprocess", ["course", "none"]),
+        ("encoder.source", ["minilm", "random"]),
+        ("compute.device", ["auto", "cpu", "cuda"]),
+        ("compute.precision", ["auto", "fp32", "bf16"]),
+        ("compute.threads", ["auto"]),
+        ("runs.baseline.pooling", ["cls", "mean", "max"]),
+        ("runs.baseline.sampler", ["sequential", "round_robin", "proportional", "square_root", "balanced"]),
+        ("runs.baseline.epoch_end", ["depletion"]),
+        ("runs.baseline.tasks", [["sst", "quora", "sts"]]),
+        ("runs.concat_u_v.sts.features", [["u", "v", "|u-v|", "|u+v|"]]),
+        ("runs.dora_r4.adapter.norm_gradient", ["exact", "detached"]),
+    ],
+)
+def test_every_word_is_accepted(load: Callable[..., Params], key: str, words: list[Any]) -> None:
+    for word in words:
+        node: Any = load({key: word}).model_dump()
+        for part in key.split("."):
+            node = node[part]
+        assert node == word
+
+
+def test_each_encoding_with_the_features_that_need_it(load: Callable[..., Params]) -> None:
+    for encoding, features in (("bi", ["u", "v"]), ("cross", ["c"]), ("both", ["u", "c"])):
+        run = "runs.sampler_balanced"
+        loaded = load({f"{run}.encoding": encoding, f"{run}.quora.features": features, f"{run}.sts.features": features})
+        assert loaded.run("sampler_balanced").encoding == encoding
+
+
+@pytest.mark.parametrize("number", [".inf", ".nan"])
+@pytest.mark.parametrize(
+    ("key", "before"),
+    [
+        ("compute.checkpoint_seconds", r"checkpoint_seconds: \d+"),
+        ("runs.baseline.sampler", r"sampler: sequential"),
+        ("runs.baseline.learning_rate", r"learning_rate: \S+"),
+        ("runs.dora_r4.adapter.alpha", r"alpha: 4 "),
+    ],
+)
+def test_no_setting_is_infinite(root: Path, tmp_path: Path, key: str, before: str, number: str) -> None:
+    with pytest.raises(MtbertError, match=rf"{re.escape(key)}: .*{number.lstrip('.')}"):
+        load_params(edited(root, tmp_path, before, f"{before.partition(':')[0]}: {number} "))
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ FAULTS = [
     (SST, ["1\tb\tfine"], "3:9: missing column sentiment: the file ends inside this row", 1),
     (SST, ["1\t\tfine\t3"], "3:3: empty id", 1),
     (SST, ["1\ta1\tfine\t3"], "3:3: id 'a1' stands on line 2 already", 1),
-    (SST, ["1\tb\tfi\0ne\t3"], "3:7: NUL byte", 1),
-    (SST, ["1\tb\tfi\rne\t3"], "3:7: carriage return inside a row", 1),
+    (SST, ["1\tb\tfi\0ne\t3", "2\tc\tgood\t4"], "3:7: NUL byte", 2),
+    (SST, ["1\tb\tfi\rne\t3", "2\tc\tgood\t4"], "3:7: carriage return inside a row", 2),
     (SST, ["", "2\tc\tgood\t4"], "3:1: empty line", 2),
     (SST, ['1\tb\té "x" 😀\tbad'], "3:13: sentiment 'bad' is not a number (valid: 0 to 4, whole numbers)", 1),
     (QUORA, ["1\tb\tone\t\t0.0"], "3:9: empty sentence2", 1),
@@ -60,6 +60,13 @@ FAULTS = [
         "3:25: missing is_duplicate (unbalanced quote in sentence2: the row is cut by an embedded newline)",
         2,
     ),
+    (
+        SST,
+        ['1\tb\t"""cut"\t'],
+        "3:13: missing sentiment (unbalanced quote in sentence: the row is cut by an embedded newline)",
+        1,
+    ),
+    (QUORA, ['1\tb\tone\ta "b" c "d"\t'], "3:21: missing is_duplicate", 1),
     # An opening quote without an end: csv readers swallow the rows up to the next quote.
     (
         QUORA,
@@ -89,11 +96,25 @@ FAULTS = [
     ),
     (
         QUORA,
+        ["1\tb\tone\ttwo is", "cut here\t0.0"],
+        "3:15: row cut by an embedded newline: missing column is_duplicate stands on line 4",
+        1,
+    ),
+    (
+        QUORA,
+        ["1\tb\tone", "is cut\ttwo", "is cut\t0.0", "2\tc\tone\ttwo\t1.0"],
+        "3:8: row cut by an embedded newline: missing columns sentence2, is_duplicate stand on line 5",
+        2,
+    ),
+    (QUORA, ["1\tb\tone", "stray"], "3:8: missing columns sentence2, is_duplicate", 1),
+    (
+        QUORA,
         ['1\tb\t"one', 'more"\ttwo\tno'],
         "4:11: is_duplicate 'no' is not a number (valid: 0 to 1, whole numbers)",
         1,
     ),
     (QUORA, ['1\tb\t"one', 'mo\0re"\ttwo\t0'], "4:3: NUL byte", 1),
+    (QUORA, ['1\tb\t"one', 'mo\rre"\ttwo\t0'], "4:3: carriage return inside a row", 1),
     (STS, ["1\tb\tone\ttwo\t5.1"], "3:13: similarity 5.1 is out of range (valid: 0 to 5)", 1),
     (STS, ["1\tb\tone\ttwo\t-0.2"], "3:13: similarity -0.2 is out of range (valid: 0 to 5)", 1),
     (STS, ["1\tb\tone\ttwo\tinf"], "3:13: similarity 'inf' is not a number (valid: 0 to 5)", 1),
@@ -125,25 +146,57 @@ def test_drop_loses_no_row_but_the_bad_ones(tmp_path: Path) -> None:
     assert examples[2].sentence1 == 'q "x"'
 
 
+def test_a_stray_line_after_an_unbalanced_quote_is_a_row_of_its_own(tmp_path: Path) -> None:
+    rows = ['1\tb\tone\t"two\t0.0', "stray", "2\tc\tone\ttwo\t1.0"]
+    examples, bad = read_split(write(tmp_path, QUORA, *rows), QUORA, True, "drop")
+    assert [example.id for example in examples] == ["a1", "c"]
+    assert [row.line for row in bad] == [3, 4]
+
+
+def test_a_file_of_bad_rows_alone_is_no_error_under_drop(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(f"{SST_HEADER}\n0\ta\tfine\t9\n1\tb\tfine\t8\n")
+    examples, bad = read_split(path, SST, True, "drop")
+    assert (examples, [row.line for row in bad]) == ([], [2, 3])
+
+
+def test_a_sentence_that_reads_like_a_label_is_none(tmp_path: Path) -> None:
+    """Labels are parsed once per text; nothing but a label may be looked up there."""
+    path = write(tmp_path, QUORA, "1\tb\t1\t1\t0", "2\tc\t0\t0\t1")
+    examples, _ = read_split(path, QUORA, True, "error")
+    assert [example.label for example in examples] == [1.0, 0.0, 1.0]
+
+
 FILE_FAULTS = [
     (b"", "1:1: the file is empty"),
     (b"\n \n", "1:1: the file is empty"),
     (b"\xef\xbb\xbf" + SST_HEADER.encode(), "1:1: starts with a byte order mark"),
     (SST_HEADER.encode("utf-16"), "1:1: UTF-16 rather than UTF-8"),
+    (b"\xfe\xff" + SST_HEADER.encode("utf-16-be"), "1:1: UTF-16 rather than UTF-8"),
+    (b"\n\xff", "2:1: not UTF-8 (byte 0xff at offset 1)"),
     (SST_HEADER.encode() + b"\n0\ta\tcaf\xe9 .\t3\n", "2:8: not UTF-8 (byte 0xe9 at offset 30)"),
     (
         SST_HEADER.encode() + "\n0\ta\té x".encode() + b"\xe2\x80",
         "2:8: truncated: the file ends inside a character (at offset 31)",
     ),
     (b",id,sentence,sentiment\n0,a,fine,3\n", "1:1: columns separated by commas rather than tabs"),
+    (b";id;sentence;sentiment\n0\ta\tfine\t3\n", "1:1: columns separated by semicolons rather than tabs"),
+    (b"|id|sentence|sentiment\n0|a|fine|3\n", "1:1: columns separated by bars rather than tabs"),
     (b"0\ta1\tfine\t3\n", "1:1: no header"),
     (b"fine\n", "1:1: no header"),
     (b"id\tsentence\tsentiment\na\tfine\t3\n", "1:1: header: no index column"),
     (b"\t\t\tid\tsentence\tsentiment\n", "1:3: header: 3 unnamed columns"),
     (b"\tsentence\tid\tsentiment\n", "1:2: header: column 'sentence' where 'id' belongs"),
-    (b"\tid\tsentence\tsentiment\tmood\n", "1:24: header: unknown column 'mood'"),
+    (
+        b"\tid\tsentence\tsentiment\tmood\n",
+        "1:24: header: unknown column 'mood'; this file must start with a tab-separated header: "
+        "an unnamed index column, id, sentence, sentiment",
+    ),
+    (b"\t\tid\tsentence\tsentiment\tmood\n", "1:25: header: unknown column 'mood'"),
     (b"\tid\tsentence\tsentence\tsentiment\n", "1:14: header: column 'sentence' stands twice"),
     (b"\tid\tsentence\n0\ta\tfine\n", "1:13: header: missing column sentiment"),
+    (b"\tid\tsentiment\n0\ta\t3\n", "1:14: header: missing column sentence"),
+    (b"\tid\n0\ta\n", "1:4: header: missing columns sentence, sentiment"),
     (b'\tid\t"sentence\tsentiment\n0\ta\tfine\t3\n', "1:5: header: unbalanced quote"),
     (SST_HEADER.encode() + b"\n", "2:1: no row after the header"),
 ]
@@ -163,8 +216,12 @@ def test_a_fault_of_the_whole_file_is_an_error_always(tmp_path: Path, data: byte
 def test_a_missing_file_and_an_unexpected_label_are_named(tmp_path: Path) -> None:
     with pytest.raises(MtbertError, match=r"none.csv: not found; run `dvc repro fetch` again"):
         read_split(tmp_path / "none.csv", SST, True, "error")
+    with pytest.raises(MtbertError, match=r"cannot be read \(Is a directory\); copy or download the file again"):
+        read_split(tmp_path, SST, True, "error")
     with pytest.raises(MtbertError, match="1:14: header: unknown column 'sentiment'; an unlabelled file has no label"):
         read_split(write(tmp_path, SST), SST, False, "error")
+    with pytest.raises(MtbertError, match="header: unknown column 'sentence'"):
+        has_labels(write(tmp_path, SST), STS)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +248,7 @@ def test_harmless_oddities_are_accepted(
     path.write_bytes((HEADERS[task.name] + newline + text.replace("\n", newline) + end).encode())
     ((example,), bad) = read_split(path, task, True, "error")
     assert (example.sentence1, example.sentence2) == sentences
-    assert (example.label, example.line, bad) == (label, 2, [])
+    assert (str(example.label), example.line, bad) == (str(label), 2, [])
 
 
 def test_unlabelled_files_and_two_index_columns(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def test_against_the_reference_libraries() -> None:
         ([1.0, 1.0], [3.0, 4.0], "all 2 labels are 1"),
         ([1.0], [2.0], "needs 2 examples"),
         ([1.0, 2.0], [np.nan, 1.0], "NaN"),
+        ([np.inf, 2.0], [3.0, 1.0], "NaN or infinity"),
         ([1.0, 2.0], [1.0], r"\(2,\) labels but \(1,\)"),
+        ([[1.0, 2.0]], [[2.0, 1.0]], r"\(1, 2\) labels but \(1, 2\)"),
     ],
 )
 def test_what_cannot_be_computed_raises(labels: list[float], predictions: list[float], message: str) -> None:
@@ -43,8 +45,12 @@ def test_what_cannot_be_computed_raises(labels: list[float], predictions: list[f
         pearson(labels, predictions)
 
 
+def test_two_examples_correlate() -> None:
+    assert pearson([1, 2], [5, 4]) == pytest.approx(-1)
+
+
 def test_accuracy_of_nothing_raises() -> None:
-    with pytest.raises(MtbertError, match="needs 1 examples"):
+    with pytest.raises(MtbertError, match="accuracy needs 1 examples"):
         accuracy([], [])
 
 

@@ -66,6 +66,17 @@ def test_a_fresh_layer_computes_what_the_linear_layer_did() -> None:
     assert bool(layer.lora_a.any())
     assert layer.bias is linear.bias
     assert layer.weight.data_ptr() == linear.weight.data_ptr(), "the weight is taken over, not copied"
+    trained = {name for name, parameter in layer.named_parameters() if parameter.requires_grad}
+    assert trained == {"magnitude", "lora_a", "lora_b", "bias"}
+    assert layer.exact_norm, "the paper's equation is the default"
+
+
+def test_a_starts_as_peft_starts_it() -> None:
+    """Uniform within 1 / sqrt(I), as nn.Linear starts."""
+    torch.manual_seed(0)
+    layer = DoraLinear(nn.Linear(400, 8), 100, ALPHA)
+    assert 0.99 / 20 < float(layer.lora_a.detach().abs().max()) <= 1 / 20
+    assert float(layer.lora_a.detach().std()) == pytest.approx(1 / 20 / 3**0.5, rel=0.02)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -200,6 +211,36 @@ def test_a_zero_row_gives_no_nan(zero: str, exact: bool) -> None:
         assert torch.isfinite(gradient).all(), name
 
 
+@pytest.mark.parametrize("size", [1e-13, 1e-9])
+def test_a_row_counts_as_zero_below_1e_12_and_only_there(size: float) -> None:
+    """Below, the norm is held and passes no gradient on; above, equation 2 holds however small the row is."""
+    torch.manual_seed(6)
+    layer = DoraLinear(nn.Linear(I, O, dtype=torch.float64), R, ALPHA).double()
+    layer.weight.data.mul_(size)
+    layer.magnitude.data.fill_(1e-12)
+    x = inputs(torch.float64)
+    if size < 1e-12:
+        torch.testing.assert_close(layer.norm(), torch.full((O,), 1e-12, dtype=torch.float64), rtol=1e-9, atol=0)
+        found = gradients(layer(x), layer, x)
+        layer.exact_norm = False
+        assert_same(found, gradients(layer(x), layer, x), 0)
+    else:
+        torch.testing.assert_close(layer(x), naive(layer, x), atol=1e-18, rtol=1e-9)
+        theirs = gradients(naive(layer, x), layer, x)
+        for name, gradient in gradients(layer(x), layer, x).items():
+            torch.testing.assert_close(gradient, theirs[name], atol=0, rtol=1e-6, msg=name)
+
+
+def test_what_is_kept_of_the_base_weight_is_made_once_and_follows_its_type() -> None:
+    layer, x = adapted(), inputs()
+    layer(x)
+    kept = layer._base_squared
+    layer(x)
+    assert layer._base_squared is kept
+    layer.double()
+    torch.testing.assert_close(layer(x.double()), naive(layer, x.double()), atol=1e-12, rtol=0)
+
+
 def test_the_norm_follows_loaded_weights() -> None:
     layer, other = adapted(), adapted()
     other.weight.data = torch.randn(O, I)
@@ -321,3 +362,5 @@ def test_a_bf16_copy_of_the_base_weight_is_made_once_and_follows_loaded_weights(
         layer.load_state_dict({name: value + 1 for name, value in layer.state_dict().items()})
         torch.testing.assert_close(layer(x).float(), naive(layer, x).float(), atol=0.5, rtol=0.05)
     assert layer(x).dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert layer(x).dtype == torch.float16, "another type has another copy"

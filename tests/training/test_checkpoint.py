@@ -1,5 +1,6 @@
 """Checkpoints come back exactly or are refused; one writer at a time."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -51,6 +52,18 @@ def test_round_trip_continues_bit_for_bit(tmp_path: Path) -> None:
     assert torch.equal(other["unused"].weight, model["unused"].weight)  # type: ignore[index]
     assert torch.equal(one_more_step(other, other_optimizer), one_more_step(model, optimizer))
     assert not torch.equal(other["frozen"].weight, model["frozen"].weight)  # type: ignore[index]
+
+
+def test_a_parameter_may_be_called_like_a_part_of_the_optimizer_s_state(tmp_path: Path) -> None:
+    def made() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = nn.ModuleDict({"inner": nn.ParameterDict({"step": torch.ones(2), "exp_avg": torch.ones(3)})})
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        sum(parameter.sum() for parameter in model.parameters()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+        return model, optimizer
+
+    save_checkpoint(tmp_path, *made(), 1, PROGRESS)
+    assert load_checkpoint(tmp_path, *made()) == (1, PROGRESS)
 
 
 def test_without_the_optimizer_s_state_the_next_step_differs(tmp_path: Path) -> None:
@@ -198,6 +211,10 @@ def resealed(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) 
         (lambda t: t.update({"optimizer.used.bias.exp_avg": torch.ones(1)}), r"exp_avg does not fit .*shape \(1,\)"),
         (lambda t: t["optimizer.used.bias.exp_avg_sq"].fill_(float("inf")), r"exp_avg_sq holds NaN or infinity"),
         (lambda t: t.update({"optimizer.gone.step": torch.ones(())}), r"unknown tensors optimizer\.gone\.step"),
+        (
+            lambda t: t.update({f"x{n}": torch.ones(()) for n in range(9)}),
+            r"unknown tensors x0, x1, x2, x3, x4; remove",
+        ),
     ],
 )
 def test_a_checkpoint_s_tensors_are_checked_before_any_is_used(
@@ -229,7 +246,7 @@ def test_work_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
-    lock = tmp_path / "locks" / "baseline"
+    lock = tmp_path / "work" / "locks" / "baseline"
     with only_writer(lock, "baseline"):
         with (
             pytest.raises(MtbertError, match=f"baseline is being .* process {os.getpid()} .*kill {os.getpid()}"),
@@ -244,6 +261,13 @@ def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> N
         raise ZeroDivisionError
     with only_writer(lock, "baseline"):
         pass
+
+
+def test_a_holder_that_has_not_said_its_number_yet_is_unknown(tmp_path: Path) -> None:
+    with (tmp_path / "baseline").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(MtbertError, match="by process unknown "), only_writer(tmp_path / "baseline", "baseline"):
+            pytest.fail("two writers")
 
 
 def test_another_process_s_lock_is_respected_and_dies_with_it(tmp_path: Path, root: Path) -> None:
