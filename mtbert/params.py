@@ -302,9 +302,14 @@ def _explain_all(details: list[ErrorDetails]) -> list[str]:
     seen: set[str] = set()
     for detail in details:
         # pydantic puts the chosen union member into the location (runs.x.sts.mse.clamp); users know no such key.
-        # A run, though, may be called like one.
+        # A run, though, may be called like one, and so may an unknown key.
         loc = detail["loc"]
-        place = [str(part) for n, part in enumerate(loc) if part not in _UNION_TAGS or (n == 1 and loc[0] == "runs")]
+        last = len(loc) - 1 if detail["type"] == "extra_forbidden" else None
+        place = [
+            str(part)
+            for n, part in enumerate(loc)
+            if part not in _UNION_TAGS or n == last or (n == 1 and loc[0] == "runs")
+        ]
         key = ".".join(place) or "params"
         # A key that fits neither member of a union (a name or a number) is reported once by each; the first names the words.
         if key in seen and detail["type"] not in ("missing", "extra_forbidden"):

@@ -193,6 +193,12 @@ def test_an_unknown_key_at_each_level(fault: Edit, key: str, message: str) -> No
     assert fault({key: 1}) == message
 
 
+@pytest.mark.parametrize("place", ["", "data.", "runs.baseline.", "runs.baseline.sts."])
+@pytest.mark.parametrize("word", ["float", "int", "mse", "cosine", "Dora"])
+def test_an_unknown_key_called_like_an_inner_word(fault: Edit, place: str, word: str) -> None:
+    assert fault({f"{place}{word}": 1}).startswith(f"unknown key {place}{word}; ")
+
+
 @pytest.mark.parametrize(
     ("key", "beside"),
     [
