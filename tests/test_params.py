@@ -519,6 +519,43 @@ def test_a_checksum_pins_any_published_encoder(load: Callable[..., Params]) -> N
         assert load({**source, "encoder.sha256": "0" * 64}).encoder.sha256 == "0" * 64
 
 
+def test_the_smallest_random_encoder(load: Callable[..., Params]) -> None:
+    assert load({"encoder.random.hidden": 1, "encoder.random.heads": 1}).encoder.random.hidden == 1
+
+
+def test_a_hub_s_encoder_needs_a_revision(fault: Edit) -> None:
+    assert "encoder.revision must be a commit" in fault({"encoder.source": "hub", "encoder.name": "a/b"})
+
+
+def test_faults_as_a_user_reads_them(fault: Edit) -> None:
+    assert fault({"prepare.on_bad_row": "ignore"}) == "prepare.on_bad_row: 'ignore' is not valid; valid: error, drop"
+    told = "prepare.max_tokens: input should be less than or equal to 512, not 513"
+    assert fault({"prepare.max_tokens": 513}) == told
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [("data.sample.seed", "encoder.random.seed"), ("runs.baseline.epochs", "runs.baseline.batch_size")],
+)
+def test_the_same_fault_of_two_keys_is_told_twice(fault: Edit, keys: tuple[str, str]) -> None:
+    told = fault(dict.fromkeys(keys, -1)).splitlines()
+    assert [line.partition(": ")[0] for line in told] == list(keys)
+
+
+@pytest.mark.parametrize(("runs", "heirs"), [(2, "1 more run"), (3, "2 more runs")])
+def test_heirs_are_counted(fault: Edit, runs: int, heirs: str) -> None:
+    names = ["dora_r4", "dora_r8", "dora_r16"][:runs]
+    told = fault({f"runs.{name}.adapter.rank": 0 for name in names})
+    assert told.endswith(f"not 0 (inherited by {heirs})")
+
+
+def test_params_yaml_of_the_folder_one_is_in_is_the_default(
+    root: Path, shipped: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    assert load_params() == shipped
+
+
 def test_all_faults_are_told_at_once(fault: Edit) -> None:
     told = fault({"data.sorce": 1, "runs.baseline.epochs": 0, "report.folder": DELETE})
     assert len(told.splitlines()) == 3
