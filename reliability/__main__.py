@@ -35,6 +35,7 @@ FILES = (
     "parity",
     "clones",
     "leaks",
+    "mutations",
 )
 SEED = 11711
 

@@ -1,0 +1,92 @@
+"""The mistakes are those that reliability/mutants.py tells of, one at a time, and every judgement is about one that exists."""
+
+import ast
+
+import pytest
+
+from reliability.mutants import mutants, mutated
+from reliability.mutations import MODULES, ROOT, judged, mirror
+
+
+@pytest.mark.parametrize(
+    ("code", "mistakes"),
+    [
+        ("x = a < b", ["a <= b"]),
+        ("x = a != b not in c", ["a == b not in c", "a != b in c"]),
+        ("x = a - b", ["a + b"]),
+        ("x = a and b and c", ["a or b or c", "b and c", "a and c", "a and b"]),
+        ("x = not a", ["a"]),
+        ("x = -a", ["a"]),
+        ("x = a if b else c", ["a", "c", "a if not b else c"]),
+        ("x = 0.5", ["1.5", "-0.5"]),
+        ("x = True", ["False"]),
+        ("x = 'key'", ["'keyX'"]),
+        ("x = f'{a}.key'", ["f'{a}.keyX'"]),
+    ],
+)
+def test_a_value_s_mistakes(code: str, mistakes: list[str]) -> None:
+    assert [mutant.after for mutant in mutants(code)] == [f"x = {mistake}" for mistake in mistakes]
+    assert {mutant.before for mutant in mutants(code)} == {ast.unparse(ast.parse(code))}
+
+
+@pytest.mark.parametrize(
+    ("code", "mistakes"),
+    [
+        ("call()", ["pass"]),
+        ("raise error", ["pass"]),
+        ("x += a", ["pass", "x -= a"]),
+        ("x[a] = b", ["pass"]),
+        ("x.a = b", ["pass"]),
+        ("while a: break", ["while not a:", "pass"]),
+        ("def f(): return a", ["return None"]),
+        ("if a: continue", ["if not a:", "pass"]),
+        ("class A:\n    a: Literal['b'] = c", ["a: Literal['bX'] = c"]),
+    ],
+)
+def test_a_statement_s_mistakes(code: str, mistakes: list[str]) -> None:
+    assert [mutant.after for mutant in mutants(code)] == mistakes
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        '"""A module."""',
+        "x = a",
+        "def f(a: 'b') -> 'c': return",
+        "def f() -> None:\n    '''A function.'''\n    return None",
+        "@decorator(1)\ndef f(): ...",
+        "x: 'a' = b",
+        "x = 'two words'",
+        "x = f'{a:4d} words'",
+        "x = a @ b",
+    ],
+)
+def test_what_is_left_alone(code: str) -> None:
+    assert [mutant.after for mutant in mutants(code) if mutant.after != "pass"] == []
+
+
+def test_the_wording_of_an_error_is_left_alone_but_not_what_it_counts() -> None:
+    (left_out, more, less) = (
+        mutants("raise Error(f'line{n + 1}', 'word')")[:1] + mutants("raise Error(f'{1}', 'word')")[1:]
+    )
+    assert left_out.after == "pass"
+    assert [more.after, less.after] == ["raise Error(f'{2}', 'word')", "raise Error(f'{0}', 'word')"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_mutant_is_another_program_and_no_two_are_told_the_same(module: str) -> None:
+    source = (ROOT / module).read_text(encoding="utf-8")
+    assert (ROOT / mirror(module)).is_file()
+    assert ast.dump(ast.parse(mutated(source, None))) == ast.dump(ast.parse(source))
+    found = mutants(source)
+    assert [mutant.number for mutant in found] == list(range(len(found)))
+    assert len({str(mutant) for mutant in found}) == len(found)
+    for mutant in found[:: max(1, len(found) // 20)]:
+        assert mutated(source, mutant.number) != mutated(source, None)
+
+
+def test_every_judgement_is_about_a_mutant_that_exists() -> None:
+    for module, verdicts in judged().items():
+        told = {str(mutant) for mutant in mutants((ROOT / module).read_text(encoding="utf-8"))}
+        assert verdicts.keys() <= told, sorted(verdicts.keys() - told)
+        assert module in MODULES
