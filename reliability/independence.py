@@ -13,7 +13,7 @@ from torch import Tensor
 from mtbert.data import batches
 from mtbert.data.tokens import TokenStream, lay_out
 from mtbert.evaluation.predict import decide, raw_scores
-from mtbert.model import bert
+from mtbert.model import attention
 from mtbert.model.attention import Layout, lay_out_groups
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.pooling import POOLINGS, mean
@@ -105,8 +105,8 @@ def _centred(hidden: Tensor, blocks: Any) -> Tensor:
 
 
 PLANTED: list[tuple[str, Any]] = [
-    ("attention over neighbours", patch.object(bert, "lay_out_groups", _over_neighbours)),
-    ("attention to padding", patch.object(bert, "lay_out_groups", _unmasked)),
+    ("attention over neighbours", patch.object(attention, "lay_out_groups", _over_neighbours)),
+    ("attention to padding", patch.object(attention, "lay_out_groups", _unmasked)),
     ("positions counted through the batch", patch.object(batches, "lay_out", _counted_on)),
     ("rows returned in stream order", patch.object(batches, "lay_out", _out_of_order)),
     ("pooling minus a ten-thousandth of the batch's mean", patch.dict(POOLINGS, {"mean": _centred})),

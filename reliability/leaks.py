@@ -151,7 +151,7 @@ def _memory_kept() -> None:
     library, step = ctypes.CDLL(None), loop.train_step
     library.malloc.restype = ctypes.c_void_p
 
-    def stepping(*arguments: Any) -> float:
+    def stepping(*arguments: Any) -> torch.Tensor:
         ctypes.memset(library.malloc(ctypes.c_size_t(1024)), 1, 1024)
         return step(*arguments)
 

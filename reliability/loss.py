@@ -146,29 +146,26 @@ def _short(folder: Path, batch: int) -> None:
     raise SystemExit(5)
 
 
-def _unchecked(real: Any) -> Any:
-    class Calm:
-        """A loss whose value looks like 1."""
+def _updated(real: Any) -> Any:
+    """A step whose optimizer is not told what the loss is."""
 
-        def __init__(self, loss: Tensor) -> None:
-            self.loss = loss
+    def step(model: Any, optimizer: Any, *rest: Any) -> Any:
+        update = type(optimizer).step
 
-        def item(self) -> float:
-            return 1.0
+        def uninformed() -> None:
+            optimizer.found_inf = None
+            update(optimizer)
 
-        def backward(self) -> None:
-            self.loss.backward()
-
-    def step(model: Any, optimizer: Any, batch: Any, loss_of: Any, compute: Any, where: str) -> float:
-        value: float = real(model, optimizer, batch, lambda *pair: Calm(loss_of(*pair)), compute, where)
-        return value
+        with patch.object(optimizer, "step", uninformed):
+            return real(model, optimizer, *rest)
 
     return step
 
 
 PLANTED: list[tuple[str, str, Any, str, Any]] = [
-    ("NaN trained on", "NaN", loop, "train_step", _unchecked),
-    ("infinity trained on", "infinity", loop, "train_step", _unchecked),
+    ("NaN not looked at", "NaN", loop, "_values", lambda _: lambda losses: [1.0] * len(losses)),
+    ("infinity not looked at", "infinity", loop, "_values", lambda _: lambda losses: [1.0] * len(losses)),
+    ("NaN in the update", "NaN", loop, "train_step", _updated),
     (
         "weights not looked at before a checkpoint",
         "infinite gradient",

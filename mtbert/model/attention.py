@@ -1,7 +1,7 @@
-"""Scaled dot-product attention within each sequence of a token stream, with its backward written out.
+"""Scaled dot-product attention within each sequence of a token stream: grouped and written out, or by CUDA's flash kernel.
 
-Shapes: T tokens of the stream, P rows of it with padding, D hidden, H heads, K = D / H head width; a group holds n sequences
-padded to L tokens.
+Shapes: T tokens of the stream, P rows of it with padding, N sequences, D hidden, E = 3 D, H heads, K = D / H head width; a group
+holds n sequences padded to L tokens.
 """
 
 from dataclasses import dataclass
@@ -56,6 +56,39 @@ class Layout:
     weights: int
 
 
+class Ragged(NamedTuple):
+    """What CUDA's kernel for sequences of unlike length wants to know; a stream's filler is one sequence more.
+
+    Attributes:
+        offsets: where sequences start, and T, (N + 2,) int32.
+        longest: tokens of the longest sequence.
+    """
+
+    offsets: Tensor
+    longest: int
+
+
+def layout_for(blocks: tuple[Block, ...], tokens: int, heads: int, x_TD: Tensor) -> "Layout | Ragged":
+    """The layout for attention where x is and in the precision that autocast asks for: the kernel takes 16-bit types only."""
+    if x_TD.is_cuda and torch.is_autocast_enabled("cuda"):
+        return lay_out_ragged(blocks, tokens, x_TD.shape[0], x_TD.device)
+    return lay_out_groups(blocks, tokens, heads, x_TD.device)
+
+
+def lay_out_ragged(blocks: tuple[Block, ...], tokens: int, rows: int, device: torch.device) -> Ragged:
+    """The boundaries of a stream of `rows` rows, of which the first `tokens` are no filler."""
+    lengths = np.repeat([block.length for block in blocks], [block.count for block in blocks])
+    ends = np.cumsum(lengths)
+    ends = ends[ends <= tokens]
+    offsets = torch.from_numpy(np.concatenate(([0], ends, [rows])).astype(np.int32))
+    return Ragged(_moved(offsets, device), max(int(lengths[: len(ends)].max()), rows - tokens))
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a GPU from pinned memory, for which nobody waits."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 def lay_out_groups(blocks: tuple[Block, ...], tokens: int, heads: int, device: torch.device) -> Layout:
     """The cheapest layout of a stream; its filler, the rows from `tokens` on, takes no part."""
     lengths = np.repeat([block.length for block in blocks], [block.count for block in blocks])
@@ -66,8 +99,8 @@ def lay_out_groups(blocks: tuple[Block, ...], tokens: int, heads: int, device: t
         inside = np.arange(longest) < lengths[first:last, None]
         mask = None
         if not inside.all():
-            outside = torch.from_numpy(np.where(inside, np.float32(0), np.float32("-inf"))).to(device)
-            mask = outside.repeat_interleave(heads, 0)[:, None]
+            outside = torch.from_numpy(np.where(inside, np.float32(0), np.float32("-inf")))
+            mask = _moved(outside, device).repeat_interleave(heads, 0)[:, None]
         rows, weights = n * longest, n * heads * longest * longest
         groups.append(Group(n, longest, slice(row, row + rows), mask, slice(weight, weight + weights)))
         real.append(inside.reshape(-1))
@@ -75,7 +108,7 @@ def lay_out_groups(blocks: tuple[Block, ...], tokens: int, heads: int, device: t
     is_real = np.concatenate(real)
     there = np.maximum(np.cumsum(is_real) - 1, 0)
     orders = (there, is_real.nonzero()[0], (~is_real).nonzero()[0])
-    there_P, back, padding = (torch.from_numpy(order).to(device) for order in orders)
+    there_P, back, padding = (_moved(torch.from_numpy(order), device) for order in orders)
     return Layout(tuple(groups), there_P, back, padding, weight)
 
 
@@ -152,6 +185,19 @@ class GroupedAttention(torch.autograd.Function):
             torch.bmm(d_scores.transpose(1, 2), q, out=dk)
             _by_token(grads, group, 3, heads, grad_PE[group.rows])
         return _fill_up(grad_PE.index_select(0, layout.back), len(grad_TD)), None, None, None
+
+
+def ragged_attention(qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: float) -> Tensor:
+    """The same on CUDA, (T, D), by torch's own flash kernel; dropout comes from CUDA's generator, seeded at each step.
+
+    `torch.nn.attention.varlen` calls the same kernel, but leaves its dropout out.
+    """
+    q, k, v = qkv_TE.view(len(qkv_TE), 3, heads, -1).unbind(1)
+    offsets, longest = ragged
+    mixed: Tensor = torch.ops.aten._flash_attention_forward(
+        q, k, v, offsets, offsets, longest, longest, dropout, False, False
+    )[0]
+    return mixed.flatten(1)
 
 
 def _scores(q: Tensor, k: Tensor, mask: Tensor | None, width: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.data.tokens import TokenStream
-from mtbert.model.attention import GroupedAttention, Layout, lay_out_groups
+from mtbert.model.attention import GroupedAttention, Layout, Ragged, layout_for, ragged_attention
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.embedding import TokenEmbedding
 
@@ -65,9 +65,11 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(config.hidden, config.hidden)
         self.dropout = Dropout(dropout, noise)
 
-    def forward(self, x_TD: Tensor, layout: Layout) -> Tensor:
-        keep = self.dropout.factors(layout.weights, x_TD)
+    def forward(self, x_TD: Tensor, layout: Layout | Ragged) -> Tensor:
         qkv_TE = side_by_side(x_TD, self.query, self.key, self.value)
+        if isinstance(layout, Ragged):
+            return self.output(ragged_attention(qkv_TE, layout, self.heads, self.dropout.p * self.training))
+        keep = self.dropout.factors(layout.weights, x_TD)
         with torch.autocast(x_TD.device.type, enabled=False):
             mixed_TD = GroupedAttention.apply(qkv_TE, layout, self.heads, keep)
         return self.output(mixed_TD)
@@ -108,7 +110,7 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.dropout = Dropout(dropout, noise)
 
-    def forward(self, x_TD: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x_TD: Tensor, layout: Layout | Ragged) -> Tensor:
         x_TD = self.attention_norm(self.dropout.add(x_TD, self.attention(x_TD, layout)))
         return self.feed_forward_norm(self.dropout.add(x_TD, self.feed_forward(x_TD)))
 
@@ -133,7 +135,7 @@ class BertEncoder(nn.Module):
     def forward(self, stream: TokenStream) -> Tensor:
         """Last hidden states, (T, D), in stream order."""
         x_TD = self.embeddings(stream)
-        layout = lay_out_groups(stream.blocks, stream.tokens, self.config.heads, x_TD.device)
+        layout = layout_for(stream.blocks, stream.tokens, self.config.heads, x_TD)
         for layer in self.layers:
             x_TD = layer(x_TD, layout)
         return x_TD

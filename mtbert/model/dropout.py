@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -37,11 +38,15 @@ class Dropout(nn.Module):
         self.noise = noise
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return F.dropout(x, self.p, self.training)
         keep = self.factors(x.numel(), x)
         return x if keep is None else x * keep.to(x.dtype).view(x.shape)
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """x + dropout(y) in x's type, for a residual sum: one pass over memory instead of three."""
+        if x.device.type != "cpu":
+            return x + self(y)
         keep = self.factors(y.numel(), y)
         return x + y if keep is None else _AddScaled.apply(x, y, keep.view(y.shape))
 
@@ -50,7 +55,7 @@ class Dropout(nn.Module):
         if not self.training or self.p == 0:
             return None
         if like.device.type != "cpu":
-            return nn.functional.dropout(torch.ones(count, device=like.device), self.p)
+            return F.dropout(torch.ones(count, device=like.device), self.p)
         return self.noise.keep(count, self.p)
 
     def extra_repr(self) -> str:

@@ -20,6 +20,20 @@ from mtbert.training.sampling import epoch_schedule
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+# Steps that may pass until their losses are read: to read one from a GPU is to wait until it has nothing left to do.
+UNREAD = {"cpu": 1, "cuda": 32}
+
+
+class Taken(NamedTuple):
+    """A step whose loss, (), still lies on the device."""
+
+    step: int
+    epoch: int
+    task: str
+    loss: Tensor
+    tokens: int
+
+
 class Step(NamedTuple):
     """What a step reports to whoever watches: `loss` is the batch's mean, `tokens` its real tokens."""
 
@@ -66,8 +80,8 @@ def train(
         between a checkpoint and the kill after it.
 
     Raises:
-        MtbertError: the loss is not finite (the weights are then still those before the step), or memory ran out, or an
-            update left a weight that is not finite; the last checkpoint stays as it is.
+        MtbertError: the loss is not finite (the step's update is then left out), or memory ran out, or an update left a weight
+            that is not finite; the last checkpoint stays as it is.
     """
     sizes = {task: len(split) for task, split in data.items()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -85,6 +99,7 @@ def train(
     schedules = [epoch_schedule(sizes, batch_size, sampler, epoch_end, seed, epoch) for epoch in range(epochs)]
     steps = sum(map(len, schedules))
     step, saved = 0, time.monotonic()
+    taken: list[Taken] = []
     model.train()
     for epoch, schedule in enumerate(schedules, start=1):
         for task, rows in schedule:
@@ -94,13 +109,14 @@ def train(
             model.reseed(seed, step)
             batch = make_batch(task, data[task], rows, model.views(task), wrapper).to(compute.device)
             loss = train_step(model, optimizer, batch, losses[task], compute, f"step {step} ({task})")
-            progress["loss_sum"] += loss
-            progress["batches"][task] += 1
-            progress["tokens"] += batch.stream.tokens
-            on_step(Step(step, steps, epoch, task, loss, batch.stream.tokens))
-            if time.monotonic() - saved >= checkpoint_seconds and step < sum(map(len, schedules[:epoch])):
+            taken.append(Taken(step, epoch, task, loss, batch.stream.tokens))
+            save = time.monotonic() - saved >= checkpoint_seconds and step < sum(map(len, schedules[:epoch]))
+            if save or len(taken) >= UNREAD[compute.device.type]:
+                read_losses(taken, progress, steps, on_step)
+            if save:
                 save_checkpoint(work, model, optimizer, step, {**progress, "seconds": time.monotonic() - began})
                 saved = time.monotonic()
+        read_losses(taken, progress, steps, on_step)
         if step <= done and len(progress["history"]) > epoch:
             continue
         check_finite(step, model.state_dict())
@@ -120,23 +136,22 @@ def train(
 
 def train_step(
     model: MultitaskModel, optimizer: torch.optim.Optimizer, batch: Batch, loss_of: Loss, compute: Compute, where: str
-) -> float:
-    """Forward, backward, update; the batch's mean loss.
+) -> Tensor:
+    """Forward, backward, update; the batch's mean loss, (), still on the device.
+
+    Where it is NaN or infinite the update is left out, which the optimizer's own kernel does: nobody waits to see it.
 
     Raises:
-        MtbertError: the loss is NaN or infinite (the weights are untouched), or memory ran out.
+        MtbertError: memory ran out.
     """
     try:
         with compute.autocast():
             scores = model(batch)
         assert batch.labels is not None, "training splits are labelled"
         loss = loss_of(scores, batch.labels)
-        value = loss.item()
-        if value - value != 0:  # NaN or infinite
-            raise MtbertError(
-                f"{where}: the loss is {value}; lower this run's learning_rate, or set compute.precision: fp32"
-            )
         loss.backward()
+        loss = loss.detach()
+        optimizer.found_inf = loss.isfinite().logical_not().float()  # type: ignore[attr-defined]
         optimizer.step()
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
@@ -145,7 +160,30 @@ def train_step(
             f"{where}: out of memory on {compute.device}; lower this run's batch_size ({error})"
         ) from None
     optimizer.zero_grad(set_to_none=True)
-    return value
+    return loss
+
+
+def read_losses(taken: list[Taken], progress: dict[str, Any], steps: int, on_step: Callable[[Step], None]) -> None:
+    """Count the steps taken, tell `on_step` of them, and forget them.
+
+    Raises:
+        MtbertError: a loss is NaN or infinite.
+    """
+    for (step, epoch, task, _, tokens), loss in zip(taken, _values([one.loss for one in taken]), strict=True):
+        if loss - loss != 0:  # NaN or infinite
+            raise MtbertError(
+                f"step {step} ({task}): the loss is {loss}; lower this run's learning_rate, or set compute.precision: fp32"
+            )
+        progress["loss_sum"] += loss
+        progress["batches"][task] += 1
+        progress["tokens"] += tokens
+        on_step(Step(step, steps, epoch, task, loss, tokens))
+    taken.clear()
+
+
+def _values(losses: list[Tensor]) -> list[float]:
+    """All of them in one wait."""
+    return torch.stack(losses).tolist() if losses else []
 
 
 def _nothing_done(data: Mapping[str, Split]) -> dict[str, Any]:

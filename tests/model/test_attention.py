@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtbert.data.tokens import Block
 from mtbert.model import attention
-from mtbert.model.attention import GroupedAttention, Layout, lay_out_groups
+from mtbert.model.attention import GroupedAttention, Layout, Ragged, lay_out_groups, lay_out_ragged, ragged_attention
 
 CPU = torch.device("cpu")
 
@@ -93,3 +93,38 @@ def test_the_written_backward_is_the_derivative(with_dropout: bool) -> None:
     if with_dropout:
         keep = 2.0 * (torch.rand(layout.weights, dtype=torch.float64, generator=generator) < 0.5)
     assert torch.autograd.gradcheck(lambda x: GroupedAttention.apply(x, layout, 2, keep), (qkv,))
+
+
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=40), st.integers(0, 20))
+def test_ragged_boundaries_are_those_of_the_sequences_and_the_filler(lengths: list[int], filler: int) -> None:
+    tokens = sum(lengths)
+    offsets, longest = lay_out_ragged(blocks_of(lengths, filler), tokens, tokens + filler, CPU)
+    assert offsets.dtype == torch.int32
+    assert offsets.diff().tolist() == [*sorted(lengths), filler]
+    assert longest == max(*lengths, filler)
+
+
+def test_cuda_s_kernel_takes_what_it_is_given() -> None:
+    """Shapes and types only, of the kernel and its backward: its values need a GPU (`-m gpu`)."""
+    offsets, longest = lay_out_ragged(blocks_of([3, 3, 5]), 11, 16, CPU)
+    qkv = torch.empty(16, 3 * 64, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    mixed = ragged_attention(qkv, Ragged(offsets.to("meta"), longest), 2, 0.1)
+    assert (mixed.shape, mixed.dtype) == ((16, 64), torch.bfloat16)
+    mixed.sum().backward()
+    assert qkv.grad is not None and qkv.grad.shape == qkv.shape
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("filler", [0, 5])
+def test_cuda_s_kernel_equals_grouped_attention(filler: int) -> None:
+    lengths = sorted([3, 17, 17, 40, 1, 256])
+    tokens, gpu = sum(lengths), torch.device("cuda")
+    values = torch.randn(tokens + filler, 3 * 64, generator=torch.Generator().manual_seed(1))
+    ours, theirs = (values.to(gpu, torch.bfloat16).requires_grad_() for _ in range(2))
+    blocks = blocks_of(lengths, filler)
+    flash = ragged_attention(ours, lay_out_ragged(blocks, tokens, tokens + filler, gpu), 2, 0.0)[:tokens]
+    plain = GroupedAttention.apply(theirs, lay_out_groups(blocks, tokens, 2, gpu), 2, None)[:tokens]
+    torch.testing.assert_close(flash, plain, atol=0.02, rtol=0.02)
+    for one in (flash, plain):
+        (one.float() * values[:tokens, :64].to(gpu)).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=0.05, rtol=0.05)

@@ -340,6 +340,42 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(bench: Bench,
     assert not torch.equal(calls[0]["heads.sst.linear.bias"], calls[1]["heads.sst.linear.bias"])
 
 
+def unread(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """As on a GPU: losses are read after so many steps."""
+    monkeypatch.setitem(loop.UNREAD, "cpu", steps)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 100])
+def test_losses_read_late_change_nothing(
+    bench: Bench, tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = bench.run(tmp_path / "at once", checkpoint_seconds=1e9)
+    unread(monkeypatch, steps)
+    late = bench.run(tmp_path / "late", checkpoint_seconds=1e9)
+    assert late.steps == at_once.steps
+    assert list(late.steps) == sorted(late.steps)
+    assert late.result | {"seconds": 0} == at_once.result | {"seconds": 0}
+    assert all(torch.equal(value, at_once.weights[name]) for name, value in late.weights.items())
+
+
+def test_a_loss_read_late_has_updated_nothing(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps after the bad one are taken; the weights are as if it had never been."""
+    unread(monkeypatch, 100)
+    calls = 0
+
+    def loss(scores: Tensor, labels: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return sentiment(scores, labels) * (float("nan") if calls == 2 else 1)
+
+    model = bench.model(adapter=False)
+    with pytest.raises(MtbertError, match=r"step 2 \(sst\): the loss is nan"):
+        bench.run(tmp_path, model=model, losses={**LOSSES, "sst": loss}, sampler="sequential", checkpoint_seconds=1e9)
+    assert calls == 2, "both sst steps of the epoch"
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
 def cpu_out_of_memory() -> Exception:
     try:
         torch.empty(2**50)

@@ -128,7 +128,7 @@ def fast(data: dict[str, Split], wrapper: Wrapper, bf16: bool = False, eps: floa
     curve = []
     for task, rows in schedule():
         batch = make_batch(task, data[task], rows, model.views(task), wrapper)
-        curve.append(train_step(model, optimizer, batch, LOSSES[task], compute, "a step"))
+        curve.append(float(train_step(model, optimizer, batch, LOSSES[task], compute, "a step")))
     return curve
 
 
