@@ -48,8 +48,10 @@ install-dev: $(VENV)/.dev ## the same, with what tests and linters need
 test: $(VENV)/.dev ## run the tests, offline
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest
 
-reliability: $(VENV)/.dev ## kills, corruption, bad input, two writers: run all trials, about three quarters of an hour
-	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m reliability
+reliability: $(VENV)/.dev ## kills, corruption, bad input, two writers: run all trials, half an hour on two cores
+	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m reliability --jobs 2 || failed=$$?
+	python -m mtbert.report.readme
+	exit $${failed:-0}
 
 lint: $(VENV)/.dev ## ruff and mypy
 	@ruff check
@@ -62,7 +64,9 @@ benchmarks: $(VENV)/.benchmarks ## measure speed beside the peers, on the data t
 	python -m benchmarks.training
 	python -m benchmarks.training --task quora
 	python -m benchmarks.training --batch-size 8
-	for name in pairs adapters prediction preparation scaling; do python -m benchmarks.$$name; done
+	for name in pairs adapters prediction preparation anatomy scaling; do python -m benchmarks.$$name; done
+	python -m benchmarks.anatomy --batch-size 8
+	python -m benchmarks.anatomy --task quora --dora
 	python -m benchmarks.table
 
 lock: $(VENV)/pyvenv.cfg ## renew requirements/*.txt after an edit of pyproject.toml; pins that still fit stay

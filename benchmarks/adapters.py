@@ -74,7 +74,7 @@ def main(
 
 def _cases(bf16: bool) -> dict[str, Callable[[Compute, int, int], Callable[[], float]]]:
     cases = {
-        "DoRA": lambda *work: _ours(_dora(), *work),
+        "DoRA": lambda *work: _ours(adapted_model(), *work),
         "LoRA": lambda *work: _ours(_lora(), *work),
         "full": lambda *work: _ours(minilm(["c"]), *work),
         "LoRA, peft fp32": lambda *work: _peft(False, False, *work),
@@ -86,7 +86,8 @@ def _cases(bf16: bool) -> dict[str, Callable[[Compute, int, int], Callable[[], f
     return cases
 
 
-def _dora() -> MultitaskModel:
+def adapted_model() -> MultitaskModel:
+    """MiniLM-L6 under DoRA, everything but the adapters and the head frozen."""
     model = minilm(["c"])
     add_dora(model, rank=RANK, alpha=RANK, dropout=0.0, train_rest=False, exact_norm=True, seed=0)
     return model
@@ -114,7 +115,7 @@ def _peft(dora: bool, bf16: bool, compute: Compute, batch_size: int, steps: int)
 
 def _merged_forward(compute: Compute, batch_size: int, steps: int) -> float:
     """Time of a merged model's forward over that of the model it came from."""
-    merged, plain = _dora(), minilm(["c"])
+    merged, plain = adapted_model(), minilm(["c"])
     merge(merged)
     data, tokens = split("quora"), wrapper()
 

@@ -1,4 +1,4 @@
-"""`python -m reliability [FILE ...] [--quick] [--seed N]`: run the trials, print one table, write reports/reliability.*
+"""`python -m reliability [FILE ...] [--quick] [--seed N] [--jobs N]`: run the trials, print one table, write reports/reliability.*
 
 Without names it runs all figures and writes the reports; with names it only prints. Exit status 1 on any shortfall.
 """
@@ -10,14 +10,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 from mtbert.files import atomic_write_text
 from mtbert.report.text import Table, to_markdown
 from reliability.trial import Trial
 
+# The longest first, so that no process is left alone with them at the end.
 FILES = (
+    "leaks",
+    "clones",
+    "mutations",
     "kills",
     "saves",
     "data",
@@ -33,9 +39,6 @@ FILES = (
     "disk",
     "cache",
     "parity",
-    "clones",
-    "leaks",
-    "mutations",
 )
 SEED = 11711
 
@@ -70,23 +73,30 @@ def table(trials: Sequence[Trial], quick: bool) -> Table:
     return Table("Reliability.", header, rows, notes, (True, False, True, True, False, True, True, False))
 
 
+def tell(trial: Trial) -> None:
+    """One line on a figure, and what fell short."""
+    counts = f"{trial.passed:,} of {trial.trials:,} passed, {trial.caught} of {trial.controls} planted bugs caught"
+    print(f"figure {trial.figure} ({trial.title}): {counts}; seed {trial.seed}, {trial.seconds} s", flush=True)
+    for failure in trial.failures:
+        print(f"    {failure}", flush=True)
+
+
 def main() -> int:
     """Run what the command line names; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*FILES, []], metavar="FILE", help=", ".join(FILES))
     parser.add_argument("--quick", action="store_true", help="small numbers, as the tests do")
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--jobs", type=int, default=1, help="files at once, each in a process of its own")
     arguments = parser.parse_args()
     trials: list[Trial] = []
-    for name in arguments.names or FILES:
-        for trial in run(name, arguments.quick, arguments.seed):
-            trials.append(trial)
-            counts = (
-                f"{trial.passed:,} of {trial.trials:,} passed, {trial.caught} of {trial.controls} planted bugs caught"
-            )
-            print(f"figure {trial.figure} ({trial.title}): {counts}; seed {trial.seed}, {trial.seconds} s", flush=True)
-            for failure in trial.failures:
-                print(f"    {failure}", flush=True)
+    names = arguments.names or FILES
+    # A process for each file: trials patch, fork and limit their own.
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for done in as_completed([pool.submit(run, name, arguments.quick, arguments.seed) for name in names]):
+            for trial in done.result():
+                trials.append(trial)
+                tell(trial)
     trials.sort(key=lambda trial: trial.figure)
     text = to_markdown(table(trials, arguments.quick))
     print(f"\n{text}")

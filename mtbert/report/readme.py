@@ -1,4 +1,4 @@
-"""The README's generated parts: the picture of the graph, from dvc.yaml, and a result table.
+"""The README's generated parts: the picture of the graph, from dvc.yaml, and the tables of results and reliability.
 
 Run as `python -m mtbert.report.readme` in the project's root to renew them, with `--check` to see whether they are current.
 """
@@ -16,6 +16,7 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text
 
 RESULTS = Path("reports/cs224n-minilm/tables/table1.md")
+RELIABILITY = Path("reports/reliability.md")
 
 
 def update_block(text: str, name: str, content: str) -> str:
@@ -50,8 +51,8 @@ def graph_picture(path: Path) -> str:
     return "\n".join(["```mermaid", "flowchart LR", *labels, *edges, "```"])
 
 
-def results_table(path: Path) -> str:
-    """The Markdown table that a table stage wrote.
+def written(path: Path, command: str) -> str:
+    """The Markdown that a command wrote.
 
     Raises:
         MtbertError: it has not been made yet.
@@ -59,7 +60,7 @@ def results_table(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; `make reproduce-cs224n` makes it") from None
+        raise MtbertError(f"{path}: not found; `{command}` makes it") from None
 
 
 def main() -> None:
@@ -73,7 +74,8 @@ def main() -> None:
     try:
         text = readme.read_text(encoding="utf-8")
         fresh = update_block(text, "graph", graph_picture(Path("dvc.yaml")))
-        fresh = update_block(fresh, "results", results_table(RESULTS))
+        fresh = update_block(fresh, "results", written(RESULTS, "make reproduce-cs224n"))
+        fresh = update_block(fresh, "reliability", written(RELIABILITY, "make reliability"))
     except MtbertError as error:
         sys.exit(f"error: {error}")
     if fresh != text and check:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def test_what_is_kept(trials: list[bool], controls: list[bool], needed: float, o
     assert trial.ok == ok
     assert (trial.trials, trial.passed) == (len(trials), sum(trials))
     assert len(trial.failures) == trials.count(False) + controls.count(False)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what is patched here is seen."""
+    monkeypatch.setattr(command, "ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(jobs))
 
 
 @pytest.mark.parametrize("passes", [True, False])
