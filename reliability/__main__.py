@@ -4,52 +4,20 @@ Without names it runs all figures and writes the reports; with names it only pri
 """
 
 import argparse
-import importlib
 import json
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
 from mtbert.files import atomic_write_text
 from mtbert.report.text import Table, to_markdown
+from reliability.files import FILES, run
 from reliability.trial import Trial
 
-# The longest first, so that no process is left alone with them at the end.
-FILES = (
-    "leaks",
-    "clones",
-    "mutations",
-    "kills",
-    "saves",
-    "data",
-    "fuzz",
-    "weights",
-    "settings",
-    "samplers",
-    "independence",
-    "dora",
-    "hostile",
-    "loss",
-    "writers",
-    "disk",
-    "cache",
-    "parity",
-)
 SEED = 11711
-
-
-def run(name: str, quick: bool, seed: int) -> list[Trial]:
-    """The figures of reliability/NAME.py, in a folder that is removed afterwards."""
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mtbert-") as folder:
-        trials: list[Trial] = importlib.import_module(f"reliability.{name}").run(quick, seed, Path(folder))
-    seconds = round((time.monotonic() - began) / len(trials), 1)
-    return [replace(trial, seconds=seconds) for trial in trials]
 
 
 def table(trials: Sequence[Trial], quick: bool) -> Table:

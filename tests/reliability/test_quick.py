@@ -2,7 +2,8 @@
 
 import pytest
 
-from reliability.__main__ import FILES, SEED, run
+from reliability.__main__ import SEED
+from reliability.files import FILES, run
 
 
 @pytest.mark.parametrize("name", FILES)
