@@ -270,7 +270,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     """
     try:
         # YAML 1.2, as DVC reads it: 1e-5 is a number and `on` is text.
-        tree = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MtbertError(f"{path}: not found; run from the project's root, where params.yaml lies") from None
     except UnicodeDecodeError as error:

@@ -9,18 +9,26 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 
 from mtbert.files import atomic_write_text
 from mtbert.report.text import Table, to_markdown
+from mtbert.training.compute import machine
 from reliability.files import FILES, run
 from reliability.trial import Trial
+from stages.provenance import commit
 
 SEED = 11711
 
 
-def table(trials: Sequence[Trial], quick: bool) -> Table:
+def where() -> dict[str, str]:
+    """Machine, code and day."""
+    return {"machine": machine(), "code": commit(), "date": datetime.now(UTC).date().isoformat()}
+
+
+def table(trials: Sequence[Trial], tier: str, place: dict[str, str]) -> Table:
     """One row per figure."""
     rows = [
         (
@@ -37,7 +45,8 @@ def table(trials: Sequence[Trial], quick: bool) -> Table:
     ]
     header = ("#", "Figure", "Trials", "Passed", "Target", "Planted bugs caught", "Time", "Kept")
     notes = [f"Figure {trial.figure}: {trial.note}." for trial in trials if trial.note]
-    notes.append(f"Seed {trials[0].seed}, {'quick' if quick else 'full'} tier: `make reliability`.")
+    told = ", ".join(place.values())
+    notes.append(f"`make reliability`: {tier} tier, seed {trials[0].seed}; {told}.")
     return Table("Reliability.", header, rows, notes, (True, False, True, True, False, True, True, False))
 
 
@@ -66,10 +75,11 @@ def main() -> int:
                 trials.append(trial)
                 tell(trial)
     trials.sort(key=lambda trial: trial.figure)
-    text = to_markdown(table(trials, arguments.quick))
+    tier = "quick" if arguments.quick else "full"
+    text = to_markdown(table(trials, tier, where()))
     print(f"\n{text}")
     if not arguments.names:
-        told = {"tier": "quick" if arguments.quick else "full", "seed": arguments.seed}
+        told = {"tier": tier, "seed": arguments.seed, **where()}
         figures = [{**asdict(trial), "ok": trial.ok} for trial in trials]
         report = json.dumps({**told, "figures": figures}, indent=2, ensure_ascii=False, allow_nan=False)
         atomic_write_text(Path("reports/reliability.json"), report + "\n")

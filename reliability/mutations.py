@@ -20,9 +20,11 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from multiprocessing import get_context
 from pathlib import Path
+from types import CodeType
 from typing import NamedTuple
 
 import numpy as np
@@ -161,6 +163,17 @@ def _warm(folder: Path) -> None:
     gc.freeze()
 
 
+class _Mutant(SourceFileLoader):
+    """Loads a module of this name from another source."""
+
+    def __init__(self, name: str, path: str, source: str) -> None:
+        super().__init__(name, path)
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self._source, self.path, "exec")
+
+
 def _test(job: Job) -> None:
     """In a fork: put the mutant in its module's place and leave with pytest's status."""
     import hypothesis
@@ -186,12 +199,13 @@ def _test(job: Job) -> None:
     path = ROOT / job.module
     source = job.source or mutated(path.read_text(encoding="utf-8"), job.mutant)
     name = job.module.removesuffix(".py").replace("/", ".")
-    spec = spec_from_file_location(name, path)
+    loader = _Mutant(name, str(path), source)
+    spec = spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = module_from_spec(spec)
     sys.modules[name] = module
     try:
-        exec(compile(source, path, "exec"), module.__dict__)
+        loader.exec_module(module)
     except Exception:
         sys.exit(BROKEN)
     package, _, child = name.rpartition(".")
