@@ -36,9 +36,9 @@ def table(folder: Path = RESULTS) -> str:
         machine = f"{where['gpu'] or where['machine']} ({where['instructions']}), {where['date']}"
         for target in told["targets"]:
             bound = f"{'≤' if target['at_most'] else '≥'} {target['bound']:g}"
-            met = "yes" if target["met"] else "no"
+            met, what = "yes" if target["met"] else "no", target["what"].replace("|", "\\|")
             lines.append(
-                f"| `{told['command']}` | {target['what']} | {target['value']:.3g} | {bound} | {met} | {machine} |"
+                f"| `{told['command']}` | {what} | {target['value']:.3g} | {bound} | {met} | {machine} |"
             )
     return "\n".join(lines)
 
