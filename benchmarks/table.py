@@ -37,9 +37,7 @@ def table(folder: Path = RESULTS) -> str:
         for target in told["targets"]:
             bound = f"{'≤' if target['at_most'] else '≥'} {target['bound']:g}"
             met, what = "yes" if target["met"] else "no", target["what"].replace("|", "\\|")
-            lines.append(
-                f"| `{told['command']}` | {what} | {target['value']:.3g} | {bound} | {met} | {machine} |"
-            )
+            lines.append(f"| `{told['command']}` | {what} | {target['value']:.3g} | {bound} | {met} | {machine} |")
     return "\n".join(lines)
 
 
