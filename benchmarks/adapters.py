@@ -4,12 +4,11 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
 
@@ -17,25 +16,28 @@ from benchmarks import peers
 from benchmarks.harness import Target, alternate, publish, ratio
 from benchmarks.work import batches, minilm, split, training, wrapper
 from mtbert.data.batches import make_batch
+from mtbert.model.fused import Product
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_dora, convert, merge
+from mtbert.peft.dora import DoraLinear, DoraProduct, product_dtype, stacked
 from mtbert.training.compute import Compute, resolve
 
 RANK = 16
 
 
-class LoraLinear(nn.Module):
-    """W0 x + s B A x + bias, as peft writes it: what a step of DoRA is measured against."""
+class LoraLinear(DoraLinear):
+    """W0 x + s B A x + bias by DoRA's own product: what a step of DoRA is measured against."""
 
     def __init__(self, base: nn.Linear) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(base.weight.detach(), requires_grad=False), base.bias
-        self.lora_a = nn.Parameter(torch.empty(RANK, base.in_features))
-        self.lora_b = nn.Parameter(torch.zeros(base.out_features, RANK))
-        nn.init.kaiming_uniform_(self.lora_a, a=5**0.5)
+        super().__init__(base, RANK, RANK)
+        del self.magnitude
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias) + F.linear(F.linear(x, self.lora_a), self.lora_b)
+    @staticmethod
+    def side_by_side(layers: Sequence[DoraLinear], x: Tensor) -> Product:
+        dtype = product_dtype(x, layers[0].weight)
+        with torch.autocast(x.device.type, enabled=False):
+            z, _ = DoraProduct.apply(x, *stacked(layers, dtype), None, None, False)
+        return Product(z, None, torch.cat([layer.bias for layer in layers]))
 
 
 def main(

@@ -13,6 +13,7 @@ from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.pretrained import pretrained
+from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
 from mtbert.training.loop import train_step
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression
@@ -63,8 +64,7 @@ def training(
 ) -> Callable[[], float]:
     """A case: `steps` of mtbert's own training step, from rows to updated weights; returns the real tokens."""
     model.to(compute.device).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True)
+    optimizer = AdamW(model, 1e-5)
     chosen, step = batches(len(data), batch_size, 0), 0
 
     def case() -> float:

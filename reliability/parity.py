@@ -167,7 +167,7 @@ PLANTED: list[tuple[str, Any]] = [
         "a mean that counts one token more",
         patch.dict(POOLINGS, {"mean": lambda x, blocks: POOLINGS["cls"](x, blocks) * 1.0}),
     ),
-    ("DoRA's factor left out", patch.object(dora, "_norm", lambda layers, *_: layers[0].magnitude)),
+    ("DoRA's norm left out", patch.object(dora, "row_norm", lambda squared, *_: torch.ones_like(squared))),
     ("a difference with its sign", patch.dict(features.FEATURES, {"|u-v|": lambda pooled: pooled["u"] - pooled["v"]})),
     (
         "the margin forgotten",

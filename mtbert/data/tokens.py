@@ -43,6 +43,11 @@ class TokenStream:
     rank: Tensor
     tokens: int
 
+    def starts(self) -> np.ndarray:
+        """The place of each sequence's first token, in stream order, filler included; int64."""
+        lengths = np.repeat([block.length for block in self.blocks], [block.count for block in self.blocks])
+        return np.concatenate(([0], np.cumsum(lengths)[:-1]))
+
     def to(self, device: torch.device) -> "TokenStream":
         """The same stream on another device."""
         ids, positions, segments, rank = (

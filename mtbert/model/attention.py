@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from mtbert.data.tokens import Block
+from mtbert.model.dropout import Mask
+from mtbert.model.fused import call, masked
 
 # What a group costs beside its attention weights (its dozen calls of torch), and a row beside its share of them (its copies):
 # in attention weights of one head. Measured with MiniLM on two cores; `benchmarks/` shows what a change does.
@@ -68,11 +70,41 @@ class Ragged(NamedTuple):
     longest: int
 
 
-def layout_for(blocks: tuple[Block, ...], tokens: int, heads: int, x_TD: Tensor) -> "Layout | Ragged":
-    """The layout for attention where x is and in the precision that autocast asks for: the kernel takes 16-bit types only."""
+class Packed(NamedTuple):
+    """Where our own kernel finds sequences; a stream's filler is sequences of one token.
+
+    Attributes:
+        offsets: where sequences start, and T, (N + 1,) int32.
+        places: where each sequence's attention weights start among all of a layer's, (N,) int64.
+        weights: how many attention weights a layer has.
+    """
+
+    offsets: Tensor
+    places: Tensor
+    weights: int
+
+
+def layout_for(
+    blocks: tuple[Block, ...], tokens: int, heads: int, x_TD: Tensor, fused: bool
+) -> "Layout | Ragged | Packed":
+    """The layout for attention where x is and in the precision that autocast asks for.
+
+    Args:
+        fused: our own kernel computes it.
+    """
+    if fused:
+        return lay_out_packed(blocks, heads)
     if x_TD.is_cuda and torch.is_autocast_enabled("cuda"):
         return lay_out_ragged(blocks, tokens, x_TD.shape[0], x_TD.device)
     return lay_out_groups(blocks, tokens, heads, x_TD.device)
+
+
+def lay_out_packed(blocks: tuple[Block, ...], heads: int) -> Packed:
+    """The boundaries of a stream's sequences and of their attention weights."""
+    lengths = np.repeat([block.length for block in blocks], [block.count for block in blocks])
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    places = np.concatenate(([0], np.cumsum(heads * lengths**2)))
+    return Packed(torch.from_numpy(offsets.astype(np.int32)), torch.from_numpy(places[:-1]), int(places[-1]))
 
 
 def lay_out_ragged(blocks: tuple[Block, ...], tokens: int, rows: int, device: torch.device) -> Ragged:
@@ -128,6 +160,48 @@ def _cheapest(lengths: np.ndarray) -> list[tuple[int, int]]:
         runs.append((int(starts[before[i - 1]]), ends[i - 1]))
         i = before[i - 1]
     return runs[::-1]
+
+
+class PackedAttention(torch.autograd.Function):
+    """softmax(q k^T / sqrt(K)) v of q, k, v = factor * z + bias, sequence by sequence, by our own kernel.
+
+    All of it is fp32; attention weights are computed again in the backward rather than kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z_TE: Tensor,
+        factor: Tensor | None,
+        bias: Tensor | None,
+        layout: Packed,
+        heads: int,
+        mask: Mask | None,
+    ) -> Tensor:
+        """Mixed values (T, D) in z's type.
+
+        Args:
+            z_TE: the product for q, k and v side by side, E = 3 D, each with its heads side by side.
+            factor, bias: (E,), as in `Product`.
+            mask: dropout on the attention weights, which lie sequence by sequence and in it head by head.
+        """
+        rows, width = len(z_TE), z_TE.shape[1] // 3
+        mixed, log_sums = z_TE.new_empty(rows, width), z_TE.new_empty(rows, heads, dtype=torch.float32)
+        shape = (layout.offsets, layout.places, len(layout.places), heads, width // heads)
+        call("attention", z_TE, z_TE, factor, bias, *masked(mask), *shape, mixed, log_sums)
+        ctx.save_for_backward(z_TE, factor, bias, log_sums)
+        ctx.shape, ctx.mask = shape, mask
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z_TE, factor, bias, log_sums = ctx.saved_tensors
+        grad_z, sums = torch.empty_like(z_TE), log_sums.new_empty(2, z_TE.shape[1])
+        call(
+            "attention_backward", z_TE, grad.contiguous(), z_TE, log_sums, factor, bias, *masked(ctx.mask),
+            *ctx.shape, grad_z, sums,
+        )  # fmt: skip
+        return grad_z, None if factor is None else sums[1], None if bias is None else sums[0], None, None, None
 
 
 class GroupedAttention(torch.autograd.Function):

@@ -5,16 +5,23 @@ attention looks at sequences.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.data.tokens import TokenStream
-from mtbert.model.attention import GroupedAttention, Layout, Ragged, layout_for, ragged_attention
+from mtbert.model.attention import (
+    GroupedAttention,
+    Layout,
+    Packed,
+    PackedAttention,
+    Ragged,
+    layout_for,
+    ragged_attention,
+)
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.embedding import TokenEmbedding
+from mtbert.model.fused import Product, States, fits, gelu, product, residual_norm, side_by_side, states
 
 
 @dataclass(frozen=True)
@@ -65,26 +72,18 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(config.hidden, config.hidden)
         self.dropout = Dropout(dropout, noise)
 
-    def forward(self, x_TD: Tensor, layout: Layout | Ragged) -> Tensor:
-        qkv_TE = side_by_side(x_TD, self.query, self.key, self.value)
-        if isinstance(layout, Ragged):
-            return self.output(ragged_attention(qkv_TE, layout, self.heads, self.dropout.p * self.training))
-        keep = self.dropout.factors(layout.weights, x_TD)
-        with torch.autocast(x_TD.device.type, enabled=False):
-            mixed_TD = GroupedAttention.apply(qkv_TE, layout, self.heads, keep)
-        return self.output(mixed_TD)
-
-
-def side_by_side(x_TD: Tensor, *layers: Any) -> Tensor:
-    """What layers of one kind make of x, next to each other, (T, E), in one product if they know how."""
-    if type(layers[0]) is nn.Linear:
-        return F.linear(
-            x_TD, torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-        )
-    if hasattr(layers[0], "side_by_side"):
-        joined: Tensor = layers[0].side_by_side(layers, x_TD)
-        return joined
-    return torch.cat([layer(x_TD) for layer in layers], dim=-1)
+    def forward(self, x: States, layout: Layout | Ragged | Packed, rows: Tensor | None = None) -> Product:
+        """The product of the output projection; for `rows` only, if they are given."""
+        qkv = side_by_side((self.query, self.key, self.value), x.narrow, x.fused)
+        if isinstance(layout, Packed):
+            mixed_TD = PackedAttention.apply(*qkv, layout, self.heads, self.dropout.mask(layout.weights))
+        elif isinstance(layout, Ragged):
+            mixed_TD = ragged_attention(qkv.z, layout, self.heads, self.dropout.p * self.training)
+        else:
+            keep = self.dropout.factors(layout.weights, qkv.z)
+            with torch.autocast(qkv.z.device.type, enabled=False):
+                mixed_TD = GroupedAttention.apply(qkv.z, layout, self.heads, keep)
+        return product(self.output, mixed_TD if rows is None else mixed_TD[rows], x.fused)
 
 
 class FeedForward(nn.Module):
@@ -95,8 +94,8 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.hidden, config.intermediate)
         self.down = nn.Linear(config.intermediate, config.hidden)
 
-    def forward(self, x_TD: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x_TD)))
+    def forward(self, x: States) -> Product:
+        return product(self.down, gelu(product(self.up, x.narrow, x.fused), x.fused), x.fused)
 
 
 class Layer(nn.Module):
@@ -110,9 +109,11 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.dropout = Dropout(dropout, noise)
 
-    def forward(self, x_TD: Tensor, layout: Layout | Ragged) -> Tensor:
-        x_TD = self.attention_norm(self.dropout.add(x_TD, self.attention(x_TD, layout)))
-        return self.feed_forward_norm(self.dropout.add(x_TD, self.feed_forward(x_TD)))
+    def forward(self, x: States, layout: Layout | Ragged | Packed, rows: Tensor | None = None) -> States:
+        """The layer's states; of the tokens in `rows` only, if they are given: past the attention nobody else matters to them."""
+        attended = self.attention(x, layout, rows)
+        x = residual_norm(x if rows is None else x.of(rows), attended, self.attention_norm, self.dropout)
+        return residual_norm(x, self.feed_forward(x), self.feed_forward_norm, self.dropout)
 
 
 class BertEncoder(nn.Module):
@@ -132,13 +133,21 @@ class BertEncoder(nn.Module):
         # [CLS] passes through this dense layer when pooling is cls; it was trained with next-sentence prediction.
         self.pooler = nn.Linear(config.hidden, config.hidden)
 
-    def forward(self, stream: TokenStream) -> Tensor:
-        """Last hidden states, (T, D), in stream order."""
-        x_TD = self.embeddings(stream)
-        layout = layout_for(stream.blocks, stream.tokens, self.config.heads, x_TD)
-        for layer in self.layers:
-            x_TD = layer(x_TD, layout)
-        return x_TD
+    def forward(self, stream: TokenStream, first_only: bool = False) -> Tensor:
+        """Last hidden states, (T, D), in stream order.
+
+        Args:
+            first_only: those of each sequence's first token, (N, D), which spares most of the last layer.
+        """
+        x_TD, size = self.embeddings(stream), self.config
+        fused = fits(x_TD, size.hidden, size.heads, size.intermediate)
+        layout = layout_for(stream.blocks, stream.tokens, size.heads, x_TD, fused)
+        x = states(x_TD, fused)
+        for layer in self.layers[:-1]:
+            x = layer(x, layout)
+        first = torch.from_numpy(stream.starts()).to(x_TD.device) if first_only else None
+        last: States = self.layers[-1](x, layout, first)
+        return last.wide
 
 
 def initialise(module: nn.Module) -> None:

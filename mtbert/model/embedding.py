@@ -40,6 +40,10 @@ class TokenEmbedding(nn.Embedding):
         self._gradient.index_add_(0, ids, grad_TD.to(self.weight.dtype))
         self._used = ids if self._used is None else torch.cat((self._used, ids)).unique()
 
+    def used_rows(self) -> Tensor | None:
+        """The rows, (n,) int64 and perhaps repeated, outside of which `weight.grad` is zero; None if it is not known."""
+        return self._used if self._gradient is not None and self.weight.grad is self._gradient else None
+
 
 class _Lookup(torch.autograd.Function):
     @staticmethod

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mtbert.data.batches import Batch
+from mtbert.data.tokens import Block
 from mtbert.model.bert import BertEncoder
 from mtbert.model.heads import CosineHead, LinearHead
 from mtbert.model.pooling import POOLINGS
@@ -47,8 +48,9 @@ class MultitaskModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Class logits (B, 5) for sst; a logit (B,) for quora; a similarity 0..5, or a cosine, (B,) for sts. Float32."""
-        hidden_TD = self.encoder(batch.stream)
-        pooled_ND = POOLINGS[self.pooling](hidden_TD, batch.stream.blocks)
+        first_only = self.pooling == "cls"
+        hidden = self.encoder(batch.stream, first_only)
+        pooled_ND = POOLINGS[self.pooling](hidden, (Block(len(hidden), 1),) if first_only else batch.stream.blocks)
         # Similarities and logits need more than bf16's three digits; these products are small.
         with torch.autocast(pooled_ND.device.type, enabled=False):
             pooled_ND = pooled_ND.to(torch.promote_types(pooled_ND.dtype, torch.float32))

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.model.dropout import Dropout, Noise
+from mtbert.model.fused import Product, finished
 
 # Below this a row of W0 + s B A counts as zero; its direction is then taken as zero too, never NaN.
 TINY = 1e-12
@@ -56,26 +57,40 @@ class DoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) to (..., O)."""
-        if self.training and self.dropout.p > 0:
-            factor_O = self.magnitude / self.norm()
-            dropped, base = self.dropout(x), F.linear(x, self.weight)
-            update = F.linear(F.linear(dropped, self.lora_a), self.lora_b)
-            y = base + (factor_O - 1) * F.linear(dropped, self.weight) + factor_O * self.scale * update
-            return (y if self.bias is None else y + self.bias).to(base.dtype)
-        return _product([self], x)
+        return finished(self.side_by_side([self], x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
 
     @staticmethod
-    def side_by_side(layers: Sequence["DoraLinear"], x: Tensor) -> Tensor:
-        """The outputs of several layers next to each other; in bf16 without dropout as one product."""
+    def side_by_side(layers: Sequence["DoraLinear"], x: Tensor) -> Product:
+        """What several layers make of x, (T, I), next to each other; without dropout as one product."""
         first = layers[0]
-        if (first.training and first.dropout.p > 0) or _product_dtype(x, first.weight) == first.weight.dtype:
-            return torch.cat([layer(x) for layer in layers], dim=-1)
-        return _product(layers, x)
+        if first.training and first.dropout.p > 0:
+            return Product(torch.cat([layer._dropped(x) for layer in layers], dim=-1))
+        bias = None if first.bias is None else torch.cat([layer.bias for layer in layers])
+        dtype = product_dtype(x, first.weight)
+        with torch.autocast(x.device.type, enabled=False):
+            magnitude, squared = (torch.cat(parts) for parts in zip(*map(DoraLinear._rows, layers), strict=True))
+            z, factor = DoraProduct.apply(x, *stacked(layers, dtype), magnitude, squared, first.exact_norm)
+        return Product(z, factor, bias)
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        return self.magnitude, self._squared_rows()
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        factor_O = self.magnitude / self.norm()
+        dropped, base = self.dropout(x), F.linear(x, self.weight)
+        update = F.linear(F.linear(dropped, self.lora_a), self.lora_b)
+        y = base + (factor_O - 1) * F.linear(dropped, self.weight) + factor_O * self.scale * update
+        return (y if self.bias is None else y + self.bias).to(base.dtype)
 
     def norm(self) -> Tensor:
         """||W0 + s B A|| per output feature, (O,), without forming B A."""
         with torch.autocast(self.weight.device.type, enabled=False):
-            return _norm([self], self.weight, self.lora_a, self.scale * self.lora_b)
+            lora_a: Tensor = self.lora_a
+            lora_b = self.scale * self.lora_b
+            if not self.exact_norm:
+                lora_a, lora_b = lora_a.detach(), lora_b.detach()
+            slope_rO = lora_a @ self.weight.T + (lora_a @ lora_a.T) @ lora_b.T
+            return row_norm(self._squared_rows(), lora_a, lora_b, slope_rO)
 
     def merged(self) -> nn.Linear:
         """A plain linear layer that computes the same as this one."""
@@ -92,140 +107,115 @@ class DoraLinear(nn.Module):
         kept = self._base_squared
         if kept is None or (kept.dtype, kept.device) != (self.weight.dtype, self.weight.device):
             with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not enter autograd later
-                kept = self._base_squared = self.weight.square().sum(1)
+                kept = self._base_squared = self.weight.detach().square().sum(1)
         return kept
 
 
-def _product(layers: Sequence[DoraLinear], x: Tensor) -> Tensor:
-    """The layers' outputs side by side, in the type that autocast asks for."""
-    dtype = _product_dtype(x, layers[0].weight)
-    with torch.autocast(x.device.type, enabled=False):
-        # With B's blocks on a diagonal, several layers are one: a row of B sees its own layer's A only.
-        lora_a = torch.cat([layer.lora_a for layer in layers])
-        lora_b = torch.block_diag(*[layer.scale * layer.lora_b for layer in layers])
-        base = layers[0].weight if dtype == layers[0].weight.dtype else _wide(layers, lora_b, dtype)
-        # The products that stand beside ||W0||^2 may be as rounded as those of the layer.
-        norm_O = _norm(layers, base[:, : lora_a.shape[1]], lora_a, lora_b)
-        factor_O = torch.cat([layer.magnitude for layer in layers]) / norm_O
-        bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-        return ScaledProduct.apply(x, base, lora_a, lora_b, factor_O, bias)
+def stacked(layers: Sequence[DoraLinear], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """[W0 | s B] (O, I + r) of layers as one, in `dtype`; and its A (r, I) and s B (O, r).
 
-
-def _norm(layers: Sequence[DoraLinear], weight: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
-    if not layers[0].exact_norm:
-        lora_a, lora_b = lora_a.detach(), lora_b.detach()
-    return RowNorm.apply(weight, torch.cat([layer._squared_rows() for layer in layers]), lora_a, lora_b)
-
-
-def _wide(layers: Sequence[DoraLinear], lora_b: Tensor, dtype: torch.dtype) -> Tensor:
-    """[W0 | s B] of the layers in `dtype`, (O, I + r): W0 is cast once, s B is written at every call."""
+    With B's blocks on a diagonal, several layers are one: a row of B sees its own layer's A only. W0 is cast once, s B is written at
+    every call.
+    """
     first = layers[0]
-    wide, shape = first._base_wide, (lora_b.shape[0], first.weight.shape[1] + lora_b.shape[1])
+    lora_a = torch.cat([layer.lora_a for layer in layers])
+    lora_b = torch.block_diag(*[layer.scale * layer.lora_b for layer in layers])
+    wide, shape = first._base_wide, (len(lora_b), lora_a.shape[1] + len(lora_a))
     if wide is None or (wide.shape, wide.dtype, wide.device) != (shape, dtype, lora_b.device):
         with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not enter autograd later
             wide = first._base_wide = torch.empty(shape, dtype=dtype, device=lora_b.device)
-            wide[:, : first.weight.shape[1]] = torch.cat([layer.weight for layer in layers])
+            wide[:, : lora_a.shape[1]] = torch.cat([layer.weight for layer in layers])
     # Past autograd's count of versions: a graph that still needs s B keeps the tensor `lora_b` itself.
-    wide.data[:, first.weight.shape[1] :] = lora_b.detach()
-    return wide
+    wide.data[:, lora_a.shape[1] :] = lora_b.detach()
+    return wide, lora_a, lora_b
 
 
-def _product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+def row_norm(squared: Tensor, lora_a: Tensor, lora_b: Tensor, slope_rO: Tensor) -> Tensor:
+    """||W0 + s B A|| of each row, (O,), at least `TINY`: the root of ||w_i||^2 + 2 s b_i . (A w_i) + s^2 b_i (A A^T) b_i^T.
+
+    That costs O I r products instead of O I (r + 1), and no (O, I) copy.
+
+    Args:
+        squared: ||w_i||^2, (O,).
+        lora_a, lora_b: A (r, I) and s B (O, r).
+        slope_rO: A (W0 + s B A)^T, half the gradient of the square by s B.
+    """
+    cross_Or = 2 * slope_rO.T - lora_b @ (lora_a @ lora_a.T)
+    return (squared + (lora_b * cross_Or).sum(1)).clamp_min(TINY**2).sqrt()
+
+
+def product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+    """What autocast makes of their product."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
-class ScaledProduct(torch.autograd.Function):
-    """y = f (W0 x + s B A x) + bias, row by row of x; W0 is frozen.
+class DoraProduct(torch.autograd.Function):
+    """z = W0 x + s B A x, row by row of x, and the factor m / ||W0 + s B A|| that belongs to each of its features; W0 is frozen.
 
-    The products are in W0's type; the factor f (O,) = m / ||.|| and its gradient stay fp32, since in bf16 a magnitude could not
-    move by less than 0.4%.
+    s B A x rides along with the base product, as r more columns of input and weight. So does the norm: A's own rows, laid under x,
+    come out as A (W0 + s B A)^T.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, base: Tensor, lora_a: Tensor, lora_b: Tensor, factor: Tensor, bias: Tensor | None
-    ) -> Tensor:
-        """(..., I) to (..., O) in W0's type.
+        ctx: Any,
+        x: Tensor,
+        base: Tensor,
+        lora_a: Tensor,
+        lora_b: Tensor,
+        magnitude: Tensor | None,
+        squared: Tensor | None,
+        exact_norm: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """(T, O) in W0's type, and (O,) fp32; without a magnitude that is LoRA, and there is no factor.
 
         Args:
-            base: W0 (O, I), or [W0 | s B] (O, I + r), which makes one product of two.
-            lora_a, lora_b: A (r, I) and s B (O, r).
+            x: (T, I).
+            base, lora_a, lora_b: as `stacked` gives them.
+            magnitude, squared: m and ||w_i||^2, (O,).
+            exact_norm: let the gradient pass through the norm.
         """
-        rows, inputs, rank = x.reshape(-1, x.shape[-1]), lora_a.shape[1], len(lora_a)
-        xh = torch.empty(len(rows), inputs + rank, dtype=base.dtype, device=x.device)
-        x_TI, h_Tr = xh.split((inputs, rank), dim=1)
+        tokens, (rank, inputs) = len(x), lora_a.shape
+        rows = tokens if magnitude is None else tokens + rank
+        xh = torch.empty(rows, inputs + rank, dtype=base.dtype, device=x.device)
+        x_RI, h_Rr = xh.split((inputs, rank), dim=1)
         a_rI = lora_a.to(base.dtype)
-        x_TI.copy_(rows)
-        h_Tr.copy_(x_TI @ a_rI.T)
-        z_TO = xh @ base.T if base.shape[1] > inputs else (x_TI @ base.T).addmm_(h_Tr, lora_b.T)
-        ctx.save_for_backward(xh, z_TO, base, a_rI, lora_b, factor)
-        ctx.shape, ctx.dtype = x.shape, x.dtype
-        y_TO = torch.empty_like(z_TO)
-        for y, z in zip(_chunks(y_TO), _chunks(z_TO), strict=True):
-            scaled = z.to(factor.dtype) * factor
-            y.copy_(scaled if bias is None else scaled.add_(bias))
-        return y_TO.view(*x.shape[:-1], -1)
+        x_RI[:tokens] = x
+        x_RI[tokens:] = a_rI[: rows - tokens]
+        h_Rr.copy_(x_RI @ a_rI.T)
+        z_RO = xh @ base.T
+        ctx.tokens, ctx.dtype, ctx.exact_norm = tokens, x.dtype, exact_norm
+        if magnitude is None or squared is None:
+            ctx.save_for_backward(xh, base, a_rI, lora_a, lora_b)
+            return z_RO, None
+        slope_rO = z_RO[tokens:].to(magnitude.dtype)
+        norm_O = row_norm(squared, lora_a, lora_b, slope_rO)
+        ctx.save_for_backward(xh, base, a_rI, lora_a, lora_b, magnitude, norm_O, slope_rO)
+        return z_RO[:tokens], magnitude / norm_O
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        xh, z_TO, base, a_rI, lora_b, factor = ctx.saved_tensors
+    def backward(ctx: Any, g_TO: Tensor, g_factor: Tensor | None) -> tuple[Tensor | None, ...]:
+        xh, base, a_rI, lora_a, lora_b, *dora = ctx.saved_tensors
         rank, inputs = a_rI.shape
-        x_TI, h_Tr = xh.split((inputs, rank), dim=1)
-        grad_TO, g_TO = grad.reshape(z_TO.shape), torch.empty_like(z_TO)
-        grad_factor, grad_bias = torch.zeros_like(factor), torch.zeros_like(factor)
-        for grad_, g, z in zip(_chunks(grad_TO), _chunks(g_TO), _chunks(z_TO), strict=True):
-            exact = grad_.to(factor.dtype)
-            grad_factor += (z * exact).sum(0)
-            if ctx.needs_input_grad[5]:
-                grad_bias += exact.sum(0)
-            g.copy_(exact * factor)
-        if base.shape[1] > inputs:
-            gx_TI, gh_Tr = (g_TO @ base).split((inputs, rank), dim=1)
-        else:
-            gh_Tr = g_TO @ lora_b
-            gx_TI = g_TO @ base if ctx.needs_input_grad[0] else None
-        grad_a = (gh_Tr.T @ x_TI).to(factor.dtype)
-        grad_b = (g_TO.T @ h_Tr).to(factor.dtype)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = torch.addmm(gx_TI, gh_Tr, a_rI).to(ctx.dtype).view(ctx.shape)
-        return grad_x, None, grad_a, grad_b, grad_factor, (grad_bias if ctx.needs_input_grad[5] else None)
-
-
-def _chunks(x_TO: Tensor) -> tuple[Tensor, ...]:
-    """Rows by a few dozen on a CPU: passes over fp32 copies then stay in its cache, which is most of what they cost."""
-    return x_TO.split(max(1, 2**17 // x_TO.shape[1])) if x_TO.device.type == "cpu" else (x_TO,)
-
-
-class RowNorm(torch.autograd.Function):
-    """||W0 + s B A|| of each row, by ||w_i||^2 + 2 s b_i . (A w_i) + s^2 b_i (A A^T) b_i^T.
-
-    That costs O I r instead of O I (r + 1) products and no (O, I) copy.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, squared: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
-        """(O,), at least `TINY`.
-
-        Args:
-            weight: W0 (O, I), may be rounded; squared: ||w_i||^2 (O,), is not.
-            lora_a, lora_b: A (r, I) and s B (O, r).
-        """
-        cross_Or = (weight @ lora_a.T.to(weight.dtype)).to(lora_a.dtype)
-        slope_Or = torch.addmm(cross_Or, lora_b, lora_a @ lora_a.T)  # (W0 + s B A) A^T
-        norm_O = (squared + (lora_b * (cross_Or + slope_Or)).sum(1)).clamp_min(TINY**2).sqrt()
-        ctx.save_for_backward(weight, lora_a, lora_b, slope_Or, norm_O)
-        return norm_O
-
-    @staticmethod
-    def backward(ctx: Any, grad_O: Tensor) -> tuple[Tensor | None, ...]:
-        weight, lora_a, lora_b, slope_Or, norm_O = ctx.saved_tensors
-        # Half the gradient of ||.||^2, which a clamped row does not pass on.
-        half_O = torch.where(norm_O > TINY, grad_O / norm_O, 0.0)[:, None]
-        e_Or = half_O * lora_b
-        through_base = (e_Or.T.to(weight.dtype) @ weight).to(lora_a.dtype)
-        return None, None, torch.addmm(through_base, e_Or.T @ lora_b, lora_a), half_O * slope_Or
+        x_TI, h_Tr = xh[: ctx.tokens].split((inputs, rank), dim=1)
+        w_OI, b_Or = base.split((inputs, rank), dim=1)
+        gh_Tr = g_TO @ b_Or
+        grad_a, grad_b = (gh_Tr.T @ x_TI).to(lora_a.dtype), (g_TO.T @ h_Tr).to(lora_a.dtype)
+        grad_m = None
+        if dora and g_factor is not None:
+            magnitude, norm_O, slope_rO = dora
+            grad_m = g_factor / norm_O
+            if ctx.exact_norm:
+                # Half the gradient of ||.||^2, which a clamped row does not pass on.
+                half_O = torch.where(norm_O > TINY, -grad_m * magnitude / norm_O.square(), 0.0)
+                through_rI, low_rr = (
+                    ((half_O * lora_b.T).to(base.dtype) @ base).to(lora_a.dtype).split((inputs, rank), 1)
+                )
+                grad_a += torch.addmm(through_rI, low_rr, lora_a)
+                grad_b.addcmul_(half_O[:, None], slope_rO.T)
+        grad_x = (g_TO @ w_OI).addmm_(gh_Tr, a_rI).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        return grad_x, None, grad_a, grad_b, grad_m, None, None
 
 
 def _forget_base(layer: nn.Module, _keys: object) -> None:

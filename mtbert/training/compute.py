@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mtbert.errors import MtbertError
+from mtbert.kernels import build
 
 
 class Compute(NamedTuple):
@@ -30,6 +32,7 @@ class Compute(NamedTuple):
             "precision": "bf16" if self.bf16 else "fp32",
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            "kernels": build.compiler() if self.device.type == "cpu" and build.available() else None,
         }
 
 
@@ -45,6 +48,8 @@ def resolve(device: str, precision: str, threads: str | int) -> Compute:
     if device == "cuda" and not torch.cuda.is_available():
         raise MtbertError("params.yaml: compute.device is cuda, but torch sees no CUDA device; set it to auto or cpu")
     chosen = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+    if chosen.type == "cpu" and (reason := build.unavailable()):
+        print(f"note: {reason}; torch does all the work, more slowly", file=sys.stderr)
     bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
     return Compute(chosen, bf16)
 

@@ -13,6 +13,7 @@ from mtbert.data.batches import Batch, make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError, out_of_memory
 from mtbert.model.multitask import MultitaskModel
+from mtbert.training.adamw import AdamW
 from mtbert.training.checkpoint import check_finite, load_checkpoint, save_checkpoint
 from mtbert.training.compute import Compute
 from mtbert.training.sampling import epoch_schedule
@@ -84,9 +85,7 @@ def train(
             that is not finite; the last checkpoint stays as it is.
     """
     sizes = {task: len(split) for task, split in data.items()}
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # NOTES: AdamW, betas .9/.999, eps 1e-6, no weight decay, no schedule are the course's defaults.
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True)
+    optimizer = AdamW(model, learning_rate)
 
     began = time.monotonic()
     done, progress = load_checkpoint(work, model, optimizer) or (0, _nothing_done(data))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.model.dropout import Dropout, Noise
+from mtbert.model.fused import finished
 from mtbert.peft import dora
 from mtbert.peft.dora import DoraLinear
 
@@ -280,7 +281,7 @@ def test_the_norm_is_fp32_under_bf16(dropout: float) -> None:
 
 
 def without_norm(norm: Callable[[DoraLinear], Tensor]) -> Callable[..., object]:
-    return lambda layer, monkeypatch: monkeypatch.setattr(dora, "_norm", lambda layers, *_: norm(layers[0]))
+    return lambda layer, monkeypatch: monkeypatch.setattr(dora, "row_norm", lambda *_: norm(layer))
 
 
 PLANTED: dict[str, Callable[..., object]] = {
@@ -320,7 +321,11 @@ def test_layers_side_by_side_are_the_layers_one_by_one(bf16: bool, dropout: floa
         layers = three_layers(dropout)
         x = torch.randn(100, 64, generator=torch.Generator().manual_seed(7)).requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            y = DoraLinear.side_by_side(layers, x) if joined else torch.cat([layer(x) for layer in layers], -1)
+            y = (
+                finished(DoraLinear.side_by_side(layers, x))
+                if joined
+                else torch.cat([layer(x) for layer in layers], -1)
+            )
         (y.float() * torch.randn(100, 144, generator=torch.Generator().manual_seed(8))).sum().backward()
         outcomes.append([y.detach().float(), x.grad, *[p.grad for layer in layers for p in layer.parameters()]])
     for ours, theirs in zip(*outcomes, strict=True):

@@ -17,6 +17,7 @@ from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_dora
 from mtbert.training import loop
+from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
 from mtbert.training.loop import Step, train
 from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
@@ -401,7 +402,7 @@ def test_memory_that_runs_out_names_the_batch_size(
     message = rf"step 1 \(sst\): out of memory on cpu; lower this run's batch_size .*{told}"
     with pytest.raises(MtbertError, match=message):
         bench.run(tmp_path, losses={**LOSSES, "sst": fail})
-    monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+    monkeypatch.setattr(AdamW, "step", fail)
     with pytest.raises(MtbertError, match=message):
         bench.run(tmp_path)
 

@@ -26,7 +26,7 @@ from mtbert.training.sampling import epoch_schedule
 
 transformers = pytest.importorskip("transformers")
 
-CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=32, heads=4, intermediate=64)
+CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=32, heads=2, intermediate=64)
 SIZES = {"sst": 40, "quora": 90, "sts": 50}
 LOSSES = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
 RATE = 2e-3

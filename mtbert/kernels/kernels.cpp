@@ -1,0 +1,589 @@
+// The CPU's passes between matrix products, each once over memory; called through ctypes by build.py and its callers.
+//
+// Shapes: T rows of a token stream, D or F features, N sequences of L tokens, H heads of width K. A product z comes without its
+// bias; y = factor * z + bias (factor: DoRA's m / ||.||, else null) is computed on the way by whichever pass reads it.
+// Activations (the type A) are float or bf16, all arithmetic is float. Dropout keeps an element whose random 16 bits, as a
+// signed number, are at least `threshold`, and multiplies it by `scale`; words == null means no dropout.
+// Sums over T go by PARTS fixed parts of the rows, in order, so that they do not depend on the number of threads.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+constexpr int W = 16;  // lanes
+typedef float Vec __attribute__((vector_size(4 * W)));
+typedef uint32_t Bits __attribute__((vector_size(4 * W)));
+typedef int32_t Ints __attribute__((vector_size(4 * W)));
+typedef uint16_t Half __attribute__((vector_size(2 * W)));
+typedef int16_t Words __attribute__((vector_size(2 * W)));
+struct bf16 {
+  uint16_t bits;
+};
+constexpr int64_t PARTS = 16;
+
+inline Vec splat(float x) { return Vec{} + x; }
+inline Vec select(Ints mask, Vec yes, Vec no) { return (Vec)(((Ints)yes & mask) | ((Ints)no & ~mask)); }
+inline Vec maximum(Vec a, Vec b) { return select(a > b, a, b); }
+
+inline Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline Vec load(const bf16* p) {
+  Half h;
+  std::memcpy(&h, p, sizeof h);
+  return (Vec)(__builtin_convertvector(h, Bits) << 16);
+}
+inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+inline void store(bf16* p, Vec v) {
+#ifdef __AVX512BF16__
+  const __m256bh h = _mm512_cvtneps_pbh((__m512)v);
+#else
+  const Bits u = (Bits)v;
+  const Bits nan = (Bits)(v != v), rounded = u + 0x7fff + ((u >> 16) & 1);
+  const Half h = __builtin_convertvector(((rounded & ~nan) | (0x7fc00000 & nan)) >> 16, Half);
+#endif
+  std::memcpy(p, &h, sizeof h);
+}
+
+inline float total(Vec v) {
+  typedef float V8 __attribute__((vector_size(32)));
+  typedef float V4 __attribute__((vector_size(16)));
+  const V8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  const V4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+  return (b[0] + b[2]) + (b[1] + b[3]);
+}
+inline float largest(Vec v) {
+  typedef float V8 __attribute__((vector_size(32)));
+  typedef int32_t I8 __attribute__((vector_size(32)));
+  const V8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), b = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  const I8 mask = a > b;
+  const V8 m = (V8)(((I8)a & mask) | ((I8)b & ~mask));
+  return std::max(std::max(std::max(m[0], m[1]), std::max(m[2], m[3])), std::max(std::max(m[4], m[5]), std::max(m[6], m[7])));
+}
+
+// e^x to 1 ulp for x <= 0 or so; NaN stays NaN.
+inline Vec exponential(Vec x) {
+  x = select(x < splat(-87.0f), splat(-87.0f), x);
+  const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const Vec n = (x * 1.44269504f + magic) - magic;
+  const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const Ints power = __builtin_convertvector(n, Ints) + 127;
+  return p * (Vec)(power << 23);
+}
+
+struct Normal {
+  Vec cdf, density;
+};
+
+// The standard normal distribution's Phi(y), within 1e-7 (Abramowitz and Stegun 7.1.26), and its density; NaN stays NaN.
+inline Normal normal(Vec y) {
+  const Vec x = select(y < splat(0), -y, y) * 0.70710678f, e = exponential(-(x * x)), t = 1.0f / (x * 0.3275911f + 1.0f);
+  Vec p = splat(1.061405429f);
+  p = p * t + -1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t + -0.284496736f;
+  p = p * t + 0.254829592f;
+  const Vec tail = p * t * e * 0.5f;
+  return {select(y < splat(0), tail, 1.0f - tail), e * 0.39894228f};
+}
+
+template <int S>
+inline void exchange(Vec (&m)[W]) {
+  for (int r = 0; r < W; ++r)
+    if (!(r & S)) {
+      const Vec a = m[r], b = m[r + S];
+      Ints low, high;
+      for (int l = 0; l < W; ++l) low[l] = l & S ? W + l - S : l, high[l] = l & S ? W + l : l + S;
+      m[r] = __builtin_shuffle(a, b, low);
+      m[r + S] = __builtin_shuffle(a, b, high);
+    }
+}
+inline void transpose(Vec (&m)[W]) {
+  exchange<8>(m);
+  exchange<4>(m);
+  exchange<2>(m);
+  exchange<1>(m);
+}
+
+struct Dropout {
+  const int16_t* words;
+  int threshold;
+  float scale;
+  Vec operator()(int64_t at, Vec v) const {
+    if (!words) return v;
+    Words w;
+    std::memcpy(&w, words + at, sizeof w);
+    return select(__builtin_convertvector(w, Ints) >= threshold, v * scale, splat(0));
+  }
+};
+
+struct Affine {
+  const float *factor, *bias;
+  Vec operator()(int64_t at, Vec z) const {
+    if (factor) z *= load(factor + at);
+    return bias ? z + load(bias + at) : z;
+  }
+  Vec backward(int64_t at, Vec g) const { return factor ? g * load(factor + at) : g; }
+};
+
+// Adds up the PARTS rows of partial sums (each `count` long) into out.
+void add_parts(const float* parts, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; i += W) {
+    Vec sum = load(parts + i);
+    for (int64_t part = 1; part < PARTS; ++part) sum += load(parts + part * count + i);
+    store(out + i, sum);
+  }
+}
+
+inline int64_t first_row(int64_t part, int64_t rows) { return part * rows / PARTS; }
+
+// ---- x^ = (x + dropout(y) - mean) * rstd; out = x^ * gamma + beta
+
+template <typename A>
+void residual_norm(const float* x, const A* z, Affine affine, Dropout dropout, const float* gamma, const float* beta,
+                   float eps, int64_t rows, int64_t D, float* normal, float* rstd, float* wide, A* narrow) {
+#pragma omp parallel for schedule(static)
+  for (int64_t t = 0; t < rows; ++t) {
+    float* hat = normal + t * D;
+    Vec sum{};
+    for (int64_t d = 0; d < D; d += W) {
+      const int64_t at = t * D + d;
+      Vec y = load(x + at);
+      if (z) y += dropout(at, affine(d, load(z + at)));
+      sum += y;
+      store(hat + d, y);
+    }
+    const float mean = total(sum) / D;
+    Vec squares{};
+    for (int64_t d = 0; d < D; d += W) {
+      const Vec y = load(hat + d) - mean;
+      squares += y * y;
+    }
+    const float r = 1 / std::sqrt(total(squares) / D + eps);
+    rstd[t] = r;
+    for (int64_t d = 0; d < D; d += W) {
+      const Vec h = (load(hat + d) - mean) * r;
+      store(hat + d, h);
+      const Vec out = h * load(gamma + d) + load(beta + d);
+      store(wide + t * D + d, out);
+      if (narrow) store(narrow + t * D + d, out);
+    }
+  }
+}
+
+// Sums (4 or fewer of them, D each): gamma's, beta's, bias's and factor's gradients, side by side.
+template <typename A>
+void residual_norm_backward(const float* g_wide, const A* g_narrow, const float* normal, const float* rstd, const A* z,
+                            Affine affine, Dropout dropout, const float* gamma, int64_t rows, int64_t D, float* grad_x,
+                            A* grad_z, float* sums) {
+  std::vector<float> parts(PARTS * 4 * D, 0.0f);
+#pragma omp parallel for schedule(static)
+  for (int64_t part = 0; part < PARTS; ++part) {
+    float* s = parts.data() + part * 4 * D;
+    for (int64_t t = first_row(part, rows); t < first_row(part + 1, rows); ++t) {
+      const float* hat = normal + t * D;
+      float* gx = grad_x + t * D;
+      Vec mean{}, along{};
+      for (int64_t d = 0; d < D; d += W) {
+        const int64_t at = t * D + d;
+        Vec g = g_wide ? load(g_wide + at) : Vec{};
+        if (g_narrow) g += load(g_narrow + at);
+        const Vec h = load(hat + d);
+        store(s + d, load(s + d) + g * h);
+        store(s + D + d, load(s + D + d) + g);
+        g *= load(gamma + d);
+        mean += g;
+        along += g * h;
+        store(gx + d, g);
+      }
+      const float m = total(mean) / D, a = total(along) / D;
+      for (int64_t d = 0; d < D; d += W) {
+        const int64_t at = t * D + d;
+        const Vec g = (load(gx + d) - m - load(hat + d) * a) * rstd[t];
+        store(gx + d, g);
+        if (!grad_z) continue;
+        const Vec dropped = dropout(at, g);
+        store(s + 2 * D + d, load(s + 2 * D + d) + dropped);
+        if (affine.factor) store(s + 3 * D + d, load(s + 3 * D + d) + dropped * load(z + at));
+        store(grad_z + at, affine.backward(d, dropped));
+      }
+    }
+  }
+  add_parts(parts.data(), 4 * D, sums);
+}
+
+// ---- gelu(y) = y Phi(y)
+
+template <typename A>
+void gelu(const A* z, Affine affine, int64_t rows, int64_t F, A* out) {
+#pragma omp parallel for schedule(static)
+  for (int64_t t = 0; t < rows; ++t)
+    for (int64_t f = 0; f < F; f += W) {
+      const Vec y = affine(f, load(z + t * F + f));
+      store(out + t * F + f, y * normal(y).cdf);
+    }
+}
+
+template <typename A>
+void gelu_backward(const A* grad, const A* z, Affine affine, int64_t rows, int64_t F, A* grad_z, float* sums) {
+  std::vector<float> parts(PARTS * 2 * F, 0.0f);
+#pragma omp parallel for schedule(static)
+  for (int64_t part = 0; part < PARTS; ++part) {
+    float* s = parts.data() + part * 2 * F;
+    for (int64_t t = first_row(part, rows); t < first_row(part + 1, rows); ++t)
+      for (int64_t f = 0; f < F; f += W) {
+        const int64_t at = t * F + f;
+        const Vec raw = load(z + at), y = affine(f, raw);
+        const Normal at_y = normal(y);
+        const Vec g = load(grad + at) * (at_y.cdf + y * at_y.density);
+        store(s + f, load(s + f) + g);
+        if (affine.factor) store(s + F + f, load(s + F + f) + g * raw);
+        store(grad_z + at, affine.backward(f, g));
+      }
+  }
+  add_parts(parts.data(), 2 * F, sums);
+}
+
+// ---- attention: softmax(q k^T / sqrt K) v within each sequence; rows R at a time
+
+constexpr int R = 4;
+
+// One head of one sequence in float: row by row, (Lp, K), or transposed, (K, Lp), filled up with zeros.
+template <int KV, typename A>
+void gather(const A* z, Affine affine, int64_t column, int64_t E, int64_t L, int64_t Lp, float* rows, float* turned) {
+  constexpr int K = KV * W;
+  for (int64_t first = 0; first < Lp; first += W)
+    for (int v = 0; v < KV; ++v) {
+      Vec block[W];
+      for (int64_t r = 0; r < W; ++r) {
+        const int64_t i = first + r, c = column + v * W;
+        block[r] = i < L ? affine(c, load(z + i * E + c)) : Vec{};
+        if (rows) store(rows + i * K + v * W, block[r]);
+      }
+      if (!turned) continue;
+      transpose(block);
+      for (int64_t k = 0; k < W; ++k) store(turned + (v * W + k) * Lp + first, block[k]);
+    }
+}
+
+// out (R, Lp) = a (R, K) b (K, Lp)
+template <int KV>
+inline void across(const float* a, const float* b, int64_t Lp, float* out) {
+  for (int64_t j = 0; j < Lp; j += W) {
+    Vec sum[R] = {};
+    for (int k = 0; k < KV * W; ++k) {
+      const Vec column = load(b + k * Lp + j);
+      for (int r = 0; r < R; ++r) sum[r] += a[r * KV * W + k] * column;
+    }
+    for (int r = 0; r < R; ++r) store(out + r * Lp + j, sum[r]);
+  }
+}
+
+// out (R, K) = a (R, L) b (L, K)
+template <int KV>
+inline void along(const float* a, int64_t Lp, const float* b, int64_t L, Vec (&out)[R][KV]) {
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < KV; ++v) out[r][v] = Vec{};
+  for (int64_t j = 0; j < L; ++j)
+    for (int v = 0; v < KV; ++v) {
+      const Vec row = load(b + (j * KV + v) * W);
+      for (int r = 0; r < R; ++r) out[r][v] += a[r * Lp + j] * row;
+    }
+}
+
+inline Ints lanes() {
+  Ints lane;
+  for (int l = 0; l < W; ++l) lane[l] = l;
+  return lane;
+}
+
+struct Heads {
+  const int32_t* offsets;  // (N + 1)
+  const int64_t* places;   // (N): where a sequence's random words begin
+  int64_t N, H, E;         // E = 3 H K
+};
+
+template <int KV, typename A>
+void attention(const A* qkv, Affine affine, Dropout dropout, Heads shape, A* mixed, float* lse) {
+  constexpr int K = KV * W;
+  const float scale = 1 / std::sqrt(float(K));
+  const int64_t D = shape.H * K;
+#pragma omp parallel
+  {
+    std::vector<float> room;
+#pragma omp for schedule(dynamic, 8)
+    for (int64_t task = 0; task < shape.N * shape.H; ++task) {
+      const int64_t n = task / shape.H, h = task % shape.H;
+      const int64_t start = shape.offsets[n], L = shape.offsets[n + 1] - start, Lp = (L + W - 1) / W * W;
+      room.resize(3 * K * Lp + R * Lp);
+      float *q = room.data(), *k = q + K * Lp, *v = k + K * Lp, *s = v + K * Lp;
+      const A* z = qkv + start * shape.E;
+      gather<KV>(z, affine, h * K, shape.E, L, Lp, q, nullptr);
+      gather<KV>(z, affine, D + h * K, shape.E, L, Lp, nullptr, k);
+      gather<KV>(z, affine, 2 * D + h * K, shape.E, L, Lp, v, nullptr);
+      for (int64_t i = 0; i < L; i += R) {
+        across<KV>(q + i * K, k, Lp, s);
+        const int rows = int(std::min<int64_t>(R, L - i));
+        for (int r = 0; r < rows; ++r) {
+          float* row = s + r * Lp;
+          Vec top = splat(-INFINITY);
+          for (int64_t j = 0; j < Lp; j += W) {
+            const Vec x = select(lanes() < int32_t(L - j), load(row + j) * scale, splat(-INFINITY));
+            store(row + j, x);
+            top = maximum(top, x);
+          }
+          const float m = largest(top);
+          Vec sum{};
+          for (int64_t j = 0; j < Lp; j += W) {
+            const Vec e = select(lanes() < int32_t(L - j), exponential(load(row + j) - m), splat(0));
+            store(row + j, e);
+            sum += e;
+          }
+          const float whole = total(sum);
+          if (lse) lse[(start + i + r) * shape.H + h] = m + std::log(whole);
+          const int64_t at = dropout.words ? shape.places[n] + (h * L + i + r) * L : 0;
+          for (int64_t j = 0; j < Lp; j += W) store(row + j, dropout(at + j, load(row + j) * (1 / whole)));
+        }
+        Vec out[R][KV];
+        along<KV>(s, Lp, v, L, out);
+        for (int r = 0; r < rows; ++r)
+          for (int c = 0; c < KV; ++c) store(mixed + (start + i + r) * D + h * K + c * W, out[r][c]);
+      }
+    }
+  }
+}
+
+// Sums (2 of them, E each): bias's and factor's gradients. Sequences go by PARTS parts, as rows do elsewhere.
+template <int KV, typename A>
+void attention_backward(const A* grad, const A* qkv, const float* lse, Affine affine, Dropout dropout, Heads shape,
+                        A* grad_z, float* sums) {
+  constexpr int K = KV * W;
+  const float scale = 1 / std::sqrt(float(K));
+  const int64_t D = shape.H * K, E = shape.E;
+  std::vector<float> parts(PARTS * 2 * E, 0.0f);
+#pragma omp parallel
+  {
+    std::vector<float> room;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < PARTS * shape.H; ++task) {
+      const int64_t part = PARTS - 1 - task / shape.H, h = task % shape.H;  // the longest first
+      float* s = parts.data() + part * 2 * E;
+      for (int64_t n = first_row(part, shape.N); n < first_row(part + 1, shape.N); ++n) {
+        const int64_t start = shape.offsets[n], L = shape.offsets[n + 1] - start, Lp = (L + W - 1) / W * W;
+        room.resize(8 * K * Lp + 3 * R * Lp);
+        float *q = room.data(), *k = q + K * Lp, *g = k + K * Lp, *kt = g + K * Lp, *vt = kt + K * Lp, *dq = vt + K * Lp,
+              *dk = dq + K * Lp, *dv = dk + K * Lp, *p = dv + K * Lp, *kept = p + R * Lp, *dp = kept + R * Lp;
+        const A* z = qkv + start * E;
+        gather<KV>(z, affine, h * K, E, L, Lp, q, nullptr);
+        gather<KV>(z, affine, D + h * K, E, L, Lp, k, kt);
+        gather<KV>(z, affine, 2 * D + h * K, E, L, Lp, nullptr, vt);
+        gather<KV>(grad + start * D, Affine{nullptr, nullptr}, h * K, D, L, Lp, g, nullptr);
+        std::memset(dk, 0, sizeof(float) * 2 * K * Lp);
+        for (int64_t i = 0; i < L; i += R) {
+          across<KV>(q + i * K, kt, Lp, p);
+          across<KV>(g + i * K, vt, Lp, dp);
+          const int rows = int(std::min<int64_t>(R, L - i));
+          for (int r = 0; r < R; ++r) {
+            float *weight = p + r * Lp, *factor = kept + r * Lp, *slope = dp + r * Lp;
+            if (r >= rows) {
+              std::memset(weight, 0, sizeof(float) * Lp);
+              std::memset(factor, 0, sizeof(float) * Lp);
+              std::memset(slope, 0, sizeof(float) * Lp);
+              continue;
+            }
+            const float log_sum = lse[(start + i + r) * shape.H + h];
+            const int64_t at = dropout.words ? shape.places[n] + (h * L + i + r) * L : 0;
+            Vec inner{};
+            for (int64_t j = 0; j < Lp; j += W) {
+              const Vec w = select(lanes() < int32_t(L - j), exponential(load(weight + j) * scale - log_sum), splat(0));
+              const Vec d = dropout(at + j, load(slope + j));
+              store(weight + j, w);
+              store(factor + j, dropout(at + j, w));
+              store(slope + j, d);
+              inner += w * d;
+            }
+            const float delta = total(inner);
+            for (int64_t j = 0; j < Lp; j += W)
+              store(slope + j, load(weight + j) * (load(slope + j) - delta) * scale);
+          }
+          Vec out[R][KV], gr[R][KV], qr[R][KV];
+          along<KV>(dp, Lp, k, L, out);
+          for (int r = 0; r < R; ++r)
+            for (int c = 0; c < KV; ++c) {
+              store(dq + (i + r) * K + c * W, out[r][c]);
+              gr[r][c] = load(g + (i + r) * K + c * W);
+              qr[r][c] = load(q + (i + r) * K + c * W);
+            }
+          for (int64_t j = 0; j < L; ++j)
+            for (int c = 0; c < KV; ++c) {
+              Vec a = load(dv + j * K + c * W), b = load(dk + j * K + c * W);
+              for (int r = 0; r < R; ++r) {
+                a += kept[r * Lp + j] * gr[r][c];
+                b += dp[r * Lp + j] * qr[r][c];
+              }
+              store(dv + j * K + c * W, a);
+              store(dk + j * K + c * W, b);
+            }
+        }
+        const float* grads[3] = {dq, dk, dv};
+        for (int which = 0; which < 3; ++which)
+          for (int64_t i = 0; i < L; ++i)
+            for (int c = 0; c < KV; ++c) {
+              const int64_t column = which * D + h * K + c * W, at = (start + i) * E + column;
+              const Vec d = load(grads[which] + i * K + c * W);
+              store(s + column, load(s + column) + d);
+              if (affine.factor) store(s + E + column, load(s + E + column) + d * load(qkv + at));
+              store(grad_z + at, affine.backward(column, d));
+            }
+      }
+    }
+  }
+  add_parts(parts.data(), 2 * E, sums);
+}
+
+// ---- random words: numpy's Philox (4 x 64 bits, 10 rounds; Salmon et al. 2011), whose blocks are independent of each other
+
+inline void philox(const uint64_t* key, uint64_t block, uint64_t* out) {
+  uint64_t c0 = block, c1 = 0, c2 = 0, c3 = 0, k0 = key[0], k1 = key[1];
+  for (int round = 0; round < 10; ++round) {
+    const unsigned __int128 a = (unsigned __int128)0xD2E7470EE14C6C93u * c0, b = (unsigned __int128)0xCA5A826395121157u * c2;
+    const uint64_t n0 = uint64_t(b >> 64) ^ c1 ^ k0, n2 = uint64_t(a >> 64) ^ c3 ^ k1;
+    c1 = uint64_t(b), c3 = uint64_t(a), c0 = n0, c2 = n2;
+    k0 += 0x9E3779B97F4A7C15u, k1 += 0xBB67AE8584CAA73Bu;
+  }
+  out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
+}
+
+// ---- AdamW without weight decay (Loshchilov and Hutter 2019), as torch's fused kernel orders it
+
+struct Adam {
+  float beta1, beta2, eps, step_size, root2;  // step_size = lr / (1 - beta1^t), root2 = sqrt(1 - beta2^t)
+
+  void operator()(float* p, Vec g, float* m, float* v, bf16* copy, int64_t i) const {
+    const Vec first = load(m + i) + (g - load(m + i)) * (1 - beta1), second = load(v + i) * beta2 + g * g * (1 - beta2);
+    Vec root = second;
+    for (int l = 0; l < W; ++l) root[l] = std::sqrt(root[l]);
+    const Vec out = load(p + i) - first * step_size / (root / root2 + eps);
+    store(m + i, first), store(v + i, second), store(p + i, out);
+    if (copy) store(copy + i, out);
+  }
+};
+
+template <typename G>
+void adam_span(const Adam& adam, float* p, const G* g, float* m, float* v, bf16* copy, int64_t first, int64_t last) {
+  int64_t i = first;
+  for (; i + W <= last; i += W) adam(p, load(g + i), m, v, copy, i);
+  if (i == last) return;
+  float rest[4][W] = {};
+  G gradient[W] = {};
+  bf16 narrow[W];
+  const int64_t n = last - i;
+  std::memcpy(rest[0], p + i, 4 * n), std::memcpy(rest[1], m + i, 4 * n), std::memcpy(rest[2], v + i, 4 * n);
+  std::memcpy(gradient, g + i, sizeof(G) * n);
+  adam(rest[0], load(gradient), rest[1], rest[2], narrow, 0);
+  std::memcpy(p + i, rest[0], 4 * n), std::memcpy(m + i, rest[1], 4 * n), std::memcpy(v + i, rest[2], 4 * n);
+  if (copy) std::memcpy(copy + i, narrow, 2 * n);
+}
+
+}  // namespace
+
+// One step for `count` tensors; gradient n is bf16 where narrow[n], copies[n] (or null) is the bf16 copy of the weight.
+// rows[n], if not null, are the only rows (of widths[n] elements) that can change; sizes[n] is then their number.
+extern "C" void adamw(int64_t count, float* const* weights, const void* const* gradients, const int64_t* narrow,
+                      float* const* means, float* const* squares, bf16* const* copies, const int64_t* const* rows,
+                      const int64_t* sizes, const int64_t* widths, float beta1, float beta2, float eps, float step_size,
+                      float root2) {
+  const Adam adam{beta1, beta2, eps, step_size, root2};
+  struct Task {
+    int64_t tensor, first, last;
+  };
+  std::vector<Task> tasks;
+  for (int64_t n = 0; n < count; ++n) {
+    const int64_t chunk = rows[n] ? 16384 / widths[n] + 1 : 16384;
+    for (int64_t i = 0; i < sizes[n]; i += chunk) tasks.push_back({n, i, std::min(i + chunk, sizes[n])});
+  }
+#pragma omp parallel for schedule(dynamic, 4)
+  for (size_t k = 0; k < tasks.size(); ++k) {
+    const auto [n, first, last] = tasks[k];
+    const auto span = [&](int64_t from, int64_t to) {
+      if (narrow[n])
+        adam_span(adam, weights[n], (const bf16*)gradients[n], means[n], squares[n], copies[n], from, to);
+      else
+        adam_span(adam, weights[n], (const float*)gradients[n], means[n], squares[n], copies[n], from, to);
+    };
+    if (!rows[n]) span(first, last);
+    else
+      for (int64_t i = first; i < last; ++i) span(rows[n][i] * widths[n], (rows[n][i] + 1) * widths[n]);
+  }
+}
+
+// Four numbers of 64 bits for each block from `first` on, as numpy's generator with this key gives them.
+extern "C" void random_words(const uint64_t* key, int64_t first, int64_t blocks, uint64_t* out) {
+#pragma omp parallel for schedule(static)
+  for (int64_t block = 0; block < blocks; ++block) philox(key, uint64_t(first + block + 1), out + 4 * block);
+}
+
+#define FOR_TYPE(A, suffix)                                                                                              \
+  extern "C" void residual_norm_##suffix(const float* x, const A* z, const float* factor, const float* bias,            \
+                                         const int16_t* words, int threshold, float scale, const float* gamma,          \
+                                         const float* beta, float eps, int64_t rows, int64_t D, float* normal,          \
+                                         float* rstd, float* wide, A* narrow) {                                         \
+    residual_norm<A>(x, z, {factor, bias}, {words, threshold, scale}, gamma, beta, eps, rows, D, normal, rstd, wide,    \
+                     narrow);                                                                                           \
+  }                                                                                                                     \
+  extern "C" void residual_norm_backward_##suffix(const float* g_wide, const A* g_narrow, const float* normal,          \
+                                                  const float* rstd, const A* z, const float* factor,                   \
+                                                  const int16_t* words, int threshold, float scale, const float* gamma, \
+                                                  int64_t rows, int64_t D, float* grad_x, A* grad_z, float* sums) {     \
+    residual_norm_backward<A>(g_wide, g_narrow, normal, rstd, z, {factor, nullptr}, {words, threshold, scale}, gamma,   \
+                              rows, D, grad_x, grad_z, sums);                                                           \
+  }                                                                                                                     \
+  extern "C" void gelu_##suffix(const A* z, const float* factor, const float* bias, int64_t rows, int64_t F, A* out) {  \
+    gelu<A>(z, {factor, bias}, rows, F, out);                                                                           \
+  }                                                                                                                     \
+  extern "C" void gelu_backward_##suffix(const A* grad, const A* z, const float* factor, const float* bias,             \
+                                         int64_t rows, int64_t F, A* grad_z, float* sums) {                             \
+    gelu_backward<A>(grad, z, {factor, bias}, rows, F, grad_z, sums);                                                   \
+  }                                                                                                                     \
+  extern "C" void attention_##suffix(const A* qkv, const float* factor, const float* bias, const int16_t* words,        \
+                                     int threshold, float scale, const int32_t* offsets, const int64_t* places,         \
+                                     int64_t N, int64_t H, int64_t K, A* mixed, float* lse) {                           \
+    const Affine affine{factor, bias};                                                                                  \
+    const Dropout dropout{words, threshold, scale};                                                                     \
+    const Heads shape{offsets, places, N, H, 3 * H * K};                                                                \
+    if (K == 16) attention<1, A>(qkv, affine, dropout, shape, mixed, lse);                                              \
+    if (K == 32) attention<2, A>(qkv, affine, dropout, shape, mixed, lse);                                              \
+    if (K == 64) attention<4, A>(qkv, affine, dropout, shape, mixed, lse);                                              \
+  }                                                                                                                     \
+  extern "C" void attention_backward_##suffix(const A* grad, const A* qkv, const float* lse, const float* factor,       \
+                                              const float* bias, const int16_t* words, int threshold, float scale,      \
+                                              const int32_t* offsets, const int64_t* places, int64_t N, int64_t H,      \
+                                              int64_t K, A* grad_z, float* sums) {                                      \
+    const Affine affine{factor, bias};                                                                                  \
+    const Dropout dropout{words, threshold, scale};                                                                     \
+    const Heads shape{offsets, places, N, H, 3 * H * K};                                                                \
+    if (K == 16) attention_backward<1, A>(grad, qkv, lse, affine, dropout, shape, grad_z, sums);                        \
+    if (K == 32) attention_backward<2, A>(grad, qkv, lse, affine, dropout, shape, grad_z, sums);                        \
+    if (K == 64) attention_backward<4, A>(grad, qkv, lse, affine, dropout, shape, grad_z, sums);                        \
+  }
+
+FOR_TYPE(float, f32)
+FOR_TYPE(bf16, bf16)
