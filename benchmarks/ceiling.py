@@ -19,9 +19,15 @@ def products(config: BertConfig) -> list[tuple[int, int, int]]:
     ]
 
 
-def flops_per_token(config: BertConfig) -> float:
-    """Of a training step's linear layers, attention left out: forward, and two products of the same size backward."""
-    return 6.0 * sum(inputs * outputs * count for inputs, outputs, count in products(config))
+def flops_per_token(config: BertConfig, last: float = 1.0) -> float:
+    """Of a training step's linear layers, attention left out: forward, and two products of the same size backward.
+
+    Args:
+        last: the share of tokens for which what follows the last attention is computed: only [CLS], under cls pooling.
+    """
+    whole = sum(inputs * outputs * count for inputs, outputs, count in products(config))
+    after_attention = config.hidden * config.hidden + 2 * config.hidden * config.intermediate
+    return 6.0 * (whole - (1 - last) * after_attention)
 
 
 def rate(config: BertConfig, tokens: int, dtype: torch.dtype, device: str = "cpu", seconds: float = 0.5) -> float:

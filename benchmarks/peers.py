@@ -26,15 +26,18 @@ def minilm_folder() -> Path:
 
 
 class Classifier(nn.Module):
-    """transformers' BertModel, the mean over real tokens, and a linear head."""
+    """transformers' BertModel, the mean over real tokens or BERT's own pooler of [CLS], and a linear head."""
 
-    def __init__(self, encoder: nn.Module, outputs: int, dropout: float = 0.1) -> None:
+    def __init__(self, encoder: nn.Module, outputs: int, dropout: float = 0.1, pooling: str = "mean") -> None:
         super().__init__()
         self.encoder = encoder
+        self.pooling = pooling
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(encoder.config.hidden_size, outputs)  # type: ignore[union-attr, arg-type]
 
     def forward(self, **inputs: Tensor) -> Tensor:
+        if self.pooling == "cls":
+            return self.linear(self.dropout(self.encoder(**inputs).pooler_output))
         hidden = self.encoder(**inputs).last_hidden_state
         mask = inputs["attention_mask"].unsqueeze(-1)
         return self.linear(self.dropout((hidden * mask).sum(1) / mask.sum(1)))

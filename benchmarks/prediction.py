@@ -1,4 +1,7 @@
-"""Prediction from text: a cross-encoded pair classifier against CrossEncoder.predict and transformers' pipeline."""
+"""Prediction from text: a cross-encoded pair classifier against CrossEncoder.predict and transformers' pipeline.
+
+All three compute the same function: BERT's pooler of [CLS] and one linear layer, whose weights the peers take over from ours.
+"""
 
 import statistics
 from collections.abc import Callable
@@ -14,7 +17,6 @@ from benchmarks import peers
 from benchmarks.harness import Target, alternate, publish, ratio
 from benchmarks.work import PREPARED, minilm, split, wrapper
 from mtbert.data.arrays import Split
-from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.predict import decide, raw_scores
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute, resolve
@@ -27,13 +29,16 @@ def main(pairs: Annotated[int, typer.Option(help="how many")] = 256, rounds: int
     compute = resolve("auto", "auto", "auto")
     table = split("quora").example_table()
     texts = list(zip(table["sentence1"][:pairs], table["sentence2"][:pairs], strict=True))
-    cases = {"mtbert": ours(minilm(["c"]), texts, compute)}
+    model = minilm(["c"], pooling="cls")
+    mine, head = ours(model, texts, compute), model.heads["quora"].linear.state_dict()  # type: ignore[union-attr]
+    difference = float(np.abs(mine() - cross_encoder(texts, torch.float32, head)(32)).max())
+    cases = {"mtbert": counted(mine)}
     for precision, dtype in {"fp32": torch.float32, **({"bf16": torch.bfloat16} if compute.bf16 else {})}.items():
         for name, make in (("CrossEncoder.predict", cross_encoder), ("pipeline", pipeline)):
-            predict = make(texts, dtype)
-            found = {size: alternate({"": partial(predict, size)}, 1)[""][0] for size in BATCHES}
+            predict = make(texts, dtype, head)
+            found = {size: alternate({"": counted(partial(predict, size))}, 1)[""][0] for size in BATCHES}
             best = max(found, key=lambda size: found[size])
-            cases[f"{name} {precision} batch {best}"] = partial(predict, best)
+            cases[f"{name} {precision} batch {best}"] = counted(partial(predict, best))
     rates = alternate(cases, rounds)
     targets = []
     for name in ("CrossEncoder.predict", "pipeline"):
@@ -42,12 +47,23 @@ def main(pairs: Annotated[int, typer.Option(help="how many")] = 256, rounds: int
         )
         targets.append(Target(f"times {best_case}", ratio(rates, "mtbert", best_case), 3.0))
     publish(
-        "prediction", "pairs/s", rates, ours="mtbert", targets=targets, precision="bf16" if compute.bf16 else "fp32"
+        "prediction",
+        "pairs/s",
+        rates,
+        ours="mtbert",
+        targets=targets,
+        precision="bf16" if compute.bf16 else "fp32",
+        largest_difference_of_probabilities=difference,
     )
 
 
-def ours(model: MultitaskModel, texts: list[tuple[str, str]], compute: Compute) -> Callable[[], float]:
-    """A case: wordpieces, the encoder, probabilities."""
+def counted(predict: Callable[[], np.ndarray]) -> Callable[[], float]:
+    """A case, whose work is the number of predictions."""
+    return lambda: float(len(predict()))
+
+
+def ours(model: MultitaskModel, texts: list[tuple[str, str]], compute: Compute) -> Callable[[], np.ndarray]:
+    """Wordpieces, the encoder, probabilities."""
     from tokenizers import Tokenizer
 
     tokenizer, tokens = Tokenizer.from_file(str(PREPARED / "tokenizer.json")), wrapper()
@@ -55,18 +71,13 @@ def ours(model: MultitaskModel, texts: list[tuple[str, str]], compute: Compute) 
     tokenizer.no_truncation()
     model.eval()
 
-    def case() -> float:
+    def predict() -> np.ndarray:
         sides = [_arrays(tokenizer, [text[side] for text in texts]) for side in (0, 1)]
         data = Split("quora", "dev", Path(), *sides[0], *sides[1], None)
-        _predict(model, data, tokens, compute)
-        return float(len(texts))
+        with compute.autocast():
+            return decide("quora", raw_scores(model, "quora", data, tokens), cosine=False).scores
 
-    return case
-
-
-def _predict(model: MultitaskModel, data: Split, tokens: Wrapper, compute: Compute) -> np.ndarray:
-    with compute.autocast():
-        return decide("quora", raw_scores(model, "quora", data, tokens), cosine=False).scores
+    return predict
 
 
 def _arrays(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +86,9 @@ def _arrays(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([np.array(ids, np.uint16) for ids in pieces]), offsets
 
 
-def cross_encoder(texts: list[tuple[str, str]], dtype: torch.dtype) -> Callable[[int], float]:
+def cross_encoder(
+    texts: list[tuple[str, str]], dtype: torch.dtype, head: dict[str, torch.Tensor]
+) -> Callable[[int], np.ndarray]:
     """sentence-transformers' CrossEncoder over the same encoder, with one logit."""
     from sentence_transformers import CrossEncoder
 
@@ -83,25 +96,28 @@ def cross_encoder(texts: list[tuple[str, str]], dtype: torch.dtype) -> Callable[
         str(peers.minilm_folder()), num_labels=1, device="cpu", max_length=256, model_kwargs={"dtype": dtype}
     )
 
-    def predict(batch_size: int) -> float:
-        model.predict(texts, batch_size=batch_size, show_progress_bar=False)
-        return float(len(texts))
+    model.model.classifier.load_state_dict(head)
+
+    def predict(batch_size: int) -> np.ndarray:
+        return np.asarray(model.predict(texts, batch_size=batch_size, show_progress_bar=False), np.float64)
 
     return predict
 
 
-def pipeline(texts: list[tuple[str, str]], dtype: torch.dtype) -> Callable[[int], float]:
+def pipeline(
+    texts: list[tuple[str, str]], dtype: torch.dtype, head: dict[str, torch.Tensor]
+) -> Callable[[int], np.ndarray]:
     """transformers' text-classification pipeline, fed in order of length, which spares it padding."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, TextClassificationPipeline
 
     folder = peers.minilm_folder()
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
+    model.classifier.load_state_dict(head)
     pipe = TextClassificationPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(folder), device="cpu")
     inputs = [{"text": one, "text_pair": two} for one, two in sorted(texts, key=lambda pair: len(pair[0] + pair[1]))]
 
-    def predict(batch_size: int) -> float:
-        pipe(inputs, batch_size=batch_size)
-        return float(len(texts))
+    def predict(batch_size: int) -> np.ndarray:
+        return np.array([one["score"] for one in pipe(inputs, batch_size=batch_size)])
 
     return predict
 

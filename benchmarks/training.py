@@ -15,6 +15,7 @@ from mtbert.training.compute import resolve
 def main(
     task: Annotated[str, typer.Option(help="sst, or a pair task (cross-encoded: one sequence per pair)")] = "sst",
     batch_size: int = 32,
+    pooling: Annotated[str, typer.Option(help="mean, or cls with BERT's pooler")] = "mean",
     rounds: int = 7,
     steps: Annotated[int, typer.Option(help="per case and round")] = 4,
 ) -> None:
@@ -22,17 +23,17 @@ def main(
     compute = resolve("auto", "auto", "auto")
     data, tokens = split(task), wrapper()
     outputs = 5 if task == "sst" else 1
-    model = minilm(["c"])
+    model = minilm(["c"], pooling=pooling)
     cases = {"mtbert": training(model, data, tokens, compute, batch_size, steps)}
     precisions = {"fp32": False} | ({"bf16": True} if compute.bf16 else {})
     for precision, bf16 in precisions.items():
         for attention in ("sdpa", "eager"):
             for order, grouped in (("shuffled", False), ("length-grouped", True)):
-                peer = peers.Classifier(peers.bert(attention), outputs)
+                peer = peers.Classifier(peers.bert(attention, pooling == "cls"), outputs, pooling=pooling)
                 cases[f"transformers {precision} {attention} {order}"] = peers.training(
                     peer, data, tokens, batch_size=batch_size, steps=steps, bf16=bf16, grouped=grouped
                 )
-        peer = peers.Classifier(peers.bert("sdpa"), outputs)
+        peer = peers.Classifier(peers.bert("sdpa", pooling == "cls"), outputs, pooling=pooling)
         cases[f"Trainer {precision} sdpa length-grouped"] = peers.trainer(
             peer, data, tokens, batch_size=batch_size, steps=steps, bf16=bf16
         )
@@ -41,7 +42,11 @@ def main(
     tokens_per_step = round(sum(len(peers.sequence(data, row, tokens)[0]) for row in range(256)) / 256 * batch_size)
     dtype = torch.bfloat16 if compute.bf16 else torch.float32
     peak = ceiling.rate(model.encoder.config, tokens_per_step, dtype)
-    share = median["mtbert"] * ceiling.flops_per_token(model.encoder.config) / peak
+    share = (
+        median["mtbert"]
+        * ceiling.flops_per_token(model.encoder.config, batch_size / tokens_per_step if pooling == "cls" else 1.0)
+        / peak
+    )
     targets = []
     for precision in precisions:
         best = max((name for name in median if f" {precision} " in name), key=lambda name: median[name])
@@ -50,7 +55,7 @@ def main(
     if batch_size > 8:
         targets.append(Target("share of the machine's matrix-product rate", share, 0.6))
     publish(
-        f"training-{task}-{batch_size}",
+        f"training-{task}-{batch_size}{'-cls' * (pooling == 'cls')}",
         "real tokens/s",
         rates,
         ours="mtbert",

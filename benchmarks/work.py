@@ -38,20 +38,26 @@ def batches(rows: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
             yield order[start : start + batch_size]
 
 
-def minilm(features: Sequence[str] | None = ("u", "v", "c"), dropout: float = 0.1) -> MultitaskModel:
-    """MiniLM-L6 under mean pooling, with a linear head over `features` for the pair tasks."""
+def minilm(
+    features: Sequence[str] | None = ("u", "v", "c"), dropout: float = 0.1, pooling: str = "mean"
+) -> MultitaskModel:
+    """MiniLM-L6 with a linear head over `features` for the pair tasks."""
     torch.manual_seed(0)
     found = pretrained("minilm")
-    return multitask(found.config, features, dropout, lambda encoder: encoder.load_state_dict(found.tensors))
+    return multitask(found.config, features, dropout, lambda encoder: encoder.load_state_dict(found.tensors), pooling)
 
 
 def multitask(
-    config: BertConfig, features: Sequence[str] | None, dropout: float, fill: Callable[[BertEncoder], object]
+    config: BertConfig,
+    features: Sequence[str] | None,
+    dropout: float,
+    fill: Callable[[BertEncoder], object],
+    pooling: str = "mean",
 ) -> MultitaskModel:
     """A model of this size whose encoder `fill` gives its weights."""
     encoder = BertEncoder(config, dropout)
     fill(encoder)
-    return MultitaskModel(encoder, "mean", quora=features, sts=features, dropout=dropout)
+    return MultitaskModel(encoder, pooling, quora=features, sts=features, dropout=dropout)
 
 
 def wrapper(prepared: Path = PREPARED, max_tokens: int = 256) -> Wrapper:
