@@ -18,12 +18,12 @@ from mtbert.training.compute import resolve
 # By the beginnings of torch's names for its operations; the first that fits.
 KINDS = {
     "products of the linear layers": ("aten::mm", "aten::addmm"),
-    "attention": ("aten::bmm", "aten::baddbmm", "aten::_softmax", "aten::index_select", "GroupedAttention"),
+    "attention": ("PackedAttention", "GroupedAttention", "aten::bmm", "aten::baddbmm", "aten::_softmax"),
     "optimizer": ("aten::_fused_adamw", "aten::_foreach", "Optimizer.step"),
     "casts and copies": ("aten::copy_", "aten::cat", "aten::_to_copy"),
     "element by element": (
         *("aten::gelu", "aten::native_layer_norm", "aten::add", "aten::mul", "aten::sum", "aten::ge"),
-        *("_AddScaled", "ScaledProduct", "RowNorm"),
+        *("Gelu", "ResidualNorm", "DoraProduct", "_AddScaled", "Scaled"),
     ),
 }
 REST = "Python, masks, the batch, all else"

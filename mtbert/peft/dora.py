@@ -189,8 +189,8 @@ class DoraProduct(torch.autograd.Function):
         if magnitude is None or squared is None:
             ctx.save_for_backward(xh, base, a_rI, lora_a, lora_b)
             return z_RO, None
-        slope_rO = z_RO[tokens:].to(magnitude.dtype)
-        norm_O = row_norm(squared, lora_a, lora_b, slope_rO)
+        slope_rO = z_RO[tokens:]
+        norm_O = row_norm(squared, lora_a, lora_b, slope_rO.to(magnitude.dtype))
         ctx.save_for_backward(xh, base, a_rI, lora_a, lora_b, magnitude, norm_O, slope_rO)
         return z_RO[:tokens], magnitude / norm_O
 
@@ -213,7 +213,7 @@ class DoraProduct(torch.autograd.Function):
                     ((half_O * lora_b.T).to(base.dtype) @ base).to(lora_a.dtype).split((inputs, rank), 1)
                 )
                 grad_a += torch.addmm(through_rI, low_rr, lora_a)
-                grad_b.addcmul_(half_O[:, None], slope_rO.T)
+                grad_b.addcmul_(half_O[:, None], slope_rO.T.to(grad_b.dtype))
         grad_x = (g_TO @ w_OI).addmm_(gh_Tr, a_rI).to(ctx.dtype) if ctx.needs_input_grad[0] else None
         return grad_x, None, grad_a, grad_b, grad_m, None, None
 
