@@ -31,7 +31,8 @@ struct bf16 {
 constexpr int64_t PARTS = 16;
 
 inline Vec splat(float x) { return Vec{} + x; }
-inline Vec select(Ints mask, Vec yes, Vec no) { return (Vec)(((Ints)yes & mask) | ((Ints)no & ~mask)); }
+inline Vec select(Ints mask, Vec yes, Vec no) { return mask ? yes : no; }
+inline Vec only(Ints mask, Vec x) { return (Vec)((Ints)x & mask); }
 inline Vec maximum(Vec a, Vec b) { return select(a > b, a, b); }
 
 inline Vec load(const float* p) {
@@ -95,7 +96,7 @@ struct Normal {
 
 // The standard normal distribution's Phi(y), within 1e-7 (Abramowitz and Stegun 7.1.26), and its density; NaN stays NaN.
 inline Normal normal(Vec y) {
-  const Vec x = select(y < splat(0), -y, y) * 0.70710678f, e = exponential(-(x * x)), t = 1.0f / (x * 0.3275911f + 1.0f);
+  const Vec x = (Vec)((Bits)y & 0x7fffffff) * 0.70710678f, e = exponential(-(x * x)), t = 1.0f / (x * 0.3275911f + 1.0f);
   Vec p = splat(1.061405429f);
   p = p * t + -1.453152027f;
   p = p * t + 1.421413741f;
@@ -131,7 +132,7 @@ struct Dropout {
     if (!words) return v;
     Words w;
     std::memcpy(&w, words + at, sizeof w);
-    return select(__builtin_convertvector(w, Ints) >= threshold, v * scale, splat(0));
+    return only(__builtin_convertvector(w, Ints) >= threshold, v * scale);
   }
 };
 
@@ -341,31 +342,34 @@ void attention(const A* qkv, Affine affine, Dropout dropout, Heads shape, A* mix
       gather<KV>(z, affine, 2 * D + h * K, shape.E, L, Lp, v, nullptr);
       for (int64_t i = 0; i < L; i += R) {
         across<KV>(q + i * K, k, Lp, s);
-        const int rows = int(std::min<int64_t>(R, L - i));
+        const int rows = int(std::min<int64_t>(R, L - i));  // the others are zeros: computed with them, and thrown away
+        Vec top[R], sum[R];
+        float m[R], whole[R];
+        for (int r = 0; r < R; ++r) top[r] = splat(-INFINITY), sum[r] = Vec{};
+        for (int64_t j = 0; j < Lp; j += W) {
+          const Ints inside = lanes() < int32_t(L - j);
+          for (int r = 0; r < R; ++r) top[r] = maximum(top[r], select(inside, load(s + r * Lp + j), splat(-INFINITY)));
+        }
+        for (int r = 0; r < R; ++r) m[r] = largest(top[r]) * scale;
+        for (int64_t j = 0; j < Lp; j += W) {
+          const Ints inside = lanes() < int32_t(L - j);
+          for (int r = 0; r < R; ++r) {
+            const Vec e = only(inside, exponential(load(s + r * Lp + j) * scale - m[r]));
+            store(s + r * Lp + j, e);
+            sum[r] += e;
+          }
+        }
+        for (int r = 0; r < R; ++r) whole[r] = total(sum[r]);
         for (int r = 0; r < rows; ++r) {
-          float* row = s + r * Lp;
-          Vec top = splat(-INFINITY);
-          for (int64_t j = 0; j < Lp; j += W) {
-            const Vec x = select(lanes() < int32_t(L - j), load(row + j) * scale, splat(-INFINITY));
-            store(row + j, x);
-            top = maximum(top, x);
-          }
-          const float m = largest(top);
-          Vec sum{};
-          for (int64_t j = 0; j < Lp; j += W) {
-            const Vec e = select(lanes() < int32_t(L - j), exponential(load(row + j) - m), splat(0));
-            store(row + j, e);
-            sum += e;
-          }
-          const float whole = total(sum);
-          if (lse) lse[(start + i + r) * shape.H + h] = m + std::log(whole);
-          const int64_t at = dropout.words ? shape.places[n] + (h * L + i + r) * L : 0;
-          for (int64_t j = 0; j < Lp; j += W) store(row + j, dropout(at + j, load(row + j) * (1 / whole)));
+          if (lse) lse[(start + i + r) * shape.H + h] = m[r] + std::log(whole[r]);
+          if (!dropout.words) continue;
+          const int64_t at = shape.places[n] + (h * L + i + r) * L;
+          for (int64_t j = 0; j < Lp; j += W) store(s + r * Lp + j, dropout(at + j, load(s + r * Lp + j)));
         }
         Vec out[R][KV];
         along<KV>(s, Lp, v, L, out);
         for (int r = 0; r < rows; ++r)
-          for (int c = 0; c < KV; ++c) store(mixed + (start + i + r) * D + h * K + c * W, out[r][c]);
+          for (int c = 0; c < KV; ++c) store(mixed + (start + i + r) * D + h * K + c * W, out[r][c] * (1 / whole[r]));
       }
     }
   }
@@ -413,7 +417,7 @@ void attention_backward(const A* grad, const A* qkv, const float* lse, Affine af
             const int64_t at = dropout.words ? shape.places[n] + (h * L + i + r) * L : 0;
             Vec inner{};
             for (int64_t j = 0; j < Lp; j += W) {
-              const Vec w = select(lanes() < int32_t(L - j), exponential(load(weight + j) * scale - log_sum), splat(0));
+              const Vec w = only(lanes() < int32_t(L - j), exponential(load(weight + j) * scale - log_sum));
               const Vec d = dropout(at + j, load(slope + j));
               store(weight + j, w);
               store(factor + j, dropout(at + j, w));
