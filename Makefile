@@ -64,6 +64,7 @@ benchmarks: $(VENV)/.benchmarks ## measure speed beside the peers, on the data t
 	python -m benchmarks.training
 	python -m benchmarks.training --task quora
 	python -m benchmarks.training --batch-size 8
+	python -m benchmarks.training --pooling cls
 	for name in pairs adapters prediction preparation anatomy scaling; do python -m benchmarks.$$name; done
 	python -m benchmarks.anatomy --batch-size 8
 	python -m benchmarks.anatomy --task quora --dora
