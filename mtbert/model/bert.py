@@ -135,7 +135,7 @@ class BertEncoder(nn.Module):
     def forward(self, stream: TokenStream) -> Tensor:
         """Last hidden states, (T, D), in stream order."""
         x_TD = self.embeddings(stream)
-        layout = layout_for(stream.blocks, stream.tokens, self.config.heads, x_TD)
+        layout = stream.ragged or layout_for(stream.blocks, stream.tokens, self.config.heads, x_TD)
         for layer in self.layers:
             x_TD = layer(x_TD, layout)
         return x_TD
