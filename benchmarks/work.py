@@ -14,8 +14,8 @@ from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.pretrained import pretrained
 from mtbert.training.compute import Compute
-from mtbert.training.loop import train_step
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression
+from mtbert.training.step import train_step
 
 LOSSES = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
 PREPARED = Path("data/prepared")

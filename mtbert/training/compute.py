@@ -13,10 +13,15 @@ from mtbert.errors import MtbertError
 
 
 class Compute(NamedTuple):
-    """A device and the precision of its matrix products; weights and optimizer state are fp32 in any case."""
+    """A device and the precision of its matrix products; weights and optimizer state are fp32 in any case.
+
+    Attributes:
+        graphs: training steps are replayed from CUDA graphs.
+    """
 
     device: torch.device
     bf16: bool
+    graphs: bool = False
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 matrix products inside the block, if so resolved."""
@@ -30,14 +35,18 @@ class Compute(NamedTuple):
             "precision": "bf16" if self.bf16 else "fp32",
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            **({"cuda_graphs": True} if self.graphs else {}),
         }
 
 
-def resolve(device: str, precision: str, threads: str | int) -> Compute:
+def resolve(device: str, precision: str, threads: str | int, cuda_graphs: bool = False) -> Compute:
     """Resolve `auto`s, pin the thread count, and let the process keep the memory it frees.
 
+    Args:
+        cuda_graphs: replay training steps from CUDA graphs; nothing is asked of a CPU.
+
     Raises:
-        MtbertError: cuda is asked for and there is none.
+        MtbertError: cuda is asked for and there is none, or graphs are and the precision is fp32.
     """
     _keep_freed_memory()
     if threads != "auto":
@@ -46,7 +55,13 @@ def resolve(device: str, precision: str, threads: str | int) -> Compute:
         raise MtbertError("params.yaml: compute.device is cuda, but torch sees no CUDA device; set it to auto or cpu")
     chosen = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
     bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
-    return Compute(chosen, bf16)
+    graphs = cuda_graphs and chosen.type == "cuda"
+    if graphs and not bf16:
+        # In fp32 attention is written out group by group, in other shapes for each batch.
+        raise MtbertError(
+            "params.yaml: compute.cuda_graphs needs bf16; set compute.precision: bf16, or cuda_graphs: false"
+        )
+    return Compute(chosen, bf16, graphs)
 
 
 def machine() -> str:
