@@ -127,11 +127,13 @@ class Steps:
                 with _capturable(self._optimizer):
                     self._graphs[key] = static, self._record(partial(work, leave_out=True), work)
             except RuntimeError as error:
-                if out_of_memory(error):
-                    raise
+                # Where the work fails, ending the recording fails too, and only says that something did before.
+                cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+                if out_of_memory(cause):
+                    raise cause from None
                 raise MtbertError(
                     f"{batch.task}: a step of {rows} rows cannot be recorded as a CUDA graph; "
-                    f"set compute.cuda_graphs: false ({error})"
+                    f"set compute.cuda_graphs: false ({cause})"
                 ) from error
         return self._graphs[key]
 

@@ -250,11 +250,16 @@ def test_a_cpu_takes_its_steps_as_ever(make_model: Model, batches: Callable[...,
     assert steps.recorded == 0
 
 
+@pytest.mark.parametrize("ending_fails", [False, True])
 def test_what_cannot_be_recorded_names_the_setting(
-    make_model: Model, batches: Callable[..., Iterator[Batch]], monkeypatch: pytest.MonkeyPatch
+    make_model: Model, batches: Callable[..., Iterator[Batch]], monkeypatch: pytest.MonkeyPatch, ending_fails: bool
 ) -> None:
     def refuse(*_: Any) -> Callable[[], Tensor]:
-        raise RuntimeError("operation not permitted when stream is capturing")
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        finally:
+            if ending_fails:
+                raise RuntimeError("a previous error")
 
     monkeypatch.setitem(graphs.RECORDERS, "cpu", lambda _device: refuse)
     model = make_model()
