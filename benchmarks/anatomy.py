@@ -9,7 +9,7 @@ import typer
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import ceiling
-from benchmarks.adapters import adapted_model
+from benchmarks.adapters import with_dora
 from benchmarks.harness import RESULTS, where
 from benchmarks.work import minilm, split, training, wrapper
 from mtbert.files import atomic_json
@@ -37,7 +37,7 @@ def main(
 ) -> None:
     """Shares of a step by torch's profiler, whose own cost is in them; the step's time is taken without it."""
     compute = resolve("auto", "auto", "auto")
-    model = adapted_model() if dora else minilm(["c"])
+    model = with_dora(minilm(["c"])) if dora else minilm(["c"])
     data = split(task)
     case = training(model, data, wrapper(), compute, batch_size, steps)
     for _ in range(5):

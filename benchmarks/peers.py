@@ -1,6 +1,7 @@
 """The peers, each as its own documentation would have it, fed with the same wordpieces as mtbert."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.work import batches
+from benchmarks.harness import Timed
+from benchmarks.work import batches, wait
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.model import pretrained
@@ -138,18 +140,19 @@ def training(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             done += real
+        wait(torch.device(device))
         return float(done)
 
     return case
 
 
 def trainer(
-    model: nn.Module, data: Split, tokens: Wrapper, *, batch_size: int, steps: int, bf16: bool
-) -> Callable[[], float]:
-    """A case: transformers' stock Trainer with length grouping, timed as a whole call of `train`."""
+    model: nn.Module, data: Split, tokens: Wrapper, *, batch_size: int, steps: int, bf16: bool, device: str = "cpu"
+) -> Callable[[], Timed]:
+    """A case: transformers' stock Trainer with length grouping, timed from its first step to its last: getting ready is no work."""
     import tempfile
 
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
     class Rows(torch.utils.data.Dataset):
         def __len__(self) -> int:
@@ -158,22 +161,35 @@ def trainer(
         def __getitem__(self, row: int) -> dict[str, Any]:
             return {"input_ids": sequence(data, row, tokens)[0].tolist(), "row": row}
 
-    real = 0
+    real, began, seconds = 0, 0.0, 0.0
 
-    def collate(items: list[dict[str, Any]]) -> dict[str, Tensor]:
-        nonlocal real
+    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         rows = np.array([item["row"] for item in items])
         inputs, count = padded(data, rows, tokens)
-        real += count
         assert data.labels is not None
-        return {**inputs, "labels": torch.from_numpy(np.asarray(data.labels[rows]))}
+        return {**inputs, "labels": torch.from_numpy(np.asarray(data.labels[rows])), "tokens": count}
 
     class Ours(Trainer):
-        def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], **_: Any) -> Tensor:  # type: ignore[override]
+        def compute_loss(self, model: nn.Module, inputs: dict[str, Any], **_: Any) -> Tensor:  # type: ignore[override]
+            nonlocal real
+            real += inputs.pop("tokens")  # counted here, since batches are collated ahead
             labels = inputs.pop("labels")
             return _loss(data.task, model(**inputs).float(), labels)
 
-    def case() -> float:
+    class Clock(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            nonlocal began
+            if state.global_step == 0:
+                wait(torch.device(device))
+                began = time.perf_counter()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            nonlocal seconds
+            if state.global_step == steps:
+                wait(torch.device(device))
+                seconds = time.perf_counter() - began
+
+    def case() -> Timed:
         nonlocal real
         real = 0
         with tempfile.TemporaryDirectory() as folder:
@@ -190,11 +206,11 @@ def trainer(
                 save_strategy="no",
                 report_to=[],
                 disable_tqdm=True,
-                use_cpu=not torch.cuda.is_available(),
+                use_cpu=device == "cpu",
                 logging_strategy="no",
             )
-            Ours(model, arguments, train_dataset=Rows(), data_collator=collate).train()
-        return float(real)
+            Ours(model, arguments, train_dataset=Rows(), data_collator=collate, callbacks=[Clock()]).train()
+        return Timed(float(real), seconds)
 
     return case
 

@@ -14,8 +14,8 @@ from mtbert.data.batches import ROWS, Batch
 from mtbert.data.tokens import lay_out
 from mtbert.training.adamw import AdamW
 from mtbert.training.compute import resolve
-from mtbert.training.loop import train_step
 from mtbert.training.losses import sentiment
+from mtbert.training.step import train_step
 
 BATCH_SIZES = (8, 16, 32, 64, 128, 256)
 LENGTHS = (16, 32, 64, 128, 256, 512)

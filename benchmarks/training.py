@@ -7,7 +7,7 @@ import torch
 import typer
 
 from benchmarks import ceiling, peers
-from benchmarks.harness import Target, alternate, publish, ratio
+from benchmarks.harness import Case, Target, alternate, publish, ratio
 from benchmarks.work import minilm, split, training, wrapper
 from mtbert.training.compute import resolve
 
@@ -24,7 +24,7 @@ def main(
     data, tokens = split(task), wrapper()
     outputs = 5 if task == "sst" else 1
     model = minilm(["c"], pooling=pooling)
-    cases = {"mtbert": training(model, data, tokens, compute, batch_size, steps)}
+    cases: dict[str, Case] = {"mtbert": training(model, data, tokens, compute, batch_size, steps)}
     precisions = {"fp32": False} | ({"bf16": True} if compute.bf16 else {})
     for precision, bf16 in precisions.items():
         for attention in ("sdpa", "eager"):

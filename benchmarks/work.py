@@ -1,6 +1,6 @@
 """The work that all cases of a benchmark share: rows of a prepared split, and mtbert's step over them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ from mtbert.model.multitask import MultitaskModel
 from mtbert.model.pretrained import pretrained
 from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
-from mtbert.training.loop import train_step
+from mtbert.training.graphs import Steps
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression
+from mtbert.training.step import Loss
 
-LOSSES = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
+LOSSES: dict[str, Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
 PREPARED = Path("data/prepared")
 
 
@@ -69,8 +70,7 @@ def training(
     model: MultitaskModel, data: Split, tokens: Wrapper, compute: Compute, batch_size: int, steps: int
 ) -> Callable[[], float]:
     """A case: `steps` of mtbert's own training step, from rows to updated weights; returns the real tokens."""
-    model.to(compute.device).train()
-    optimizer = AdamW(model, 1e-5)
+    taker = stepper(model, compute, batch_size, tokens)
     chosen, step = batches(len(data), batch_size, 0), 0
 
     def case() -> float:
@@ -78,10 +78,24 @@ def training(
         done = 0
         for _ in range(steps):
             step += 1
-            model.reseed(0, step)
-            batch = make_batch(data.task, data, next(chosen), model.views(data.task), tokens).to(compute.device)
-            train_step(model, optimizer, batch, LOSSES[data.task], compute, f"step {step}")
+            batch = make_batch(data.task, data, next(chosen), model.views(data.task), tokens)
+            taker.take(batch, 0, step)
             done += batch.stream.tokens
+        wait(compute.device)
         return float(done)
 
     return case
+
+
+def stepper(
+    model: MultitaskModel, compute: Compute, batch_size: int, tokens: Wrapper, losses: Mapping[str, Loss] = LOSSES
+) -> Steps:
+    """What takes mtbert's training steps, with the training loop's optimizer."""
+    model.to(compute.device).train()
+    return Steps(model, AdamW(model, 1e-5), losses, compute, batch_size, tokens.max_tokens)
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done all that it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()

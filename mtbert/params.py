@@ -129,6 +129,7 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
     threads: Literal["auto"] | Annotated[int, Field(ge=1)]
+    cuda_graphs: bool
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

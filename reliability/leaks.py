@@ -16,7 +16,7 @@ from scipy.stats import theilslopes
 from torch import Tensor
 
 import stages.train
-from mtbert.training import loop
+from mtbert.training import graphs, loop
 from mtbert.training.log import StepLog
 from mtbert.training.loop import Step
 from reliability.project import edit, forked, isolated
@@ -148,14 +148,14 @@ def _files_kept() -> None:
 
 def _memory_kept() -> None:
     """Memory of a library's own, which Python does not know of: 1 KiB a step."""
-    library, step = ctypes.CDLL(None), loop.train_step
+    library, step = ctypes.CDLL(None), graphs.train_step
     library.malloc.restype = ctypes.c_void_p
 
     def stepping(*arguments: Any) -> torch.Tensor:
         ctypes.memset(library.malloc(ctypes.c_size_t(1024)), 1, 1024)
         return step(*arguments)
 
-    patch.object(loop, "train_step", stepping).start()
+    patch.object(graphs, "train_step", stepping).start()
 
 
 PLANTED: dict[str, tuple[Callable[[], None], str]] = {

@@ -22,10 +22,11 @@ from mtbert.training.checkpoint import checkpoint_step, only_writer, remove_work
 from mtbert.training.compute import Compute, machine, resolve
 from mtbert.training.fingerprint import fingerprint
 from mtbert.training.log import Live, StepLog, write_history
-from mtbert.training.loop import Loss, train
+from mtbert.training.loop import train
 from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.sampling import probabilities, sampler_exponent
+from mtbert.training.step import Loss
 from stages.common import MODELS, PREPARED, confine, start
 from stages.models import load_encoder, load_run, start_of, weights_of, wrapper
 from stages.provenance import RECORD, origin
@@ -38,7 +39,8 @@ CODE += [Path("stages/train.py"), Path("stages/models.py")]
 def main(run_name: str) -> None:
     params = load_params()
     run = params.run(run_name)
-    compute = resolve(params.compute.device, params.compute.precision, params.compute.threads)
+    settings = params.compute
+    compute = resolve(settings.device, settings.precision, settings.threads, settings.cuda_graphs)
     source = start_of(run, run_name)
     confine(PREPARED, source, MODELS / run_name)
     parent = weights_of(source)
@@ -74,7 +76,7 @@ def main(run_name: str) -> None:
             on_step=_both(steps.write, progress.step),
             on_epoch=_both(live.write, progress.epoch),
             work=work,
-            checkpoint_seconds=params.compute.checkpoint_seconds,
+            checkpoint_seconds=settings.checkpoint_seconds,
         )
         steps.close()
         live.close()

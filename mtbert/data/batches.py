@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtbert.data.arrays import Split
-from mtbert.data.tokens import TokenStream, Wrapper, lay_out
+from mtbert.data.tokens import TokenStream, Wrapper, lay_out, moved
 
 ROWS = 16  # T is a multiple of this: at most 15 rows of filler in some hundred
 
@@ -31,7 +31,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        labels = None if self.labels is None else moved(self.labels, device)
         return Batch(self.task, self.views, self.stream.to(device), labels)
 
 

@@ -23,6 +23,18 @@ class Block(NamedTuple):
     length: int
 
 
+class Ragged(NamedTuple):
+    """What a kernel for sequences of unlike length wants to know; a stream's filler is sequences more.
+
+    Attributes:
+        offsets: where sequences start, then where those of the filler do, and T, (N + F + 1,) int32, F of the filler.
+        longest: tokens of the longest sequence, or more.
+    """
+
+    offsets: Tensor
+    longest: int
+
+
 @dataclass(frozen=True)
 class TokenStream:
     """The tokens of N sequences, shortest sequence first, so that those of equal length lie together.
@@ -34,6 +46,7 @@ class TokenStream:
         blocks: runs of equally long sequences, in stream order.
         rank: (N,) int64; the caller's sequence n is the stream's sequence rank[n], so `pooled[rank]` restores order.
         tokens: real tokens, i.e. T without the filler.
+        ragged: in a stream whose shapes must not depend on its lengths, where its sequences lie; there are no blocks then.
     """
 
     ids: Tensor
@@ -42,18 +55,26 @@ class TokenStream:
     blocks: tuple[Block, ...]
     rank: Tensor
     tokens: int
+    ragged: Ragged | None = None
 
-    def starts(self) -> np.ndarray:
-        """The place of each sequence's first token, in stream order, filler included; int64."""
+    def starts(self) -> Tensor:
+        """The row of each sequence's first token, in stream order; of a stream with blocks, filler's too."""
+        if self.ragged is not None:
+            return self.ragged.offsets[: len(self.rank)]
         lengths = np.repeat([block.length for block in self.blocks], [block.count for block in self.blocks])
-        return np.concatenate(([0], np.cumsum(lengths)[:-1]))
+        return moved(torch.from_numpy(np.cumsum(lengths) - lengths), self.ids.device)
 
     def to(self, device: torch.device) -> "TokenStream":
-        """The same stream on another device."""
+        """The same stream, one with blocks, on another device."""
         ids, positions, segments, rank = (
-            tensor.to(device, non_blocking=True) for tensor in (self.ids, self.positions, self.segments, self.rank)
+            moved(tensor, device) for tensor in (self.ids, self.positions, self.segments, self.rank)
         )
         return TokenStream(ids, positions, segments, self.blocks, rank, self.tokens)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; to a GPU from pinned memory, for which nobody waits."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Wrapper:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbert.data.tokens import Block
+from mtbert.data.tokens import Block, Ragged, moved
 from mtbert.model.dropout import Mask
 from mtbert.model.fused import call, masked
 
@@ -58,18 +58,6 @@ class Layout:
     weights: int
 
 
-class Ragged(NamedTuple):
-    """What CUDA's kernel for sequences of unlike length wants to know; a stream's filler is one sequence more.
-
-    Attributes:
-        offsets: where sequences start, and T, (N + 2,) int32.
-        longest: tokens of the longest sequence.
-    """
-
-    offsets: Tensor
-    longest: int
-
-
 class Packed(NamedTuple):
     """Where our own kernel finds sequences; a stream's filler is sequences of one token.
 
@@ -108,17 +96,12 @@ def lay_out_packed(blocks: tuple[Block, ...], heads: int) -> Packed:
 
 
 def lay_out_ragged(blocks: tuple[Block, ...], tokens: int, rows: int, device: torch.device) -> Ragged:
-    """The boundaries of a stream of `rows` rows, of which the first `tokens` are no filler."""
+    """The boundaries of a stream of `rows` rows, of which the first `tokens` are no filler; the rest is one sequence."""
     lengths = np.repeat([block.length for block in blocks], [block.count for block in blocks])
     ends = np.cumsum(lengths)
     ends = ends[ends <= tokens]
     offsets = torch.from_numpy(np.concatenate(([0], ends, [rows])).astype(np.int32))
-    return Ragged(_moved(offsets, device), max(int(lengths[: len(ends)].max()), rows - tokens))
-
-
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """To a GPU from pinned memory, for which nobody waits."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return Ragged(moved(offsets, device), max(int(lengths[: len(ends)].max()), rows - tokens))
 
 
 def lay_out_groups(blocks: tuple[Block, ...], tokens: int, heads: int, device: torch.device) -> Layout:
@@ -132,7 +115,7 @@ def lay_out_groups(blocks: tuple[Block, ...], tokens: int, heads: int, device: t
         mask = None
         if not inside.all():
             outside = torch.from_numpy(np.where(inside, np.float32(0), np.float32("-inf")))
-            mask = _moved(outside, device).repeat_interleave(heads, 0)[:, None]
+            mask = moved(outside, device).repeat_interleave(heads, 0)[:, None]
         rows, weights = n * longest, n * heads * longest * longest
         groups.append(Group(n, longest, slice(row, row + rows), mask, slice(weight, weight + weights)))
         real.append(inside.reshape(-1))
@@ -140,7 +123,7 @@ def lay_out_groups(blocks: tuple[Block, ...], tokens: int, heads: int, device: t
     is_real = np.concatenate(real)
     there = np.maximum(np.cumsum(is_real) - 1, 0)
     orders = (there, is_real.nonzero()[0], (~is_real).nonzero()[0])
-    there_P, back, padding = (_moved(torch.from_numpy(order), device) for order in orders)
+    there_P, back, padding = (moved(torch.from_numpy(order), device) for order in orders)
     return Layout(tuple(groups), there_P, back, padding, weight)
 
 

@@ -83,7 +83,7 @@ class SelfAttention(nn.Module):
             keep = self.dropout.factors(layout.weights, qkv.z)
             with torch.autocast(qkv.z.device.type, enabled=False):
                 mixed_TD = GroupedAttention.apply(qkv.z, layout, self.heads, keep)
-        return product(self.output, mixed_TD if rows is None else mixed_TD[rows], x.fused)
+        return product(self.output, mixed_TD if rows is None else mixed_TD.index_select(0, rows), x.fused)
 
 
 class FeedForward(nn.Module):
@@ -140,13 +140,12 @@ class BertEncoder(nn.Module):
             first_only: those of each sequence's first token, (N, D), which spares most of the last layer.
         """
         x_TD, size = self.embeddings(stream), self.config
-        fused = fits(x_TD, size.hidden, size.heads, size.intermediate)
-        layout = layout_for(stream.blocks, stream.tokens, size.heads, x_TD, fused)
+        fused = stream.ragged is None and fits(x_TD, size.hidden, size.heads, size.intermediate)
+        layout = stream.ragged or layout_for(stream.blocks, stream.tokens, size.heads, x_TD, fused)
         x = states(x_TD, fused)
         for layer in self.layers[:-1]:
             x = layer(x, layout)
-        first = torch.from_numpy(stream.starts()).to(x_TD.device) if first_only else None
-        last: States = self.layers[-1](x, layout, first)
+        last: States = self.layers[-1](x, layout, stream.starts() if first_only else None)
         return last.wide
 
 

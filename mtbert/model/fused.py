@@ -43,7 +43,7 @@ class States(NamedTuple):
 
     def of(self, rows: Tensor) -> "States":
         """The states of some tokens, for a residual sum, which is all that reads them then."""
-        wide = self.wide[rows]
+        wide = self.wide.index_select(0, rows)
         return States(wide, wide, self.fused)
 
 

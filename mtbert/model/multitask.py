@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from mtbert.data.batches import Batch
-from mtbert.data.tokens import Block
 from mtbert.model.bert import BertEncoder
 from mtbert.model.heads import CosineHead, LinearHead
-from mtbert.model.pooling import POOLINGS
+from mtbert.model.pooling import pool
 
 CLASSES = 5  # of sentiment
 
@@ -48,15 +47,16 @@ class MultitaskModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Class logits (B, 5) for sst; a logit (B,) for quora; a similarity 0..5, or a cosine, (B,) for sts. Float32."""
-        first_only = self.pooling == "cls"
-        hidden = self.encoder(batch.stream, first_only)
-        pooled_ND = POOLINGS[self.pooling](hidden, (Block(len(hidden), 1),) if first_only else batch.stream.blocks)
+        if self.pooling == "cls":
+            pooled_ND = self.encoder(batch.stream, first_only=True)
+        else:
+            pooled_ND = pool(self.pooling, self.encoder(batch.stream), batch.stream)
         # Similarities and logits need more than bf16's three digits; these products are small.
         with torch.autocast(pooled_ND.device.type, enabled=False):
             pooled_ND = pooled_ND.to(torch.promote_types(pooled_ND.dtype, torch.float32))
             if self.pooling == "cls":
                 pooled_ND = torch.tanh(self.encoder.pooler(pooled_ND))
-            views = pooled_ND[batch.stream.rank].chunk(len(batch.views))
+            views = pooled_ND.index_select(0, batch.stream.rank).chunk(len(batch.views))
             return self.heads[batch.task](dict(zip(batch.views, views, strict=True))).float()
 
     def views(self, task: str) -> tuple[str, ...]:

@@ -15,10 +15,15 @@ from mtbert.kernels import build
 
 
 class Compute(NamedTuple):
-    """A device and the precision of its matrix products; weights and optimizer state are fp32 in any case."""
+    """A device and the precision of its matrix products; weights and optimizer state are fp32 in any case.
+
+    Attributes:
+        graphs: training steps are replayed from CUDA graphs.
+    """
 
     device: torch.device
     bf16: bool
+    graphs: bool = False
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 matrix products inside the block, if so resolved."""
@@ -33,14 +38,18 @@ class Compute(NamedTuple):
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "kernels": build.compiler() if self.device.type == "cpu" and build.available() else None,
+            **({"cuda_graphs": True} if self.graphs else {}),
         }
 
 
-def resolve(device: str, precision: str, threads: str | int) -> Compute:
+def resolve(device: str, precision: str, threads: str | int, cuda_graphs: bool = False) -> Compute:
     """Resolve `auto`s, pin the thread count, and let the process keep the memory it frees.
 
+    Args:
+        cuda_graphs: replay training steps from CUDA graphs; nothing is asked of a CPU.
+
     Raises:
-        MtbertError: cuda is asked for and there is none.
+        MtbertError: cuda is asked for and there is none, or graphs are and the precision is fp32.
     """
     _keep_freed_memory()
     if threads != "auto":
@@ -51,7 +60,13 @@ def resolve(device: str, precision: str, threads: str | int) -> Compute:
     if chosen.type == "cpu" and (reason := build.unavailable()):
         print(f"note: {reason}; torch does all the work, more slowly", file=sys.stderr)
     bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
-    return Compute(chosen, bf16)
+    graphs = cuda_graphs and chosen.type == "cuda"
+    if graphs and not bf16:
+        # In fp32 attention is written out group by group, in other shapes for each batch.
+        raise MtbertError(
+            "params.yaml: compute.cuda_graphs needs bf16; set compute.precision: bf16, or cuda_graphs: false"
+        )
+    return Compute(chosen, bf16, graphs)
 
 
 def machine() -> str:

@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 
 from mtbert.data.arrays import Split
-from mtbert.data.batches import Batch, make_batch
+from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
-from mtbert.errors import MtbertError, out_of_memory
+from mtbert.errors import MtbertError
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.adamw import AdamW
 from mtbert.training.checkpoint import check_finite, load_checkpoint, save_checkpoint
 from mtbert.training.compute import Compute
+from mtbert.training.graphs import Steps
 from mtbert.training.sampling import epoch_schedule
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
+from mtbert.training.step import Loss
 
 # Steps that may pass until their losses are read: to read one from a GPU is to wait until it has nothing left to do.
 UNREAD = {"cpu": 1, "cuda": 32}
@@ -100,14 +99,14 @@ def train(
     step, saved = 0, time.monotonic()
     taken: list[Taken] = []
     model.train()
+    stepper = Steps(model, optimizer, losses, compute, batch_size, wrapper.max_tokens)
     for epoch, schedule in enumerate(schedules, start=1):
         for task, rows in schedule:
             step += 1
             if step <= done:
                 continue
-            model.reseed(seed, step)
-            batch = make_batch(task, data[task], rows, model.views(task), wrapper).to(compute.device)
-            loss = train_step(model, optimizer, batch, losses[task], compute, f"step {step} ({task})")
+            batch = make_batch(task, data[task], rows, model.views(task), wrapper)
+            loss = stepper.take(batch, seed, step)
             taken.append(Taken(step, epoch, task, loss, batch.stream.tokens))
             save = time.monotonic() - saved >= checkpoint_seconds and step < sum(map(len, schedules[:epoch]))
             if save or len(taken) >= UNREAD[compute.device.type]:
@@ -131,35 +130,6 @@ def train(
         "tokens": progress["tokens"],
         "seconds": time.monotonic() - began,
     }
-
-
-def train_step(
-    model: MultitaskModel, optimizer: torch.optim.Optimizer, batch: Batch, loss_of: Loss, compute: Compute, where: str
-) -> Tensor:
-    """Forward, backward, update; the batch's mean loss, (), still on the device.
-
-    Where it is NaN or infinite the update is left out, which the optimizer's own kernel does: nobody waits to see it.
-
-    Raises:
-        MtbertError: memory ran out.
-    """
-    try:
-        with compute.autocast():
-            scores = model(batch)
-        assert batch.labels is not None, "training splits are labelled"
-        loss = loss_of(scores, batch.labels)
-        loss.backward()
-        loss = loss.detach()
-        optimizer.found_inf = loss.isfinite().logical_not().float()  # type: ignore[attr-defined]
-        optimizer.step()
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise MtbertError(
-            f"{where}: out of memory on {compute.device}; lower this run's batch_size ({error})"
-        ) from None
-    optimizer.zero_grad(set_to_none=True)
-    return loss
 
 
 def read_losses(taken: list[Taken], progress: dict[str, Any], steps: int, on_step: Callable[[Step], None]) -> None:

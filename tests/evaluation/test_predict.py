@@ -65,7 +65,7 @@ def test_the_mode_is_given_back_after_a_fault(
 ) -> None:
     model = make_model().train()
 
-    def fail(_stream: object, _first_only: bool) -> None:
+    def fail(_stream: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(model.encoder, "forward", fail)

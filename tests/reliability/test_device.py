@@ -45,12 +45,15 @@ def trained(project: Path, kills: int, rng: random.Random) -> tuple[dict[str, st
     return {name: sha256_file(folder / name) for name in ("model.safetensors", "history.csv")}, saved
 
 
-def killed_and_not(folder: Path, device: str, kills: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed_and_not(
+    folder: Path, device: str, kills: int, monkeypatch: pytest.MonkeyPatch, cuda_graphs: bool = False
+) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     project = tiny_project(
         folder,
         compute__device=device,
         compute__precision="bf16" if device == "cuda" else "fp32",
+        compute__cuda_graphs=cuda_graphs,
         compute__checkpoint_seconds=0,
         runs__baseline__epochs=40,
         runs__baseline__epoch_end=20,
@@ -73,8 +76,9 @@ def test_kills_of_a_process_on_the_cpu(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.gpu
-def test_twenty_kills_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed_and_not(tmp_path / "project", "cuda", 20, monkeypatch)
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_twenty_kills_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda_graphs: bool) -> None:
+    killed_and_not(tmp_path / "project", "cuda", 20, monkeypatch, cuda_graphs)
 
 
 @pytest.mark.gpu

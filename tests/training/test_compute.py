@@ -44,6 +44,21 @@ def test_auto_precision_follows_the_processor(native: bool, monkeypatch: pytest.
     assert not resolve("cpu", "fp32", "auto").bf16
 
 
+def test_graphs_are_for_cuda_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU is asked for nothing, and what it has done keeps its description."""
+    told = resolve("cpu", "fp32", "auto").describe()
+    assert not resolve("cpu", "fp32", "auto", cuda_graphs=True).graphs
+    assert resolve("cpu", "fp32", "auto", cuda_graphs=True).describe() == told
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "a card")
+    assert not resolve("cuda", "bf16", "auto").graphs
+    assert "cuda_graphs" not in resolve("cuda", "bf16", "auto").describe()
+    asked = resolve("cuda", "bf16", "auto", cuda_graphs=True)
+    assert asked.graphs and asked.describe()["cuda_graphs"] is True
+    with pytest.raises(MtbertError, match=r"compute\.cuda_graphs needs bf16; set compute\.precision: bf16"):
+        resolve("cuda", "fp32", "auto", cuda_graphs=True)
+
+
 def test_threads() -> None:
     torch.set_num_threads(1)
     resolve("cpu", "fp32", "auto")

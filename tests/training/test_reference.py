@@ -20,9 +20,9 @@ from mtbert.model.multitask import MultitaskModel
 from mtbert.model.weights import from_hf
 from mtbert.peft.convert import add_dora, merge
 from mtbert.training.compute import Compute
-from mtbert.training.loop import train_step
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from mtbert.training.sampling import epoch_schedule
+from mtbert.training.step import train_step
 
 transformers = pytest.importorskip("transformers")
 

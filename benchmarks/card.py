@@ -1,0 +1,126 @@
+"""What the measurements on one card share: their setting, a BERT-base with random weights, made-up data, and the card's own figures."""
+
+import gc
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.harness import Case
+from benchmarks.work import multitask, wait
+from mtbert.data.arrays import Split
+from mtbert.data.tokens import Wrapper
+from mtbert.model.bert import BertConfig, initialise
+from mtbert.model.multitask import MultitaskModel
+from mtbert.training.compute import Compute
+
+TOKENS = Wrapper(cls=101, sep=102, max_tokens=256)
+# Wordpieces of a sentence: the least, and how many more on average. Quora's questions have 13.7 in all; those of SST and STS are
+# set to about what the course's files have.
+LENGTHS = {"sst": (4, 19.7), "quora": (4, 9.7), "sts": (4, 10.0)}
+
+
+class Setting(NamedTuple):
+    """How all parts of the benchmark are measured.
+
+    Attributes:
+        config: the encoder's size.
+        compute: device and precision.
+        tiny: a rehearsal; its figures mean nothing.
+        rounds, steps: rounds of each case, and its steps in each.
+    """
+
+    config: BertConfig
+    compute: Compute
+    tiny: bool
+    rounds: int
+    steps: int
+
+    def name(self, part: str) -> str:
+        """The file's name of a part; a rehearsal's are no results."""
+        return f"{'rehearsal/' if self.tiny else ''}gpu-{part}"
+
+    @property
+    def graphs(self) -> Compute:
+        """The same with CUDA graphs."""
+        return self.compute._replace(graphs=True)
+
+    @property
+    def device(self) -> torch.device:
+        return self.compute.device
+
+
+def setting_for(compute: Compute, tiny: bool, rounds: int = 5, steps: int = 10) -> Setting:
+    """BERT-base, or a toy."""
+    if tiny:
+        return Setting(BertConfig(layers=2, hidden=32, heads=2, intermediate=64), compute, True, 2, 2)
+    return Setting(BertConfig(), compute, False, rounds, steps)
+
+
+def model(config: BertConfig, dropout: float = 0.1) -> MultitaskModel:
+    """A cross-encoding model with BERT's initialisation."""
+    torch.manual_seed(0)
+    return multitask(config, ["c"], dropout, lambda encoder: encoder.apply(initialise))
+
+
+def made_up(task: str, rows: int) -> Split:
+    """Random wordpieces, sentences as long as the task's."""
+    rng = np.random.default_rng(0)
+    least, more = LENGTHS[task]
+
+    def side() -> tuple[np.ndarray, np.ndarray]:
+        offsets = np.concatenate(([0], np.cumsum(least + rng.poisson(more, rows)))).astype(np.int64)
+        return rng.integers(1000, 30_000, offsets[-1]).astype(np.uint16), offsets
+
+    first = side()
+    second: tuple[np.ndarray | None, np.ndarray | None] = side() if task != "sst" else (None, None)
+    labels = rng.integers(0, 2, rows).astype(np.float32)
+    return Split(task, "train", Path(), *first, *second, labels)
+
+
+def working(cases: Mapping[str, Callable[[], Case]]) -> tuple[dict[str, Case], dict[str, str]]:
+    """The cases that can be made and run once, and what is wrong with the others: one that fails must not cost the rest."""
+    good, bad = {}, {}
+    for name, make in cases.items():
+        try:
+            good[name] = make()
+            good[name]()
+        except Exception as error:
+            traceback.print_exc()
+            bad[name] = f"{type(error).__name__}: {error}"[:500]
+            good.pop(name, None)
+    return good, bad
+
+
+def free(device: torch.device) -> None:
+    """Give the memory of what is no longer used back, so that the next cases find it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes per second read and written by a copy on the device, the best of twenty."""
+    source = torch.zeros(2**20 if device.type == "cpu" else 2**28, device=device)
+    goal, best = torch.empty_like(source), float("inf")
+    for _ in range(20):
+        wait(device)
+        began = time.perf_counter()
+        goal.copy_(source)
+        wait(device)
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * source.nbytes / best
+
+
+def peak_of(make: Callable[[], Case], device: torch.device) -> int | None:
+    """Bytes of a case at their peak, its model and optimizer included; None on a CPU, where `benchmarks.adapters` measures it."""
+    free(device)
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+    make()()
+    return int(torch.cuda.max_memory_allocated()) - before if device.type == "cuda" else None

@@ -1,0 +1,98 @@
+"""CUDA graphs on one card: that a replayed step is a step, what recording costs, and how many launches a replay spares."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.card import TOKENS, Setting, free, made_up, model
+from benchmarks.harness import write
+from benchmarks.work import batches, stepper, wait
+from mtbert.data.batches import Batch, make_batch
+from mtbert.data.static import rows_for
+from mtbert.model.multitask import MultitaskModel
+from mtbert.training.graphs import Steps
+
+
+def graphs(setting: Setting) -> None:
+    """On batches of 8, written as gpu-graphs.json."""
+    data, steps = made_up("quora", 400 if setting.tiny else 40_000), 8 if setting.tiny else 60
+    chosen = batches(len(data), 8, 0)
+    stream = [make_batch("quora", data, next(chosen), ("c",), TOKENS) for _ in range(steps)]
+    plain, graphed = (_curve(setting, stream, graphs=graphs, dropout=0.0) for graphs in (False, True))
+    one, other = (_curve(setting, stream, graphs=True, dropout=0.1) for _ in range(2))
+    told: dict[str, Any] = {
+        "largest_difference_of_losses": float(np.abs(plain - graphed).max()),
+        "largest_difference_of_two_replayed_runs": float(np.abs(one - other).max()),
+        "filler": float(np.mean([1 - batch.stream.tokens / (rows_for(batch.stream.tokens) or 1) for batch in stream])),
+        **_costs(setting, stream),
+    }
+    write(setting.name("graphs"), told)
+    print(told)
+    free(setting.device)
+
+
+def _curve(setting: Setting, stream: list[Batch], *, graphs: bool, dropout: float) -> np.ndarray:
+    taker = stepper(model(setting.config, dropout), setting.graphs if graphs else setting.compute, 8, TOKENS)
+    return np.array([float(taker.take(batch, 0, step)) for step, batch in enumerate(stream, start=1)])
+
+
+def _costs(setting: Setting, stream: list[Batch]) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for name, compute in (("eager", setting.compute), ("replayed", setting.graphs)):
+        one: MultitaskModel = model(setting.config)
+        taker = stepper(one, compute, 8, TOKENS)
+        run = partial(_pass, taker, stream)
+        first = _timed(setting, run)[1]
+        host, whole = _timed(setting, run)
+        told[name] = {"host_seconds": host / len(stream), "seconds": whole / len(stream)}
+        told[name]["launches"] = _launches(setting, partial(_pass, taker, stream[:1]))
+        if taker.recorded:
+            told["recorded"], told["seconds_per_recording"] = taker.recorded, (first - whole) / taker.recorded
+            told["waits"] = _waits(run)
+        del one, taker, run
+        free(setting.device)
+    return told
+
+
+def _pass(taker: Steps, stream: list[Batch]) -> None:
+    for step, batch in enumerate(stream, start=1):
+        taker.take(batch, 0, step)
+
+
+def _timed(setting: Setting, work: Callable[[], None]) -> tuple[float, float]:
+    """Seconds until the host has said all, and until the device has done it."""
+    wait(setting.device)
+    began = time.perf_counter()
+    work()
+    said = time.perf_counter() - began
+    wait(setting.device)
+    return said, time.perf_counter() - began
+
+
+def _launches(setting: Setting, work: Callable[[], None]) -> int | None:
+    """Kernels, copies and graphs that the host launches."""
+    if setting.device.type != "cuda":
+        return None
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    ) as seen:
+        work()
+        wait(setting.device)
+    calls = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
+    return sum(event.count for event in seen.key_averages() if event.key.startswith(calls))
+
+
+def _waits(work: Callable[[], None]) -> str | None:
+    """What in it waits for the device, or None."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        work()
+    except RuntimeError as error:
+        return str(error)[:500]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return None

@@ -1,0 +1,225 @@
+"""Training steps on one card beside transformers, its Trainer and peft: about 16,000 tokens a step, and batch 8."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks import ceiling, peers
+from benchmarks.adapters import RANK, merged_forward, with_dora, with_lora
+from benchmarks.card import TOKENS, Setting, copy_rate, free, made_up, model, peak_of, working
+from benchmarks.harness import Case, Target, alternate, publish, ratio
+from benchmarks.work import training, wait
+from mtbert.data.arrays import Split
+from mtbert.data.batches import make_batch
+from mtbert.model.multitask import MultitaskModel
+from mtbert.training.compute import Compute
+
+# AdamW reads weight, gradient and two moments and writes all but the gradient, in fp32.
+OPTIMIZER_BYTES = 28
+
+
+def large(setting: Setting) -> None:
+    """Full fine-tuning, then adapters, at about 16,000 tokens a step."""
+    data = made_up("quora", 400 if setting.tiny else 40_000)
+    batch_size = 16 if setting.tiny else round(16_384 / length(data))
+    rates, failed = _rates(full_cases(setting, data, batch_size, setting.steps), setting)
+    peak = ceiling.rate(setting.config, round(batch_size * length(data)), torch.bfloat16, setting.device.type)
+    ours = best_of(rates, "mtbert")
+    share = statistics.median(rates[ours]) * ceiling.flops_per_token(setting.config) / peak
+    publish(
+        setting.name("large"),
+        "real tokens/s",
+        rates,
+        ours=ours,
+        targets=[Target("share of the card's bf16 matrix rate", share, 0.45), *_beside_peers(rates, ours)],
+        matrix_flops=peak,
+        share_of_matrix_rate=share,
+        batch_size=batch_size,
+        failed=failed,
+        largest_difference_to_cpu=agreement(setting, data),
+    )
+    free(setting.device)
+    adapters(setting, data, batch_size)
+
+
+def small(setting: Setting) -> None:
+    """Batch 8: how much of a step is the optimizer's memory traffic, and how much launches."""
+    data, batch_size = made_up("quora", 400 if setting.tiny else 40_000), 8
+    steps = setting.steps * (1 if setting.tiny else 10)  # short ones
+    rates, failed = _rates(full_cases(setting, data, batch_size, steps), setting)
+    ours = best_of(rates, "mtbert")
+    facts = optimizer_traffic(setting, batch_size * length(data) / statistics.median(rates[ours]))
+    targets = [
+        *_beside_peers(rates, ours),
+        Target("share of a step that the optimizer's memory traffic takes", facts["optimizer_share"], 0.5),
+    ]
+    if "mtbert, graphs" in rates:
+        facts["graphs_are"] = ratio(rates, "mtbert, graphs", "mtbert")
+    publish(
+        setting.name("8"),
+        "real tokens/s",
+        rates,
+        ours=ours,
+        targets=targets,
+        batch_size=batch_size,
+        failed=failed,
+        **facts,
+    )
+    free(setting.device)
+
+
+def adapters(setting: Setting, data: Split, batch_size: int) -> None:
+    """DoRA beside LoRA and full fine-tuning, both in mtbert's engine, and beside peft: time, memory, the merged forward."""
+    cases: dict[str, Callable[[], Case]] = {}
+    kinds: dict[str, Callable[[MultitaskModel], MultitaskModel]] = {
+        "DoRA": with_dora,
+        "LoRA": with_lora,
+        "full": lambda plain: plain,
+    }
+    for name, adapt in kinds.items():
+        for how, compute in (("", setting.compute), (", graphs", setting.graphs)):
+            cases[f"{name}{how}"] = partial(_adapted, adapt, setting, compute, data, batch_size)
+    for name, dora in (("peft LoRA", False), ("peft DoRA", True)):
+        cases[name] = partial(_peft, dora, setting, data, batch_size)
+    peaks = {name: peak_of(cases[name], setting.device) for name in kinds}
+    rates, failed = _rates(cases, setting)
+    how = ", graphs" if all(f"{name}, graphs" in rates for name in kinds) else ""
+    targets = [
+        Target("time of a DoRA step over LoRA's", ratio(rates, f"LoRA{how}", f"DoRA{how}"), 1.05, True),
+        Target("time of a DoRA step over full fine-tuning's", ratio(rates, f"full{how}", f"DoRA{how}"), 1.0, True),
+        Target("the same two without graphs: over LoRA's", ratio(rates, "LoRA", "DoRA"), 1.05, True),
+        Target("the same two without graphs: over full fine-tuning's", ratio(rates, "full", "DoRA"), 1.0, True),
+    ]
+    if "peft DoRA" in rates:
+        targets.append(Target("times peft's DoRA", ratio(rates, best_of(rates, "DoRA"), "peft DoRA"), 4.0))
+    if peaks["DoRA"] and peaks["LoRA"]:
+        targets.append(Target("peak memory of steps over LoRA's", peaks["DoRA"] / peaks["LoRA"], 1.02, True))
+    pair = with_dora(model(setting.config)), model(setting.config)
+    forward = merged_forward(*pair, data, TOKENS, setting.compute, batch_size, setting.steps)
+    targets.append(Target("merged forward over the plain model's", forward, 1.02, True))
+    publish(
+        setting.name("adapters"),
+        "real tokens/s",
+        rates,
+        ours=f"DoRA{how}",
+        targets=targets,
+        rank=RANK,
+        batch_size=batch_size,
+        peak_bytes_of_steps=peaks,
+        failed=failed,
+    )
+    free(setting.device)
+
+
+def full_cases(setting: Setting, data: Split, batch_size: int, steps: int) -> dict[str, Callable[[], Case]]:
+    """mtbert with and without graphs; transformers in a plain loop and under its Trainer, each also compiled."""
+
+    def ours(graphs: bool) -> Case:
+        compute = setting.graphs if graphs else setting.compute
+        return training(model(setting.config), data, TOKENS, compute, batch_size, steps)
+
+    def theirs(compiled: bool) -> nn.Module:
+        encoder = peers.random_bert(setting.config, "sdpa")
+        backend = "eager" if setting.tiny else "inductor"  # compiling takes longer than all the rest of a rehearsal
+        return torch.compile(encoder, dynamic=True, backend=backend) if compiled else encoder  # type: ignore[return-value]
+
+    def trainer(compiled: bool) -> Case:
+        return peers.trainer(
+            peers.Classifier(theirs(compiled), 1), data, TOKENS, batch_size=batch_size, bf16=True,
+            steps=max(steps, 5 * setting.steps),  # its first ones are slower
+            device=setting.device.type,
+        )  # fmt: skip
+
+    def plain(compiled: bool) -> Case:
+        return _peer(theirs(compiled), setting, data, batch_size, steps)
+
+    return {
+        "mtbert": lambda: ours(False),
+        "mtbert, graphs": lambda: ours(True),
+        "transformers sdpa": lambda: plain(False),
+        "transformers sdpa, compiled": lambda: plain(True),
+        "Trainer sdpa": lambda: trainer(False),
+        "Trainer sdpa, compiled": lambda: trainer(True),
+    }
+
+
+def optimizer_traffic(setting: Setting, step_seconds: float) -> dict[str, Any]:
+    """How long AdamW's bytes take at the rate of a copy, how long AdamW takes, and the first's share of a whole step."""
+    weights = list(model(setting.config).to(setting.device).parameters())
+    optimizer = torch.optim.AdamW(weights, lr=1e-5, eps=1e-6, weight_decay=0.0, fused=True)
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    seconds = []
+    for _ in range(10):
+        wait(setting.device)
+        began = time.perf_counter()
+        optimizer.step()
+        wait(setting.device)
+        seconds.append(time.perf_counter() - began)
+    count, rate = sum(weight.numel() for weight in weights), copy_rate(setting.device)
+    least = OPTIMIZER_BYTES * count / rate
+    return {
+        "parameters": count,
+        "copy_bytes_per_second": rate,
+        "step_seconds": step_seconds,
+        "optimizer_seconds": min(seconds[1:]),
+        "optimizer_seconds_at_copy_rate": least,
+        "optimizer_share": least / step_seconds,
+    }
+
+
+def agreement(setting: Setting, data: Split) -> float:
+    """The largest difference between logits of the device in bf16 and of the CPU in fp32, over 64 examples."""
+    one = model(setting.config).eval()
+    batch = make_batch("quora", data, np.arange(64), one.views("quora"), TOKENS)
+    with torch.inference_mode():
+        exact = one(batch)
+        one.to(setting.device)
+        with setting.compute.autocast():
+            found = one(batch.to(setting.device)).float().cpu()
+    return float((exact - found).abs().max())
+
+
+def length(data: Split) -> float:
+    """Tokens of a cross-encoded pair, on average."""
+    return float(np.mean(np.diff(data.offsets1))) * 2 + 3
+
+
+def best_of(rates: Mapping[str, Sequence[float]], start: str) -> str:
+    """The fastest case whose name starts so."""
+    return max((name for name in rates if name.startswith(start)), key=lambda name: statistics.median(rates[name]))
+
+
+def _adapted(
+    adapt: Callable[[MultitaskModel], MultitaskModel], setting: Setting, compute: Compute, data: Split, batch_size: int
+) -> Case:
+    return training(adapt(model(setting.config)), data, TOKENS, compute, batch_size, setting.steps)
+
+
+def _peft(dora: bool, setting: Setting, data: Split, batch_size: int) -> Case:
+    return _peer(
+        peers.adapted(peers.random_bert(setting.config, "sdpa"), RANK, dora), setting, data, batch_size, setting.steps
+    )
+
+
+def _peer(encoder: nn.Module, setting: Setting, data: Split, batch_size: int, steps: int) -> Case:
+    return peers.training(
+        peers.Classifier(encoder, 1), data, TOKENS, batch_size=batch_size, steps=steps, bf16=True, grouped=True,
+        device=setting.device.type,
+    )  # fmt: skip
+
+
+def _rates(cases: Mapping[str, Callable[[], Case]], setting: Setting) -> tuple[dict[str, list[float]], dict[str, str]]:
+    good, failed = working(cases)
+    return alternate(good, setting.rounds, warmup=2), failed
+
+
+def _beside_peers(rates: Mapping[str, Sequence[float]], ours: str) -> list[Target]:
+    found = [best_of(rates, start) for start in ("Trainer", "transformers") if any(n.startswith(start) for n in rates)]
+    return [Target(f"times {name}", ratio(rates, ours, name), 3.0) for name in found]

@@ -1,0 +1,184 @@
+"""All runs of params.yaml at the paper's size: 10 epochs, full datasets, BERT-base; steps are measured, the rest is arithmetic.
+
+A step's time depends on the run's kind (pooling, features, adapter, batch size) and on the task. Each such pair is measured on a
+slice; a run's time is the sum over the steps of its real schedule, its recordings and its evaluations.
+"""
+
+import json
+import time
+from collections import Counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.card import TOKENS, Setting, free, made_up
+from benchmarks.harness import Target, write
+from benchmarks.work import batches, stepper, wait
+from mtbert.data.arrays import Split
+from mtbert.data.batches import make_batch
+from mtbert.data.static import rows_for
+from mtbert.errors import MtbertError
+from mtbert.evaluation.development import PAIRS, development_metrics
+from mtbert.model.bert import BertEncoder, initialise
+from mtbert.model.multitask import MultitaskModel
+from mtbert.params import CosineEmbedding, Run, load_params
+from mtbert.training.compute import Compute
+from mtbert.training.sampling import epoch_schedule
+from stages.models import adapt
+from stages.train import _losses
+
+SIZES = {"sst": 8544, "quora": 283_003, "sts": 6040}
+DEV_SST = 1101
+EPOCHS = 10
+MINUTES = 30.0
+
+
+class Slice(NamedTuple):
+    """Seconds of a step and of a recording, and how many shapes would be recorded in a whole run."""
+
+    step: float
+    recording: float
+    shapes: int
+
+
+def paper(setting: Setting) -> None:
+    """Minutes of each run and of all, written as gpu-paper.json after each kind of run."""
+    runs, compute = load_params().runs, setting.graphs
+    data = {task: made_up(task, 400 if setting.tiny else 20_000) for task in SIZES}
+    measured: dict[str, tuple[dict[str, Slice], float]] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, run in runs.items():
+        kind = kind_of(run)
+        if kind not in measured:
+            try:
+                measured[kind] = measure(run, setting, compute, data)
+            except MtbertError as error:  # what cannot be recorded is taken launch by launch
+                Console(stderr=True).print(str(error))
+                compute = setting.compute
+                measured[kind] = measure(run, setting, compute, data)
+        rows[name] = extrapolated(run, *measured[kind], setting) | {"graphs": compute.graphs}
+        _tell(setting, rows, len(runs))
+    _print(setting, rows)
+
+
+def kind_of(run: Run) -> str:
+    """What a step's time depends on, as a key; the tasks too, since each kind is measured on its own tasks."""
+    told = run.model_dump()
+    keys = ("tasks", "pooling", "quora", "sts", "batch_size", "encoder_dropout", "head_dropout", "adapter")
+    return json.dumps({key: told[key] for key in keys}, sort_keys=True)
+
+
+def measure(run: Run, setting: Setting, compute: Compute, data: dict[str, Split]) -> tuple[dict[str, Slice], float]:
+    """A slice for each of the run's tasks, and the seconds of an evaluation."""
+    model = build(run, setting)
+    found = {str(task): slice_of(run, model, setting, compute, data[task]) for task in run.tasks}
+    evaluation = evaluated(run, model, setting.compute, data, tiny=setting.tiny)
+    del model
+    free(setting.device)
+    return found, evaluation
+
+
+def build(run: Run, setting: Setting) -> MultitaskModel:
+    """The run's model at the setting's size, with random weights, on the device."""
+    torch.manual_seed(0)
+    with torch.device(setting.device):
+        encoder = BertEncoder(setting.config, run.encoder_dropout)
+        encoder.apply(initialise)
+        quora, sts = (getattr(head, "features", None) for head in (run.quora, run.sts))
+        model = MultitaskModel(encoder, run.pooling, quora, sts, run.head_dropout)
+    if run.adapter is not None:
+        adapt(model, run)
+    return model.to(setting.device)
+
+
+def slice_of(run: Run, model: MultitaskModel, setting: Setting, compute: Compute, data: Split) -> Slice:
+    """The same batches twice: the first time they are recorded."""
+    taker = stepper(model, compute, run.batch_size, TOKENS, _losses(run))
+    chosen, views = batches(len(data), run.batch_size, 0), model.views(data.task)
+    stream = [next(chosen) for _ in range(3 if setting.tiny else 40)]
+    seconds = []
+    for _ in range(2):
+        wait(setting.device)
+        began = time.perf_counter()
+        for step, rows in enumerate(stream, start=1):
+            taker.take(make_batch(data.task, data, rows, views, TOKENS), 0, step)
+        wait(setting.device)
+        seconds.append(time.perf_counter() - began)
+    recording = max(0.0, seconds[0] - seconds[1]) / taker.recorded if taker.recorded else 0.0
+    tokens = np.array([_tokens(data, next(chosen), views) for _ in range(100 if setting.tiny else 3000)])
+    shapes = len({rows_for(int(count)) for count in tokens}) if taker.recorded else 0
+    return Slice(seconds[1] / len(stream), recording, shapes)
+
+
+def evaluated(run: Run, model: MultitaskModel, compute: Compute, data: dict[str, Split], tiny: bool) -> float:
+    """Seconds of what the loop does before the first epoch and after each."""
+    sizes = {"sst": 24 if tiny else DEV_SST, "quora": 24 if tiny else PAIRS, "sts": 24 if tiny else PAIRS}
+    dev = {task: made_up(task, count) for task, count in sizes.items()}
+    for _ in range(2):
+        began = time.perf_counter()
+        with compute.autocast():
+            development_metrics(
+                model, dev, data["sst"], TOKENS, sts_cosine=isinstance(run.sts, CosineEmbedding), clamp=True, seed=0
+            )
+    return time.perf_counter() - began
+
+
+def extrapolated(run: Run, slices: dict[str, Slice], evaluation: float, setting: Setting) -> dict[str, Any]:
+    """Steps by task of the run's own schedule at full size, and what they would take."""
+    sizes = {str(task): SIZES[task] // (1000 if setting.tiny else 1) for task in run.tasks}
+    steps: Counter[str] = Counter()
+    for epoch in range(EPOCHS):
+        schedule = epoch_schedule(sizes, run.batch_size, run.sampler, run.epoch_end, run.seed, epoch)
+        steps.update(draw.task for draw in schedule)
+    training = sum(steps[task] * one.step for task, one in slices.items())
+    recording = sum(one.shapes * one.recording for one in slices.values())
+    evaluating = (EPOCHS + 1) * evaluation
+    return {
+        "steps": dict(steps),
+        "batch_size": run.batch_size,
+        "step_seconds": {task: one.step for task, one in slices.items()},
+        "training_minutes": training / 60,
+        "recording_minutes": recording / 60,
+        "evaluation_minutes": evaluating / 60,
+        "minutes": (training + recording + evaluating) / 60,
+    }
+
+
+def _tokens(data: Split, rows: np.ndarray, views: tuple[str, ...]) -> int:
+    """Tokens of a batch, as `make_batch` would lay it out; sentences here are too short to be cut."""
+    first = int(np.diff(data.offsets1)[rows].sum())
+    second = 0 if data.offsets2 is None else int(np.diff(data.offsets2)[rows].sum())
+    of_view = {"u": first + 2 * len(rows), "v": second + 2 * len(rows), "c": first + second + 3 * len(rows)}
+    return sum(of_view[view] for view in views)
+
+
+def _tell(setting: Setting, rows: dict[str, dict[str, Any]], runs: int) -> None:
+    total = sum(row["minutes"] for row in rows.values())
+    told: dict[str, Any] = {
+        "extrapolated": "steps were measured on a slice; minutes are their number in the run's schedule times that",
+        "made_up_data": "random wordpieces; lengths as benchmarks/card.py sets them",
+        "epochs": EPOCHS,
+        "sizes": SIZES,
+        "runs": rows,
+        "minutes": total,
+        "complete": len(rows) == runs,
+    }
+    if len(rows) == runs:
+        target = Target(f"minutes of all {runs} runs, one after another", total, MINUTES, True)
+        told["targets"] = [target._asdict() | {"met": target.met}]
+    write(setting.name("paper"), told)
+
+
+def _print(setting: Setting, rows: dict[str, dict[str, Any]]) -> None:
+    table = Table(title=f"{setting.name('paper')}: {EPOCHS} epochs at full size, extrapolated from slices")
+    for column in ("run", "steps", "ms a step", "minutes"):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for name, row in rows.items():
+        steps = sum(row["steps"].values())
+        milliseconds = 60_000 * row["training_minutes"] / steps
+        table.add_row(name, f"{steps:,}", f"{milliseconds:.2f}", f"{row['minutes']:.2f}")
+    table.add_row("all", "", "", f"{sum(row['minutes'] for row in rows.values()):.1f}")
+    Console().print(table)

@@ -1,0 +1,96 @@
+"""Several small training runs at once on one card: tokens per second of all of them together, against one alone.
+
+Processes take turns on a card unless it runs NVIDIA's MPS; what they can win is the time in which one alone leaves it idle.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from itertools import count
+from typing import Annotated
+
+import typer
+
+from benchmarks.card import TOKENS, Setting, made_up, model, setting_for
+from benchmarks.harness import publish
+from benchmarks.work import training
+from mtbert.errors import MtbertError
+from mtbert.training.compute import resolve
+
+PROCESSES = (1, 2, 4)
+SLICES = 3
+
+
+def several(setting: Setting) -> None:
+    """Batch 8, with graphs and without, in 1, 2 and 4 processes; written as gpu-several.json."""
+    seconds = 0.2 if setting.tiny else 3.0
+    rates: dict[str, list[float]] = {}
+    for how in ("graphs", "eager"):
+        for processes in PROCESSES[: 2 if setting.tiny else None]:
+            try:
+                rates[f"{processes} x {how}"] = together(setting, processes, how == "graphs", seconds)
+            except MtbertError as error:
+                print(error, file=sys.stderr)
+                continue
+            publish(setting.name("several"), "real tokens/s of all", rates, ours=next(iter(rates)), batch_size=8)
+
+
+def together(setting: Setting, processes: int, graphs: bool, seconds: float) -> list[float]:
+    """Tokens per second of so many processes together, a value for each slice of time."""
+    command = [sys.executable, "-m", "benchmarks.several", "--device", setting.device.type, "--seconds", str(seconds)]
+    command += ["--graphs"] * graphs + ["--tiny"] * setting.tiny
+    running = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)
+    ]
+    try:
+        for process in running:  # all of them, before the first may start
+            _line(process, "ready")
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        found = [json.loads(_line(process)) for process in running]
+        return [sum(slices) for slices in zip(*found, strict=True)]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def _line(process: subprocess.Popen[str], expected: str = "") -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    if not line or (expected and line != expected):
+        raise MtbertError(f"a process of benchmarks.several ended early ({line!r}); its errors stand above")
+    return line
+
+
+def main(
+    seconds: Annotated[float, typer.Option(help="of a slice")] = 3.0,
+    device: str = "cuda",
+    graphs: bool = False,
+    tiny: Annotated[bool, typer.Option(help="a toy encoder")] = False,
+) -> None:
+    """One of the processes: get ready, wait for a line, then tell tokens per second of each slice of `seconds`."""
+    setting = setting_for(resolve(device, "bf16", "auto"), tiny)
+    compute = setting.graphs if graphs else setting.compute
+    case = training(model(setting.config), made_up("quora", 4000), TOKENS, compute, 8, 5)
+    for _ in range(2 if tiny else 40):  # most shapes are recorded then
+        case()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    rates = []
+    for _ in range(SLICES):
+        began, tokens = time.perf_counter(), 0.0
+        for _ in count():
+            tokens += case()
+            passed = time.perf_counter() - began
+            if passed >= seconds:
+                break
+        rates.append(tokens / passed)
+    print(json.dumps(rates), flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
