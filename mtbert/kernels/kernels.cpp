@@ -131,7 +131,7 @@ struct Dropout {
     if (!words) return v;
     Words w;
     std::memcpy(&w, words + at, sizeof w);
-    return select(__builtin_convertvector(w, Ints) >= threshold, v * scale, splat(0));
+    return v * select(__builtin_convertvector(w, Ints) >= threshold, splat(scale), splat(0));  // NaN * 0 stays NaN
   }
 };
 

@@ -26,9 +26,12 @@ class AdamW(torch.optim.AdamW):
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         super().__init__(trained, lr=learning_rate, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True)
         self.found_inf: Tensor | None = None
-        self._kernel = build.available() and all(p.is_cpu and p.dtype == torch.float32 for p in trained)
+        self._kernel = build.available() and all(
+            p.is_cpu and p.dtype == torch.float32 and p.is_contiguous() for p in trained
+        )
         self._tables = {id(m.weight): m for m in model.modules() if isinstance(m, TokenEmbedding)}
-        self._met: dict[int, np.ndarray] = {}  # rows that have occurred, as booleans, by table
+        # By table: the state that it is about, and as booleans the rows that have occurred.
+        self._met: dict[int, tuple[Tensor, np.ndarray]] = {}
         if self._kernel:
             for parameter in trained:
                 parameter.grad_dtype = None  # of whatever type it comes
@@ -102,9 +105,11 @@ class AdamW(torch.optim.AdamW):
         table = self._tables.get(id(weight))
         if table is None or (used := table.used_rows()) is None:
             return None
-        met = self._met.get(id(weight))
-        if met is None:  # the first step, or the first after a resume
-            met = self._met[id(weight)] = self.state[weight]["exp_avg_sq"].ne(0).any(1).numpy()
+        mean, square = self.state[weight]["exp_avg"], self.state[weight]["exp_avg_sq"]
+        about, met = self._met.get(id(weight), (None, np.empty(0)))
+        if about is not mean:  # the first step, or the first after a resume; a tiny gradient's square may be zero
+            met = (mean.ne(0) | square.ne(0)).any(1).numpy()
+            self._met[id(weight)] = mean, met
         met[used.numpy()] = True
         return np.flatnonzero(met)
 
