@@ -26,7 +26,7 @@ FLAGS = [
 ]
 
 # Arguments by letter: p a pointer, i an int, l an int64, f a float; TYPED functions exist for float (_f32) and bf16 (_bf16).
-PLAIN = {"random_words": "pll p", "adamw": "l ppppppppp fffff"}
+PLAIN = {"random_words": "pll p", "adamw": "l ppppppppp ffffff"}
 TYPED = {
     "residual_norm": "ppppp if pp f ll pppp",
     "residual_norm_backward": "pppppp pif p ll ppp",

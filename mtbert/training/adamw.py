@@ -26,9 +26,7 @@ class AdamW(torch.optim.AdamW):
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         super().__init__(trained, lr=learning_rate, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True)
         self.found_inf: Tensor | None = None
-        self._kernel = build.available() and all(
-            p.is_cpu and p.dtype == torch.float32 and p.is_contiguous() for p in trained
-        )
+        self._kernel = build.available() and all(p.is_cpu and p.dtype == torch.float32 for p in trained)
         self._tables = {id(m.weight): m for m in model.modules() if isinstance(m, TokenEmbedding)}
         # By table: the state that it is about, and as booleans the rows that have occurred.
         self._met: dict[int, tuple[Tensor, np.ndarray]] = {}
@@ -88,8 +86,9 @@ class AdamW(torch.optim.AdamW):
         build.library().adamw(
             len(weights),
             *(column.ctypes.data for column in columns),
-            beta1,
+            1 - beta1,  # in fp64: 1 - .999 in fp32 is 0.005% off
             beta2,
+            1 - beta2,
             group["eps"],
             group["lr"] / (1 - beta1**count),
             (1 - beta2**count) ** 0.5,
@@ -104,6 +103,7 @@ class AdamW(torch.optim.AdamW):
         """The rows of a table that have ever had a gradient; None for other weights."""
         table = self._tables.get(id(weight))
         if table is None or (used := table.used_rows()) is None:
+            self._met.pop(id(weight), None)  # any row may have met a gradient now
             return None
         mean, square = self.state[weight]["exp_avg"], self.state[weight]["exp_avg_sq"]
         about, met = self._met.get(id(weight), (None, np.empty(0)))
