@@ -26,7 +26,7 @@ FLAGS = [
 ]
 
 # Arguments by letter: p a pointer, i an int, l an int64, f a float; TYPED functions exist for float (_f32) and bf16 (_bf16).
-PLAIN = {"random_words": "pll p", "adamw": "l ppppppppp fffff"}
+PLAIN = {"random_words": "pll p", "adamw": "l ppppppppp ffffff"}
 TYPED = {
     "residual_norm": "ppppp if pp f ll pppp",
     "residual_norm_backward": "pppppp pif p ll ppp",
@@ -52,15 +52,17 @@ def library() -> ctypes.CDLL:
     version = compiler()
     key = hashlib.sha256("\0".join([SOURCE.read_text(encoding="utf-8"), version, *FLAGS, _processor()]).encode())
     name = f"kernels-{key.hexdigest()[:16]}.so"
-    for folder in (_cache(), Path(tempfile.gettempdir()) / f"mtbert-{os.getuid()}"):
-        with suppress(OSError):
+    folders = (_cache, lambda: Path(tempfile.gettempdir()) / f"mtbert-{os.getuid()}")
+    for find in folders:
+        with suppress(OSError, RuntimeError):  # Path.home() finds none
+            folder = find()
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if folder.stat().st_uid != os.getuid():  # somebody else's: what lies there is not ours to run
                 continue
             if not (folder / name).exists():
                 _compile(folder / name)
             return _load(folder / name)
-    raise Unavailable(f"no compiled kernels: {_cache()} cannot be written")
+    raise Unavailable("no compiled kernels: neither the cache nor the temporary folder can be used")
 
 
 @functools.cache
@@ -124,7 +126,10 @@ def _processor() -> str:
 
 
 def _output(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise Unavailable(f"no compiled kernels: {command[0]} failed: {error}") from None
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[0]
         raise Unavailable(f"no compiled kernels: {command[0]} failed: {said}")

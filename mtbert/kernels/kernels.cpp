@@ -132,7 +132,7 @@ struct Dropout {
     if (!words) return v;
     Words w;
     std::memcpy(&w, words + at, sizeof w);
-    return only(__builtin_convertvector(w, Ints) >= threshold, v * scale);
+    return v * only(__builtin_convertvector(w, Ints) >= threshold, splat(scale));  // NaN * 0 stays NaN
   }
 };
 
@@ -479,10 +479,10 @@ inline void philox(const uint64_t* key, uint64_t block, uint64_t* out) {
 // ---- AdamW without weight decay (Loshchilov and Hutter 2019), as torch's fused kernel orders it
 
 struct Adam {
-  float beta1, beta2, eps, step_size, root2;  // step_size = lr / (1 - beta1^t), root2 = sqrt(1 - beta2^t)
+  float rest1, beta2, rest2, eps, step_size, root2;  // 1 - beta1; 1 - beta2; lr / (1 - beta1^t); sqrt(1 - beta2^t)
 
   void operator()(float* p, Vec g, float* m, float* v, bf16* copy, int64_t i) const {
-    const Vec first = load(m + i) + (g - load(m + i)) * (1 - beta1), second = load(v + i) * beta2 + g * g * (1 - beta2);
+    const Vec first = load(m + i) + (g - load(m + i)) * rest1, second = load(v + i) * beta2 + g * g * rest2;
     Vec root = second;
     for (int l = 0; l < W; ++l) root[l] = std::sqrt(root[l]);
     const Vec out = load(p + i) - first * step_size / (root / root2 + eps);
@@ -513,9 +513,9 @@ void adam_span(const Adam& adam, float* p, const G* g, float* m, float* v, bf16*
 // rows[n], if not null, are the only rows (of widths[n] elements) that can change; sizes[n] is then their number.
 extern "C" void adamw(int64_t count, float* const* weights, const void* const* gradients, const int64_t* narrow,
                       float* const* means, float* const* squares, bf16* const* copies, const int64_t* const* rows,
-                      const int64_t* sizes, const int64_t* widths, float beta1, float beta2, float eps, float step_size,
-                      float root2) {
-  const Adam adam{beta1, beta2, eps, step_size, root2};
+                      const int64_t* sizes, const int64_t* widths, float rest1, float beta2, float rest2, float eps,
+                      float step_size, float root2) {
+  const Adam adam{rest1, beta2, rest2, eps, step_size, root2};
   struct Task {
     int64_t tensor, first, last;
   };

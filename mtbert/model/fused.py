@@ -15,6 +15,7 @@ from mtbert.model.dropout import Dropout, Mask
 from mtbert.model.narrow import NarrowProduct, narrow
 
 LANES = 16  # widths that the kernels take are multiples of this
+VARIANTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 class Product(NamedTuple):
@@ -222,8 +223,13 @@ class Gelu(torch.autograd.Function):
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
     """Call a kernel in the variant for `like`'s type; tensors, contiguous ones, go as pointers."""
-    function = getattr(build.library(), f"{name}_{'bf16' if like.dtype == torch.bfloat16 else 'f32'}")
-    function(*(one.data_ptr() if isinstance(one, Tensor) else one for one in arguments))
+    function = getattr(build.library(), f"{name}_{VARIANTS[like.dtype]}")
+    function(*(_pointer(one) if isinstance(one, Tensor) else one for one in arguments))
+
+
+def _pointer(tensor: Tensor) -> int:
+    assert tensor.is_contiguous()
+    return tensor.data_ptr()
 
 
 def masked(mask: Mask | None) -> tuple[Tensor | None, int, float]:

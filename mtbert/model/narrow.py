@@ -31,9 +31,10 @@ class NarrowCopy:
     def current(self) -> Tensor:
         """All copies, (sum of O_n, I), bf16."""
         for n, weight in enumerate(self._weights):
-            if self._seen[n] != weight._version:
+            version = -2 if weight.is_inference() else weight._version  # torch does not count for inference tensors
+            if version < 0 or self._seen[n] != version:
                 self._parts[n].data.copy_(weight.detach())
-                self._seen[n] = weight._version
+                self._seen[n] = version
         return self._all
 
     def of(self, weight: Tensor) -> Tensor:
@@ -48,11 +49,20 @@ class NarrowCopy:
     def _place(self, weight: Tensor) -> int:
         return next(n for n, one in enumerate(self._weights) if one is weight)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()  # a pickled weight takes no copy along
+
+
+class _Keeper(weakref.ref[Any]):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()  # nor a keeper
+
 
 def keep(weights: Iterable[Tensor], keeper: object) -> None:
     """Let copies of these weights last as long as `keeper` does, which alone changes them, or in ways that torch counts."""
     for weight in weights:
-        weight.bf16_keeper = weakref.ref(keeper)  # type: ignore[attr-defined]
+        vars(weight).pop("bf16_copy", None)  # nobody may have watched the weight since it was made
+        weight.bf16_keeper = _Keeper(keeper)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -82,7 +92,7 @@ def narrow(weights: Sequence[Tensor]) -> Tensor:
     if not all(map(_kept, weights)):
         return NarrowCopy(weights).current()
     known = narrow_copy(weights[0])
-    if known is None or not known.holds(weights):
+    if known is None or not known.holds(weights) or any(narrow_copy(weight) is not known for weight in weights):
         known = NarrowCopy(weights)
         for weight in weights:
             weight.bf16_copy = known  # type: ignore[attr-defined]
@@ -99,13 +109,13 @@ class NarrowProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, copies: Tensor, *weights: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x, *weights)  # so that torch refuses the backward if weights, and copies, have changed
         ctx.copies, ctx.rows = copies, [len(weight) for weight in weights]
         return x @ copies.T
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
+        x, *_ = ctx.saved_tensors
         grad_x = grad @ ctx.copies if ctx.needs_input_grad[0] else None
         if not any(ctx.needs_input_grad[2:]):
             return (grad_x, None, *(None for _ in ctx.rows))

@@ -28,7 +28,8 @@ class AdamW(torch.optim.AdamW):
         self.found_inf: Tensor | None = None
         self._kernel = build.available() and all(p.is_cpu and p.dtype == torch.float32 for p in trained)
         self._tables = {id(m.weight): m for m in model.modules() if isinstance(m, TokenEmbedding)}
-        self._met: dict[int, np.ndarray] = {}  # rows that have occurred, as booleans, by table
+        # By table: the state that it is about, and as booleans the rows that have occurred.
+        self._met: dict[int, tuple[Tensor, np.ndarray]] = {}
         if self._kernel:
             for parameter in trained:
                 parameter.grad_dtype = None  # of whatever type it comes
@@ -85,8 +86,9 @@ class AdamW(torch.optim.AdamW):
         build.library().adamw(
             len(weights),
             *(column.ctypes.data for column in columns),
-            beta1,
+            1 - beta1,  # in fp64: 1 - .999 in fp32 is 0.005% off
             beta2,
+            1 - beta2,
             group["eps"],
             group["lr"] / (1 - beta1**count),
             (1 - beta2**count) ** 0.5,
@@ -101,10 +103,13 @@ class AdamW(torch.optim.AdamW):
         """The rows of a table that have ever had a gradient; None for other weights."""
         table = self._tables.get(id(weight))
         if table is None or (used := table.used_rows()) is None:
+            self._met.pop(id(weight), None)  # any row may have met a gradient now
             return None
-        met = self._met.get(id(weight))
-        if met is None:  # the first step, or the first after a resume
-            met = self._met[id(weight)] = self.state[weight]["exp_avg_sq"].ne(0).any(1).numpy()
+        mean, square = self.state[weight]["exp_avg"], self.state[weight]["exp_avg_sq"]
+        about, met = self._met.get(id(weight), (None, np.empty(0)))
+        if about is not mean:  # the first step, or the first after a resume; a tiny gradient's square may be zero
+            met = (mean.ne(0) | square.ne(0)).any(1).numpy()
+            self._met[id(weight)] = mean, met
         met[used.numpy()] = True
         return np.flatnonzero(met)
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from mtbert.data.tokens import Block, lay_out
-from mtbert.model.attention import lay_out_groups
+from mtbert.kernels import build
+from mtbert.model import bert, fused
+from mtbert.model.attention import lay_out_groups, lay_out_packed
 from mtbert.model.bert import BertConfig, BertEncoder, initialise
-from mtbert.model.dropout import Dropout
+from mtbert.model.dropout import Dropout, Mask
 from mtbert.model.weights import from_hf, random_weights
 
 transformers = pytest.importorskip("transformers")
@@ -23,7 +25,13 @@ CONFIGS = [
     BertConfig(vocabulary=31, positions=40, layers=1, hidden=8, heads=1, intermediate=8, norm_eps=1e-5),
     BertConfig(vocabulary=97, positions=24, layers=3, hidden=32, heads=8, intermediate=64),
     BertConfig(vocabulary=30, positions=30, segments=3, layers=4, hidden=16, heads=2, intermediate=48),
+    # Those that our kernels take, in fp32.
+    BertConfig(vocabulary=40, positions=24, layers=2, hidden=32, heads=2, intermediate=64),
+    BertConfig(vocabulary=50, positions=24, layers=1, hidden=64, heads=4, intermediate=48, norm_eps=1e-5),
+    BertConfig(vocabulary=31, positions=40, layers=2, hidden=64, heads=2, intermediate=16),
+    BertConfig(vocabulary=31, positions=40, layers=2, hidden=128, heads=2, intermediate=32),
 ]
+FITTING = CONFIGS[4:]
 # Lengths, and for a pair the length of its first part with both of its special tokens.
 BATCHES = {
     "ragged": [(5, None), (2, None), (17, None), (5, None), (3, None)],
@@ -157,7 +165,7 @@ PLANTED_IN_THE_STREAM = {
 }
 PLANTED_IN_THE_ENCODER = {
     "tanh gelu": lambda encoder, monkeypatch: monkeypatch.setattr(
-        torch.nn.functional, "gelu", lambda x, gelu=torch.nn.functional.gelu: gelu(x, approximate="tanh")
+        bert, "gelu", lambda y, _fused: torch.nn.functional.gelu(fused.finished(y), approximate="tanh")
     ),
     "other heads": lambda encoder, monkeypatch: [setattr(layer.attention, "heads", 1) for layer in encoder.layers],
     "query and value exchanged": lambda encoder, monkeypatch: _exchange(encoder.layers[0].attention),
@@ -174,17 +182,22 @@ def _exchange(attention: torch.nn.Module) -> None:
     attention.query, attention.value = attention.value, attention.query
 
 
+BOTH = pytest.mark.parametrize("config", [CONFIGS[0], FITTING[0]], ids=["torch", "kernels"])
+
+
+@BOTH
 @pytest.mark.parametrize("bug", PLANTED_IN_THE_STREAM)
-def test_the_comparison_sees_a_wrong_stream(bug: str) -> None:
-    config, model = CONFIGS[0], reference(CONFIGS[0])
+def test_the_comparison_sees_a_wrong_stream(bug: str, config: BertConfig) -> None:
+    model = reference(config)
     batch = sequences(config, "mixed")[:2] + sequences(config, "pairs")[2:]
     wrong = ours_of(translated(model, config), batch, PLANTED_IN_THE_STREAM[bug])
     assert distance(wrong, theirs_of(model, config, batch)) > 1e-3
 
 
+@BOTH
 @pytest.mark.parametrize("bug", PLANTED_IN_THE_ENCODER)
-def test_the_comparison_sees_a_wrong_encoder(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, model = CONFIGS[0], reference(CONFIGS[0])
+def test_the_comparison_sees_a_wrong_encoder(bug: str, config: BertConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = reference(config)
     batch = sequences(config, "pairs")
     theirs = theirs_of(model, config, batch)
     encoder = translated(model, config)
@@ -193,9 +206,9 @@ def test_the_comparison_sees_a_wrong_encoder(bug: str, monkeypatch: pytest.Monke
         assert distance(ours_of(encoder, batch), theirs) > 1e-4
 
 
+@pytest.mark.parametrize("config", [CONFIGS[2], FITTING[1]], ids=["torch", "kernels"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 5e-6)])
-def test_a_sequence_does_not_see_its_neighbours(dtype: torch.dtype, tolerance: float) -> None:
-    config = CONFIGS[2]
+def test_a_sequence_does_not_see_its_neighbours(config: BertConfig, dtype: torch.dtype, tolerance: float) -> None:
     encoder = translated(reference(config), config).to(dtype)
     batch = sequences(config, "mixed") + sequences(config, "ragged")
 
@@ -214,26 +227,142 @@ def test_a_sequence_does_not_see_its_neighbours(dtype: torch.dtype, tolerance: f
         torch.testing.assert_close(hidden([place])[0], together[place], atol=tolerance, rtol=0)
 
 
-def test_attention_dropout_acts_on_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("config", [CONFIGS[1], FITTING[0]], ids=["torch", "kernels"])
+def test_attention_dropout_acts_on_the_weights(config: BertConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """With everything else kept and all attention weights dropped, the values no longer matter; else they do."""
-    config = CONFIGS[1]
     encoder = translated(reference(config), config).train()
     stream = lay_out(sequences(config, "ragged"))
-    attention_only = 0.0
-    weights = lay_out_groups(stream.blocks, stream.tokens, config.heads, torch.device("cpu")).weights
+    grouped = lay_out_groups(stream.blocks, stream.tokens, config.heads, torch.device("cpu")).weights
+    packed, drawn = lay_out_packed(stream.blocks, config.heads).weights, Dropout.mask
 
     def factors(self: Dropout, count: int, like: Tensor) -> Tensor | None:
-        return torch.full((count,), attention_only) if count == weights else None
+        return torch.full((count,), 0.0) if count == grouped else None
+
+    def mask(self: Dropout, count: int) -> Mask | None:
+        words = drawn(self, count)
+        return words._replace(threshold=1 << 15) if count == packed and words is not None else None
 
     monkeypatch.setattr(Dropout, "factors", factors)
-    dropped = encoder(stream)
-    encoder.layers[0].attention.value.weight.data.zero_()
-    encoder.layers[0].attention.value.bias.data.zero_()
-    torch.testing.assert_close(encoder(stream), dropped)
+    monkeypatch.setattr(Dropout, "mask", mask)
+    values = [encoder.layers[0].attention.value.weight, encoder.layers[0].attention.value.bias]
+    outcomes = []
+    for drops in (True, False):
+        encoder.load_state_dict(from_hf(reference(config).state_dict(), config, "test"))
+        encoder.train(drops)
+        if not drops:
+            monkeypatch.undo()
+        before = encoder(stream).detach()
+        for value in values:
+            value.data.zero_()
+        outcomes.append(float((encoder(stream).detach() - before).abs().max()))
+    assert outcomes[0] < 1e-5 < 0.1 < outcomes[1]
 
 
-def test_bf16_products_stay_close_and_trainable() -> None:
-    config = CONFIGS[2]
+# ---- with our kernels and without
+
+needs_kernels = pytest.mark.skipif(not build.available(), reason="needs g++")
+
+
+def test_only_what_fits_goes_by_our_kernels() -> None:
+    for config in CONFIGS:
+        x = torch.zeros(1, config.hidden)
+        size = config.hidden, config.heads, config.intermediate
+        assert fused.fits(x, *size) == (build.available() and config in FITTING)
+        assert not fused.fits(x.double(), *size)
+        assert not fused.fits(x.to("meta"), *size)
+        with torch.autocast("cpu", dtype=torch.float16):
+            assert not fused.fits(x, *size)
+    assert not fused.fits(torch.zeros(1, 32), 32, 2, 72)
+
+
+def both_ways(
+    monkeypatch: pytest.MonkeyPatch, run: Callable[[], dict[str, Tensor]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """With our kernels, and without; each called as often as it says."""
+    calls: list[str] = []
+    call = fused.call
+    monkeypatch.setattr(fused, "call", lambda name, *rest: (calls.append(name), call(name, *rest))[1])
+    ours = run()
+    assert calls, "the kernels took part"
+    calls.clear()
+    monkeypatch.setattr(build, "available", lambda: False)
+    theirs = run()
+    assert not calls
+    return ours, theirs
+
+
+def states_and_gradients(encoder: BertEncoder, bf16: bool, first_only: bool = False) -> dict[str, Tensor]:
+    encoder.zero_grad()
+    config = encoder.config
+    stream = lay_out(sequences(config, "ragged") + sequences(config, "pairs"), 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        out = encoder(stream, first_only)
+    to_scalar = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    (out * to_scalar).sum().backward()
+    found = {name: weight.grad.clone() for name, weight in encoder.named_parameters() if weight.grad is not None}
+    return {"states": out.detach(), **found}
+
+
+@needs_kernels
+@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 0.05)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("config", FITTING, ids=range(len(FITTING)))
+def test_with_our_kernels_as_without(
+    config: BertConfig, bf16: bool, tolerance: float, first_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = translated(reference(config, 0.1), config)
+    ours, theirs = both_ways(monkeypatch, lambda: states_and_gradients(encoder, bf16, first_only))
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        assert ours[name].dtype == expected.dtype
+        apart = (ours[name] - expected).norm() / expected.norm().clamp_min(1) if bf16 else None
+        if apart is None:
+            apart = (ours[name] - expected).abs().max() / expected.abs().max().clamp_min(1)
+        assert float(apart) <= tolerance, name
+
+
+@needs_kernels
+def test_the_same_masks_drop_the_same_elements_outside_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention weights lie in another order there, so that its dropout is another; without it all masks are the same."""
+    config = FITTING[0]
+    encoder = translated(reference(config, 0.1), config).train()
+    for layer in encoder.layers:
+        layer.attention.dropout.p = 0.0
+
+    def run() -> dict[str, Tensor]:
+        encoder.noise.reseed(3, 4)
+        return states_and_gradients(encoder, False)
+
+    ours, theirs = both_ways(monkeypatch, run)
+    for name, expected in theirs.items():
+        torch.testing.assert_close(ours[name], expected, atol=1e-5 * max(1, float(expected.abs().max())), rtol=0)
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("multiple", [1, 16], ids=["bare", "with filler"])
+@pytest.mark.parametrize("config", [CONFIGS[0], FITTING[0], FITTING[2]], ids=["torch", "kernels", "kernels, wide"])
+def test_first_tokens_only_are_the_first_rows_of_all(config: BertConfig, multiple: int, bf16: bool) -> None:
+    """With their gradients."""
+    encoder = translated(reference(config, 0.1), config)
+    stream = lay_out(sequences(config, "ragged") + sequences(config, "mixed"), multiple)
+    starts, found = torch.from_numpy(stream.starts()), []
+    to_scalar = torch.randn(len(starts), config.hidden, generator=torch.Generator().manual_seed(2))
+    for first_only in (True, False):
+        encoder.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            out = encoder(stream, first_only)
+        out = out if first_only else out[starts]
+        (out * to_scalar).sum().backward()
+        gradients = {name: weight.grad for name, weight in encoder.named_parameters() if weight.grad is not None}
+        found.append({"states": out.detach(), **gradients})
+    assert found[0].keys() == found[1].keys()
+    for name, expected in found[1].items():
+        apart = (found[0][name] - expected).norm() / expected.norm().clamp_min(1)
+        assert float(apart) <= (0.02 if bf16 else 1e-5), name
+
+
+@pytest.mark.parametrize("config", [CONFIGS[2], FITTING[0]], ids=["torch", "kernels"])
+def test_bf16_products_stay_close_and_trainable(config: BertConfig) -> None:
     encoder = translated(reference(config), config)
     encoder.load_state_dict(random_weights(config, 0))
     stream = lay_out(sequences(config, "mixed"))

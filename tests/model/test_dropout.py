@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtbert.model.dropout import Dropout, Noise
+from mtbert.kernels import build
+from mtbert.model.dropout import SLACK, Dropout, Noise
 
 
 def masks(seed: int, step: int, p: float = 0.5, count: int = 1000) -> torch.Tensor:
@@ -78,3 +79,52 @@ def test_shape_dtype_and_gradient() -> None:
     assert (out.shape, out.dtype) == (x.shape, x.dtype)
     out.sum().backward()
     assert torch.equal(x.grad, out.detach()), "the gradient passes where the value passed, with the same factor"
+
+
+@pytest.fixture(params=["kernel", "numpy"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who draws the words."""
+    if request.param == "numpy":
+        monkeypatch.setattr(build, "available", lambda: False)
+    elif not build.available():
+        pytest.skip("needs g++")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("counts", [[1], [16], [5, 1000, 1], [4096, 48, 48, 65]])
+def test_words_are_those_of_numpy_s_philox(way: str, counts: list[int]) -> None:
+    noise = Noise()
+    noise.reseed(11, 12)
+    generator = np.random.Philox(np.random.SeedSequence([11, 12]))
+    for count in counts:
+        words, threshold, _ = noise.mask(count, 0.25)
+        assert len(words) >= count + SLACK
+        assert np.array_equal(words.numpy().view(np.uint64), generator.random_raw(len(words) // 4))
+        assert threshold == 16384 - 32768
+
+
+@pytest.mark.parametrize("p", [0.0, 1e-5, 0.1, 0.5, 0.9, 1.0])
+def test_a_mask_and_its_factors_agree_and_meet_the_rate(way: str, p: float) -> None:
+    count, noise = 100_000, Noise()
+    noise.reseed(1, 2)
+    words, threshold, scale = noise.mask(count, p)
+    noise.reseed(1, 2)
+    keep = noise.keep(count, p)
+    assert torch.equal(keep, (words[:count] >= threshold) * scale)
+    share = float((keep == 0).double().mean())
+    assert abs(share - p) < 5 * (p * (1 - p) / count) ** 0.5 + 2 / 65536
+    assert bool(torch.isfinite(keep).all())
+
+
+@pytest.mark.skipif(not build.available(), reason="needs g++")
+def test_words_do_not_depend_on_the_threads() -> None:
+    drawn = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            noise = Noise()
+            noise.reseed(1, 2)
+            drawn.append(torch.cat([noise.mask(777, 0.1).words, noise.mask(50_000, 0.1).words]))
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
