@@ -138,6 +138,12 @@ def test_a_bad_row_is_an_error_with_its_place_or_a_listed_drop(
     assert str(bad[0]) == str(error.value)
 
 
+def test_the_first_of_many_bad_rows_is_the_error(tmp_path: Path) -> None:
+    path = write(tmp_path, SST, "1\tb\tfine\t9", "2\tc\t\t1", "3\td\tfine\t8")
+    with pytest.raises(MtbertError, match=r":3:10: sentiment 9 is out of range"):
+        read_split(path, SST, True, "error")
+
+
 def test_drop_loses_no_row_but_the_bad_ones(tmp_path: Path) -> None:
     rows = ['1\tb\tone\t"two\t0.0', "2\tc\tone\ttwo\t1.0", '3\td\tone\t"""cut"\t', '4\te\t"q ""x"""\ttwo\t0']
     examples, bad = read_split(write(tmp_path, QUORA, *rows), QUORA, True, "drop")
