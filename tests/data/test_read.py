@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mtbert.data import hashes, lines, read
-from mtbert.data.read import has_labels, place_of, read_split
+from mtbert.data.read import has_labels, place_of, read_blocks, read_split
 from mtbert.data.tasks import QUORA, SST, STS, TASKS, Task
 from mtbert.errors import MtbertError
 
@@ -366,3 +366,11 @@ def test_rows_without_a_fault_are_read_once_and_by_column(tmp_path: Path) -> Non
         ):
             examples, bad = read_split(path, QUORA, True, "error")
         assert (len(examples), bad, opened.call_count) == (13, [], 1)
+
+
+@pytest.mark.parametrize("rows", ["1\tb\tx", "1\tb\tx\n2\tc\t"])
+def test_a_block_has_the_columns_of_its_file_whether_or_not_a_row_is_bad(tmp_path: Path, rows: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"\tid\tsentence\n{rows}\n")
+    (((ids, sides, labels, starts), _),) = read_blocks(path, SST, False, "drop")
+    assert (list(ids), [list(side) for side in sides], labels, list(starts)) == (["b"], [["x"]], None, [2])
