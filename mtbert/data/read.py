@@ -215,9 +215,6 @@ def _by_row(path: Path, lines: Lines, line: int, layout: _Layout, first_lines: d
     return _Read(rows, bad, ids, line)
 
 
-MOST_PIECES = 50  # lines over which the rest of a cut row is looked for
-
-
 def _split_row(lines: Lines, line: int, width: int) -> _Row:
     """Split the row that starts on `line` (1-based) into fields; it spans further lines if a quoted field does."""
     text = lines[line - 1]
