@@ -353,7 +353,7 @@ BLIND: list[tuple[str, str, Any, str]] = [
     ),
     ("cells not counted", "_check_width", lambda *_: None, "a further cell"),
     ("ids not remembered", "_example", partial(_forgetful, read._example), "id twice"),
-    ("encoding left to Python", "_lines", lambda path: path.read_text(encoding="utf-8").split("\n"), "byte 0xff"),
+    ("encoding left to Python", "Lines", lambda path: path.read_text(encoding="utf-8").split("\n"), "byte 0xff"),
     ("no remedy", "DROP", "", "empty id"),
     (
         "the line counted from the header",

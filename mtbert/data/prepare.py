@@ -1,30 +1,29 @@
 """From files in the course's format to arrays: read, report what is wrong with them, clean, tokenise once."""
 
-import csv
-import gc
-import io
 import shutil
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from mtbert.data.read import DROP, BadRow, Example, has_labels, place_of, read_split
+from mtbert.data.counts import Counts, Leaks
+from mtbert.data.read import DROP, has_labels, place_of, read_blocks
+from mtbert.data.repeats import Keys, sentences_keys
+from mtbert.data.rows import BadRow, Block
 from mtbert.data.tasks import TASKS, Task, raw_name
-from mtbert.data.wordpieces import wordpieces
+from mtbert.data.wordpieces import Wordpieces
+from mtbert.data.writing import SplitWriter
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, sha256_file
 from mtbert.seal import check_seal, seal
 
-LISTED = 100  # rows that the report names one by one; all are counted
 WIDTH = 10  # of a column in the summary
 LARGEST_VOCABULARY = 65536  # ids are stored as uint16
 
-Key = tuple[str, ...]
+Pieces = list[tuple[np.ndarray, np.ndarray]]  # ids end to end and their numbers, for first and second sentences
 
 
 def prepare(
@@ -52,42 +51,25 @@ def prepare(
         The report, as written to report.json.
 
     Raises:
-        MtbertError: as `read_split`; for raw files that changed since `fetch` wrote them, an unusable tokenizer, a sentence without wordpieces, a split without rows.
+        MtbertError: as `read_blocks`; for raw files that changed since `fetch` wrote them, an unusable tokenizer, a sentence without wordpieces, a split without rows.
     """
     check_seal(raw_folder)
     tokenizer = _tokenizer(tokenizer_file)
+    wordpieces = Wordpieces(tokenizer)
+    settings = _Settings(on_bad_row, leakage, preprocess, max_tokens)
     tasks: dict[str, Any] = {}
-    with replaced_folder(out_folder) as fresh, _without_cycles():
+    with replaced_folder(out_folder) as fresh:
         for task in TASKS.values():
-            tasks[task.name] = _prepare_task(
-                task, raw_folder, fresh, tokenizer, on_bad_row, leakage, preprocess, max_tokens
-            )
+            tasks[task.name] = _prepare_task(task, raw_folder, fresh, wordpieces, settings)
         shutil.copyfile(tokenizer_file, fresh / "tokenizer.json")
         report = {
-            "settings": {
-                "on_bad_row": on_bad_row,
-                "leakage": leakage,
-                "preprocess": preprocess,
-                "max_tokens": max_tokens,
-            },
+            "settings": settings._asdict(),
             "tokenizer": {"sha256": sha256_file(tokenizer_file), "vocabulary": tokenizer.get_vocab_size()},
             "tasks": tasks,
         }
         atomic_json(fresh / "report.json", report)
         seal(fresh)
     return report
-
-
-@contextmanager
-def _without_cycles() -> Iterator[None]:
-    """Millions of small objects and no cycle among them: looking for one takes a seventh of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def clean(text: str, task: Task, preprocess: Literal["course", "none"]) -> str:
@@ -104,12 +86,6 @@ def clean(text: str, task: Task, preprocess: Literal["course", "none"]) -> str:
     for mark in ".?,'":
         text = text.replace(mark, f" {mark}")
     return " ".join(text.split())
-
-
-def sentences_key(example: Example) -> Key:
-    """What makes two rows the same: their sentences but for case and spacing, in either order."""
-    texts = [example.sentence1] if example.sentence2 is None else [example.sentence1, example.sentence2]
-    return tuple(sorted(" ".join(text.casefold().split()) for text in texts))
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -162,161 +138,92 @@ def _tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
+class _Settings(NamedTuple):
+    on_bad_row: Literal["error", "drop"]
+    leakage: Literal["keep", "drop"]
+    preprocess: Literal["course", "none"]
+    max_tokens: int
+
+
 def _prepare_task(
-    task: Task,
-    raw_folder: Path,
-    out_folder: Path,
-    tokenizer: Tokenizer,
-    on_bad_row: Literal["error", "drop"],
-    leakage: Literal["keep", "drop"],
-    preprocess: Literal["course", "none"],
-    max_tokens: int,
+    task: Task, raw_folder: Path, out_folder: Path, wordpieces: Wordpieces, settings: _Settings
 ) -> dict[str, Any]:
     told: dict[str, Any] = {}
-    held_out: dict[str, set[Key]] = {}
-    # Dev and test first: train is compared with them.
-    for split in ("test", "dev", "train"):
-        path = raw_folder / raw_name(task, split)
-        if split == "test" and not path.exists():
-            told[split] = {"present": False}
-            continue
-        labelled = has_labels(path, task) if split == "test" else True
-        examples, bad = read_split(path, task, labelled, on_bad_row)
-        read = len(examples) + len(bad)
-        examples, pieces, tokenless = _tokenise(path, task, examples, tokenizer, on_bad_row, preprocess)
-        bad = sorted([*bad, *tokenless], key=lambda row: row.line)
-        keys = [sentences_key(example) for example in examples]
-        repeated = {
-            "sentences": len(keys) - len(set(keys)),
-            "sentences_and_label": len(keys)
-            - len({(key, example.label) for key, example in zip(keys, examples, strict=True)}),
-        }
-        split_told: dict[str, Any] = {"present": True, "labelled": labelled, "rows_read": read}
-        if split == "train":
-            kept, leaked = _leakage(examples, keys, held_out, leakage)
-            examples, pieces = [examples[n] for n in kept], [[side[n] for n in kept] for side in pieces]
-            split_told["leaked"] = leaked
-        else:
-            held_out[split] = set(keys)
-        if not examples:
-            raise MtbertError(f"{path}: no row is left of {read}; check prepare.on_bad_row and prepare.leakage")
-        folder = out_folder / task.name / split
-        folder.mkdir(parents=True)
-        _write_arrays(folder, task, examples, pieces, labelled)
-        told[split] = {
-            **split_told,
-            "rows_kept": len(examples),
-            "bad_rows": {
-                "count": len(bad),
-                "listed": [
-                    {
-                        "where": f"{row.path}:{row.line}:{row.column}",
-                        "line": row.line,
-                        "column": row.column,
-                        "what": row.what,
-                    }
-                    for row in bad[:LISTED]
-                ],
-            },
-            "repeated": repeated,
-            "labels": _label_counts(task, examples) if labelled else None,
-            **_lengths(pieces, max_tokens),
-        }
+    held_out: dict[str, Keys] = {}
+    with ExitStack() as stack:
+        # Dev and test first: train is compared with them.
+        for split in ("test", "dev", "train"):
+            path = raw_folder / raw_name(task, split)
+            if split == "test" and not path.exists():
+                told[split] = {"present": False}
+                continue
+            folder = out_folder / task.name / split
+            folder.mkdir(parents=True)
+            keys = stack.enter_context(closing(Keys(folder)))
+            leaks = Leaks(held_out) if split == "train" else None
+            told[split] = _prepare_split(path, folder, task, split, keys, leaks, wordpieces, settings)
+            held_out[split] = keys
     return {split: told[split] for split in ("train", "dev", "test")}
 
 
-def _leakage(
-    examples: list[Example], keys: list[Key], held_out: dict[str, set[Key]], leakage: Literal["keep", "drop"]
-) -> tuple[list[int], dict[str, Any]]:
-    """The train rows to keep, and what the report says about those that stand in dev or test too."""
-    where = [[split for split, held in held_out.items() if key in held] for key in keys]
-    leaked = [n for n, splits in enumerate(where) if splits]
-    counts = Counter(split for splits in where for split in splits)
-    told: dict[str, Any] = {
-        "rows": len(leaked),
-        **{split: counts[split] for split in ("dev", "test") if split in held_out},
-        "removed": len(leaked) if leakage == "drop" else 0,
-        "listed": [
-            {"line": examples[n].line, "id": examples[n].id, "also_in": sorted(where[n])} for n in leaked[:LISTED]
-        ],
+def _prepare_split(
+    path: Path,
+    folder: Path,
+    task: Task,
+    split: str,
+    keys: Keys,
+    leaks: Leaks | None,
+    wordpieces: Wordpieces,
+    settings: _Settings,
+) -> dict[str, Any]:
+    labelled = has_labels(path, task) if split == "test" else True
+    counts = Counts(task, settings.max_tokens)
+    with SplitWriter(folder, task, labelled) as writer:
+        for rows, bad in read_blocks(path, task, labelled, settings.on_bad_row):
+            counts.read(rows, bad)
+            if not rows or (settings.on_bad_row == "error" and counts.bad):
+                continue  # under `error` a malformed row further on comes before a sentence without wordpieces
+            rows, pieces, tokenless = _tokenise(path, task, rows, wordpieces, settings.preprocess)
+            counts.leave_out(tokenless)
+            rows_keys = sentences_keys(rows.sides)
+            keys.add(rows_keys, rows.labels)
+            if leaks is not None:
+                leaked = leaks.find(rows, rows_keys)
+                if settings.leakage == "drop" and leaked:
+                    rows, pieces = _kept(rows, pieces, [n for n in range(len(rows.ids)) if n not in leaked])
+            counts.keep(rows, [lengths for _, lengths in pieces])
+            writer.write(rows, pieces)
+    if settings.on_bad_row == "error" and counts.bad:
+        raise MtbertError(str(counts.listed[0]))
+    if not counts.kept:
+        raise MtbertError(f"{path}: no row is left of {counts.rows}; check prepare.on_bad_row and prepare.leakage")
+    keys.close_up()
+    return {
+        "present": True,
+        "labelled": labelled,
+        "rows_read": counts.rows,
+        **({"leaked": leaks.told(settings.leakage == "drop")} if leaks else {}),
+        **counts.told(labelled, keys.repeated()),
     }
-    return [n for n in range(len(keys)) if leakage == "keep" or not where[n]], told
 
 
 def _tokenise(
-    path: Path,
-    task: Task,
-    examples: list[Example],
-    tokenizer: Tokenizer,
-    on_bad_row: Literal["error", "drop"],
-    preprocess: Literal["course", "none"],
-) -> tuple[list[Example], list[list[np.ndarray]], list[BadRow]]:
-    """The examples whose sentences all have wordpieces, those wordpieces by sentence and row, and the rows left out."""
-    texts = [[example.sentence1 for example in examples]]
-    if task.is_pair:
-        texts.append([example.sentence2 or "" for example in examples])
-    sides = [list(wordpieces((clean(text, task, preprocess) for text in side), tokenizer)) for side in texts]
-    bad: dict[int, BadRow] = {}
-    for n, example in enumerate(examples):
-        for sentence, side in enumerate(sides, start=1):
-            if len(side[n]) == 0 and n not in bad:
-                what = f"{task.texts[sentence - 1]} has no wordpiece (nothing but characters that the tokenizer drops)"
-                bad[n] = BadRow(str(path), *place_of(path, task, example.line, sentence), what, DROP)
-                if on_bad_row == "error":
-                    raise MtbertError(str(bad[n]))
-    if bad:
-        kept = [n for n in range(len(examples)) if n not in bad]
-        examples, sides = [examples[n] for n in kept], [[side[n] for n in kept] for side in sides]
-    return examples, sides, list(bad.values())
+    path: Path, task: Task, rows: Block, wordpieces: Wordpieces, preprocess: Literal["course", "none"]
+) -> tuple[Block, Pieces, list[BadRow]]:
+    """The rows whose sentences all have wordpieces, those wordpieces by sentence, and the rows left out."""
+    pieces = [wordpieces.of(side, partial(clean, task=task, preprocess=preprocess)) for side in rows.sides]
+    empty = np.array([lengths == 0 for _, lengths in pieces])
+    if not empty.any():
+        return rows, pieces, []
+    bad = []
+    for n in np.flatnonzero(empty.any(axis=0)).tolist():
+        sentence = int(np.argmax(empty[:, n])) + 1
+        what = f"{task.texts[sentence - 1]} has no wordpiece (nothing but characters that the tokenizer drops)"
+        bad.append(BadRow(str(path), *place_of(path, task, rows.lines[n], sentence), what, DROP))
+    return *_kept(rows, pieces, np.flatnonzero(~empty.any(axis=0)).tolist()), bad
 
 
-def _write_arrays(
-    folder: Path, task: Task, examples: list[Example], pieces: list[list[np.ndarray]], labelled: bool
-) -> None:
-    for sentence, side in enumerate(pieces, start=1):
-        _save(folder / f"ids{sentence}.npy", np.concatenate(side))
-        _save(folder / f"offsets{sentence}.npy", np.cumsum([0, *map(len, side)], dtype=np.int64))
-    if labelled:
-        _save(folder / "labels.npy", np.array([example.label for example in examples], dtype=np.float32))
-    with (folder / "examples.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "sentence1", *(["sentence2"] if task.is_pair else []), "label"])
-        for example in examples:
-            texts = [example.sentence1] if example.sentence2 is None else [example.sentence1, example.sentence2]
-            writer.writerow([example.id, *texts, _label_text(task, example.label)])
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    """np.save, by way of memory: on a full disk it does not say that the disk is full."""
-    data = io.BytesIO()
-    np.save(data, array, allow_pickle=False)
-    path.write_bytes(data.getvalue())
-
-
-def _label_text(task: Task, label: float | None) -> str:
-    if label is None:
-        return ""
-    return str(label) if task.kind == "regression" else str(int(label))
-
-
-def _label_counts(task: Task, examples: list[Example]) -> dict[str, int]:
-    """Rows per label; of a regression, per rounded label."""
-    counts = Counter(round(example.label) for example in examples if example.label is not None)
-    return {str(label): counts[label] for label in range(int(task.low), int(task.high) + 1)}
-
-
-def _lengths(pieces: list[list[np.ndarray]], max_tokens: int) -> dict[str, Any]:
-    """Counts of wordpieces, and of sequences that [CLS], [SEP] (twice for a pair) leave no room for."""
-    sides = [np.array([len(row) for row in side]) for side in pieces]
-    both = np.sum(sides, axis=0)
-    return {
-        "wordpieces": {
-            "total": int(both.sum()),
-            "mean": round(float(np.mean(np.concatenate(sides))), 3),
-            "longest": int(max(side.max() for side in sides)),
-        },
-        "over_long": {
-            "sentences": int(sum((side > max_tokens - 2).sum() for side in sides)),
-            "sequences": int((both > max_tokens - 1 - len(sides)).sum()),
-        },
-    }
+def _kept(rows: Block, pieces: Pieces, places: list[int]) -> tuple[Block, Pieces]:
+    mask = np.zeros(len(rows.ids), np.bool_)
+    mask[places] = True
+    return rows.keep(places), [(ids[np.repeat(mask, lengths)], lengths[mask]) for ids, lengths in pieces]

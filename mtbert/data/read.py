@@ -10,40 +10,20 @@ Columns count characters from 1; lines count newline characters, as editors do.
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from mtbert.data.hashes import Met
+from mtbert.data.lines import COPY_AGAIN, Lines
+from mtbert.data.rows import BadRow, Block, Example
 from mtbert.data.tasks import Task
 from mtbert.errors import MtbertError
 
 INDEX_NAME = re.compile(r"|[0-9]+|Unnamed: [0-9]+")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 CLOSING_QUOTE = re.compile(r'(?:[^"]|"")*"(?!")')
-
-
-class Example(NamedTuple):
-    """One row; `sentence2` is None for a single sentence, `label` where the file has none; `line` is its first line."""
-
-    id: str
-    sentence1: str
-    sentence2: str | None
-    label: float | None
-    line: int
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be used: where (1-based), what is wrong with it, and what to do."""
-
-    path: str
-    line: int
-    column: int
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}:{self.column}: {self.what}; {self.remedy}"
 
 
 class _Fault(Exception):
@@ -66,10 +46,13 @@ class _Row(NamedTuple):
         return self.line, 1 + sum(len(text) + 1 for text in self.fields[:field])
 
 
-def read_split(
+def read_blocks(
     path: Path, task: Task, labelled: bool, on_bad_row: Literal["error", "drop"]
-) -> tuple[list[Example], list[BadRow]]:
-    """Read one file of the course format.
+) -> Iterator[tuple[Block, list[BadRow]]]:
+    """Read one file of the course format, some thousand rows at a time.
+
+    Memory grows with the file by the hash of each id alone. Where an id may have stood before, the file is read again from its
+    start, with the ids themselves at hand.
 
     Args:
         path: the file.
@@ -77,33 +60,31 @@ def read_split(
         labelled: whether the label column must be there (or must not).
         on_bad_row: error stops at the first malformed row; drop lists it and goes on.
 
-    Returns:
-        The examples in file order, and the rows left out.
+    Yields:
+        Rows in file order, and those left out among them; either may be empty.
 
     Raises:
         MtbertError: at a malformed row under `error`; and always for a file that is missing, empty, not UTF-8, starts
             with a byte order mark or has another header.
     """
-    lines = _lines(path)
-    header, index_columns = _header(path, lines, task, labelled)
+    given = 0
+    try:
+        for block in _blocks(path, task, labelled, on_bad_row, None):
+            yield block
+            given += 1
+    except _PerhapsTwice:
+        yield from islice(_blocks(path, task, labelled, on_bad_row, {}), given, None)
+
+
+def read_split(
+    path: Path, task: Task, labelled: bool, on_bad_row: Literal["error", "drop"]
+) -> tuple[list[Example], list[BadRow]]:
+    """All that `read_blocks` yields, as one list of examples and one of the rows left out."""
     examples: list[Example] = []
     bad: list[BadRow] = []
-    first_lines: dict[str, int] = {}
-    labels: dict[str, float] = {}
-    line = header.next_line
-    while line <= len(lines):
-        try:
-            row = _split_row(lines, line, len(header.fields))
-            line = row.next_line
-            _check_width(lines, row, header.fields)
-            examples.append(_example(row, task, index_columns, labelled, first_lines, labels))
-        except _Fault as fault:
-            bad.append(BadRow(str(path), *fault.place, fault.what, fault.remedy))
-            if on_bad_row == "error":
-                raise MtbertError(str(bad[-1])) from None
-            line = fault.resume or line
-    if not examples and not bad:
-        raise MtbertError(f"{path}:{header.next_line}:1: no row after the header; {COPY_AGAIN}")
+    for rows, left_out in read_blocks(path, task, labelled, on_bad_row):
+        examples += rows.examples()
+        bad += left_out
     return examples, bad
 
 
@@ -111,9 +92,9 @@ def has_labels(path: Path, task: Task) -> bool:
     """Whether the file's header ends in the task's label column.
 
     Raises:
-        MtbertError: as `read_split`, for a header that is neither.
+        MtbertError: as `read_blocks`, for a header that is neither.
     """
-    lines = _lines(path)
+    lines = Lines(path)
     labelled = _names_label(lines, task)
     _header(path, lines, task, labelled)
     return labelled
@@ -121,48 +102,120 @@ def has_labels(path: Path, task: Task) -> bool:
 
 def place_of(path: Path, task: Task, line: int, sentence: int) -> tuple[int, int]:
     """Line and column at which sentence 1 or 2 of the (well-formed) row that starts on `line` begins."""
-    lines = _lines(path)
+    lines = Lines(path)
     header, index_columns = _header(path, lines, task, _names_label(lines, task))
+    lines.skip_to(line - 1)
     return _split_row(lines, line, len(header.fields)).place(index_columns + sentence)
 
 
 MOST_PIECES = 50  # lines over which the rest of a cut row is looked for
-COPY_AGAIN = "copy or download the file again"
 DROP = "correct the row, or set prepare.on_bad_row: drop to leave it out"
 
 
-def _lines(path: Path) -> list[str]:
-    """The file's lines without their ends (LF or CRLF) and without empty lines at its end."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; run `dvc repro fetch` again") from None
-    except OSError as error:
-        raise MtbertError(f"{path}: cannot be read ({error.strerror}); {COPY_AGAIN}") from None
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise MtbertError(f"{path}:1:1: UTF-16 rather than UTF-8; save the file as UTF-8 without byte order mark")
-    if data.startswith(b"\xef\xbb\xbf"):
-        raise MtbertError(f"{path}:1:1: starts with a byte order mark; save the file as UTF-8 without it")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        start = data.rfind(b"\n", 0, error.start) + 1
-        line, column = data.count(b"\n", 0, error.start) + 1, len(data[start : error.start].decode("utf-8")) + 1
-        what = f"not UTF-8 (byte {data[error.start]:#04x} at offset {error.start}); save the file as UTF-8"
-        if error.end == len(data) and error.reason == "unexpected end of data":
-            what = f"truncated: the file ends inside a character (at offset {error.start}); {COPY_AGAIN}"
-        raise MtbertError(f"{path}:{line}:{column}: {what}") from None
-    if not text.strip():
-        raise MtbertError(f"{path}:1:1: the file is empty; {COPY_AGAIN}")
-    lines = text.split("\n")
-    if "\r" in text:
-        lines = [line.removesuffix("\r") for line in lines]
-    while not lines[-1]:
-        lines.pop()
-    return lines
+class _PerhapsTwice(Exception):
+    """An id has the hash of an earlier one."""
 
 
-def _split_row(lines: list[str], line: int, width: int) -> _Row:
+def _blocks(
+    path: Path,
+    task: Task,
+    labelled: bool,
+    on_bad_row: Literal["error", "drop"],
+    first_lines: dict[str, int] | None,
+) -> Iterator[tuple[Block, list[BadRow]]]:
+    """`first_lines` is where each id stood; without it, ids of earlier blocks are known by hash, and may raise `_PerhapsTwice`."""
+    lines = Lines(path)
+    header, index_columns = _header(path, lines, task, labelled)
+    layout = _Layout(header.fields, index_columns, task, labelled)
+    met, line, some = Met(), header.next_line, False
+    while line <= len(lines):
+        lines.skip_to(line - 1)
+        known: dict[str, int] = {} if first_lines is None else first_lines
+        block = _by_column(lines, line, layout, known) or _by_row(path, lines, line, layout, known)
+        if first_lines is None and met.perhaps(block.ids):
+            raise _PerhapsTwice
+        if block.bad and on_bad_row == "error":
+            raise MtbertError(str(block.bad[0]))
+        yield block.rows, block.bad
+        some, line = True, block.next_line
+    if not some:
+        raise MtbertError(f"{path}:{header.next_line}:1: no row after the header; {COPY_AGAIN}")
+
+
+class _Layout(NamedTuple):
+    header: list[str]
+    index_columns: int
+    task: Task
+    labelled: bool
+
+
+class _Read(NamedTuple):
+    rows: Block
+    bad: list[BadRow]
+    ids: Sequence[str]  # of bad rows too
+    next_line: int
+
+
+def _by_column(lines: Lines, line: int, layout: _Layout, first_lines: dict[str, int]) -> _Read | None:
+    """The rows from `line` on that start on a loaded line, checked a column at a time; None where one of them is at fault."""
+    width, end = len(layout.header), lines.loaded
+    rows: list[list[str]] = []
+    starts: list[int] = []
+    try:
+        while line <= end:
+            text = lines[line - 1]
+            if '"' in text or "\0" in text or "\r" in text:
+                fields, _, _, after = _split_row(lines, line, width)
+            else:
+                fields, after = text.split("\t"), line + 1
+            if len(fields) != width:
+                return None
+            rows.append(fields)
+            starts.append(line)
+            line = after
+        columns = list(zip(*rows, strict=True))[layout.index_columns :]
+        labels = None
+        if layout.labelled:
+            # A row for each text that stands for a label.
+            texts = {fields[-1]: _Row(fields, None, 0, 0) for fields in rows}
+            values = {text: _label(row, layout.task, text, row.fields[-2]) for text, row in texts.items()}
+            labels = [values[text] for text in columns[-1]]
+    except _Fault:
+        return None
+    ids, *sides = columns[: 1 + len(layout.task.texts)]
+    if not all(all(map(str.strip, column)) for column in (ids, *sides)):
+        return None
+    if len(set(ids)) < len(ids) or not first_lines.keys().isdisjoint(ids):
+        return None
+    first_lines.update(zip(ids, starts, strict=True))
+    return _Read(Block(ids, sides, labels, starts), [], ids, line)
+
+
+def _by_row(path: Path, lines: Lines, line: int, layout: _Layout, first_lines: dict[str, int]) -> _Read:
+    """The same rows one by one, those at fault with their places."""
+    header, index_columns, task, labelled = layout
+    end = lines.loaded
+    examples: list[Example] = []
+    bad: list[BadRow] = []
+    ids: list[str] = []
+    labels: dict[str, float] = {}
+    while line <= end:
+        try:
+            row = _split_row(lines, line, len(header))
+            line = row.next_line
+            _check_width(lines, row, header)
+            ids.append(row.fields[index_columns])
+            examples.append(_example(row, task, index_columns, labelled, first_lines, labels))
+        except _Fault as fault:
+            bad.append(BadRow(str(path), *fault.place, fault.what, fault.remedy))
+            line = fault.resume or line
+    firsts, seconds, found, starts = ([example[n] for example in examples] for n in range(1, 5))
+    sides = [firsts, seconds] if task.is_pair else [firsts]
+    rows = Block([example.id for example in examples], sides, found if labelled else None, starts)  # type: ignore[arg-type]
+    return _Read(rows, bad, ids, line)
+
+
+def _split_row(lines: Lines, line: int, width: int) -> _Row:
     """Split the row that starts on `line` (1-based) into fields; it spans further lines if a quoted field does."""
     text = lines[line - 1]
     if not text:
@@ -190,7 +243,7 @@ def _split_row(lines: list[str], line: int, width: int) -> _Row:
         start = end + 1
 
 
-def _quoted(lines: list[str], first: int, line: int, start: int, width: int) -> tuple[str, int, int]:
+def _quoted(lines: Lines, first: int, line: int, start: int, width: int) -> tuple[str, int, int]:
     """The quoted field at lines[line - 1][start]: its content, the line on which it ends, and where on it."""
     resume = _after_cut(lines, first, width)
     parts: list[str] = []
@@ -226,7 +279,7 @@ def _quoted(lines: list[str], first: int, line: int, start: int, width: int) -> 
         here, begin = here + 1, 0
 
 
-def _after_cut(lines: list[str], line: int, width: int) -> int:
+def _after_cut(lines: Lines, line: int, width: int) -> int:
     """The line after the pieces that an embedded newline cut off the row on `line`; line + 1 where none complete it."""
     tabs = lines[line - 1].count("\t")
     for piece in range(line + 1, min(line + MOST_PIECES, len(lines)) + 1):
@@ -237,11 +290,11 @@ def _after_cut(lines: list[str], line: int, width: int) -> int:
     return line + 1
 
 
-def _names_label(lines: list[str], task: Task) -> bool:
+def _names_label(lines: Lines, task: Task) -> bool:
     return task.label in lines[0].replace('"', "").split("\t")
 
 
-def _header(path: Path, lines: list[str], task: Task, labelled: bool) -> tuple[_Row, int]:
+def _header(path: Path, lines: Lines, task: Task, labelled: bool) -> tuple[_Row, int]:
     """The header's row and its number of index columns."""
     expected = ["id", *task.texts, *([task.label] if labelled else [])]
     layout = "a tab-separated header: an unnamed index column, " + ", ".join(expected)
@@ -281,7 +334,7 @@ def _header(path: Path, lines: list[str], task: Task, labelled: bool) -> tuple[_
     raise fault(len(lines[0]) + 1, f"header: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}")
 
 
-def _check_width(lines: list[str], row: _Row, header: list[str]) -> None:
+def _check_width(lines: Lines, row: _Row, header: list[str]) -> None:
     found, width = len(row.fields), len(header)
     if found == width:
         return

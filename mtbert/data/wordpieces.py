@@ -1,12 +1,12 @@
 """Wordpieces of many sentences: each word of plain ASCII text is tokenised once, all else by `tokenizers`, sentence by sentence.
 
 A sentence is mostly words seen before. BERT's tokenizer cuts at white space and around each punctuation mark before it looks for
-wordpieces, so that in ASCII a sentence's wordpieces are those of its words, one after the other: looking words up is several times as fast.
+wordpieces, so that in ASCII a sentence's wordpieces are those of its words, one after the other: looking words up is many times as fast.
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Callable, Sequence
+from itertools import chain, compress
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -14,36 +14,69 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-CHUNK = 8192  # sentences tokenised at once; `tokenizers`' own objects are a hundred times larger than their ids
+REMEMBERED = 1 << 18  # words, some 200 bytes each
+END = "\0"  # of a plain sentence
 # Printable, and without the bracket that a special token's name may start with, which is recognised inside a text too.
 PLAIN = re.compile(r"[ -Z\\-~\t]*")
 WORD = re.compile(r"[A-Za-z0-9]+|[!-/:-@\[-`{-~]")
+WIDE = np.uint32
+NO_ID = np.iinfo(WIDE).max  # for END
 
 
-def wordpieces(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
-    """The ids (uint16) of each text, without special tokens, exactly as `tokenizer.encode` gives them."""
-    known = _Words(tokenizer) if _splits_into_words(tokenizer) else None
-    texts = iter(texts)
-    while chunk := list(islice(texts, CHUNK)):
-        plain = [known is not None and PLAIN.fullmatch(text) is not None for text in chunk]
-        others = [text for text, easy in zip(chunk, plain, strict=True) if not easy]
-        encoded = iter(tokenizer.encode_batch_fast(others, add_special_tokens=False))
-        for text, easy in zip(chunk, plain, strict=True):
-            if easy and known is not None:
-                yield np.fromiter(chain.from_iterable(map(known.__getitem__, WORD.findall(text))), np.uint16)
-            else:
-                yield np.array(next(encoded).ids, np.uint16)
-
-
-class _Words(dict[str, list[int]]):
-    """The ids of each word met so far."""
+class Wordpieces:
+    """Gives a tokenizer's own ids, without special tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__()
+        self._tokenizer = tokenizer
+        self._known = _Words(tokenizer)
+        self._by_words = _splits_into_words(tokenizer)
+
+    def of(self, texts: Sequence[str], clean: Callable[[str], str] = str) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of each text once it is cleaned, exactly as `tokenizer.encode(clean(text))` gives them.
+
+        Args:
+            texts: R sentences.
+            clean: what to do to a sentence; to plain text it does the same where it stands among others, but for white space,
+                and leaves it plain.
+
+        Returns:
+            (W,) uint16, the ids of all texts end to end, and (R,) int64, how many each has.
+        """
+        plain = np.array([self._by_words and PLAIN.fullmatch(text) is not None for text in texts], np.bool_)
+        ids, lengths = self._of_plain(clean(f" {END} ".join([*compress(texts, plain), ""])))
+        if plain.all():
+            return ids, lengths
+        others = [clean(text) for text in compress(texts, ~plain)]
+        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(others, add_special_tokens=False)]
+        all_lengths = np.empty(len(texts), np.int64)
+        all_lengths[plain], all_lengths[~plain] = lengths, [len(sentence) for sentence in encoded]
+        from_plain = np.repeat(plain, all_lengths)
+        all_ids = np.empty(len(from_plain), np.uint16)
+        all_ids[from_plain], all_ids[~from_plain] = ids, list(chain.from_iterable(encoded))
+        return all_ids, all_lengths
+
+    def _of_plain(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """The same of sentences that each are followed by END."""
+        if len(self._known) > REMEMBERED:
+            self._known = _Words(self._tokenizer)
+        ids = np.frombuffer(b"".join(map(self._known.__getitem__, text.split())), WIDE)
+        is_end = ids == NO_ID
+        return ids[~is_end].astype(np.uint16), np.diff(np.flatnonzero(is_end), prepend=-1) - 1
+
+
+class _Words(dict[str, bytes]):
+    """The ids of each word met so far, as the bytes of an array, since joining bytes is the quickest way to line them up."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__({END: np.array([NO_ID], WIDE).tobytes()})
         self._tokenizer = tokenizer
 
-    def __missing__(self, word: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(word, add_special_tokens=False).ids
+    def __missing__(self, word: str) -> bytes:
+        parts = WORD.findall(word)
+        if parts == [word]:
+            ids = np.array(self._tokenizer.encode(word, add_special_tokens=False).ids, WIDE).tobytes()
+        else:
+            ids = b"".join([self[part] for part in parts])
         self[word] = ids
         return ids
 

@@ -13,8 +13,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from mtbert.data.arrays import load_split
-from mtbert.data.prepare import clean, prepare, sentences_key, summary
-from mtbert.data.read import Example
+from mtbert.data.prepare import clean, prepare, summary
 from mtbert.data.tasks import QUORA, SST, STS
 from mtbert.errors import MtbertError
 
@@ -208,11 +207,6 @@ def test_unusable_tokenizers(raw: Path, tmp_path: Path) -> None:
     Tokenizer(WordPiece({"[UNK]": 0, "a": 65536}, unk_token="[UNK]")).save(str(tmp_path / "large.json"))
     with pytest.raises(MtbertError, match="token id 65536 does not fit into 16 bits"):
         run(raw, tmp_path / "large.json")
-
-
-def test_keys_ignore_case_spacing_and_order() -> None:
-    one, two = Example("1", "A  b", "C", 1.0, 2), Example("2", "c", " a B", 0.0, 3)
-    assert sentences_key(one) == sentences_key(two) == ("a b", "c")
 
 
 def test_summary_tells_every_blemish(raw: Path, tokenizer_file: Path) -> None:

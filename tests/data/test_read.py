@@ -3,12 +3,16 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mtbert.data.read import has_labels, place_of, read_split
+from mtbert.data import hashes, lines, read
+from mtbert.data.read import has_labels, place_of, read_blocks, read_split
 from mtbert.data.tasks import QUORA, SST, STS, TASKS, Task
 from mtbert.errors import MtbertError
 
@@ -136,6 +140,12 @@ def test_a_bad_row_is_an_error_with_its_place_or_a_listed_drop(
     examples, bad = read_split(path, task, True, "drop")
     assert len(examples) == left
     assert str(bad[0]) == str(error.value)
+
+
+def test_the_first_of_many_bad_rows_is_the_error(tmp_path: Path) -> None:
+    path = write(tmp_path, SST, "1\tb\tfine\t9", "2\tc\t\t1", "3\td\tfine\t8")
+    with pytest.raises(MtbertError, match=r":3:10: sentiment 9 is out of range"):
+        read_split(path, SST, True, "error")
 
 
 def test_drop_loses_no_row_but_the_bad_ones(tmp_path: Path) -> None:
@@ -285,3 +295,82 @@ def test_what_the_csv_module_writes_is_read_back(
         (f"id{n}", row[0], row[1] if task.is_pair else None, float(labels[n])) for n, row in enumerate(texts)
     ]
     assert bad == [] and has_labels(path, task)
+
+
+# Whole rows, pieces of rows, and faults; ids repeat.
+PIECES = [
+    *(f"{n}\tid{n}\tWho is {n % 3} ?\t[UNK] {n}\t{n % 2}.0" for n in range(12)),
+    *("7\tid3\tA\tB\t1", "7\tid4\t\tB\t1", '8\tq1\t"Two\nlines"\tB\t0', '9\tq2\t"""a"\tB "c"\t0'),
+    *('8\tq3\tA\t"B\t0', "line", "li\tne", '"', "", "9\tq4\tA\tB", "9\tq5\tA\tB\t2", "9\tq6\tA\tB\t1\t1"),
+    *("9\tq7\tA\r\tB\t1", "9\tq8\tA\0\tB\t1", "9\tq9\tcafé 日\u2028\t\u200b\t1", "9\tq10\tA\ufffd\xa0\x85\tB\t1\r", "9\t \tA\tB\t1"),
+]  # fmt: skip
+ENDS = st.sampled_from([b"", b"\n", b"\n\n", b"\r\n\r\n", b"\r", b"\n\r\r\n", b"\n\xe2\x80", b"\n\xff\n"])
+SIZES = (1, 2, 7, 60, 200)  # bytes, read on to the end of a line: 1, 2 and 7 are a row each
+
+
+def everything(path: Path) -> list[Any]:
+    """All that reading a file gives or raises, in both modes."""
+    told: list[Any] = []
+    for on_bad_row in ("error", "drop"):
+        try:
+            examples, bad = read_split(path, QUORA, True, on_bad_row)  # type: ignore[arg-type]
+            told += [examples, [str(row) for row in bad]]
+        except MtbertError as error:
+            told.append(str(error))
+    return told
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows=st.lists(st.sampled_from(PIECES), max_size=12), newline=st.sampled_from([b"\n", b"\r\n"]), end=ENDS)
+@example(
+    ["0\tid0\tA\tB\t1", "1\tid0\tA\tB\t9"], b"\n", b""
+)  # said to be the second of its id before its label is looked at
+@example(['8\tq3\tA\t"B', *["line"] * 60, 'end"\t0'], b"\n", b"")
+def test_block_ends_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[str], newline: bytes, end: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "rows.csv"
+    path.write_bytes(QUORA_HEADER.encode() + newline + newline.join(row.encode() for row in rows) + end)
+    whole = everything(path)
+    with patch.object(read, "_by_column", lambda *_: None):
+        assert everything(path) == whole
+    for size in SIZES:
+        with patch.object(lines, "BLOCK", size):
+            assert everything(path) == whole
+
+
+def same_hash(texts: Any) -> np.ndarray:
+    return np.zeros(len(texts), np.int64)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ids_of_one_hash_are_no_repetition(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"\n".join([QUORA_HEADER.encode(), *(row.encode() for row in PIECES[:12])]))
+    whole = everything(path)
+    with patch.object(lines, "BLOCK", size), patch.object(hashes, "hashes", same_hash):
+        assert everything(path) == whole
+    path.write_bytes(b"\n".join([QUORA_HEADER.encode(), *(row.encode() for row in PIECES[:13])]))
+    with patch.object(lines, "BLOCK", size):
+        assert everything(path)[0].startswith(f"{path}:14:3: id 'id3' stands on line 5 already")
+
+
+def test_rows_without_a_fault_are_read_once_and_by_column(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"\n".join([QUORA_HEADER.encode(), *(row.encode() for row in [*PIECES[:12], PIECES[14]])]))
+    for size in (1, 100, 1 << 20):
+        with (
+            patch.object(lines, "BLOCK", size),
+            patch.object(read, "_by_row", side_effect=AssertionError),
+            patch.object(read, "Lines", wraps=lines.Lines) as opened,
+        ):
+            examples, bad = read_split(path, QUORA, True, "error")
+        assert (len(examples), bad, opened.call_count) == (13, [], 1)
+
+
+@pytest.mark.parametrize("rows", ["1\tb\tx", "1\tb\tx\n2\tc\t"])
+def test_a_block_has_the_columns_of_its_file_whether_or_not_a_row_is_bad(tmp_path: Path, rows: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"\tid\tsentence\n{rows}\n")
+    (((ids, sides, labels, starts), _),) = read_blocks(path, SST, False, "drop")
+    assert (list(ids), [list(side) for side in sides], labels, list(starts)) == (["b"], [["x"]], None, [2])

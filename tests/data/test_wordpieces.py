@@ -12,7 +12,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 
 from mtbert.data import wordpieces as module
-from mtbert.data.wordpieces import wordpieces
+from mtbert.data.wordpieces import Wordpieces
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.ascii_letters, *string.digits, *string.punctuation]
 VOCABULARY += [f"##{letter}" for letter in string.ascii_letters + string.digits] + ["the", "##ing", "é", "##é", "日"]
@@ -41,16 +41,37 @@ def expected(tokenizer: Tokenizer, text: str) -> list[int]:
 @example("x" * 120, False)
 def test_equals_the_tokenizer(text: str, lowercase: bool) -> None:
     tokenizer = bert(lowercase)
-    (found,) = wordpieces([text], tokenizer)
-    assert found.dtype == np.uint16
-    assert found.tolist() == expected(tokenizer, text)
+    found, lengths = Wordpieces(tokenizer).of([text])
+    assert found.dtype == np.uint16 and lengths.dtype == np.int64
+    assert found.tolist() == expected(tokenizer, text) and lengths.tolist() == [len(found)]
 
 
-def test_order_is_kept_over_chunks_and_kinds_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK", 3)
-    texts = ["the", "café", "", "a b", "日", "sing", "the", "[SEP]"]
+def sentences(wordpieces: Wordpieces, texts: list[str]) -> list[list[int]]:
+    ids, lengths = wordpieces.of(texts)
+    return [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])]
+
+
+@pytest.mark.parametrize("remembered", [1 << 18, 2])
+def test_order_is_kept_over_kinds_of_text_and_words_forgotten(monkeypatch: pytest.MonkeyPatch, remembered: int) -> None:
+    monkeypatch.setattr(module, "REMEMBERED", remembered)
+    texts = ["the", "café", "", "a b", "日", "sing", "the", "[SEP]", ""]
     tokenizer = bert()
-    assert [ids.tolist() for ids in wordpieces(texts, tokenizer)] == [expected(tokenizer, text) for text in texts]
+    wordpieces = Wordpieces(tokenizer)
+    for some in (texts, texts[::2], texts[1:2], texts[2:4], texts[2:3]):
+        assert sentences(wordpieces, some) == [expected(tokenizer, text) for text in some]
+
+
+def test_the_last_id_is_no_end_of_a_sentence() -> None:
+    tokenizer = Tokenizer(WordPiece({"[UNK]": 0, "a": 65535}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
+    assert sentences(Wordpieces(tokenizer), ["a a", "b", "a"]) == [[65535, 65535], [0], [65535]]
+
+
+def test_what_is_cleaned_is_what_the_tokenizer_sees() -> None:
+    tokenizer = bert(lowercase=False)
+    ids, lengths = Wordpieces(tokenizer).of(["THE a", "É", "A"], str.lower)
+    assert ids.tolist() == [n for text in ("the a", "é", "a") for n in expected(tokenizer, text)]
+    assert lengths.tolist() == [2, 1, 1]
 
 
 def other_splitter(tokenizer: Tokenizer) -> None:
@@ -66,6 +87,6 @@ def test_another_tokenizer_is_asked_for_every_sentence(change: object) -> None:
     tokenizer = bert()
     change(tokenizer)  # type: ignore[operator]
     texts = ["a, b c", "the.b c"]
-    found = [ids.tolist() for ids in wordpieces(texts, tokenizer)]
+    found = sentences(Wordpieces(tokenizer), texts)
     assert found == [expected(tokenizer, text) for text in texts]
     assert found != [expected(bert(), text) for text in texts]

@@ -1,0 +1,111 @@
+"""What report.json says of a split, counted a block of rows at a time."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from heapq import nsmallest
+from typing import Any
+
+import numpy as np
+
+from mtbert.data.repeats import Keys
+from mtbert.data.rows import BadRow, Block
+from mtbert.data.tasks import Task
+
+LISTED = 100  # rows that the report names one by one; all are counted
+
+
+class Counts:
+    """Rows, labels and wordpieces of a split.
+
+    Attributes:
+        rows, kept, bad: how many were read, written and left out as unusable.
+        listed: the first of the bad rows, at most LISTED.
+    """
+
+    def __init__(self, task: Task, max_tokens: int) -> None:
+        self.rows = self.kept = self.bad = 0
+        self.listed: list[BadRow] = []
+        self._task, self._max_tokens = task, max_tokens
+        self._labels: Counter[int] = Counter()
+        self._wordpieces = self._longest = self._long_sentences = self._long_sequences = 0
+
+    def read(self, rows: Block, bad: Sequence[BadRow]) -> None:
+        """Count what the reader gave."""
+        self.rows += len(rows.ids) + len(bad)
+        self.leave_out(bad)
+
+    def leave_out(self, bad: Sequence[BadRow]) -> None:
+        """Count rows that cannot be used."""
+        self.bad += len(bad)
+        self.listed = nsmallest(LISTED, [*self.listed, *bad], key=lambda row: row.line)
+
+    def keep(self, rows: Block, lengths: Sequence[np.ndarray]) -> None:
+        """Count rows that are written; `lengths` (R,) are the wordpieces of first and second sentences."""
+        if not rows:
+            return
+        self.kept += len(rows.ids)
+        self._labels.update(map(round, rows.labels or ()))
+        both = np.sum(lengths, axis=0)
+        self._wordpieces += int(both.sum())
+        self._longest = max(self._longest, *(int(side.max()) for side in lengths))
+        # [CLS] and [SEP], twice for a pair, take their room.
+        self._long_sentences += int(sum((side > self._max_tokens - 2).sum() for side in lengths))
+        self._long_sequences += int((both > self._max_tokens - 1 - len(lengths)).sum())
+
+    def told(self, labelled: bool, repeated: tuple[int, int]) -> dict[str, Any]:
+        """For the report; `repeated` as `Keys.repeated` gives it."""
+        labels = {str(label): self._labels[label] for label in range(int(self._task.low), int(self._task.high) + 1)}
+        return {
+            "rows_kept": self.kept,
+            "bad_rows": {
+                "count": self.bad,
+                "listed": [
+                    {
+                        "where": f"{row.path}:{row.line}:{row.column}",
+                        "line": row.line,
+                        "column": row.column,
+                        "what": row.what,
+                    }
+                    for row in self.listed
+                ],
+            },
+            "repeated": {"sentences": repeated[0], "sentences_and_label": repeated[1]},
+            "labels": labels if labelled else None,  # of a regression, rounded
+            "wordpieces": {
+                "total": self._wordpieces,
+                "mean": round(self._wordpieces / (self.kept * len(self._task.texts)), 3),
+                "longest": self._longest,
+            },
+            "over_long": {"sentences": self._long_sentences, "sequences": self._long_sequences},
+        }
+
+
+class Leaks:
+    """Train rows that stand in dev or test too."""
+
+    def __init__(self, held_out: Mapping[str, Keys]) -> None:
+        self._held_out = held_out
+        self._counts: Counter[str] = Counter()
+        self._rows = 0
+        self._listed: list[dict[str, Any]] = []
+
+    def find(self, rows: Block, keys: Sequence[str]) -> list[int]:
+        """The places in the block of the rows that leak."""
+        where: dict[int, list[str]] = {}
+        for split, held in self._held_out.items():
+            for place in held.where(keys):
+                where.setdefault(place, []).append(split)
+                self._counts[split] += 1
+        self._rows += len(where)
+        for place in sorted(where)[: LISTED - len(self._listed)]:
+            self._listed.append({"line": rows.lines[place], "id": rows.ids[place], "also_in": sorted(where[place])})
+        return sorted(where)
+
+    def told(self, removed: bool) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "rows": self._rows,
+            **{split: self._counts[split] for split in ("dev", "test") if split in self._held_out},
+            "removed": self._rows if removed else 0,
+            "listed": self._listed,
+        }

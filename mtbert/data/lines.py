@@ -1,0 +1,115 @@
+"""The lines of a text file by number, of which only those near the one being read are in memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from mtbert.errors import MtbertError
+
+BLOCK = 1 << 17  # bytes read at once, and on to the end of a line; larger, the rows leave the processor's cache
+COPY_AGAIN = "copy or download the file again"
+
+
+class Lines:
+    """The file's lines without their ends (LF or CRLF) and without empty lines at its end.
+
+    Indexed from 0, like a list, and as far ahead as need be; but a line that was forgotten does not come back.
+
+    Attributes:
+        loaded: how many lines have been read so far, those forgotten among them.
+
+    Raises:
+        MtbertError: for a file that is missing, empty, not UTF-8 or starts with a byte order mark. The whole file is
+            decoded once for that, so that no line of a file that is not text is ever told.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._count = _checked(path)
+        self._blocks = _blocks(path)
+        self._lines: list[str] = []
+        self._first = 0
+        self.loaded = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> str:
+        while index >= self.loaded:
+            self._load()
+        return self._lines[index - self._first]
+
+    def skip_to(self, index: int) -> None:
+        """Forget the lines before `index`, and have that line loaded."""
+        while self.loaded <= index:
+            self._forget(self.loaded)
+            self._load()
+        self._forget(index)
+
+    def _load(self) -> None:
+        text = next(self._blocks).decode("utf-8").removesuffix("\n")
+        lines = text.split("\n")
+        self._lines += [line.removesuffix("\r") for line in lines] if "\r" in text else lines
+        self.loaded = min(self._first + len(self._lines), self._count)
+
+    def _forget(self, index: int) -> None:
+        del self._lines[: index - self._first]
+        self._first = index
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """The file's bytes, cut after line ends."""
+    with path.open("rb") as file:
+        while block := _block(file):
+            yield block
+
+
+def _block(file: BinaryIO) -> bytes:
+    return file.read(BLOCK) + file.readline()
+
+
+def _checked(path: Path) -> int:
+    """How many lines the file has."""
+    lines = last = offset = 0
+    blank = True
+    try:
+        for block in _blocks(path):
+            if offset == 0:
+                _check_mark(path, block)
+            text = _decoded(path, block, offset, lines)
+            blank = blank and text.isspace()
+            # The last line that is not empty: one of two carriage returns is not, since but one belongs to its end.
+            end = max(len(text.rstrip("\r\n")), text.rfind("\r\r") + 1)
+            if end:
+                last = lines + text.count("\n", 0, end) + 1
+            lines += text.count("\n")
+            offset += len(block)
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found; run `dvc repro fetch` again") from None
+    except OSError as error:
+        raise MtbertError(f"{path}: cannot be read ({error.strerror}); {COPY_AGAIN}") from None
+    if blank:
+        raise MtbertError(f"{path}:1:1: the file is empty; {COPY_AGAIN}")
+    return last
+
+
+def _check_mark(path: Path, start: bytes) -> None:
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise MtbertError(f"{path}:1:1: UTF-16 rather than UTF-8; save the file as UTF-8 without byte order mark")
+    if start.startswith(b"\xef\xbb\xbf"):
+        raise MtbertError(f"{path}:1:1: starts with a byte order mark; save the file as UTF-8 without it")
+
+
+def _decoded(path: Path, block: bytes, offset: int, lines: int) -> str:
+    """The text of a block that starts at that offset, after that many lines."""
+    try:
+        return block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        start = block.rfind(b"\n", 0, error.start) + 1
+        line = lines + block.count(b"\n", 0, error.start) + 1
+        column = len(block[start : error.start].decode("utf-8")) + 1
+        at = offset + error.start
+        what = f"not UTF-8 (byte {block[error.start]:#04x} at offset {at}); save the file as UTF-8"
+        # Only the last block can end inside a character: the others end in a newline.
+        if error.reason == "unexpected end of data":
+            what = f"truncated: the file ends inside a character (at offset {at}); {COPY_AGAIN}"
+        raise MtbertError(f"{path}:{line}:{column}: {what}") from None
