@@ -345,7 +345,7 @@ def test_first_tokens_only_are_the_first_rows_of_all(config: BertConfig, multipl
     """With their gradients."""
     encoder = translated(reference(config, 0.1), config)
     stream = lay_out(sequences(config, "ragged") + sequences(config, "mixed"), multiple)
-    starts, found = torch.from_numpy(stream.starts()), []
+    starts, found = stream.starts(), []
     to_scalar = torch.randn(len(starts), config.hidden, generator=torch.Generator().manual_seed(2))
     for first_only in (True, False):
         encoder.zero_grad()
