@@ -1,6 +1,7 @@
 """The whole model: scores composed by hand from transformers' states, and independence of neighbours."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,7 +16,11 @@ from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.weights import LAYER_NAMES, TOP_NAMES
 
-CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=12, heads=3, intermediate=20)
+# One that our kernels do not take, and one that they do.
+CONFIGS = {
+    "torch": BertConfig(vocabulary=40, positions=32, layers=2, hidden=12, heads=3, intermediate=20),
+    "kernels": BertConfig(vocabulary=40, positions=32, layers=2, hidden=32, heads=2, intermediate=48),
+}
 # pooling, features of quora, features of sts (None: the cosine)
 VARIANTS = [
     ("cls", None, None),
@@ -27,21 +32,21 @@ VARIANTS = [
 
 def their_model(model: MultitaskModel) -> torch.nn.Module:
     """transformers' BertModel with our encoder's weights: the mapping of weights.py, backwards."""
-    transformers = pytest.importorskip("transformers")
+    transformers, config = pytest.importorskip("transformers"), model.encoder.config
     theirs = transformers.BertModel._from_config(
         transformers.BertConfig(
-            vocab_size=CONFIG.vocabulary,
-            max_position_embeddings=CONFIG.positions,
-            num_hidden_layers=CONFIG.layers,
-            hidden_size=CONFIG.hidden,
-            num_attention_heads=CONFIG.heads,
-            intermediate_size=CONFIG.intermediate,
+            vocab_size=config.vocabulary,
+            max_position_embeddings=config.positions,
+            num_hidden_layers=config.layers,
+            hidden_size=config.hidden,
+            num_attention_heads=config.heads,
+            intermediate_size=config.intermediate,
         ),
         attn_implementation="eager",
     )
     ours = model.encoder.state_dict()
     state = {name: ours[our] for name, our in TOP_NAMES.items()}
-    for layer in range(CONFIG.layers):
+    for layer in range(config.layers):
         for their, our in LAYER_NAMES.items():
             for kind in ("weight", "bias"):
                 state[f"encoder.layer.{layer}.{their}.{kind}"] = ours[f"layers.{layer}.{our}.{kind}"]
@@ -80,6 +85,7 @@ def by_hand(model: MultitaskModel, task: str, split: Split, rows: np.ndarray, fe
     return torch.stack(scores).detach()
 
 
+@pytest.mark.parametrize("way", CONFIGS)
 @pytest.mark.parametrize("task", ["sst", "quora", "sts"])
 @pytest.mark.parametrize(("pooling", "quora", "sts"), VARIANTS)
 def test_scores_equal_a_composition_by_hand(
@@ -90,8 +96,9 @@ def test_scores_equal_a_composition_by_hand(
     quora: list[str] | None,
     sts: list[str] | None,
     task: str,
+    way: str,
 ) -> None:
-    model = make_model(pooling, quora, sts, config=CONFIG).eval()
+    model = make_model(pooling, quora, sts, config=CONFIGS[way]).eval()
     split, rows = make_split(task, 12), np.array([3, 11, 0, 7, 4])
     with torch.no_grad():
         ours = model(make_batch(task, split, rows, model.views(task), wrapper))
@@ -110,6 +117,7 @@ def scores(model: MultitaskModel, task: str, split: Split, rows: Sequence[int], 
     return seen[0]
 
 
+@pytest.mark.parametrize("way", CONFIGS)
 @pytest.mark.parametrize("task", ["sst", "quora", "sts"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 5e-6)])
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
@@ -121,8 +129,9 @@ def test_a_score_does_not_depend_on_its_batch(
     dtype: torch.dtype,
     tolerance: float,
     pooling: str,
+    way: str,
 ) -> None:
-    model = make_model(pooling, config=CONFIG).eval().to(dtype)
+    model = make_model(pooling, config=CONFIGS[way]).eval().to(dtype)
     split = make_split(task, 10)
     together = scores(model, task, split, range(10), wrapper)
     assert together.dtype == dtype
@@ -139,10 +148,16 @@ def test_views_are_those_of_the_heads(make_model: Callable[..., MultitaskModel])
     assert make_model("cls", None, None).views("sts") == ("u", "v")
 
 
+@pytest.mark.parametrize("way", CONFIGS)
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_reseed_fixes_all_that_is_random(
-    make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper
+    make_model: Callable[..., MultitaskModel],
+    make_split: Callable[..., Split],
+    wrapper: Wrapper,
+    pooling: str,
+    way: str,
 ) -> None:
-    model = make_model().train()
+    model = make_model(pooling, config=CONFIGS[way]).train()
     batch = make_batch("quora", make_split("quora", 6), np.arange(6), model.views("quora"), wrapper)
 
     def draw(seed: int, step: int) -> Tensor:
@@ -157,8 +172,8 @@ def test_reseed_fixes_all_that_is_random(
 def test_scores_are_fp32_under_bf16(
     make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper
 ) -> None:
-    for variant in VARIANTS:
-        model = make_model(*variant).eval()
+    for variant, way in product(VARIANTS, CONFIGS):
+        model = make_model(*variant, config=CONFIGS[way]).eval()
         for task in ("sst", "quora", "sts"):
             batch = make_batch(task, make_split(task, 4), np.arange(4), model.views(task), wrapper)
             with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
+from mtbert.kernels import build
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.weights import from_hf
 from mtbert.peft.convert import add_dora, merge
+from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from mtbert.training.sampling import epoch_schedule
@@ -118,13 +120,22 @@ def fast_model() -> MultitaskModel:
     return model
 
 
+@pytest.fixture(params=["kernels", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With our kernels, and as it is without."""
+    if request.param == "torch":
+        monkeypatch.setattr(build, "available", lambda: False)
+    elif not build.available():
+        pytest.skip("needs g++")
+    return str(request.param)
+
+
 def fast(data: dict[str, Split], wrapper: Wrapper, bf16: bool = False, eps: float = 1e-6) -> list[float]:
-    """mtbert's own step: one token stream, written-out backwards, the kept token gradient, fused AdamW."""
+    """mtbert's own step: one token stream, written-out backwards, the kept token gradient, its own AdamW."""
     model = fast_model().train()
     compute = Compute(torch.device("cpu"), bf16)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=RATE, betas=(0.9, 0.999), eps=eps, weight_decay=0.0, fused=True
-    )
+    optimizer = AdamW(model, RATE)
+    optimizer.param_groups[0]["eps"] = eps
     curve = []
     for task, rows in schedule():
         batch = make_batch(task, data[task], rows, model.views(task), wrapper)
@@ -137,26 +148,32 @@ def difference(one: list[float], other: list[float]) -> float:
 
 
 def test_the_loss_curve_is_that_of_the_padded_reference(
-    data: dict[str, Split], wrapper: Wrapper, slow: list[float]
+    way: str, data: dict[str, Split], wrapper: Wrapper, slow: list[float]
 ) -> None:
     assert np.mean(slow[-15:]) < 0.8 * np.mean(slow[:15]), "it learns, so that a wrong gradient would show"
     assert difference(fast(data, wrapper), slow) < 1e-4
 
 
-def test_in_bf16_it_stays_within_two_percent(data: dict[str, Split], wrapper: Wrapper, slow: list[float]) -> None:
+def test_in_bf16_it_stays_within_two_percent(
+    way: str, data: dict[str, Split], wrapper: Wrapper, slow: list[float]
+) -> None:
     assert difference(fast(data, wrapper, bf16=True), slow) < 0.02
 
 
-def test_the_comparison_sees_a_wrong_optimizer(data: dict[str, Split], wrapper: Wrapper, slow: list[float]) -> None:
+def test_the_comparison_sees_a_wrong_optimizer(
+    way: str, data: dict[str, Split], wrapper: Wrapper, slow: list[float]
+) -> None:
     assert difference(fast(data, wrapper, eps=1e-3), slow) > 1e-3
 
 
-def test_a_dora_model_that_trained_is_its_merged_model(data: dict[str, Split], wrapper: Wrapper) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_dora_model_that_trained_is_its_merged_model(
+    way: str, dropout: float, data: dict[str, Split], wrapper: Wrapper
+) -> None:
     """The end of the cheap path: after real steps, merged and unmerged give the same scores."""
     model = fast_model().train()
-    add_dora(model, rank=4, alpha=4, dropout=0.0, train_rest=False, exact_norm=True, seed=1)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=RATE, fused=True)
+    add_dora(model, rank=4, alpha=4, dropout=dropout, train_rest=False, exact_norm=True, seed=1)
+    optimizer = AdamW(model, RATE)
     for task, rows in schedule()[:15]:
         batch = make_batch(task, data[task], rows, model.views(task), wrapper)
         train_step(model, optimizer, batch, LOSSES[task], Compute(torch.device("cpu"), False), "a step")
