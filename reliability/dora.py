@@ -1,6 +1,7 @@
 """Figure 13: DoRA starts as its base, merges into what it is, and never touches the base weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -10,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from mtbert.data.batches import make_batch
+from mtbert.kernels import build
+from mtbert.model.fused import Product
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft import convert
 from mtbert.peft.convert import add_dora, merge
 from mtbert.peft.dora import DoraLinear
-from reliability.tiny import WRAPPER, tiny_model, tiny_split
+from mtbert.training.adamw import AdamW
+from reliability.tiny import NARROW, WRAPPER, tiny_model, tiny_split
 from reliability.trial import Tally, Trial
 
 TASKS = ("sst", "quora", "sts")
@@ -32,20 +36,23 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         for rest in (True, False)
         for exact in (True, False)
     ]
-    for n, chosen in enumerate(settings):
-        for what, ok in _checks(seed + n, **chosen):
-            tally.trial(ok, f"{chosen}: {what}")
+    for kernels in (True, False):
+        with nullcontext() if kernels else patch.object(build, "available", lambda: False):
+            for n, chosen in enumerate(settings):
+                for what, ok in _checks(seed + n, **chosen):
+                    tally.trial(ok, f"{chosen}{'' if kernels else ' without our kernels'}: {what}")
     for bug, change in PLANTED:
         with change:
             outcomes = [ok for _, ok in _checks(seed, 4, 8.0, 0.0, True, True)]
         tally.control(not all(outcomes), bug)
-    return [tally.done(f"{len(settings)} settings")]
+    by = "with our kernels and without" if build.available() else build.unavailable()
+    return [tally.done(f"{len(settings)} settings, {by}")]
 
 
 def _checks(
     seed: int, rank: int, alpha: float, dropout: float, train_rest: bool, exact_norm: bool
 ) -> Iterator[tuple[str, bool]]:
-    model = tiny_model(seed=seed)
+    model = tiny_model(seed=seed, config=NARROW)
     plain = _outputs(model)
     add_dora(model, rank=rank, alpha=alpha, dropout=dropout, train_rest=train_rest, exact_norm=exact_norm, seed=seed)
     difference = _apart(_outputs(model), plain)
@@ -73,8 +80,7 @@ def _checks(
 
 def _train(model: MultitaskModel, seed: int) -> bool:
     """Some steps of each task; whether every adapter moved."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=0.01, eps=1e-6, weight_decay=0.01)
+    optimizer = AdamW(model, 0.01)
     before = {
         name: layer.lora_b.detach().clone() for name, layer in model.named_modules() if isinstance(layer, DoraLinear)
     }
@@ -113,11 +119,12 @@ class _NotZero(DoraLinear):
 
 
 class _Drifting(DoraLinear):
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            with torch.no_grad():
-                self.weight.add_(1e-4)
-        return super().forward(x)
+    @staticmethod
+    def side_by_side(layers: Sequence[DoraLinear], x: Tensor) -> Product:
+        for layer in layers:
+            if layer.training:
+                layer.weight.data.add_(1e-4)
+        return DoraLinear.side_by_side(layers, x)
 
 
 def _merged_without(part: str) -> Any:

@@ -1,6 +1,7 @@
 """Figure 12: an example's prediction does not depend on its batch, its place in it or its neighbours."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from torch import Tensor
 from mtbert.data import batches
 from mtbert.data.tokens import TokenStream, lay_out
 from mtbert.evaluation.predict import decide, raw_scores
+from mtbert.kernels import build
 from mtbert.model import attention
-from mtbert.model.attention import Layout, lay_out_groups
+from mtbert.model.attention import Layout, Packed, lay_out_groups, lay_out_packed
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.pooling import POOLINGS, mean
 from reliability.tiny import WRAPPER, tiny_model, tiny_split
 from reliability.trial import Tally, Trial
 
-LIMITS = {torch.float64: 1e-12, torch.float32: 5e-6}
+# By precision, and in fp32 with our kernels and without.
+LIMITS = {"fp64": 1e-12, "fp32": 5e-6, "fp32 by torch": 5e-6}
 TASKS = ("sst", "quora", "sts")
 ROWS = 40
 
@@ -29,36 +32,44 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     """Random batches around random examples, in both precisions, for each task and pooling."""
     tally = Tally(12, "predictions and their neighbours", "fp64 ≤ 1e-12, fp32 ≤ 5e-6, labels unchanged", seed)
     largest = dict.fromkeys(LIMITS, 0.0)
-    for dtype, what, difference, labels in _compared(10 if quick else 150, seed):
-        largest[dtype] = max(largest[dtype], difference)
-        tally.trial(difference <= LIMITS[dtype] and labels, f"{what}: {difference:.2g}, labels equal: {labels}")
+    for way, what, difference, labels in _compared(10 if quick else 150, seed):
+        largest[way] = max(largest[way], difference)
+        tally.trial(difference <= LIMITS[way] and labels, f"{what}: {difference:.2g}, labels equal: {labels}")
     for bug, change in PLANTED:
         with change:
-            outcomes = [difference <= LIMITS[dtype] for dtype, _, difference, _ in _compared(4, seed)]
+            outcomes = [difference <= LIMITS[way] for way, _, difference, _ in _compared(4, seed)]
         tally.control(not all(outcomes), bug)
-    return [tally.done(f"largest difference: fp64 {largest[torch.float64]:.1g}, fp32 {largest[torch.float32]:.1g}")]
+    told = ", ".join(f"{way} {difference:.1g}" for way, difference in largest.items())
+    return [tally.done(f"largest difference: {told}{'' if build.available() else f'; {build.unavailable()}'}")]
 
 
-def _compared(times: int, seed: int) -> Iterator[tuple[torch.dtype, str, float, bool]]:
-    """(precision, what, largest difference of the scores, whether labels agree) of examples alone and among others."""
+def _compared(times: int, seed: int) -> Iterator[tuple[str, str, float, bool]]:
+    """(one of LIMITS, what, largest difference of the scores, whether labels agree) of examples alone and among others."""
+    for way in LIMITS:
+        with patch.object(build, "available", lambda: False) if way == "fp32 by torch" else nullcontext():
+            dtype = torch.float64 if way == "fp64" else torch.float32
+            for what, difference, labels in _in_batches(times, seed, dtype):
+                yield way, f"{what}, {way}", difference, labels
+
+
+def _in_batches(times: int, seed: int, dtype: torch.dtype) -> Iterator[tuple[str, float, bool]]:
     rng = np.random.default_rng(seed)
-    for dtype in LIMITS:
-        for pooling in POOLINGS:
-            model = tiny_model(pooling).to(dtype).eval()
-            for task in TASKS:
-                split = tiny_split(task, ROWS, seed)
-                alone = torch.cat([_scores(model, task, split, np.array([row])) for row in range(ROWS)])
-                for _ in range(times):
-                    rows = rng.permutation(ROWS)[: rng.integers(2, ROWS + 1)]
-                    together = _scores(model, task, split, rows)
-                    difference = float((together - alone[rows]).abs().max())
-                    labels = np.array_equal(_labels(task, together), _labels(task, alone[rows]))
-                    yield dtype, f"{task}, {pooling}, {len(rows)} rows, {dtype}", difference, labels
-                if dtype is torch.float32:
-                    size = int(rng.integers(1, ROWS))
-                    whole = torch.from_numpy(raw_scores(model, task, split, WRAPPER, batch_size=size))
-                    labels = np.array_equal(_labels(task, whole), _labels(task, alone))
-                    yield dtype, f"{task}, {pooling}, whole split by {size}", float((whole - alone).abs().max()), labels
+    for pooling in POOLINGS:
+        model = tiny_model(pooling).to(dtype).eval()
+        for task in TASKS:
+            split = tiny_split(task, ROWS, seed)
+            alone = torch.cat([_scores(model, task, split, np.array([row])) for row in range(ROWS)])
+            for _ in range(times):
+                rows = rng.permutation(ROWS)[: rng.integers(2, ROWS + 1)]
+                together = _scores(model, task, split, rows)
+                difference = float((together - alone[rows]).abs().max())
+                labels = np.array_equal(_labels(task, together), _labels(task, alone[rows]))
+                yield f"{task}, {pooling}, {len(rows)} rows", difference, labels
+            if dtype is torch.float32:
+                size = int(rng.integers(1, ROWS))
+                whole = torch.from_numpy(raw_scores(model, task, split, WRAPPER, batch_size=size))
+                labels = np.array_equal(_labels(task, whole), _labels(task, alone))
+                yield f"{task}, {pooling}, whole split by {size}", float((whole - alone).abs().max()), labels
 
 
 def _scores(model: MultitaskModel, task: str, split: Any, rows: np.ndarray) -> Tensor:
@@ -80,6 +91,10 @@ def _over_neighbours(blocks: Any, tokens: int, heads: int, device: torch.device)
     """All sequences of a length taken for one."""
     joined = tuple(type(block)(1, block.count * block.length) for block in blocks)
     return lay_out_groups(joined, tokens, heads, device)
+
+
+def _packed_over_neighbours(blocks: Any, heads: int) -> Packed:
+    return lay_out_packed(tuple(type(block)(1, block.count * block.length) for block in blocks), heads)
 
 
 def _unmasked(*stream: Any) -> Layout:
@@ -106,6 +121,10 @@ def _centred(hidden: Tensor, blocks: Any) -> Tensor:
 
 PLANTED: list[tuple[str, Any]] = [
     ("attention over neighbours", patch.object(attention, "lay_out_groups", _over_neighbours)),
+    *(
+        [("a kernel's attention over neighbours", patch.object(attention, "lay_out_packed", _packed_over_neighbours))]
+        * build.available()
+    ),
     ("attention to padding", patch.object(attention, "lay_out_groups", _unmasked)),
     ("positions counted through the batch", patch.object(batches, "lay_out", _counted_on)),
     ("rows returned in stream order", patch.object(batches, "lay_out", _out_of_order)),

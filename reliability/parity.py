@@ -1,9 +1,8 @@
 """Figure 14: logits and gradients against transformers, DoRA against peft; pooling, features and losses against torch."""
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -13,14 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.data.tokens import lay_out
-from mtbert.model import bert, features
-from mtbert.model.bert import BertEncoder
+from mtbert.kernels import build
+from mtbert.model import bert, features, fused
+from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.fused import finished
 from mtbert.model.pooling import POOLINGS
 from mtbert.model.weights import TOP_NAMES, from_hf
 from mtbert.peft import dora
 from mtbert.peft.dora import DoraLinear
 from mtbert.training import losses
-from reliability.tiny import TINY
+from reliability.tiny import NARROW
 from reliability.trial import Tally, Trial
 
 LIMIT = 1e-5
@@ -37,40 +38,46 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     for bug, change in PLANTED:
         with change:
             tally.control(any(difference > LIMIT for _, difference in _differences(seed)), bug)
-    note = "pooling against the masked formulas of sentence-transformers, which is not installed"
+    by = "with our kernels and without" if build.available() else f"without our kernels ({build.unavailable()})"
+    note = f"encoder {by}; pooling against the masked formulas of sentence-transformers, which is not installed"
     return [tally.done(f"largest difference {largest:.1g}; {note}")]
 
 
 def _differences(seed: int) -> Iterator[tuple[str, float]]:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    yield from _encoder(rng)
+    yield from _encoder(rng, NARROW)
+    for what, difference in _encoder(rng, replace(NARROW, heads=2)):  # too narrow a head for our kernels
+        yield f"{what}, two heads", difference
     yield from _adapter()
     yield from _features()
     yield from _losses()
 
 
-def _encoder(rng: np.random.Generator) -> Iterator[tuple[str, float]]:
-    from transformers import BertConfig, BertModel
+def _encoder(rng: np.random.Generator, size: BertConfig) -> Iterator[tuple[str, float]]:
+    import transformers
 
     sizes: dict[str, Any] = {
-        "vocab_size": TINY.vocabulary,
-        "max_position_embeddings": TINY.positions,
-        "hidden_size": TINY.hidden,
+        "vocab_size": size.vocabulary,
+        "max_position_embeddings": size.positions,
+        "hidden_size": size.hidden,
     }
     sizes |= {
-        "num_hidden_layers": TINY.layers,
-        "num_attention_heads": TINY.heads,
-        "intermediate_size": TINY.intermediate,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "intermediate_size": size.intermediate,
     }
-    theirs = BertModel(BertConfig(**sizes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    theirs = transformers.BertModel(
+        transformers.BertConfig(**sizes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    )
     for parameter in theirs.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
-    ours = BertEncoder(TINY, 0.0)
-    ours.load_state_dict(from_hf(theirs.state_dict(), TINY, "transformers"))
+    ours = BertEncoder(size, 0.0)
+    ours.load_state_dict(from_hf(theirs.state_dict(), size, "transformers"))
+    theirs.double()  # so that all rounding is ours
 
     lengths = rng.integers(2, 20, 6)
-    sentences = [rng.integers(3, TINY.vocabulary, length) for length in lengths]
+    sentences = [rng.integers(3, size.vocabulary, length) for length in lengths]
     second = [int(rng.integers(1, length + 1)) for length in lengths]
     width = int(lengths.max())
     ids, mask, kinds = (torch.zeros(6, width, dtype=torch.long) for _ in range(3))
@@ -87,7 +94,7 @@ def _encoder(rng: np.random.Generator) -> Iterator[tuple[str, float]]:
         "mean": (states * real).sum(1) / real.sum(1),
         "max": states.masked_fill(~real, -torch.inf).amax(1),
     }
-    weights = torch.randn(3, 6, TINY.hidden)
+    weights = torch.randn(3, 6, size.hidden)
     total, their_total = torch.zeros(()), torch.zeros(())
     for (name, pool), weight in zip(POOLINGS.items(), weights, strict=True):
         mine = pool(hidden, stream.blocks)[stream.rank]
@@ -159,14 +166,21 @@ def _apart(mine: Tensor | None, theirs: Tensor | None) -> float:
     return float(((mine - theirs).abs() / theirs.abs().clamp_min(1)).max().detach())
 
 
-# Only in our module: torch's own would change transformers' GELU too.
-TANH = SimpleNamespace(linear=F.linear, gelu=partial(F.gelu, approximate="tanh"))
+def _without_bias(name: str, like: Tensor, *arguments: Any) -> None:
+    given = list(arguments)
+    if name == "residual_norm":
+        given[3] = None
+    CALL(name, like, *given)
+
+
+CALL = fused.call
 PLANTED: list[tuple[str, Any]] = [
-    ("the approximate GELU", patch.object(bert, "F", TANH)),
+    ("the approximate GELU", patch.object(bert, "gelu", lambda y, _fused: F.gelu(finished(y), approximate="tanh"))),
     (
         "a mean that counts one token more",
         patch.dict(POOLINGS, {"mean": lambda x, blocks: POOLINGS["cls"](x, blocks) * 1.0}),
     ),
+    *([("a kernel called without its bias", patch.object(fused, "call", _without_bias))] if build.available() else []),
     ("DoRA's norm left out", patch.object(dora, "row_norm", lambda squared, *_: torch.ones_like(squared))),
     ("a difference with its sign", patch.dict(features.FEATURES, {"|u-v|": lambda pooled: pooled["u"] - pooled["v"]})),
     (

@@ -1,6 +1,7 @@
 """A tiny model and tiny splits, random but the same for the same arguments."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
 
-TINY = BertConfig(vocabulary=40, positions=64, layers=2, hidden=16, heads=2, intermediate=24)
+# Of a size that our kernels take, in fp32.
+TINY = BertConfig(vocabulary=40, positions=64, layers=2, hidden=32, heads=2, intermediate=48)
+# So is this; fp32's rounding grows with the width, and some limits are near it.
+NARROW = replace(TINY, hidden=16, heads=1, intermediate=32)
 WRAPPER = Wrapper(cls=1, sep=2, max_tokens=48)  # wordpieces start at 3
 
 

@@ -32,7 +32,7 @@ def training_project(folder: Path, runs: list[str]) -> None:
     """Make a project of these of RUNS, with its data prepared and encoders converted, and enter it."""
     tiny_project(
         folder,
-        encoder__random={"seed": 1, "layers": 2, "hidden": 8, "heads": 2, "intermediate": 16, "positions": 64},
+        encoder__random={"seed": 1, "layers": 2, "hidden": 32, "heads": 2, "intermediate": 32, "positions": 64},
         prepare__max_tokens=64,
         compute__checkpoint_seconds=0,
     )
