@@ -24,6 +24,12 @@ HERE = Path()
 
 
 @app.command()
+def code(project: Project = HERE) -> None:
+    """List for each stage the code files that it runs, in build/code, so that an edit re-runs what runs that code."""
+    _stage("code", project)
+
+
+@app.command()
 def fetch(project: Project = HERE) -> None:
     """Put the raw CSV files into data/raw: generated, copied or downloaded, as data.source says."""
     _stage("fetch", project)

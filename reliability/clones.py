@@ -21,7 +21,7 @@ SURROUNDINGS: list[tuple[str, int, dict[str, str]]] = [
         {"TZ": "Pacific/Kiritimati", "LC_ALL": "POSIX", "PYTHONHASHSEED": "2", "COLUMNS": "40"},
     ),
 ]
-OUTS = ("data", "models", "results", "reports")
+OUTS = ("build", "data", "models", "results", "reports")
 TIMES = ("seconds", "tokens_per_second", "finished")
 TOLD_TIMES = """
 record.json, provenance.json: the time that training took, its speed and its date; sha256.json: the sum of such a record;

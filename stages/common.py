@@ -13,6 +13,7 @@ from mtbert.errors import MtbertError, out_of_memory
 
 RAW, PREPARED, MODELS, RESULTS = Path("data/raw"), Path("data/prepared"), Path("models"), Path("results")
 PRETRAINED, CONVERTED = MODELS / "pretrained", MODELS / "converted"
+CODE = Path("build/code")
 
 
 def inside(folder: str, key: str) -> Path:

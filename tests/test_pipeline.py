@@ -61,6 +61,31 @@ def test_a_comment_in_the_readme_makes_nothing_stale(project: Path) -> None:
     restored(project)
 
 
+def test_an_edit_of_code_reruns_the_stages_that_run_it_only(project: Path) -> None:
+    runs = set(yaml.load(project / "params.yaml")["runs"])
+    with (project / "mtbert/evaluation/leaderboard.py").open("a", encoding="utf-8") as file:
+        file.write("\n# Only evaluate runs this.\n")
+    assert stale(project) == {"code"}
+    assert stages_run(must(project, "dvc", "repro", "evaluate@baseline")) == {"code", "evaluate@baseline"}
+    # Its results name the commit and that there are uncommitted changes, so the page is stale; the scores are the same.
+    assert stale(project) == {f"evaluate@{run}" for run in runs - {"baseline"}} | {"report"}
+    restored(project)
+    assert stale(project) == set()
+    with (project / "mtbert/cli.py").open("a", encoding="utf-8") as file:
+        file.write("\n# No stage runs this.\n")
+    assert stages_run(must(project, "dvc", "repro")) == {"code"}
+    restored(project)
+
+
+def test_another_folder_for_the_report_makes_what_lies_in_it_stale(project: Path) -> None:
+    edit(project, report__folder="reports/elsewhere")
+    pages = {f"{kind}{number}" for kind in ("table", "figure") for number in range(1, 5)}
+    assert stages_run(must(project, "dvc", "repro")) == {*pages, "report"}
+    assert (project / "reports/elsewhere/index.html").is_file()
+    shutil.rmtree(project / "reports/elsewhere")
+    restored(project)
+
+
 def test_editing_one_run_reruns_that_run_and_its_descendants_only(project: Path) -> None:
     edit(project, runs__sampler_balanced__sampler=0.25)
     assert stale(project) == {"train@sampler_balanced", "evaluate@sampler_balanced"}

@@ -33,10 +33,15 @@ def update_block(text: str, name: str, content: str) -> str:
 
 
 def graph_picture(path: Path) -> str:
-    """A Mermaid flowchart of dvc.yaml: a node per stage, the items of a foreach and the numbers of a family drawn as one."""
+    """A Mermaid flowchart of dvc.yaml: a node per stage, the items of a foreach and the numbers of a family drawn as one.
+
+    Only data flow is drawn: `code`, on which every stage depends, is left out.
+    """
     stages: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]
     nodes: dict[str, tuple[list[str], list[str]]] = {}
     for name, stage in stages.items():
+        if name == "code":
+            continue
         deps, outs = nodes.setdefault(_node(name, stage), ([], []))
         for body, path_of in ((deps, "deps"), (outs, "outs"), (outs, "plots"), (outs, "metrics")):
             for entry in stage.get("do", stage).get(path_of, []):

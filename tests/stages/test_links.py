@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from mtbert.errors import MtbertError
-from stages import convert, encoder, evaluate, fetch, figure, prepare, report, table, train
+from stages import code, convert, encoder, evaluate, fetch, figure, prepare, report, table, train
 from stages.common import confine
 
 Stage = Callable[..., Any]
 # The place that becomes a link, and a stage that reads or writes there.
 PLACES: list[tuple[str, Stage, list[str]]] = [
+    ("build", code.main, []),
+    ("build/code", code.main, []),
     ("data", fetch.main, []),
     ("data/raw", fetch.main, []),
     ("data/raw/sst-dev.csv", prepare.main, []),

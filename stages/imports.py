@@ -1,0 +1,98 @@
+"""The code that a module runs: the files it imports, directly or through others, read from the sources; nothing is imported."""
+
+import ast
+from functools import lru_cache
+from pathlib import Path
+
+from mtbert.errors import MtbertError
+
+PACKAGES = ("mtbert", "stages")
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Every module of the project's packages by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def tree(path: Path) -> ast.Module:
+    """A file's syntax tree, which is shared: not to be changed.
+
+    Raises:
+        MtbertError: the file is not valid Python.
+    """
+    try:
+        return _parsed(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise MtbertError(f"{path}{line}: not valid Python ({error}); mend it") from None
+
+
+def imports(root: Path) -> dict[str, set[str]]:
+    """For every module of the project the dotted names that it imports: the import graph."""
+    return {name: imported(name, path) for name, path in modules(root).items()}
+
+
+def imported(name: str, path: Path) -> set[str]:
+    """Dotted names that a module imports, anywhere in it; for `from a import b` both a and a.b: b may be a module."""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found: set[str] = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*start, *(node.module.split(".") if node.module else [])])
+            found.add(base)
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
+            "import_module",
+            "__import__",
+        ):
+            found.update(a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str))
+    return found
+
+
+def closure(start: str, graph: dict[str, set[str]]) -> set[str]:
+    """The project's modules that importing `start` can load: what it imports, and each one's parent packages."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        if name in graph and name not in seen:
+            seen.add(name)
+            waiting.extend(graph[name])
+            waiting.extend(name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1))
+    return seen
+
+
+def code_of_stages(root: Path) -> dict[str, list[str]]:
+    """For each stage, by its module's name, the files that it runs, relative to `root` and sorted.
+
+    A stage is a module of `stages` that imports `start`, without which `python -m stages.NAME` does nothing.
+    """
+    graph, paths = imports(root), modules(root)
+    files = {name: files_of(root, path) for name, path in paths.items()}
+    return {
+        name.partition(".")[2]: sorted(set().union(*(files[part] for part in closure(name, graph))))
+        for name, targets in graph.items()
+        if name.startswith("stages.") and "stages.common.start" in targets
+    }
+
+
+def files_of(root: Path, path: Path) -> set[str]:
+    """The module's file, and the data files beside it that it names."""
+    strings = {
+        node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    beside = {p for p in path.parent.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc") and p.name in strings}
+    return {p.relative_to(root).as_posix() for p in {path, *beside}}
+
+
+@lru_cache(maxsize=256)
+def _parsed(source: bytes) -> ast.Module:
+    return ast.parse(source)

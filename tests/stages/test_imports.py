@@ -1,0 +1,84 @@
+"""The files that a stage runs, in a small made-up project."""
+
+from pathlib import Path
+
+import pytest
+
+from mtbert.errors import MtbertError
+from stages.imports import code_of_stages, imports
+
+PROJECT = {
+    "mtbert/__init__.py": "",
+    "mtbert/alone.py": "import mtbert.data.tasks",
+    "mtbert/errors.py": "",
+    "mtbert/data/__init__.py": "",
+    "mtbert/data/tasks.py": "from mtbert.errors import MtbertError",
+    "mtbert/model/__init__.py": "",
+    "mtbert/model/bert.py": "import torch\n\ndef build():\n    from ..data import tasks\n    return tasks",
+    "mtbert/report/__init__.py": "",
+    "mtbert/report/page.py": "TEMPLATE = 'page.j2'",
+    "mtbert/report/page.j2": "<html>",
+    "mtbert/report/other.j2": "<html>",
+    "stages/__init__.py": "",
+    "stages/common.py": "def start(main): main()",
+    "stages/models.py": "from mtbert.model.bert import build",
+    "stages/train.py": "from stages.common import start\nfrom stages.models import build\nstart(build)",
+    "stages/report.py": "import importlib\nfrom .common import start\nimportlib.import_module('mtbert.report.page')",
+}
+SHARED = ["mtbert/__init__.py", "stages/__init__.py", "stages/common.py"]
+TRAIN = ["mtbert/data/__init__.py", "mtbert/data/tasks.py", "mtbert/errors.py", "mtbert/model/__init__.py"]
+TRAIN += ["mtbert/model/bert.py", "stages/models.py", "stages/train.py"]
+REPORT = ["mtbert/report/__init__.py", "mtbert/report/page.j2", "mtbert/report/page.py", "stages/report.py"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name, text in PROJECT.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_stage_runs_what_it_imports_and_what_that_imports(root: Path) -> None:
+    assert code_of_stages(root) == {"train": sorted(SHARED + TRAIN), "report": sorted(SHARED + REPORT)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import mtbert.alone",
+        "from mtbert import alone",
+        "from mtbert.alone import anything",
+        "from .. import alone",
+        "from ..alone import anything",
+        "def later():\n    import mtbert.alone as a",
+        "import importlib\nimportlib.import_module('mtbert.alone')",
+        "__import__('mtbert.alone')",
+        "try:\n    import nothing\nexcept ImportError:\n    from mtbert import alone",
+    ],
+)
+def test_every_way_to_import_counts(root: Path, line: str) -> None:
+    with (root / "mtbert/model/bert.py").open("a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")
+    found = code_of_stages(root)
+    assert found["train"] == sorted([*SHARED, *TRAIN, "mtbert/alone.py"])
+    assert found["report"] == sorted(SHARED + REPORT)
+
+
+def test_a_name_in_a_comment_is_no_import(root: Path) -> None:
+    with (root / "mtbert/model/bert.py").open("a", encoding="utf-8") as file:
+        file.write("\n# import mtbert.alone\nTOLD = 'import mtbert.alone'\n")
+    assert code_of_stages(root)["train"] == sorted(SHARED + TRAIN)
+
+
+def test_an_edit_of_a_file_is_seen_though_its_tree_was_read_before(root: Path) -> None:
+    assert imports(root)["mtbert.errors"] == set()
+    (root / "mtbert/errors.py").write_text("import mtbert.data", encoding="utf-8")
+    assert imports(root)["mtbert.errors"] == {"mtbert.data"}
+
+
+@pytest.mark.parametrize(("content", "line"), [(b"x = 1\ndef f(:\n", ":2"), (b"x = '\xff'\n", ""), (b"\0", "")])
+def test_a_file_that_is_no_python_is_named(root: Path, content: bytes, line: str) -> None:
+    (root / "mtbert/data/tasks.py").write_bytes(content)
+    with pytest.raises(MtbertError, match=rf"mtbert/data/tasks\.py{line}.*: not valid Python \(.*\); mend it"):
+        code_of_stages(root)
