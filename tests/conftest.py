@@ -12,7 +12,8 @@ from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from reliability.tiny import tiny_model, tiny_split
 
-TINY = BertConfig(vocabulary=40, positions=32, layers=1, hidden=8, heads=2, intermediate=12)
+# Of a size that our kernels take, in fp32.
+TINY = BertConfig(vocabulary=40, positions=32, layers=1, hidden=32, heads=2, intermediate=48)
 
 
 @pytest.fixture(scope="session", autouse=True)

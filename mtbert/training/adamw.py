@@ -43,6 +43,8 @@ class AdamW(torch.optim.AdamW):
         if self.found_inf is not None and self.found_inf.item():
             return
         (group,) = self.param_groups
+        if group["weight_decay"] or group["amsgrad"] or group["maximize"]:
+            raise ValueError("the kernel knows neither weight_decay nor amsgrad nor maximize")
         weights = [weight for weight in group["params"] if weight.grad is not None]
         if not weights:
             return
