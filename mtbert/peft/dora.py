@@ -121,10 +121,16 @@ def stacked(layers: Sequence[DoraLinear], dtype: torch.dtype) -> tuple[Tensor, T
     lora_a = torch.cat([layer.lora_a for layer in layers])
     lora_b = torch.block_diag(*[layer.scale * layer.lora_b for layer in layers])
     wide, shape = first._base_wide, (len(lora_b), lora_a.shape[1] + len(lora_a))
-    if wide is None or (wide.shape, wide.dtype, wide.device) != (shape, dtype, lora_b.device):
+    if (
+        wide is None
+        or (wide.shape, wide.dtype, wide.device) != (shape, dtype, lora_b.device)
+        or any(layer._base_wide is not wide for layer in layers)  # one of them was given other weights since
+    ):
         with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not enter autograd later
-            wide = first._base_wide = torch.empty(shape, dtype=dtype, device=lora_b.device)
+            wide = torch.empty(shape, dtype=dtype, device=lora_b.device)
             wide[:, : lora_a.shape[1]] = torch.cat([layer.weight for layer in layers])
+        for layer in layers:
+            layer._base_wide = wide
     # Past autograd's count of versions: a graph that still needs s B keeps the tensor `lora_b` itself.
     wide.data[:, lora_a.shape[1] :] = lora_b.detach()
     return wide, lora_a, lora_b

@@ -57,9 +57,7 @@ class AdamW(torch.optim.AdamW):
                 }
         steps = [self.state[weight]["step"] for weight in weights]
         torch._foreach_add_(steps, 1)
-        counts = (
-            {int(step) for step in steps} if len(steps) < 2 else {int(s) for s in torch.stack(steps).unique().tolist()}
-        )
+        counts = set(map(int, torch.stack(steps).tolist()))
         for count in counts:  # one, unless some weight went without a gradient
             self._update(
                 [w for w, step in zip(weights, steps, strict=True) if len(counts) == 1 or step == count], count

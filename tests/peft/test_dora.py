@@ -369,3 +369,12 @@ def test_a_bf16_copy_of_the_base_weight_is_made_once_and_follows_loaded_weights(
     assert layer(x).dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.float16):
         assert layer(x).dtype == torch.float16, "another type has another copy"
+
+
+def test_weights_loaded_into_one_of_several_layers_reach_their_product() -> None:
+    layers, x = three_layers(), torch.randn(10, 64, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        finished(DoraLinear.side_by_side(layers, x))
+        layers[2].load_state_dict({name: value + 1 for name, value in layers[2].state_dict().items()})
+        joined = finished(DoraLinear.side_by_side(layers, x)).float()
+    torch.testing.assert_close(joined[:, 96:], naive(layers[2], x), atol=0.5, rtol=0.05)
