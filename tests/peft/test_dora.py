@@ -375,6 +375,6 @@ def test_weights_loaded_into_one_of_several_layers_reach_their_product() -> None
     layers, x = three_layers(), torch.randn(10, 64, generator=torch.Generator().manual_seed(1))
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         finished(DoraLinear.side_by_side(layers, x))
-        layers[2].load_state_dict({name: value + 1 for name, value in layers[2].state_dict().items()})
+        layers[2].load_state_dict({k: v.flip(0) if k == "weight" else v for k, v in layers[2].state_dict().items()})
         joined = finished(DoraLinear.side_by_side(layers, x)).float()
-    torch.testing.assert_close(joined[:, 96:], naive(layers[2], x), atol=0.5, rtol=0.05)
+    torch.testing.assert_close(joined[:, 96:], naive(layers[2], x), atol=0.1, rtol=0.05)
