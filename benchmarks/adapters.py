@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks import peers
 from benchmarks.harness import Target, alternate, publish, ratio
-from benchmarks.work import batches, minilm, split, training, wait, wrapper
+from benchmarks.work import WARM_UP, batches, minilm, split, training, wait, wrapper
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
@@ -55,7 +55,7 @@ def main(
         return
     names = list(_cases(compute.bf16))
     cases = {name: make(compute, batch_size, steps) for name, make in _cases(compute.bf16).items()}
-    rates = alternate(cases, rounds)
+    rates = alternate(cases, rounds, WARM_UP)
     peaks = {name: _peak_of(name, batch_size, steps) for name in names}
     peft_dora = max((name for name in names if "DoRA, peft" in name), key=lambda name: statistics.median(rates[name]))
     models = with_dora(minilm(["c"])), minilm(["c"])

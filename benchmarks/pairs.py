@@ -12,7 +12,7 @@ import typer
 
 from benchmarks import peers
 from benchmarks.harness import Target, alternate, publish, ratio
-from benchmarks.work import batches, minilm, split, training, wrapper
+from benchmarks.work import WARM_UP, batches, minilm, split, training, wrapper
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.training.compute import resolve
@@ -31,7 +31,7 @@ def main(
     }
     for precision, bf16 in {"fp32": False, **({"bf16": True} if compute.bf16 else {})}.items():
         cases[f"sentence-transformers {precision} u, v, |u-v|"] = softmax_loss(data, tokens, batch_size, steps, bf16)
-    rates = alternate(cases, rounds)
+    rates = alternate(cases, rounds, WARM_UP)
     median = {name: statistics.median(values) for name, values in rates.items()}
     ours = "mtbert u, v, |u-v|"
     best = max((name for name in median if name.startswith("sentence")), key=lambda name: median[name])

@@ -8,7 +8,7 @@ import typer
 
 from benchmarks import ceiling, peers
 from benchmarks.harness import Case, Target, alternate, publish, ratio
-from benchmarks.work import minilm, split, training, wrapper
+from benchmarks.work import WARM_UP, minilm, split, training, wrapper
 from mtbert.training.compute import resolve
 
 
@@ -37,7 +37,7 @@ def main(
         cases[f"Trainer {precision} sdpa length-grouped"] = peers.trainer(
             peer, data, tokens, batch_size=batch_size, steps=steps, bf16=bf16
         )
-    rates = alternate(cases, rounds)
+    rates = alternate(cases, rounds, WARM_UP)
     median = {name: statistics.median(values) for name, values in rates.items()}
     tokens_per_step = round(sum(len(peers.sequence(data, row, tokens)[0]) for row in range(256)) / 256 * batch_size)
     dtype = torch.bfloat16 if compute.bf16 else torch.float32

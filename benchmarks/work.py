@@ -21,6 +21,9 @@ from mtbert.training.step import Loss
 
 LOSSES: dict[str, Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
 PREPARED = Path("data/prepared")
+# Rounds that do not count. The CPU's matrix library compiles a kernel for each number of rows when it first comes, which costs more than
+# the product: a run of thousands of steps has met them all soon.
+WARM_UP = 4
 
 
 def split(task: str, prepared: Path = PREPARED) -> Split:
