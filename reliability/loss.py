@@ -15,7 +15,7 @@ from torch import Tensor
 from mtbert.errors import MtbertError
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.store import read_safetensors
-from mtbert.training import checkpoint, loop
+from mtbert.training import checkpoint, graphs, loop, step
 from mtbert.training.compute import Compute
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from reliability.project import forked, isolated
@@ -124,7 +124,7 @@ def _shortages(times: int, seed: int, folder: Path, planted: bool = False) -> li
     """Train on ever larger batches with little memory to spare, each in a fork of this process; exit statuses."""
     torch.set_num_threads(1)
     if planted:
-        patch.object(loop, "out_of_memory", lambda _: False).start()
+        patch.object(step, "out_of_memory", lambda _: False).start()
     rng = random.Random(seed)
     batches = [rng.randrange(3000, 6000) for _ in range(times)]
     return [(forked(lambda batch=batch: _short(folder, batch)), f"batches of {batch}") for batch in batches]  # type: ignore[misc]
@@ -165,7 +165,7 @@ def _updated(real: Any) -> Any:
 PLANTED: list[tuple[str, str, Any, str, Any]] = [
     ("NaN not looked at", "NaN", loop, "_values", lambda _: lambda losses: [1.0] * len(losses)),
     ("infinity not looked at", "infinity", loop, "_values", lambda _: lambda losses: [1.0] * len(losses)),
-    ("NaN in the update", "NaN", loop, "train_step", _updated),
+    ("NaN in the update", "NaN", graphs, "train_step", _updated),
     (
         "weights not looked at before a checkpoint",
         "infinite gradient",
@@ -173,5 +173,5 @@ PLANTED: list[tuple[str, str, Any, str, Any]] = [
         "check_finite",
         lambda _: lambda *_: None,
     ),
-    ("out of memory passed on", "out of memory", loop, "out_of_memory", lambda _: lambda _: False),
+    ("out of memory passed on", "out of memory", step, "out_of_memory", lambda _: lambda _: False),
 ]
