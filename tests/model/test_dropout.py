@@ -81,16 +81,6 @@ def test_shape_dtype_and_gradient() -> None:
     assert torch.equal(x.grad, out.detach()), "the gradient passes where the value passed, with the same factor"
 
 
-@pytest.fixture(params=["kernel", "numpy"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Who draws the words."""
-    if request.param == "numpy":
-        monkeypatch.setattr(build, "available", lambda: False)
-    elif not build.available():
-        pytest.skip("needs g++")
-    return str(request.param)
-
-
 @pytest.mark.parametrize("counts", [[1], [16], [5, 1000, 1], [4096, 48, 48, 65]])
 def test_words_are_those_of_numpy_s_philox(way: str, counts: list[int]) -> None:
     noise = Noise()

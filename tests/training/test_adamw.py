@@ -37,16 +37,6 @@ class Parts(nn.Module):
         self.table.weight.data = torch.randn(50, 24, generator=generator)
 
 
-@pytest.fixture(params=["kernel", "torch"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With our kernel, and as it is without."""
-    if request.param == "torch":
-        monkeypatch.setattr(build, "available", lambda: False)
-    elif not build.available():
-        pytest.skip("needs g++")
-    return str(request.param)
-
-
 def torchs(model: nn.Module, fused: bool) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=fused)
 

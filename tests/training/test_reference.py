@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
-from mtbert.kernels import build
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.weights import from_hf
@@ -118,16 +117,6 @@ def fast_model() -> MultitaskModel:
     for task, head in reference.heads.items():
         model.heads[task].linear.load_state_dict(head.state_dict())
     return model
-
-
-@pytest.fixture(params=["kernels", "torch"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With our kernels, and as it is without."""
-    if request.param == "torch":
-        monkeypatch.setattr(build, "available", lambda: False)
-    elif not build.available():
-        pytest.skip("needs g++")
-    return str(request.param)
 
 
 def fast(data: dict[str, Split], wrapper: Wrapper, bf16: bool = False, eps: float = 1e-6) -> list[float]:
