@@ -21,7 +21,8 @@ from mtbert.data.tokens import Wrapper
 from mtbert.model.fused import Product
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_dora, convert, merge
-from mtbert.peft.dora import DoraLinear, DoraProduct, product_dtype, stacked
+from mtbert.peft.dora import DoraLinear, product_dtype, wide_weight
+from mtbert.peft.product import AdapterProduct, Frozen
 from mtbert.training.compute import Compute, resolve
 
 RANK = 16
@@ -36,9 +37,10 @@ class LoraLinear(DoraLinear):
 
     @staticmethod
     def side_by_side(layers: Sequence[DoraLinear], x: Tensor) -> Product:
-        dtype = product_dtype(x, layers[0].weight)
+        frozen = Frozen(wide_weight(layers, product_dtype(x, layers[0].weight)), None, layers[0].scale, False)
+        parameters = [getattr(layer, name) for name in ("lora_a", "lora_b") for layer in layers]
         with torch.autocast(x.device.type, enabled=False):
-            z, _ = DoraProduct.apply(x, *stacked(layers, dtype), None, None, False)
+            z, _ = AdapterProduct.apply(x, frozen, *parameters)
         return Product(z, None, torch.cat([layer.bias for layer in layers]))
 
 

@@ -23,7 +23,7 @@ KINDS = {
     "casts and copies": ("aten::copy_", "aten::cat", "aten::_to_copy"),
     "element by element": (
         *("aten::gelu", "aten::native_layer_norm", "aten::add", "aten::mul", "aten::sum", "aten::ge"),
-        *("Gelu", "ResidualNorm", "DoraProduct", "_AddScaled", "Scaled"),
+        *("Gelu", "ResidualNorm", "AdapterProduct", "_AddScaled", "Scaled"),
     ),
 }
 REST = "Python, masks, the batch, all else"

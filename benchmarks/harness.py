@@ -47,7 +47,9 @@ class Target(NamedTuple):
 
 
 def alternate(cases: Mapping[str, Case], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Work per second of each case, a value a round; every round runs all cases, each time beginning with another.
+    """Work per second of each case, a value a round; every round runs all cases, each time beginning with another, back and forth.
+
+    Who comes first at the same shapes has their products compiled for those who follow.
 
     Args:
         cases: a case does its share of work and returns how much it was (tokens, rows).
@@ -56,7 +58,8 @@ def alternate(cases: Mapping[str, Case], rounds: int, warmup: int = 1) -> dict[s
     rates: dict[str, list[float]] = {name: [] for name in cases}
     names = list(cases)
     for number in range(-warmup, rounds):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
+        order = names[number % len(names) :] + names[: number % len(names)]
+        for name in order if number % 2 else reversed(order):
             began = time.perf_counter()
             done = cases[name]()
             work, seconds = done if isinstance(done, Timed) else (done, time.perf_counter() - began)

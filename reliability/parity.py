@@ -18,7 +18,7 @@ from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.fused import finished
 from mtbert.model.pooling import POOLINGS
 from mtbert.model.weights import TOP_NAMES, from_hf
-from mtbert.peft import dora
+from mtbert.peft import norm
 from mtbert.peft.dora import DoraLinear
 from mtbert.training import losses
 from reliability.tiny import NARROW
@@ -181,7 +181,7 @@ PLANTED: list[tuple[str, Any]] = [
         patch.dict(POOLINGS, {"mean": lambda x, blocks: POOLINGS["cls"](x, blocks) * 1.0}),
     ),
     *([("a kernel called without its bias", patch.object(fused, "call", _without_bias))] if build.available() else []),
-    ("DoRA's norm left out", patch.object(dora, "row_norm", lambda squared, *_: torch.ones_like(squared))),
+    ("DoRA's norm left out", patch.object(norm, "row_norm", lambda squared, *_: torch.ones_like(squared))),
     ("a difference with its sign", patch.dict(features.FEATURES, {"|u-v|": lambda pooled: pooled["u"] - pooled["v"]})),
     (
         "the margin forgotten",

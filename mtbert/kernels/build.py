@@ -34,6 +34,8 @@ TYPED = {
     "gelu_backward": "pppp ll pp",
     "attention": "pppp if pp lll pp",
     "attention_backward": "ppppp pif pp lll pp",
+    "dora_norm": "ppppp ff llll ppp",
+    "dora_norm_backward": "pppp ff llll ppppp ppp",
 }
 TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_int64, "f": ctypes.c_float}
 

@@ -463,6 +463,192 @@ void attention_backward(const A* grad, const A* qkv, const float* lse, Affine af
   add_parts(parts.data(), 2 * E, sums);
 }
 
+// ---- DoRA: ||W0 + s B A|| and what its gradient adds, of N layers side by side, each with A (r, I) and B (O, r)
+
+inline Vec root(Vec v) {
+  for (int l = 0; l < W; ++l) v[l] = std::sqrt(v[l]);
+  return v;
+}
+
+// What a product takes at once of a type: one float, or two bf16 side by side.
+inline Vec product(Vec sum, Vec a, Vec b) { return sum + a * b; }
+inline Vec product(Vec sum, Bits a, Bits b) {
+#ifdef __AVX512BF16__
+  return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+  return sum + (Vec)(a << 16) * (Vec)(b << 16) + (Vec)(a & 0xffff0000) * (Vec)(b & 0xffff0000);
+#endif
+}
+template <typename T>
+struct Unit;
+template <>
+struct Unit<float> {
+  typedef Vec Lanes;
+  static constexpr int64_t COUNT = 1;
+  // Of 16 columns, and of 16 numbers.
+  static Vec rows(const float* p, int64_t) { return load(p); }
+  static void write(float* p, const Vec* v) { store(p, *v); }
+  static Vec all(const void* p) {
+    float x;
+    std::memcpy(&x, p, sizeof x);
+    return splat(x);
+  }
+};
+template <>
+struct Unit<bf16> {
+  typedef Bits Lanes;
+  static constexpr int64_t COUNT = 2;
+  static Bits widen(const bf16* p) {
+    Half h;
+    std::memcpy(&h, p, sizeof h);
+    return __builtin_convertvector(h, Bits);
+  }
+  static Bits rows(const bf16* p, int64_t row) { return widen(p) | widen(p + row) << 16; }
+  static void write(float* p, const Vec* v) {
+    bf16 narrow[2][W];
+    store(narrow[0], v[0]), store(narrow[1], v[1]);
+    const Bits bits = widen(narrow[0]) | widen(narrow[1]) << 16;
+    std::memcpy(p, &bits, sizeof bits);
+  }
+  static Bits all(const void* p) {
+    uint32_t x;
+    std::memcpy(&x, p, sizeof x);
+    return Bits{} + x;
+  }
+};
+
+inline float number(float x) { return x; }
+inline float number(bf16 x) {
+  const uint32_t bits = uint32_t(x.bits) << 16;
+  float f;
+  std::memcpy(&f, &bits, sizeof f);
+  return f;
+}
+
+inline int64_t padded(int64_t r) { return (r + W - 1) / W * W; }
+inline void scaled(const float* b, float s, int64_t r, float* out) {
+  for (int64_t j = 0; j < padded(r); ++j) out[j] = j < r ? s * b[j] : 0;
+}
+
+// wide = [W0 | s B], (N O, I + N r); slope = (W0 + s B A) A^T, (N O, P), where P is r filled up to 16; factor = m / ||.||.
+template <typename T>
+void dora_norm(const T* wide, const float* const* a, const float* const* b, const float* const* squared,
+               const float* const* magnitude, float s, float least, int64_t N, int64_t r, int64_t I, int64_t O, float* slope,
+               float* norm, float* factor) {
+  constexpr int64_t C = Unit<T>::COUNT, Q = 8;
+  const int64_t P = padded(r), width = I + N * r;
+  std::vector<float> grams(N * r * P), units(N * P * I / C);  // A A^T; A's columns, a unit of them at a time
+#pragma omp parallel
+  {
+#pragma omp for schedule(dynamic, 1) nowait
+    for (int64_t nj = 0; nj < N * r; ++nj) {
+      const float *of = a[nj / r], *row = of + nj % r * I;
+      for (int64_t k = 0, j = nj % r; k <= j; ++k) {
+        Vec sum{};
+        for (int64_t i = 0; i < I; i += W) sum += load(row + i) * load(of + k * I + i);
+        float* gram = grams.data() + nj / r * r * P;
+        gram[j * P + k] = gram[k * P + j] = total(sum);
+      }
+    }
+#pragma omp for schedule(static)
+    for (int64_t tile = 0; tile < N * P * I / W / W; ++tile) {
+      const int64_t n = tile / (P * I / W / W), first = tile / (I / W) % (P / W) * W, i = tile % (I / W) * W;
+      Vec m[W];
+      for (int l = 0; l < W; ++l) m[l] = first + l < r ? load(a[n] + (first + l) * I + i) : Vec{};
+      transpose(m);
+      float* out = units.data() + ((n * P + first) * I + i * W) / C;
+      for (int64_t c = 0; c < W / C; ++c) Unit<T>::write(out + c * W, m + c * C);
+    }
+    std::vector<float> room((Q + 1) * P);
+    float *cross = room.data(), *sb = cross + Q * P;
+#pragma omp for schedule(static)
+    for (int64_t at = 0; at < N * O; at += Q) {
+      const int64_t n = at / O;
+      const float* gram = grams.data() + n * r * P;
+      for (int64_t p = 0; p < P; p += W) {
+        const T* w = wide + at * width;
+        const float* unit = units.data() + (n * P + p) * I / C;
+        Vec sum[Q] = {};
+        for (int64_t i = 0; i < I; i += C, unit += W) {
+          typename Unit<T>::Lanes lanes;
+          std::memcpy(&lanes, unit, sizeof lanes);
+          for (int q = 0; q < Q; ++q) sum[q] = product(sum[q], Unit<T>::all(w + q * width + i), lanes);
+        }
+        for (int q = 0; q < Q; ++q) store(cross + q * P + p, sum[q]);
+      }
+      for (int64_t q = 0, o = at % O; q < Q; ++q) {
+        scaled(b[n] + (o + q) * r, s, r, sb);
+        Vec sum{};
+        for (int64_t p = 0; p < P; p += W) {
+          const Vec base = load(cross + q * P + p);
+          Vec whole = base;
+          for (int64_t k = 0; k < r; ++k) whole += load(gram + k * P + p) * sb[k];
+          store(slope + (at + q) * P + p, whole);
+          sum += load(sb + p) * (base + whole);
+        }
+        const float square = squared[n][o + q] + total(sum);
+        norm[at + q] = std::sqrt(square < least ? least : square);  // NaN stays NaN
+        factor[at + q] = magnitude[n][o + q] / norm[at + q];
+      }
+    }
+  }
+}
+
+// half = -m / ||.||^3 times the factor's gradient, zero where the norm was held: half the gradient by the squared norm.
+// all_a = g_a + half s B^T (W0 + s B A), (N, r, I); all_b = s (g_sb + half slope), (N, O, r).
+template <typename T>
+void dora_norm_backward(const T* wide, const float* const* a, const float* const* b, const float* const* magnitude, float s,
+                        float least, int64_t N, int64_t r, int64_t I, int64_t O, const float* norm, const float* slope,
+                        const float* g_factor, const T* g_a, const T* g_sb, float* all_a, float* all_b, float* g_m) {
+  constexpr int64_t C = Unit<T>::COUNT;
+  const int64_t P = padded(r), width = I + N * r;
+  // s B, half s B, and half s B's columns, a unit of them at a time, (N O, P) and (N O / C, P); half (s B)^T s B, (N r, P).
+  std::vector<float> room(N * P * (2 * O + O / C + r));
+  float *sb = room.data(), *half_b = sb + N * O * P, *units = half_b + N * O * P, *low = units + N * O / C * P;
+#pragma omp parallel
+  {
+#pragma omp for schedule(static)
+    for (int64_t first = 0; first < N * O; first += C)
+      for (int64_t at = first; at < first + C; ++at) {
+        const int64_t n = at / O, o = at % O;
+        const float g = g_factor[at] / norm[at];
+        const float half = norm[at] <= least ? 0 : -g * magnitude[n][o] / (norm[at] * norm[at]);
+        g_m[at] = g;
+        scaled(b[n] + o * r, s, r, sb + at * P);
+        for (int64_t j = 0; j < r; ++j) all_b[at * r + j] = s * (number(g_sb[at * r + j]) + half * slope[at * P + j]);
+        for (int64_t p = 0; p < P; p += W) {
+          store(half_b + at * P + p, load(sb + at * P + p) * half);
+          if (at + 1 < first + C) continue;
+          Vec rows[C];
+          for (int64_t c = 0; c < C; ++c) rows[c] = load(half_b + (first + c) * P + p);
+          Unit<T>::write(units + first / C * P + p, rows);
+        }
+      }
+#pragma omp for schedule(static)
+    for (int64_t nj = 0; nj < N * r; ++nj)
+      for (int64_t p = 0; p < P; p += W) {
+        Vec sum{};
+        for (int64_t at = nj / r * O; at < (nj / r + 1) * O; ++at) sum += load(sb + at * P + p) * half_b[at * P + nj % r];
+        store(low + nj * P + p, sum);
+      }
+#pragma omp for collapse(2) schedule(static)
+    for (int64_t n = 0; n < N; ++n)
+      for (int64_t i = 0; i < I; i += W)
+        for (int64_t p = 0; p < P; p += W) {
+          Vec sum[W] = {};
+          for (int64_t at = n * O; at < (n + 1) * O; at += C) {
+            const auto rows = Unit<T>::rows(wide + at * width + i, width);
+            for (int j = 0; j < W; ++j) sum[j] = product(sum[j], rows, Unit<T>::all(units + at / C * P + p + j));
+          }
+          for (int64_t j = n * r + p; j < n * r + std::min(p + W, r); ++j) {
+            Vec all = load(g_a + j * I + i) + sum[j - n * r - p];
+            for (int64_t k = 0; k < r; ++k) all += load(a[n] + k * I + i) * low[j * P + k];
+            store(all_a + j * I + i, all);
+          }
+        }
+  }
+}
+
 // ---- random words: numpy's Philox (4 x 64 bits, 10 rounds; Salmon et al. 2011), whose blocks are independent of each other
 
 inline void philox(const uint64_t* key, uint64_t block, uint64_t* out) {
@@ -483,9 +669,7 @@ struct Adam {
 
   void operator()(float* p, Vec g, float* m, float* v, bf16* copy, int64_t i) const {
     const Vec first = load(m + i) + (g - load(m + i)) * rest1, second = load(v + i) * beta2 + g * g * rest2;
-    Vec root = second;
-    for (int l = 0; l < W; ++l) root[l] = std::sqrt(root[l]);
-    const Vec out = load(p + i) - first * step_size / (root / root2 + eps);
+    const Vec out = load(p + i) - first * step_size / (root(second) / root2 + eps);
     store(m + i, first), store(v + i, second), store(p + i, out);
     if (copy) store(copy + i, out);
   }
@@ -587,6 +771,19 @@ extern "C" void random_words(const uint64_t* key, int64_t first, int64_t blocks,
     if (K == 16) attention_backward<1, A>(grad, qkv, lse, affine, dropout, shape, grad_z, sums);                        \
     if (K == 32) attention_backward<2, A>(grad, qkv, lse, affine, dropout, shape, grad_z, sums);                        \
     if (K == 64) attention_backward<4, A>(grad, qkv, lse, affine, dropout, shape, grad_z, sums);                        \
+  }                                                                                                                     \
+  extern "C" void dora_norm_##suffix(const A* wide, const float* const* a, const float* const* b,                       \
+                                     const float* const* squared, const float* const* magnitude, float s,               \
+                                     float least, int64_t N, int64_t r, int64_t I, int64_t O, float* slope,             \
+                                     float* norm, float* factor) {                                                      \
+    dora_norm<A>(wide, a, b, squared, magnitude, s, least, N, r, I, O, slope, norm, factor);                            \
+  }                                                                                                                     \
+  extern "C" void dora_norm_backward_##suffix(                                                                          \
+      const A* wide, const float* const* a, const float* const* b, const float* const* magnitude, float s, float least, \
+      int64_t N, int64_t r, int64_t I, int64_t O, const float* norm, const float* slope, const float* g_factor,         \
+      const A* g_a, const A* g_sb, float* all_a, float* all_b, float* g_m) {                                            \
+    dora_norm_backward<A>(wide, a, b, magnitude, s, least, N, r, I, O, norm, slope, g_factor, g_a, g_sb, all_a, all_b,  \
+                          g_m);                                                                                         \
   }
 
 FOR_TYPE(float, f32)

@@ -3,6 +3,7 @@
 A product's bias, and DoRA's factor, wait for the pass that reads the product. Shapes: T tokens, D hidden, O outputs of a layer.
 """
 
+import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -222,14 +223,16 @@ class Gelu(torch.autograd.Function):
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
-    """Call a kernel in the variant for `like`'s type; tensors, contiguous ones, go as pointers."""
+    """Call a kernel in the variant for `like`'s type; tensors, contiguous ones, go as pointers, sequences of them as arrays of these."""
     function = getattr(build.library(), f"{name}_{VARIANTS[like.dtype]}")
-    function(*(_pointer(one) if isinstance(one, Tensor) else one for one in arguments))
+    function(*map(_argument, arguments))
 
 
-def _pointer(tensor: Tensor) -> int:
-    assert tensor.is_contiguous()
-    return tensor.data_ptr()
+def _argument(one: Any) -> Any:
+    if isinstance(one, Tensor):
+        assert one.is_contiguous()
+        return one.data_ptr()
+    return (ctypes.c_void_p * len(one))(*map(_argument, one)) if isinstance(one, list | tuple) else one
 
 
 def masked(mask: Mask | None) -> tuple[Tensor | None, int, float]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.fused import finished
-from mtbert.peft import dora
+from mtbert.peft import norm
 from mtbert.peft.dora import DoraLinear
 
 O, I, R, ALPHA = 7, 5, 3, 6.0  # noqa: E741
@@ -280,8 +280,8 @@ def test_the_norm_is_fp32_under_bf16(dropout: float) -> None:
         torch.testing.assert_close(y.float(), layer(x), atol=0.1, rtol=0.05)
 
 
-def without_norm(norm: Callable[[DoraLinear], Tensor]) -> Callable[..., object]:
-    return lambda layer, monkeypatch: monkeypatch.setattr(dora, "row_norm", lambda *_: norm(layer))
+def without_norm(wrong: Callable[[DoraLinear], Tensor]) -> Callable[..., object]:
+    return lambda layer, monkeypatch: monkeypatch.setattr(norm, "row_norm", lambda *_: wrong(layer))
 
 
 PLANTED: dict[str, Callable[..., object]] = {

@@ -1,0 +1,90 @@
+"""The product of layers under LoRA or DoRA side by side, with its own backward.
+
+Shapes: T rows of input; L layers of one shape, each with O outputs, I inputs and rank r.
+
+A step costs the products of LoRA and two passes over (T, L O) more: the forward's factor and, in the backward, the sum over T that
+is the factor's gradient; mtbert/model/fused.py has both. The low-rank products ride along with the base product, as L r more columns
+of input and weight.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtbert.peft.norm import Layers, norms, norms_backward
+
+
+class Frozen(NamedTuple):
+    """What a product needs beside its input and what trains.
+
+    Attributes:
+        wide: [W0 | s B], (L O, I + L r), in the type of products. A layer has its own rows, and columns of s B, which are written at
+            every forward; zero elsewhere.
+        squares: ||w_i||^2 of each layer, (O,); None for LoRA.
+        scale: s.
+        exact_norm: let the gradient pass through the norm.
+    """
+
+    wide: Tensor
+    squares: Layers | None
+    scale: float
+    exact_norm: bool
+
+
+class AdapterProduct(torch.autograd.Function):
+    """z = W0 x + s B A x, row by row of x, and DoRA's factor m / ||W0 + s B A|| that belongs to each of its features; W0 is frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, frozen: Frozen, *parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        """z, (T, L O), in W0's type, and the factor, (L O,); without magnitudes that is LoRA, and there is no factor.
+
+        Args:
+            x: (T, I).
+            frozen: of the same layers.
+            parameters: A (r, I) of each layer, then B (O, r) of each, then, for DoRA, m (O,) of each.
+        """
+        wide, squares, scale, _ = frozen
+        a, b, m = _kinds(parameters, squares)
+        a_RI = torch.cat(a).to(wide.dtype)
+        # Past autograd's count of versions: a graph that still needs s B has saved B itself.
+        for one, place in zip(b, _blocks(wide.data[:, x.shape[1] :], len(b)), strict=True):
+            torch.mul(one, scale, out=place)
+        xh = wide.new_empty(len(x), wide.shape[1])
+        x_, h_ = xh.split(a_RI.shape[::-1], dim=1)
+        x_.copy_(x)
+        h_.copy_(x_ @ a_RI.T)
+        ctx.frozen, ctx.dtype = frozen, x.dtype
+        if squares is None:
+            ctx.save_for_backward(xh, a_RI, None, None, *parameters)
+            return xh @ wide.T, None
+        factor, norm, slope = norms(wide, a, b, m, squares, scale)
+        ctx.save_for_backward(xh, a_RI, norm, slope, *parameters)
+        return xh @ wide.T, factor
+
+    @staticmethod
+    def backward(ctx: Any, g_z: Tensor, g_factor: Tensor | None) -> tuple[Tensor | None, ...]:
+        wide, squares, scale, exact_norm = ctx.frozen
+        xh, a_RI, norm, slope, *parameters = ctx.saved_tensors
+        a, b, m = _kinds(tuple(parameters), squares)
+        x, h = xh.split(a_RI.shape[::-1], dim=1)
+        w, scaled_b = wide.split(a_RI.shape[::-1], dim=1)
+        g_h = g_z @ scaled_b
+        g_a, g_scaled = (g_h.T @ x).view(len(a), *a[0].shape), _blocks(g_z.T @ h, len(b))
+        g_x = (g_z @ w).addmm_(g_h, a_RI).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        if g_factor is not None and exact_norm:
+            g_a, g_b, g_m = norms_backward(wide, a, b, m, scale, norm, slope, g_factor, g_a, g_scaled.contiguous())
+            return g_x, None, *g_a, *g_b, *g_m
+        g_a, g_b = g_a.to(a[0].dtype), scale * g_scaled.to(b[0].dtype)
+        return g_x, None, *g_a, *g_b, *(() if g_factor is None else (g_factor / norm).view(len(m), -1))
+
+
+def _blocks(matrix: Tensor, layers: int) -> Tensor:
+    """The blocks on the diagonal, (L, ., .), of a matrix (L ., L .)."""
+    return matrix.unflatten(1, (layers, -1)).unflatten(0, (layers, -1)).diagonal(dim1=0, dim2=2).movedim(-1, 0)
+
+
+def _kinds(parameters: Layers, squares: Layers | None) -> tuple[Layers, Layers, Layers]:
+    """A, B and m of each layer; no m for LoRA."""
+    layers = len(parameters) // (2 if squares is None else 3)
+    return parameters[:layers], parameters[layers : 2 * layers], parameters[2 * layers :]
