@@ -10,7 +10,7 @@ from torch import Tensor
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import TokenStream, Wrapper, lay_out, moved
 
-ROWS = 16  # T is a multiple of this: at most 15 rows of filler in some hundred
+ROWS = 16  # T is a multiple of this, from 1,024 tokens on of more: some 1% of filler
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,16 @@ def make_batch(task: str, split: Split, rows: np.ndarray, views: tuple[str, ...]
         else:
             sequences += [wrapper.pair(one, two) for one, two in zip(first, second, strict=True)]
     labels = None if split.labels is None else torch.from_numpy(np.asarray(split.labels[rows], dtype=np.float32))
-    return Batch(task, views, lay_out(sequences, ROWS), labels)
+    tokens = sum(len(ids) for ids, _ in sequences)
+    return Batch(task, views, lay_out(sequences, filled_to(tokens)), labels)
+
+
+def filled_to(tokens: int) -> int:
+    """What T of a stream of so many tokens is a multiple of: a 32nd of the next lower power of two, at least `ROWS`.
+
+    The CPU's matrix library keeps half a megabyte of code for every product of every T, and the latest thousand of them.
+    """
+    return max(ROWS, 2 ** (tokens.bit_length() - 1) // 32)
 
 
 def length_grouped(split: Split, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtbert.data.arrays import Split
-from mtbert.data.batches import Batch, length_grouped, make_batch, views_for
+from mtbert.data.batches import Batch, filled_to, length_grouped, make_batch, views_for
 from mtbert.data.tokens import Wrapper
 
 
@@ -82,3 +82,23 @@ def test_prediction_batches_hold_every_row_once(
         lengths = lengths + np.diff(split.offsets2)[rows]
     in_order = lengths[np.concatenate(batches)].tolist()
     assert in_order == sorted(in_order), "neighbours are of similar length"
+
+
+@given(st.integers(1, 2**16))
+def test_filler_is_few_rows_and_sizes_are_few(tokens: int) -> None:
+    multiple = filled_to(tokens)
+    filler = -tokens % multiple
+    assert multiple % 16 == 0
+    assert filler < max(16, tokens / 32)
+    assert (tokens + filler) / multiple <= 64, "at most 32 sizes between a power of two and the next"
+
+
+@pytest.mark.parametrize(("tokens", "multiple"), [(1, 16), (1023, 16), (1024, 32), (2047, 32), (2048, 64)])
+def test_sizes_grow_with_the_powers_of_two(tokens: int, multiple: int) -> None:
+    assert filled_to(tokens) == multiple
+
+
+def test_a_batch_is_filled_up(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
+    stream = make_batch("quora", make_split("quora", 40), np.arange(40), ("u", "v", "c"), wrapper).stream
+    assert len(stream.ids) == -(-stream.tokens // filled_to(stream.tokens)) * filled_to(stream.tokens)
+    assert 0 <= len(stream.ids) - stream.tokens < filled_to(stream.tokens)
