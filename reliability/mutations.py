@@ -39,6 +39,8 @@ MODULES = (
     "mtbert/training/sampling.py",
     "mtbert/evaluation/metrics.py",
     "mtbert/peft/dora.py",
+    "mtbert/peft/norm.py",
+    "mtbert/peft/product.py",
     "mtbert/peft/convert.py",
     "mtbert/training/checkpoint.py",
     "mtbert/params.py",

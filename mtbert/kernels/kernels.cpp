@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -537,7 +538,8 @@ void dora_norm(const T* wide, const float* const* a, const float* const* b, cons
                float* norm, float* factor) {
   constexpr int64_t C = Unit<T>::COUNT, Q = 8;
   const int64_t P = padded(r), width = I + N * r;
-  std::vector<float> grams(N * r * P), units(N * P * I / C);  // A A^T; A's columns, a unit of them at a time
+  std::vector<float> grams(N * r * P);  // A A^T
+  const std::unique_ptr<float[]> units(new float[N * P * I / C]);  // A's columns, a unit of them at a time
 #pragma omp parallel
   {
 #pragma omp for schedule(dynamic, 1) nowait
@@ -556,7 +558,7 @@ void dora_norm(const T* wide, const float* const* a, const float* const* b, cons
       Vec m[W];
       for (int l = 0; l < W; ++l) m[l] = first + l < r ? load(a[n] + (first + l) * I + i) : Vec{};
       transpose(m);
-      float* out = units.data() + ((n * P + first) * I + i * W) / C;
+      float* out = units.get() + ((n * P + first) * I + i * W) / C;
       for (int64_t c = 0; c < W / C; ++c) Unit<T>::write(out + c * W, m + c * C);
     }
     std::vector<float> room((Q + 1) * P);
@@ -567,7 +569,7 @@ void dora_norm(const T* wide, const float* const* a, const float* const* b, cons
       const float* gram = grams.data() + n * r * P;
       for (int64_t p = 0; p < P; p += W) {
         const T* w = wide + at * width;
-        const float* unit = units.data() + (n * P + p) * I / C;
+        const float* unit = units.get() + (n * P + p) * I / C;
         Vec sum[Q] = {};
         for (int64_t i = 0; i < I; i += C, unit += W) {
           typename Unit<T>::Lanes lanes;
@@ -603,8 +605,8 @@ void dora_norm_backward(const T* wide, const float* const* a, const float* const
   constexpr int64_t C = Unit<T>::COUNT;
   const int64_t P = padded(r), width = I + N * r;
   // s B, half s B, and half s B's columns, a unit of them at a time, (N O, P) and (N O / C, P); half (s B)^T s B, (N r, P).
-  std::vector<float> room(N * P * (2 * O + O / C + r));
-  float *sb = room.data(), *half_b = sb + N * O * P, *units = half_b + N * O * P, *low = units + N * O / C * P;
+  const std::unique_ptr<float[]> room(new float[N * P * (2 * O + O / C + r)]);
+  float *sb = room.get(), *half_b = sb + N * O * P, *units = half_b + N * O * P, *low = units + N * O / C * P;
 #pragma omp parallel
   {
 #pragma omp for schedule(static)
