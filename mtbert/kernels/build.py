@@ -28,8 +28,8 @@ FLAGS = [
 # Arguments by letter: p a pointer, i an int, l an int64, f a float; TYPED functions exist for float (_f32) and bf16 (_bf16).
 PLAIN = {"random_words": "pll p", "adamw": "l ppppppppp ffffff"}
 TYPED = {
-    "residual_norm": "ppppp if pp f ll pppp",
-    "residual_norm_backward": "pppppp pif p ll ppp",
+    "residual_norm": "ppppp if pp f ll ppppp",
+    "residual_norm_backward": "pppppp pp ppp pif p ll ppp",
     "gelu": "ppp ll p",
     "gelu_backward": "pppp ll pp",
     "attention": "pppp if pp lll pp",

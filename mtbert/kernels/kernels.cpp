@@ -161,7 +161,7 @@ inline int64_t first_row(int64_t part, int64_t rows) { return part * rows / PART
 
 template <typename A>
 void residual_norm(const float* x, const A* z, Affine affine, Dropout dropout, const float* gamma, const float* beta,
-                   float eps, int64_t rows, int64_t D, float* normal, float* rstd, float* wide, A* narrow) {
+                   float eps, int64_t rows, int64_t D, float* normal, float* rstd, float* means, float* wide, A* narrow) {
 #pragma omp parallel for schedule(static)
   for (int64_t t = 0; t < rows; ++t) {
     float* hat = normal + t * D;
@@ -173,7 +173,7 @@ void residual_norm(const float* x, const A* z, Affine affine, Dropout dropout, c
       sum += y;
       store(hat + d, y);
     }
-    const float mean = total(sum) / D;
+    const float mean = means[t] = total(sum) / D;
     Vec squares{};
     for (int64_t d = 0; d < D; d += W) {
       const Vec y = load(hat + d) - mean;
@@ -191,11 +191,17 @@ void residual_norm(const float* x, const A* z, Affine affine, Dropout dropout, c
   }
 }
 
-// Sums (4 or fewer of them, D each): gamma's, beta's, bias's and factor's gradients, side by side.
+// x = x^ * gamma + beta of the norm before.
+struct Before {
+  const float *normal, *gamma, *beta;
+};
+
+// Sums (D each): gamma's, beta's, bias's and factor's gradients, side by side. The factor's is a sum over z; without z, it is had
+// back from what the norm was of, (x + dropout(y)), and x.
 template <typename A>
-void residual_norm_backward(const float* g_wide, const A* g_narrow, const float* normal, const float* rstd, const A* z,
-                            Affine affine, Dropout dropout, const float* gamma, int64_t rows, int64_t D, float* grad_x,
-                            A* grad_z, float* sums) {
+void residual_norm_backward(const float* g_wide, const A* g_narrow, const float* normal, const float* rstd, const float* means,
+                            const A* z, Affine affine, Before before, Dropout dropout, const float* gamma, int64_t rows,
+                            int64_t D, float* grad_x, A* grad_z, float* sums) {
   std::vector<float> parts(PARTS * 4 * D, 0.0f);
 #pragma omp parallel for schedule(static)
   for (int64_t part = 0; part < PARTS; ++part) {
@@ -216,20 +222,31 @@ void residual_norm_backward(const float* g_wide, const A* g_narrow, const float*
         along += g * h;
         store(gx + d, g);
       }
-      const float m = total(mean) / D, a = total(along) / D;
+      const float m = total(mean) / D, a = total(along) / D, r = rstd[t], deviation = 1 / r, middle = means[t];
       for (int64_t d = 0; d < D; d += W) {
         const int64_t at = t * D + d;
-        const Vec g = (load(gx + d) - m - load(hat + d) * a) * rstd[t];
+        const Vec h = load(hat + d), g = (load(gx + d) - m - h * a) * r;
         store(gx + d, g);
         if (!grad_z) continue;
         const Vec dropped = dropout(at, g);
         store(s + 2 * D + d, load(s + 2 * D + d) + dropped);
-        if (affine.factor) store(s + 3 * D + d, load(s + 3 * D + d) + dropped * load(z + at));
+        if (affine.factor) {
+          Vec y;
+          if (z) y = load(z + at);
+          else y = h * deviation + middle - load(before.normal + at) * load(before.gamma + d) - load(before.beta + d);
+          store(s + 3 * D + d, load(s + 3 * D + d) + dropped * y);
+        }
         store(grad_z + at, affine.backward(d, dropped));
       }
     }
   }
   add_parts(parts.data(), 4 * D, sums);
+  if (!affine.factor || z) return;
+  for (int64_t d = 0; d < D; d += W) {  // of the sum over scale * y to that over z
+    Vec sum = load(sums + 3 * D + d) * (1 / dropout.scale);
+    if (affine.bias) sum -= load(sums + 2 * D + d) * load(affine.bias + d);
+    store(sums + 3 * D + d, sum / load(affine.factor + d));
+  }
 }
 
 // ---- gelu(y) = y Phi(y)
@@ -449,15 +466,23 @@ void attention_backward(const A* grad, const A* qkv, const float* lse, Affine af
             }
         }
         const float* grads[3] = {dq, dk, dv};
-        for (int which = 0; which < 3; ++which)
+        for (int which = 0; which < 3; ++which) {
+          const int64_t first = which * D + h * K;
+          Vec sum[KV] = {}, along_z[KV] = {};
           for (int64_t i = 0; i < L; ++i)
             for (int c = 0; c < KV; ++c) {
-              const int64_t column = which * D + h * K + c * W, at = (start + i) * E + column;
+              const int64_t column = first + c * W, at = (start + i) * E + column;
               const Vec d = load(grads[which] + i * K + c * W);
-              store(s + column, load(s + column) + d);
-              if (affine.factor) store(s + E + column, load(s + E + column) + d * load(qkv + at));
+              sum[c] += d;
+              if (affine.factor) along_z[c] += d * load(qkv + at);
               store(grad_z + at, affine.backward(column, d));
             }
+          for (int c = 0; c < KV; ++c) {
+            float* column = s + first + c * W;
+            store(column, load(column) + sum[c]);
+            store(column + E, load(column + E) + along_z[c]);
+          }
+        }
       }
     }
   }
@@ -731,20 +756,22 @@ extern "C" void random_words(const uint64_t* key, int64_t first, int64_t blocks,
   for (int64_t block = 0; block < blocks; ++block) philox(key, uint64_t(first + block + 1), out + 4 * block);
 }
 
-#define FOR_TYPE(A, suffix)                                                                                              \
+#define FOR_TYPE(A, suffix)                                                                                             \
   extern "C" void residual_norm_##suffix(const float* x, const A* z, const float* factor, const float* bias,            \
                                          const int16_t* words, int threshold, float scale, const float* gamma,          \
                                          const float* beta, float eps, int64_t rows, int64_t D, float* normal,          \
-                                         float* rstd, float* wide, A* narrow) {                                         \
-    residual_norm<A>(x, z, {factor, bias}, {words, threshold, scale}, gamma, beta, eps, rows, D, normal, rstd, wide,    \
-                     narrow);                                                                                           \
+                                         float* rstd, float* means, float* wide, A* narrow) {                           \
+    residual_norm<A>(x, z, {factor, bias}, {words, threshold, scale}, gamma, beta, eps, rows, D, normal, rstd, means,   \
+                     wide, narrow);                                                                                     \
   }                                                                                                                     \
-  extern "C" void residual_norm_backward_##suffix(const float* g_wide, const A* g_narrow, const float* normal,          \
-                                                  const float* rstd, const A* z, const float* factor,                   \
-                                                  const int16_t* words, int threshold, float scale, const float* gamma, \
-                                                  int64_t rows, int64_t D, float* grad_x, A* grad_z, float* sums) {     \
-    residual_norm_backward<A>(g_wide, g_narrow, normal, rstd, z, {factor, nullptr}, {words, threshold, scale}, gamma,   \
-                              rows, D, grad_x, grad_z, sums);                                                           \
+  extern "C" void residual_norm_backward_##suffix(                                                                      \
+      const float* g_wide, const A* g_narrow, const float* normal, const float* rstd, const float* means, const A* z,   \
+      const float* factor, const float* bias, const float* before, const float* before_gamma,                           \
+      const float* before_beta, const int16_t* words, int threshold, float scale, const float* gamma, int64_t rows,     \
+      int64_t D, float* grad_x, A* grad_z, float* sums) {                                                               \
+    residual_norm_backward<A>(g_wide, g_narrow, normal, rstd, means, z, {factor, bias},                                 \
+                              {before, before_gamma, before_beta}, {words, threshold, scale}, gamma, rows, D, grad_x,   \
+                              grad_z, sums);                                                                            \
   }                                                                                                                     \
   extern "C" void gelu_##suffix(const A* z, const float* factor, const float* bias, int64_t rows, int64_t F, A* out) {  \
     gelu<A>(z, {factor, bias}, rows, F, out);                                                                           \

@@ -15,6 +15,8 @@ from mtbert.kernels import build
 from mtbert.model.dropout import Dropout, Mask
 from mtbert.model.narrow import NarrowProduct, narrow
 
+# A factor from which on z = (y - bias) / factor has its digits: y is fp32, and some 1e-6 of the sum that it was added to.
+SMALLEST_FACTOR = 2**-6
 LANES = 16  # widths that the kernels take are multiples of this
 VARIANTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
@@ -37,11 +39,13 @@ class States(NamedTuple):
 
     Attributes:
         fused: whether the kernels are used on them; if not, both are one tensor.
+        origin: x^ (T, D), gamma and beta (D,), of which they are x^ * gamma + beta; None where nobody keeps x^ anyway.
     """
 
     wide: Tensor
     narrow: Tensor
     fused: bool
+    origin: tuple[Tensor, Tensor, Tensor] | None = None
 
     def of(self, rows: Tensor) -> "States":
         """The states of some tokens, for a residual sum, which is all that reads them then."""
@@ -107,10 +111,19 @@ def residual_norm(x: States, y: Product, norm: nn.LayerNorm, dropout: Dropout) -
     if not x.fused:
         out_TD = norm(dropout.add(x.wide, y.z))
         return States(out_TD, out_TD, False)
-    mask = dropout.mask(y.z.numel())
-    out = ResidualNorm.apply(x.wide, y.z, y.factor, y.bias, norm.weight, norm.bias, norm.eps, mask)
+    mask, normal = dropout.mask(y.z.numel()), torch.empty_like(x.wide)
+    origin = x.origin if _recoverable(y) else None
+    out = ResidualNorm.apply(x.wide, *y, norm.weight, norm.bias, norm.eps, mask, normal, origin)
     wide, narrow = (out, out) if torch.is_tensor(out) else out
-    return States(wide, narrow, True)
+    return States(wide, narrow, True, (normal, norm.weight, norm.bias))
+
+
+def _recoverable(y: Product) -> bool:
+    """Whether z can be had back from y to more digits than bf16 has, so that nobody need keep it for the factor's gradient."""
+    if y.factor is None or y.z.dtype != torch.bfloat16 or not torch.is_grad_enabled():
+        return False
+    smallest = torch.linalg.vector_norm(y.factor.detach(), -torch.inf)
+    return float(smallest) > SMALLEST_FACTOR
 
 
 def gelu(y: Product, fused: bool) -> Tensor:
@@ -163,45 +176,40 @@ class ResidualNorm(torch.autograd.Function):
         beta: Tensor,
         eps: float,
         mask: Mask | None,
+        normal: Tensor,
+        origin: tuple[Tensor, Tensor, Tensor] | None,
     ) -> Any:
+        """The norm, (T, D), in fp32 and, where z is bf16, in bf16.
+
+        Args:
+            normal: where x^, of which the norm is x^ * gamma + beta, goes.
+            origin: what x was made of. With it the backward computes z again, rather than keep it, for the factor's gradient.
+        """
         rows, width = x.shape
-        normal, wide, rstd = torch.empty_like(x), torch.empty_like(x), x.new_empty(rows)
+        wide, rstd, mean = torch.empty_like(x), x.new_empty(rows), x.new_empty(rows)
         narrow = None if z.dtype == x.dtype else torch.empty_like(z)
         call(
-            "residual_norm",
-            z,
-            x,
-            z,
-            factor,
-            bias,
-            *masked(mask),
-            gamma,
-            beta,
-            eps,
-            rows,
-            width,
-            normal,
-            rstd,
-            wide,
-            narrow,
-        )
-        ctx.save_for_backward(normal, rstd, None if factor is None else z, factor, gamma)
-        ctx.mask, ctx.dtype, ctx.has_bias = mask, z.dtype, bias is not None
+            "residual_norm", z, x, z, factor, bias, *masked(mask), gamma, beta, eps, rows, width, normal, rstd, mean,
+            wide, narrow,
+        )  # fmt: skip
+        kept = None if factor is None or origin is not None else z
+        ctx.save_for_backward(normal, rstd, mean, kept, factor, bias, gamma, *(origin or (None, None, None)))
+        ctx.mask, ctx.dtype = mask, z.dtype
         ctx.set_materialize_grads(False)
         return wide if narrow is None else (wide, narrow)
 
     @staticmethod
     def backward(ctx: Any, g_wide: Tensor | None, g_narrow: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        normal, rstd, z, factor, gamma = ctx.saved_tensors
+        normal, rstd, mean, z, factor, bias, gamma, *origin = ctx.saved_tensors
         rows, width = normal.shape
         grad_x, sums = torch.empty_like(normal), normal.new_empty(4, width)
         grad_z = normal.new_empty(normal.shape, dtype=ctx.dtype)
         call(
-            "residual_norm_backward", grad_z, _dense(g_wide), _dense(g_narrow), normal, rstd, z, factor,
-            *masked(ctx.mask), gamma, rows, width, grad_x, grad_z, sums,
+            "residual_norm_backward", grad_z, _dense(g_wide), _dense(g_narrow), normal, rstd, mean, z, factor, bias,
+            *origin, *masked(ctx.mask), gamma, rows, width, grad_x, grad_z, sums,
         )  # fmt: skip
-        grad_bias = sums[2] if ctx.has_bias else None
-        return grad_x, grad_z, None if factor is None else sums[3], grad_bias, sums[0], sums[1], None, None
+        g_factor, g_bias = (None if one is None else part for one, part in ((factor, sums[3]), (bias, sums[2])))
+        return grad_x, grad_z, g_factor, g_bias, sums[0], sums[1], None, None, None, None
 
 
 class Gelu(torch.autograd.Function):
