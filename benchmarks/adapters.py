@@ -168,7 +168,7 @@ def merged_forward(
 
         return case
 
-    return ratio(alternate({"plain": forward(plain), "merged": forward(adapted)}, 20, WARM_UP), "plain", "merged")
+    return ratio(alternate({"plain": forward(plain), "merged": forward(adapted)}, 60, WARM_UP), "plain", "merged")
 
 
 def _peak_of(name: str, batch_size: int, steps: int) -> int:
