@@ -362,6 +362,7 @@ def test_a_bf16_copy_of_the_base_weight_is_made_once_and_follows_loaded_weights(
     with torch.autocast("cpu", dtype=torch.bfloat16):
         layer(x)
         copy = layer._base_wide
+        assert copy is not None
         layer(x)
         assert layer._base_wide is copy
         layer.load_state_dict({name: value + 1 for name, value in layer.state_dict().items()})

@@ -6,40 +6,44 @@ from torch import Tensor
 
 from mtbert.peft.product import AdapterProduct, Frozen
 
-L, O, I, R, T, SCALE = 2, 5, 7, 3, 11, 0.5  # noqa: E741
+O, I, R, T, SCALE = 5, 7, 3, 11, 0.5  # noqa: E741
 
 
 def randn(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def parts(dora: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def parts(dora: bool, layers: int = 2) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """x, W0 of each layer, and A of each, B of each and, for DoRA, m of each."""
-    base = [randn(O, I, seed=n) for n in range(L)]
-    shapes = [(R, I)] * L + [(O, R)] * L + ([(O,)] * L if dora else [])
+    base = [randn(O, I, seed=n) for n in range(layers)]
+    shapes = [(R, I)] * layers + [(O, R)] * layers + ([(O,)] * layers if dora else [])
     parameters = [randn(*shape, seed=10 + n).requires_grad_() for n, shape in enumerate(shapes)]
     return randn(T, I, seed=9).requires_grad_(), base, parameters
 
 
 def frozen(base: list[Tensor], dora: bool, exact: bool) -> Frozen:
-    wide = torch.zeros(L * O, I + L * R, dtype=torch.float64)
+    wide = torch.zeros(len(base) * O, I + len(base) * R, dtype=torch.float64)
     wide[:, :I] = torch.cat(base)
     return Frozen(wide, tuple(w.square().sum(1) for w in base) if dora else None, SCALE, exact)
 
 
 def plain(x: Tensor, base: list[Tensor], parameters: list[Tensor], exact: bool) -> list[Tensor]:
     """z and, for DoRA, the factor."""
-    whole = [w + SCALE * b @ a for w, a, b in zip(base, parameters[:L], parameters[L : 2 * L], strict=True)]
+    layers = len(base)
+    whole = [
+        w + SCALE * b @ a for w, a, b in zip(base, parameters[:layers], parameters[layers : 2 * layers], strict=True)
+    ]
     z = torch.cat([x @ w.T for w in whole], 1)
-    if len(parameters) == 2 * L:
+    if len(parameters) == 2 * layers:
         return [z]
     norms = [(w if exact else w.detach()).norm(dim=1) for w in whole]
-    return [z, torch.cat([m / n for m, n in zip(parameters[2 * L :], norms, strict=True)])]
+    return [z, torch.cat([m / n for m, n in zip(parameters[2 * layers :], norms, strict=True)])]
 
 
+@pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize(("dora", "exact"), [(False, False), (True, False), (True, True)])
-def test_product_and_every_gradient_are_the_formula_s(dora: bool, exact: bool) -> None:
-    x, base, parameters = parts(dora)
+def test_product_and_every_gradient_are_the_formula_s(dora: bool, exact: bool, layers: int) -> None:
+    x, base, parameters = parts(dora, layers)
     ours = [one for one in AdapterProduct.apply(x, frozen(base, dora, exact), *parameters) if one is not None]
     theirs = plain(x, base, parameters, exact)
     cotangents = [randn(*one.shape, seed=30 + n) for n, one in enumerate(theirs)]
@@ -64,7 +68,7 @@ def test_weights_changed_between_forward_and_backward_are_refused() -> None:
     x, base, parameters = parts(True)
     z, _ = AdapterProduct.apply(x, frozen(base, True, True), *parameters)
     with torch.no_grad():
-        parameters[L].add_(1)  # a B
+        parameters[2].add_(1)  # a B
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         z.sum().backward()
 
