@@ -54,12 +54,12 @@ def make_batch(task: str, split: Split, rows: np.ndarray, views: tuple[str, ...]
     return Batch(task, views, lay_out(sequences, filled_to(tokens)), labels)
 
 
-def filled_to(tokens: int) -> int:
-    """What T of a stream of so many tokens is a multiple of: a 32nd of the next lower power of two, at least `ROWS`.
+def filled_to(tokens: int, least: int = ROWS, share: int = 32) -> int:
+    """What T of a stream of so many tokens is a multiple of: that share of the next lower power of two, or `least` if that is more.
 
     The CPU's matrix library keeps half a megabyte of code for every product of every T, and the latest thousand of them.
     """
-    return max(ROWS, 2 ** (tokens.bit_length() - 1) // 32)
+    return max(least, 2 ** (tokens.bit_length() - 1) // share)
 
 
 def length_grouped(split: Split, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

@@ -6,7 +6,7 @@ Shapes: B examples, N sequences, F sequences of filler, T rows of the stream.
 import numpy as np
 import torch
 
-from mtbert.data.batches import Batch
+from mtbert.data.batches import Batch, filled_to
 from mtbert.data.tokens import Ragged, TokenStream
 
 FILLER = 64  # tokens of a filler sequence at most: attention's cost grows with the square
@@ -19,7 +19,7 @@ def rows_for(tokens: int) -> int | None:
     Multiples of 64 and of a sixteenth of the next lower power of two: at most a sixteenth of filler from 1,024 rows on, and few
     sizes. There is always some filler, so that none of the shapes is empty.
     """
-    step = max(FILLER, 2 ** (tokens.bit_length() - 1) // 16)
+    step = _step(tokens)
     rows = tokens // step * step + step
     return rows if rows <= LARGEST else None
 
@@ -39,7 +39,7 @@ class StaticBatch:
 
     def __init__(self, like: Batch, rows: int, longest: int, device: torch.device) -> None:
         assert like.labels is not None, "training splits are labelled"
-        self._rows, self._filler, self._device = rows, -(-_room(rows) // FILLER), device
+        self._rows, self._filler, self._device = rows, -(-_step(rows - 1) // FILLER), device
         sequences, examples = len(like.stream.rank), len(like.labels)
         self._sizes = [rows, rows, rows, sequences, examples, sequences + self._filler + 1]
         # One buffer of 32-bit words is one copy at each step.
@@ -68,6 +68,6 @@ class StaticBatch:
         self._words.copy_(staged.pin_memory() if self._device.type == "cuda" else staged, non_blocking=True)
 
 
-def _room(rows: int) -> int:
-    """The most filler that a stream of so many rows has."""
-    return max(FILLER, 2 ** ((rows - 1).bit_length() - 1) // 16)
+def _step(tokens: int) -> int:
+    """What T is a multiple of, and the most filler that a stream of up to so many tokens has."""
+    return filled_to(tokens, FILLER, 16)
