@@ -62,9 +62,7 @@ def main(
     rates = alternate(cases, rounds, WARM_UP)
     own = alternate({name: cases[name] for name in ("DoRA", "LoRA", "full")}, CLOSE)
     repeats = {"DoRA": PEAKS, "LoRA": PEAKS}
-    peaks = {
-        name: [_peak_of(name, batch_size, steps) for _ in range(repeats.get(name, 1))] for name in _cases(compute.bf16)
-    }
+    peaks = {name: [_peak_of(name, batch_size, steps) for _ in range(repeats.get(name, 1))] for name in cases}
     memory = statistics.median(peaks["DoRA"]) / statistics.median(peaks["LoRA"])
     models = with_dora(minilm(["c"])), minilm(["c"])
     merged = merged_forward(*models, split("quora"), wrapper(), compute, batch_size, steps)

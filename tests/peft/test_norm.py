@@ -11,10 +11,6 @@ from mtbert.peft import norm
 from mtbert.peft.norm import TINY, norms, norms_backward
 
 SCALE = 0.75
-WITH_AND_WITHOUT = [
-    pytest.param(True, marks=pytest.mark.skipif(not build.available(), reason="needs g++"), id="kernel"),
-    pytest.param(False, id="torch"),
-]
 
 
 class Layers:
@@ -65,20 +61,13 @@ class Layers:
         ]
 
 
-@pytest.fixture(params=WITH_AND_WITHOUT)
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    if not request.param:
-        monkeypatch.setattr(norm, "_fits", lambda *_: False)
-    return bool(request.param)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("layers", "outputs", "inputs", "rank"),
     [(1, 16, 16, 1), (1, 32, 64, 4), (3, 48, 32, 8), (3, 16, 80, 16), (2, 64, 48, 20), (1, 144, 16, 32)],
 )
 def test_norm_and_gradients_are_those_of_the_whole_matrix(
-    layers: int, outputs: int, inputs: int, rank: int, dtype: torch.dtype, kernel: bool
+    layers: int, outputs: int, inputs: int, rank: int, dtype: torch.dtype, way: str
 ) -> None:
     work = Layers(layers, outputs, inputs, rank, dtype)
     tolerance = 2e-5 if dtype == torch.float32 else 2e-2
@@ -97,8 +86,8 @@ def test_the_bf16_kernel_rounds_the_norm_less_than_bf16_does() -> None:
     torch.testing.assert_close(factor.double(), their_factor, rtol=1e-6, atol=0)
 
 
-def test_a_layer_side_by_side_with_others_has_the_same_norm_to_the_last_bit(kernel: bool) -> None:
-    if not kernel:
+def test_a_layer_side_by_side_with_others_has_the_same_norm_to_the_last_bit(way: str) -> None:
+    if way == "torch":
         pytest.skip("torch may sum a batch of products in another order")
     together = Layers(3, 32, 48, 8, torch.bfloat16)
     factor, size, a, b, m = together.ours()
@@ -114,23 +103,23 @@ def test_a_layer_side_by_side_with_others_has_the_same_norm_to_the_last_bit(kern
 
 
 @pytest.mark.parametrize("row", [0.0, 1e-13])
-def test_a_row_that_vanishes_is_held_and_passes_nothing_on(row: float, kernel: bool) -> None:
+def test_a_row_that_vanishes_is_held_and_passes_nothing_on(row: float, way: str) -> None:
     work = Layers(1, 16, 16, 4, torch.float32)
     work.w[0][3] *= row
     work.b[0][3] *= row
     work.g_b[0, 3] = 0
     factor, size, g_a, g_b, g_m = work.ours()
     assert float(size[3]) == pytest.approx(TINY, rel=1e-6, abs=0)
-    assert torch.isfinite(torch.cat([t.flatten() for t in (factor, size, g_a, g_b, g_m)])).all(), kernel
+    assert torch.isfinite(torch.cat([t.flatten() for t in (factor, size, g_a, g_b, g_m)])).all(), way
     assert not g_b[0, 3].any()
 
 
 @pytest.mark.parametrize("where", ["w", "b", "m"])
-def test_nan_stays_nan(where: str, kernel: bool) -> None:
+def test_nan_stays_nan(where: str, way: str) -> None:
     work = Layers(1, 32, 16, 4, torch.float32)
     getattr(work, where)[0][5] = math.nan
     factor, size, g_a, g_b, _ = work.ours()
-    assert bool(factor[5].isnan()), kernel
+    assert bool(factor[5].isnan()), way
     assert bool(size[5].isnan()) == (where != "m")
     assert bool(g_a.isnan().any()), "it reaches A, which all rows share"
     assert bool(g_b[0, 5].isnan().all())
