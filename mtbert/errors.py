@@ -1,5 +1,8 @@
 """The one exception a user meets: what is wrong, where, and what to do about it."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class MtbertError(Exception):
     """A bad input, setting or state. The message names the place (file:line:column or params key) and the remedy.
@@ -13,3 +16,9 @@ def out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
     )
+
+
+def nearest(word: str, valid: Sequence[str]) -> str:
+    """`; did you mean 'x'?`, or the valid names where none is near: the end of a message about an unknown name."""
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(valid)}"
