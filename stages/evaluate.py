@@ -12,26 +12,29 @@ from mtbert.evaluation.leaderboard import write_predictions
 from mtbert.evaluation.metrics import accuracy, majority_share, overall, pearson
 from mtbert.evaluation.predict import Predictions, decide, raw_scores
 from mtbert.files import atomic_json, replaced_folder
-from mtbert.model.store import CONFIG, read_config
-from mtbert.params import CosineEmbedding, Run, load_params
+from mtbert.model.store import read_config
 from mtbert.peft.convert import merge
+from mtbert.report.results import four
 from mtbert.seal import seal
-from mtbert.training.compute import Compute, machine, resolve
-from stages.common import MODELS, PREPARED, RESULTS, confine, start
-from stages.models import load_run, start_of, weights_of, wrapper
-from stages.provenance import RECORD, check_record, data_hash, origin
+from mtbert.settings import CosineEmbedding, Run
+from mtbert.training.compute import resolve
+from stages.common import METRICS, MODELS, PREPARED, RESULTS, confine, start
+from stages.models import load_run, weights_of, wrapper
+from stages.planned import planned
+from stages.provenance import RECORD, check_record, data_hash, record, write_record
 
 EVALUATION = "evaluation.json"
 
 
 def main(run_name: str) -> None:
-    params = load_params()
-    run = params.run(run_name)
-    confine(PREPARED, MODELS / run_name, start_of(run, run_name), RESULTS / run_name)
-    compute = resolve(params.compute.device, params.compute.precision, params.compute.threads)
-    model = load_run(run, MODELS / run_name)
-    tokens = wrapper(model, params.prepare.max_tokens)
-    _check(run, run_name)
+    settings = planned("evaluate", run_name)["settings"]
+    run = Run.model_validate(settings["run"])
+    confine(PREPARED, MODELS / run_name, RESULTS / run_name, METRICS)
+    compute = resolve(**settings["compute"])
+    model = load_run(run, run_name)
+    tokens = wrapper(model, settings["max_tokens"])
+    weights = weights_of(MODELS / run_name)
+    check_record(run_name, {"settings": run.model_dump(), "data": data_hash(), "weights": weights["sha256"]})
     merge(model)
     model.to(compute.device).eval()
     cosine, clamp = isinstance(run.sts, CosineEmbedding), getattr(run.sts, "clamp", True)
@@ -62,29 +65,15 @@ def main(run_name: str) -> None:
         atomic_json(folder / "metrics.json", metrics)
         for name in ("history.csv", RECORD):
             shutil.copyfile(MODELS / run_name / name, folder / name)
-        atomic_json(folder / EVALUATION, _record(run, run_name, compute))
+        write_record(folder / EVALUATION, record("evaluate", run_name, parents=[weights], **compute.describe()))
         seal(folder)
+    atomic_json(METRICS / f"{run_name}.json", four(metrics))
     told = {"overall": metrics["dev"].get("overall")}
     told |= {task: metrics["dev"][task].get("accuracy", metrics["dev"][task].get("pearson")) for task in TASKS}
     print(
         f"{run_name} on dev: "
         + ", ".join(f"{name} {value:.3f}" if value is not None else f"{name} undefined" for name, value in told.items())
     )
-
-
-def _check(run: Run, name: str) -> None:
-    """Refuse weights that were made by other settings, from other data or from other weights than those that are there now."""
-    now = {"settings": run.model_dump(), "data": data_hash(PREPARED), "weights": weights_of(MODELS / name)["sha256"]}
-    parent = start_of(run, name)
-    if (parent / CONFIG).is_file():  # a model may be evaluated where its parent was not kept
-        now["parent"] = weights_of(parent)
-    check_record(MODELS / name, now)
-
-
-def _record(run: Run, name: str, compute: Compute) -> dict[str, Any]:
-    """The record of the evaluation, whose parent is the trained model; that of the training lies beside it."""
-    about = {"parent": weights_of(MODELS / name), **compute.describe(), "machine": machine()}
-    return origin(f"evaluate {name}", run.model_dump(), PREPARED, **about)
 
 
 def _metrics(task: str, split: Split, predictions: Predictions) -> dict[str, float | int | None]:
