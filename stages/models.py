@@ -9,8 +9,8 @@ from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.store import TOKENIZER, load_model, read_config
-from mtbert.model.weights import check_tensors
+from mtbert.model.store import TOKENIZER, WEIGHTS, load_model, read_config
+from mtbert.model.weights import check_tensors, for_pooling
 from mtbert.params import Run
 from mtbert.peft.convert import add_dora
 from mtbert.seal import check_seal
@@ -61,7 +61,7 @@ def load_encoder(run: Run, folder: Path) -> MultitaskModel:
     """The run's model with fresh heads over the encoder in `folder` (the encoder stage's)."""
     tensors, config = load_model(folder)
     model = build(run, BertConfig(**config["encoder"]))
-    _fill(model.encoder, tensors, folder)
+    _fill(model.encoder, for_pooling(tensors, run.pooling, str(folder / WEIGHTS)), folder)
     return model
 
 
@@ -102,5 +102,5 @@ def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
 
 def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], folder: Path) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    check_tensors(tensors, shapes, str(folder / "model.safetensors"))
+    check_tensors(tensors, shapes, str(folder / WEIGHTS))
     module.load_state_dict(tensors)
