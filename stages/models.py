@@ -9,8 +9,8 @@ from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.store import TOKENIZER, load_model, read_config
-from mtbert.model.weights import check_tensors
+from mtbert.model.store import TOKENIZER, WEIGHTS, load_model, read_config
+from mtbert.model.weights import check_tensors, for_pooling
 from mtbert.peft.convert import add_dora, load_adapter
 from mtbert.settings import Model, Run
 from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED
@@ -68,7 +68,7 @@ def load_encoder(settings: Model) -> MultitaskModel:
     """The model with fresh heads over the encoder stage's weights."""
     tensors, config = load_model(PRETRAINED)
     model = build(settings, BertConfig(**config["encoder"]))
-    _fill(model.encoder, tensors, PRETRAINED)
+    _fill(model.encoder, for_pooling(tensors, settings.pooling, str(PRETRAINED / WEIGHTS)), PRETRAINED)
     return model
 
 
@@ -121,5 +121,5 @@ def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
 
 def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], folder: Path) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    check_tensors(tensors, shapes, str(folder / "model.safetensors"))
+    check_tensors(tensors, shapes, str(folder / WEIGHTS))
     module.load_state_dict(tensors)
