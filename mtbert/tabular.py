@@ -14,9 +14,10 @@ from mtbert.files import atomic_write_text
 Cell = str | int | float | None
 
 EMPTY = '""'  # one empty cell: an empty line would be no row
-# What spreadsheets skip before they look for a formula: blanks, control characters, marks of zero width and of direction.
-BLANK = r"\s\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
-FORMULA = re.compile(rf"'*[{BLANK}]*[\t\r\n=+\-@＝＋－＠]")
+# Control characters and marks of zero width and of direction, as the inside of a regular expression's brackets.
+INVISIBLE = r"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+# Spreadsheets skip blanks before they look for a formula.
+FORMULA = re.compile(rf"'*[\s{INVISIBLE}]*[\t\r\n=+\-@＝＋－＠]")
 NUMBER = re.compile(r"[+-]?(?:[\d,]+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?%?", re.ASCII)
 
 
