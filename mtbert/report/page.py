@@ -1,23 +1,32 @@
 """One self-contained page: all tables and figures, what was chosen, the data, the runs and where everything came from."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import markupsafe
 
-from mtbert.report.figures import FIGURES
-from mtbert.report.tables import TABLES, TASK_METRICS
-from mtbert.report.text import Table, number, visible
+from mtbert.report.figures import read_caption
+from mtbert.report.provenance import UNTIMED
+from mtbert.report.tables import TASK_METRICS
+from mtbert.report.text import Table, number, prose, read_table, visible
 
+Times = Mapping[str, Mapping[str, Any]]
 CHOICES = (
     "The cosine baseline calls a pair a duplicate when cos(u, v) > 0. Cosines of [CLS] embeddings are nearly always positive, so "
     "it calls almost every pair a duplicate: compare its paraphrase accuracy with the majority-class line.",
+    "Where a pair's similarity is a cosine, the STS prediction is 2.5 (1 + cos(u, v)): -1 maps to 0 and 1 to 5. The "
+    "correlation does not depend on this map.",
     "From Key Update 1 on the paraphrase task has a linear head over (u, v, |u−v|); Best Performance uses (u, v, c) for both pair "
     "tasks. The paper names the concatenations for STS only.",
-    "[CLS] pooling passes BERT's pooler, tanh(W h + b), as in the course's framework.",
+    "[CLS] pooling passes BERT's pooler, tanh(W h + b), as in the course's framework. Mean and max pooling leave it out: there it "
+    "is not trained, gets no adapter and does not count among the trainable parameters.",
+    "The mean of mean pooling, and the maximum of max pooling, run over all tokens of a sequence, [CLS] and [SEP] among them.",
+    "The weights after the last epoch are evaluated: there is no early stopping, and no epoch is chosen by its dev score.",
+    "AdamW has beta 0.9 and 0.999, eps 1e-6 and no weight decay, the defaults of the course's framework; the learning rate is "
+    "constant.",
     "Batch size, dropout, margin, the threshold that maps similarities to ±1, DoRA's alpha and learning rate, and the seed are not "
     "stated; `params.yaml` holds our choice of each beside its comment.",
     "DoRA starts from the pretrained weights. It replaces every linear layer of the encoder; embeddings, norms, biases and "
@@ -25,6 +34,18 @@ CHOICES = (
     "Each row is one seed, and the development sets are small: the standard error of an accuracy a on n examples is "
     "√(a(1−a)/n), 1.5 percentage points for 0.4 on 1,101 sentences.",
 )
+
+
+def four(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The four columns of `dvc metrics show`, from a run's metrics.json; a score that is undefined is left out.
+
+    DVC shows a "-" for a key that another run has and this one lacks, where null would be text.
+    """
+    dev = metrics["dev"]
+    scores = {"overall": dev.get("overall")} | dict(
+        zip(("sentiment", "paraphrase", "sts"), (dev.get(task, {}).get(key) for task, key in TASK_METRICS), strict=True)
+    )
+    return {name: score for name, score in scores.items() if score is not None}
 
 
 def headline(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | int | None]]:
@@ -40,11 +61,34 @@ def headline(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, fl
     }
 
 
-def runs_table(metrics: Mapping[str, Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> Table:
+def first_lines(
+    source: Mapping[str, Any], encoder: Mapping[str, Any], prepared: Mapping[str, Any], runs: Sequence[str], times: Times
+) -> str:
+    """The page's first paragraph: which data, which encoder, how many runs, for how long.
+
+    Args:
+        source, encoder, prepared: what fetch, encoder and prepare wrote: source.json, config.json and report.json.
+        runs: the runs on the page.
+        times: see `page`.
+    """
+    sizes = ", ".join(f"{splits['train']['rows_kept']:,} {task}" for task, splits in prepared["tasks"].items())
+    timed = [times[run]["seconds"] for run in runs if run in times]
+    minutes = f"; {sum(timed) / 60:.0f} minutes of training for {len(timed)} of them" if timed else ""
+    if source["source"] == "sample":
+        begin = "Generated data: the sentences are made by rules, so the scores show how the parts work, not what they reach on text."
+    else:
+        begin = f"Data: {source['source']}."
+    return (
+        f"{begin} {len(runs)} runs on {sizes} training examples with {encoder['source']['name']}{minutes}. The paper's runs are "
+        "BERT-base for 10 epochs on 283,003 Quora pairs: its columns stand beside ours for the pattern, not for equality."
+    )
+
+
+def runs_table(metrics: Mapping[str, Mapping[str, Any]], times: Times) -> Table:
     """Every run: its score, budget, size and time."""
     rows = []
     for run, found in metrics.items():
-        training, parameters, record = found["training"], found["parameters"], records[run]
+        training, parameters = found["training"], found["parameters"]
         rows.append(
             (
                 run,
@@ -57,15 +101,15 @@ def runs_table(metrics: Mapping[str, Mapping[str, Any]], records: Mapping[str, M
                 f"{training['tokens']:,}",
                 f"{parameters['trainable']:,} ({parameters['trainable'] / parameters['total']:.1%})",
                 "–" if parameters["adapters_only"] is None else f"{parameters['adapters_only']:,}",
-                f"{record['seconds']:,.0f} s",
+                f"{times[run]['seconds']:,.0f} s" if run in times else UNTIMED,
             )
         )
     columns = (
         "Run|Overall|Sampler|Epochs|Steps|Batch|Learning rate|Tokens|Trainable|Heads and adapters alone|Training time"
     )
     notes = [
-        "Training time holds the dev metrics after each epoch; of a run that was killed and resumed, what was lost between its last "
-        "checkpoint and the kill is not counted."
+        "Training time includes the dev metrics after each epoch; of a run that was killed and resumed, what was lost between its "
+        "last checkpoint and the kill is not counted. It is known where the run was trained."
     ]
     return Table("", tuple(columns.split("|")), rows, notes, (False, True, False, *[True] * 8))
 
@@ -103,24 +147,29 @@ def data_table(report: Mapping[str, Any]) -> Table:
 
 
 def page(
-    results: Path,
-    report: Path,
+    folder: Path,
     *,
     lead: str,
+    tables: Sequence[str],
+    figures: Sequence[str],
     metrics: Mapping[str, Mapping[str, Any]],
-    records: Mapping[str, Mapping[str, Any]],
+    times: Times,
     prepared: Mapping[str, Any],
     provenance: Mapping[str, str],
 ) -> str:
     """The page as HTML: no script, nothing loaded from elsewhere, every text escaped.
 
     Args:
-        results: folder of the evaluate stage's outputs.
-        report: folder in which `figures/NAME.svg` lie.
-        lead: one paragraph saying what was run.
-        metrics, records: by run, what evaluate and train wrote.
+        folder: where `tables/NAME.json` and `figures/NAME.svg` lie.
+        lead: the first paragraph, of `first_lines`.
+        tables, figures: names of those to show.
+        metrics: by run, what evaluate wrote.
+        times: by run, what the trainer logged on this machine (seconds, commit, machine, finished); a run may be missing.
         prepared: prepare's report.
         provenance: facts about data, weights, machine and versions.
+
+    Raises:
+        MtbertError: a table or figure is missing or damaged; names the stage that writes it.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mtbert.report", "."),
@@ -131,31 +180,28 @@ def page(
     environment.filters |= {"visible": visible, "marked": _marked}
     return environment.get_template("page.html.j2").render(
         lead=lead,
-        tables=[(name, make(results)) for name, make in TABLES.items()],
-        figures=[
-            (name, make(results).caption, _embedded(report / "figures" / f"{name}.svg"))
-            for name, make in FIGURES.items()
-        ],
+        tables=[(name, read_table(folder / "tables" / f"{name}.json")) for name in tables],
+        figures=[_figure(name, folder / "figures" / f"{name}.svg") for name in figures],
         choices=CHOICES,
         data=data_table(prepared),
-        runs=runs_table(metrics, records),
+        runs=runs_table(metrics, times),
         provenance=provenance,
     )
 
 
-def _embedded(path: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def _figure(name: str, path: Path) -> tuple[str, str, str]:
+    """Name, caption, and the picture as an address that holds it."""
+    return name, read_caption(path), "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _bad(found: Mapping[str, Any]) -> Sequence[str]:
-    # The fault quotes the row: its backticks are not ours.
-    told = (f"Malformed row left out: {row['where']}: {row['what']}" for row in found["bad_rows"]["listed"])
-    return [line.replace("`", "'") for line in told]
+    return [f"Malformed row left out: {row['where']}: {row['what']}" for row in found["bad_rows"]["listed"]]
 
 
 def _marked(text: str) -> markupsafe.Markup:
-    """Running text as HTML, in which what stands between backticks is code."""
-    parts = (markupsafe.escape(visible(part) if index % 2 else part) for index, part in enumerate(text.split("`")))
-    return markupsafe.Markup("").join(
-        markupsafe.Markup("<code>{}</code>").format(part) if index % 2 else part for index, part in enumerate(parts)
-    )
+    """Running text of ours as HTML, in which `code` and *math* are marked."""
+
+    def element(name: str) -> Callable[[str], str]:
+        return lambda part: markupsafe.Markup(f"<{name}>{{}}</{name}>").format(visible(part))
+
+    return markupsafe.Markup(prose(text, markupsafe.escape, element("code"), element("var")))

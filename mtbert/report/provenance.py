@@ -5,8 +5,9 @@ from typing import Any
 
 from mtbert.data.tasks import SPLITS, TASKS, raw_name
 
-UNKNOWN = "not recorded"
+UNKNOWN, UNTIMED = "not recorded", "not recorded here"
 COMPUTE = ("device", "precision", "threads", "torch")
+LOGGED = ("commit", "machine", "seconds", "tokens_per_second", "finished")
 SETTINGS = ("epochs", "epoch_end", "batch_size", "learning_rate", "seed")
 
 
@@ -28,11 +29,15 @@ def sources(source: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def by_run(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each run what made it: code, data, weights, the settings that tell budgets apart, where it ran, and its time."""
+def by_run(records: Mapping[str, Mapping[str, Any]], times: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of each run what made it: data, weights, the settings that tell budgets apart, how it was computed, and its log.
+
+    Args:
+        records: by run, its record.json.
+        times: by run, what the trainer logged on this machine (commit, machine, seconds, ...); a run may be missing.
+    """
     return {
         run: {
-            "code": record.get("code", UNKNOWN),
             "command": record.get("command", UNKNOWN),
             "requirements_sha256": record.get("requirements_sha256"),
             "data": record.get("data", UNKNOWN),
@@ -40,22 +45,34 @@ def by_run(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]
             "weights": record.get("weights", UNKNOWN),
             **{key: record.get("settings", {}).get(key, UNKNOWN) for key in SETTINGS},
             **{key: record.get(key, UNKNOWN) for key in COMPUTE},
-            "seconds": record["seconds"],
+            **{key: times.get(run, {}).get(key, UNTIMED) for key in LOGGED},
         }
         for run, record in records.items()
     }
 
 
-def agreement(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Rows that say by which code and on which data the runs were trained, and so whether they agree."""
-    rows = {"Trained by": "code", "Trained on": "data"}
-    return {title: _told(key, records) for title, key in rows.items()}
+def agreement(records: Mapping[str, Mapping[str, Any]], times: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Rows that say how the runs were made, and so whether they agree: code, data, machine, precision, dates. See `by_run`."""
+    computed = {
+        run: {**record, "on": f"{record.get('device', UNKNOWN)}, {record.get('threads', UNKNOWN)} threads"}
+        for run, record in records.items()
+    }
+    logged = {run: times.get(run, {}) for run in records}
+    days = sorted({str(log["finished"]) for log in logged.values() if "finished" in log})
+    return {
+        "Trained by": _told("commit", logged, UNTIMED),
+        "Trained on": _told("data", computed),
+        "Machine": _told("machine", logged, UNTIMED),
+        "Computed on": _told("on", computed),
+        "Precision": _told("precision", computed),
+        "Trained": " to ".join(dict.fromkeys((days[0], days[-1]))) if days else UNTIMED,
+    }
 
 
-def _told(key: str, records: Mapping[str, Mapping[str, Any]]) -> str:
+def _told(key: str, about: Mapping[str, Mapping[str, Any]], missing: str = UNKNOWN) -> str:
     runs: dict[str, list[str]] = {}
-    for run, record in records.items():
-        runs.setdefault(str(record.get(key, UNKNOWN)), []).append(run)
+    for run, facts in about.items():
+        runs.setdefault(str(facts.get(key, missing)), []).append(run)
     if len(runs) == 1:
         return f"{next(iter(runs))} (all runs)"
     return "the runs differ: " + "; ".join(f"{value} ({', '.join(names)})" for value, names in runs.items())

@@ -8,9 +8,10 @@ import pandas as pd
 
 from mtbert.errors import MtbertError
 from mtbert.seal import check_seal
+from mtbert.tabular import read_csv
 
 PARTS = ("dev", "test", "parameters", "training")
-RECORDED = ("machine", "device", "threads", "precision", "seconds", "finished")
+RECORDED = ("device", "threads", "precision")
 
 
 def metrics(results: Path, run: str) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def metrics(results: Path, run: str) -> dict[str, Any]:
 
 
 def record(results: Path, run: str) -> dict[str, Any]:
-    """results/RUN/record.json: code, settings, parent weights, machine, precision, threads and time of the training.
+    """results/RUN/record.json: settings, parent weights, device, precision and threads of the training.
 
     Raises:
         MtbertError: the file is missing or damaged.
@@ -48,7 +49,7 @@ def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataF
     path = results / run / "examples" / f"{task}-{split}.csv"
     check_seal(results / run, f"examples/{path.name}")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", lineterminator="\n")
+        table = pd.DataFrame(read_csv(path), dtype=str)
         columns = ["label", "prediction", "score"]
         if missing := [name for name in columns if name not in table]:
             raise ValueError(f"no column {', '.join(missing)}")
@@ -67,7 +68,7 @@ def history(results: Path, run: str) -> pd.DataFrame:
     path = results / run / "history.csv"
     check_seal(results / run, path.name)
     try:
-        table = pd.read_csv(path)
+        table = pd.DataFrame(read_csv(path)).apply(pd.to_numeric)
         if missing := [name for name in ("epoch", "train_sst", "dev_sst") if name not in table]:
             raise ValueError(f"no column {', '.join(missing)}")
     except (OSError, ValueError) as error:

@@ -1,75 +1,90 @@
-"""Tables 1 to 4 (section 5.4, 6.1) from the results of the runs, with the paper's value beside ours."""
+"""Tables 1 to 4 (section 5.4, 6.1) from the results of the runs, with the paper's value beside ours.
 
+Each function takes the folder of results and the table's rows as params.yaml names them, {row: run}. A row that the paper does
+not have is called by its key and has "–" in the paper's columns.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from mtbert.errors import MtbertError
 from mtbert.evaluation.analysis import mistakes
 from mtbert.evaluation.metrics import overall
 from mtbert.report import paper, results
-from mtbert.report.text import Table, bracketed, number
+from mtbert.report.text import Math, Table, bracketed, number
+
+Rows = Mapping[str, str]
 
 
-def table1(folder: Path) -> Table:
+def table1(folder: Path, rows: Rows) -> Table:
     """Performance of the key updates: overall, sentiment, paraphrase, STS; ours, then the paper's."""
-    rows = []
-    for title, run, split, printed in paper.TABLE_1:
+    cells, dev_rows = [], []
+    for index, (row, run) in enumerate(_some(rows, "table1").items()):
+        title, split, printed = paper.TABLE_1.get(row, (row, "dev", None))
         ours = results.metrics(folder, run)[split]
         # The course's test files have no labels: nothing to measure is not the same as an undefined score.
         first = number(ours.get("overall")) if len(ours) >= len(TASK_METRICS) else "unlabelled"
-        cells = [ours.get(task, {}).get(key) for task, key in TASK_METRICS]
-        recomputed = overall(printed.sst, printed.quora, printed.sts)
-        theirs = [printed.overall, recomputed, printed.sst, printed.quora, printed.sts]
-        rows.append((title, first, *map(number, cells), *map(number, theirs)))
-    dev = results.metrics(folder, "baseline")["dev"]
+        scores = [ours.get(task, {}).get(key) for task, key in TASK_METRICS]
+        theirs = ["–"] * 5
+        if printed:
+            recomputed = overall(printed.sst, printed.quora, printed.sts)
+            theirs = [*map(number, (printed.overall, recomputed, printed.sst, printed.quora, printed.sts))]
+        cells.append((title, first, *map(number, scores), *theirs))
+        if split == "dev":
+            dev_rows.append(index)
+    dev = results.metrics(folder, next(iter(rows.values())))["dev"]
     majority = [dev["sst"]["majority"], dev["quora"]["majority"]]
-    rows.append(
-        (
-            "Majority class",
-            number(overall(majority[0], majority[1], 0.0)),
-            *map(number, majority),
-            number(0.0),
-            *["–"] * 5,
-        )
-    )
+    majority_cells = number(overall(majority[0], majority[1], 0.0)), *map(number, majority), number(0.0)
     sizes = ", ".join(
         f"{dev[task]['n']:,} {name}" for task, name in (("sst", "SST"), ("quora", "Quora"), ("sts", "STS"))
     )
     notes = [
-        f"Development set: {sizes} examples. Overall is (accuracy + accuracy + (1 + r) / 2) / 3; the paper's (0.5 + r) is a "
-        "misprint, and its rows Baseline and Key Update 2 fit neither reading, hence the recomputed column.",
-        "Majority class: always predicting the most frequent label, with r = 0.",
+        f"Development set: {sizes} examples. Overall is (accuracy + accuracy + *(1 + r) / 2*) / 3; the paper's *(0.5 + r)* is "
+        "a misprint, and its rows Baseline and Key Update 2 fit neither reading, hence the recomputed column. Bold: the highest "
+        "on the development set.",
+        "Majority class: always predicting the most frequent label, with *r = 0*.",
     ]
-    if rows[-2][1] == "unlabelled":
+    if any(row[1] == "unlabelled" for row in cells):
         notes.append(
             "Unlabelled: not all test files at hand have labels; `results/RUN/predictions` holds the leaderboard's files."
         )
     header = ("Model", "Overall", "Sentiment", "Paraphrase", "STS")
     theirs_header = ("Paper: overall", "Paper: recomputed", "Paper: sentiment", "Paper: paraphrase", "Paper: STS")
-    caption = "Table 1: Performance of notable model configurations."
-    return Table(caption, (*header, *theirs_header), rows, notes, (False, *[True] * 9))
+    return Table(
+        "Performance of notable model configurations.",
+        (*header, *theirs_header),
+        [*cells, ("Majority class", *majority_cells, *["–"] * 5)],
+        notes,
+        (False, *[True] * 9),
+        "table1",
+        highest(cells, range(1, 10), dev_rows),
+    )
 
 
-def table2(folder: Path) -> Table:
+def table2(folder: Path, rows: Rows) -> Table:
     """Embedding concatenations: STS correlation."""
-    rows = []
-    for title, run, printed in paper.TABLE_2:
-        found = results.metrics(folder, run)
-        rows.append((title, run, number(found["dev"]["sts"]["pearson"]), number(printed)))
+    cells = []
+    for row, run in _some(rows, "table2").items():
+        title, printed = paper.TABLE_2.get(row, (row, None))
+        shown = Math(title) if row in paper.TABLE_2 else title
+        cells.append((shown, run, number(results.metrics(folder, run)["dev"]["sts"]["pearson"]), number(printed)))
     notes = [
-        "Key Update 3 trains STS with the cosine embedding loss on (u, v), the other rows regress on the concatenation: the "
+        "Key Update 3 trains STS with the cosine embedding loss on *(u, v)*, the other rows regress on the concatenation: the "
         "paper does not say which head made its first rows, but .559 stands in its Table 1 for Key Update 3."
     ]
-    caption = "Table 2: Embedding concatenations."
-    return Table(caption, ("Concatenation", "Run", "STS", "Paper: STS"), rows, notes, (False, False, True, True))
+    header, numeric = ("Concatenation", "Run", "STS", "Paper: STS"), (False, False, True, True)
+    return Table("Embedding concatenations.", header, cells, notes, numeric, "table2", highest(cells, (2, 3)))
 
 
-def table3(folder: Path) -> Table:
+def table3(folder: Path, rows: Rows) -> Table:
     """Overall score versus sampling method, with the probabilities of the data at hand and what was drawn."""
-    rows = []
-    for title, run, printed_probabilities, printed in paper.TABLE_3:
+    cells = []
+    for row, run in _some(rows, "table3").items():
+        title, printed_probabilities, printed = paper.TABLE_3.get(row, (row, None, None))
         found = results.metrics(folder, run)
         training = found["training"]
         chances = training["probabilities"]
-        rows.append(
+        cells.append(
             (
                 title,
                 "–" if chances is None else bracketed([chances[task] for task in training["tasks"]]),
@@ -80,48 +95,65 @@ def table3(folder: Path) -> Table:
                 number(printed),
             )
         )
-    sizes = results.metrics(folder, "best_performance")["training"]["sizes"]
+    sizes = results.metrics(folder, next(iter(rows.values())))["training"]["sizes"]
     told = ", ".join(f"{size:,} {task}" for task, size in sizes.items())
     notes = [
-        f"Probabilities are of {', '.join(sizes)}, in proportion to |D|^α with α = 1, ½, 0; training sets here: {told}. "
+        f"Probabilities are of {', '.join(sizes)}, in proportion to *|D|^α* with *α = 1, ½, 0*; training sets here: {told}. "
         "Where an epoch ends with the first depleted dataset, the methods differ in the number of steps too, so that the "
         "comparison confounds sampler with amount of training; `epoch_end: N` gives each the same number of steps."
     ]
-    header = (
-        "Sampling method",
-        "Probabilities",
-        "Steps",
-        "Batches",
-        "Overall",
-        "Paper: probabilities",
-        "Paper: overall",
-    )
+    header = ("Sampling method", "Probabilities", "Steps", "Batches", "Overall")
+    header += ("Paper: probabilities", "Paper: overall")
     numeric = (False, False, True, True, True, False, True)
-    return Table("Table 3: Overall score versus sampling methods.", header, rows, notes, numeric)
+    caption = "Overall score versus sampling methods."
+    return Table(caption, header, cells, notes, numeric, "table3", highest(cells, (4, 6)))
 
 
-def table4(folder: Path) -> Table:
+def table4(folder: Path, rows: Rows) -> Table:
     """Paraphrase mistakes, the model's most confident of each kind, in the paper's order FP, FN, FP."""
-    examples = results.examples(folder, "best_performance", "quora")
-    columns = (examples[name].to_numpy() for name in ("label", "prediction", "score"))
-    found = mistakes(*columns)
-    left = {kind: [mistake for mistake in found if mistake.kind == kind] for kind in ("FP", "FN")}
-    rows = []
-    for kind, first, second in paper.TABLE_4:
-        if left[kind]:
-            mistake = left[kind].pop(0)
-            ours = examples["sentence1"][mistake.row], examples["sentence2"][mistake.row], number(mistake.confidence, 2)
-        else:
-            ours = (f"no further {kind} on the development set", "–", "–")
-        rows.append((kind, *ours, first, second))
-    counts = {kind: sum(mistake.kind == kind for mistake in found) for kind in ("FP", "FN")}
-    notes = [
-        f"{counts['FP']} false positives (predicted duplicate, but not one) and {counts['FN']} false negatives in "
-        f"{len(examples):,} pairs. Chosen by the model's confidence, the highest first; the paper chose by hand."
-    ]
+    cells, notes = [], []
+    several = len(_some(rows, "table4")) > 1
+    for row, run in rows.items():
+        examples = results.examples(folder, run, "quora")
+        found = mistakes(*(examples[name].to_numpy() for name in ("label", "prediction", "score")))
+        left = {kind: [mistake for mistake in found if mistake.kind == kind] for kind in ("FP", "FN")}
+        counts = {kind: len(of_kind) for kind, of_kind in left.items()}
+        for kind, *printed in paper.TABLE_4:
+            ours = [f"no further {kind} on the development set", "–", "–"]
+            if left[kind]:
+                worst = left[kind].pop(0)
+                ours = [*(examples[name][worst.row] for name in ("sentence1", "sentence2")), number(worst.confidence, 2)]
+            theirs = printed if row == paper.BEST else ["–", "–"]
+            cells.append((f"{paper.title(row)}: {kind}" if several else kind, *ours, *theirs))
+        notes.append(
+            f"{paper.title(row)}: {counts['FP']} false positives (predicted duplicate, but not one) and {counts['FN']} false "
+            f"negatives in {len(examples):,} pairs. Chosen by the model's confidence, the highest first; the paper chose by hand."
+        )
     header = ("Mistake", "Question 1", "Question 2", "Confidence", "Paper: question 1", "Paper: question 2")
     numeric = (False, False, False, True, False, False)
-    return Table("Table 4: Paraphrase detection error examples.", header, rows, notes, numeric)
+    return Table("Paraphrase detection error examples.", header, cells, notes, numeric, "table4")
+
+
+def highest(
+    cells: Sequence[Sequence[str]], columns: Collection[int], among: Collection[int] | None = None
+) -> list[tuple[int, int]]:
+    """(row, column) of the highest number in each column, equals included, among these rows; "–" and the like are no numbers."""
+    found = []
+    for column in columns:
+        values = {}
+        for row in range(len(cells)) if among is None else among:
+            try:
+                values[row] = float(cells[row][column])
+            except ValueError:
+                continue
+        found += [(row, column) for row, value in values.items() if value == max(values.values())]
+    return found
+
+
+def _some(rows: Rows, name: str) -> Rows:
+    if not rows:
+        raise MtbertError(f"params.yaml: tables.{name} names no run; add a row (ROW: RUN), or remove tables.{name}")
+    return rows
 
 
 TASK_METRICS = (("sst", "accuracy"), ("quora", "accuracy"), ("sts", "pearson"))

@@ -1,11 +1,19 @@
-"""A table of text cells as CSV, Markdown and LaTeX; what a cell says never becomes markup or a formula."""
+"""A table of text cells as CSV, Markdown, LaTeX and JSON; what a cell says never becomes markup or a formula.
 
-import csv
-import io
+Captions and notes are ours, so they may hold markup: `code` stands between backticks, *math* between asterisks. A cell that is
+`Math` is a formula of ours as well; every other cell is text.
+"""
+
+import json
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
+
+from mtbert.errors import MtbertError
+from mtbert.tabular import INVISIBLE, NUMBER, csv_text
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -18,6 +26,7 @@ LATEX = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "`": r"\textasciigrave{}",
     "|": r"\textbar{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
@@ -28,20 +37,33 @@ LATEX = {
     "α": r"$\alpha$",
     "½": r"$\frac{1}{2}$",
     "–": "--",
+    "\u00ad": r"\-",
+}
+# What pdfLaTeX sets in an article without further packages, besides ASCII and accented Latin letters.
+SET = set("—‘’“”…łŁøØßæÆœŒıİ¡¿©£€°§•·×÷µ²³")
+ACCENTS = set("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327")
+MATH = {"−": "-", "α": r"\alpha ", "½": r"\frac{1}{2}", "·": r"\cdot ", "\\": "", "~": ""} | {
+    mark: LATEX[mark] for mark in "&%$#_{}"
 }
 LONG = 30
-"""A text column whose cells are longer than this, in characters, is wrapped in LaTeX."""
+"""A text column with a cell longer than this, in characters, is wrapped in LaTeX."""
+
+
+class Math(str):
+    """A formula of ours, such as (u, v, |u−v|); plain text but in LaTeX."""
 
 
 class Table(NamedTuple):
     """A table as its readers see it.
 
     Attributes:
-        caption: one sentence.
+        caption: one sentence, without a number.
         header: a name per column, no two alike; columns `Paper: A`, `Paper: B` stand under one heading where that can be shown.
         rows: text cells; numbers are formatted already.
-        notes: what a reader must know, a sentence each; `code` stands in backticks.
+        notes: what a reader must know, a sentence each.
         numeric: which columns are numbers, to be set flush right.
+        name: such as "table1", which numbers the table and labels it in LaTeX; "" where it has none.
+        bold: (row, column) of the cells to be shown in bold.
     """
 
     caption: str
@@ -49,6 +71,8 @@ class Table(NamedTuple):
     rows: Sequence[tuple[str, ...]]
     notes: list[str]
     numeric: tuple[bool, ...]
+    name: str = ""
+    bold: Sequence[tuple[int, int]] = ()
 
     @property
     def groups(self) -> list[tuple[str, list[str]]]:
@@ -56,39 +80,77 @@ class Table(NamedTuple):
         parts = [name.rpartition(": ") for name in self.header]
         return [(heading, [name for *_, name in found]) for heading, found in groupby(parts, key=lambda part: part[0])]
 
+    @property
+    def title(self) -> str:
+        """The caption behind the table's number, such as "Table 1: Performance of ..."."""
+        numbered = re.sub(r"(?=\d)", " ", self.name.capitalize(), count=1)
+        return f"{numbered}: {self.caption}" if self.name else self.caption
+
 
 def to_csv(table: Table) -> str:
-    """Comma-separated; a cell that a spreadsheet would take for a formula gets a leading apostrophe."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(table.header)
-    writer.writerows([_harmless(cell) for cell in row] for row in table.rows)
-    return out.getvalue()
+    """Comma-separated, each cell on one line; a cell that a spreadsheet would take for a formula gets a leading apostrophe."""
+    return csv_text(table.header, ([visible(cell) for cell in row] for row in table.rows))
 
 
 def to_markdown(table: Table) -> str:
     """A pipe table with caption and notes."""
     rule = " | ".join("---:" if number else "---" for number in table.numeric)
-    header, *rows = (" | ".join(_markdown(cell) for cell in row) for row in (table.header, *table.rows))
-    body = "\n".join(f"| {line} |" for line in (header, rule, *rows))
-    notes = "".join(f"\n{_prose(note, _markdown, lambda code: f'`{_one_line(code)}`')}\n" for note in table.notes)
-    return f"**{_markdown(table.caption)}**\n\n{body}\n{notes}"
+    cells = [[_markdown(cell) for cell in row] for row in table.rows]
+    for row, column in table.bold:
+        cells[row][column] = f"**{cells[row][column]}**"
+    body = "\n".join(f"| {line} |" for line in (_markdown_row(table.header), rule, *(" | ".join(row) for row in cells)))
+    code, math = (lambda text: f"`{_one_line(text)}`"), (lambda text: f"*{_markdown(text)}*")
+    notes = "".join(f"\n{prose(note, _markdown, code, math)}\n" for note in table.notes)
+    return f"**{_markdown(table.title)}**\n\n{body}\n{notes}"
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table; columns of long text are wrapped and share 80 % of the line."""
-    long = [not table.numeric[i] and any(len(row[i]) > LONG for row in table.rows) for i in range(len(table.header))]
-    wrapped = f"p{{{0.8 / max(1, sum(long)):.2f}\\linewidth}}"
-    columns = "".join(wrapped if long[i] else "r" if is_number else "l" for i, is_number in enumerate(table.numeric))
-    rows = " \\\\\n".join(" & ".join(_latex(cell) for cell in row) for row in table.rows)
-    prose = (_prose(note, _latex, lambda code: f"\\texttt{{{_latex(code)}}}") for note in table.notes)
-    notes = "".join(f"\\par\\footnotesize {note}\n" for note in prose)
-    return (
-        "% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n"
-        f"\\caption{{{_latex(table.caption)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
-        f"{_latex_header(table)} \\\\\n\\midrule\n{rows} \\\\\n\\bottomrule\n\\end{{tabular}}\n"
-        f"{notes}\\end{{table}}\n"
+    """A floating table as wide as the text at most: columns of long text are wrapped, and what is wider still is made smaller.
+
+    Its preamble needs \\usepackage{booktabs,graphicx,tabularx}.
+    """
+    wrapped = [
+        not is_number and any(len(row[column]) > LONG for row in table.rows)
+        for column, is_number in enumerate(table.numeric)
+    ]
+    kinds = "".join("L" if long else "r" if number else "l" for long, number in zip(wrapped, table.numeric, strict=True))
+    columns = kinds.replace("L", r">{\raggedright\arraybackslash\hspace{0pt}}X")
+    begin, end = (rf"tabularx}}{{\linewidth}}{{{columns}", "tabularx") if any(wrapped) else (f"tabular}}{{{columns}", "tabular")
+    bold = set(table.bold)
+    rows = " \\\\\n".join(
+        " & ".join(_latex_cell(cell, table.numeric[column], (index, column) in bold) for column, cell in enumerate(row))
+        for index, row in enumerate(table.rows)
     )
+    label = f"\\label{{tab:{table.name}}}" if table.name else ""
+    notes = r" \par ".join(_latex_prose(note) for note in table.notes)
+    return (
+        "% needs \\usepackage{booktabs,graphicx,tabularx}\n\\begin{table}[htbp]\n\\centering\\footnotesize\n"
+        f"\\setlength{{\\tabcolsep}}{{4pt}}\n\\caption{{{_latex_prose(table.caption)}}}{label}\n"
+        f"\\sbox0{{\\begin{{{begin}}}\n\\toprule\n{_latex_header(table)} \\\\\n\\midrule\n{rows} \\\\\n\\bottomrule\n\\end{{{end}}}}}\n"
+        "\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi\n"
+        + (f"\\par\\smallskip\\parbox{{\\linewidth}}{{\\raggedright {notes}}}\n" if notes else "")
+        + "\\end{table}\n"
+    )
+
+
+def to_json(table: Table) -> str:
+    """The table for `read_table`."""
+    return json.dumps(table._asdict(), indent=1, ensure_ascii=False) + "\n"
+
+
+def read_table(path: Path) -> Table:
+    """The table that `to_json` wrote.
+
+    Raises:
+        MtbertError: the file is missing or damaged; names the stage that writes it.
+    """
+    try:
+        found = Table(**json.loads(path.read_text(encoding="utf-8")))
+        parts = {name: tuple(getattr(found, name)) for name in ("header", "numeric")}
+        rows, bold = [tuple(row) for row in found.rows], [(row, column) for row, column in found.bold]
+    except (OSError, TypeError, ValueError) as error:
+        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro table@{path.stem}`") from None
+    return found._replace(**parts, rows=rows, bold=bold)
 
 
 def visible(text: str) -> str:
@@ -106,8 +168,74 @@ def bracketed(values: Sequence[float]) -> str:
     return "[" + ", ".join(f"{value:.2f}" for value in values) + "]"
 
 
+def prose(text: str, plain: Callable[[str], str], code: Callable[[str], str], math: Callable[[str], str]) -> str:
+    """Running text of ours, in which `code` and *math* are marked."""
+    parts = re.split(r"`([^`]*)`|\*([^*]*)\*", text)
+    return "".join(
+        plain(parts[index]) + (code(parts[index + 1]) if parts[index + 1] is not None else math(parts[index + 2]))
+        if index + 1 < len(parts)
+        else plain(parts[index])
+        for index in range(0, len(parts), 3)
+    )
+
+
 def _one_line(text: str) -> str:
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+", " ", text)
+    return re.sub(f"[{INVISIBLE}]+", " ", text)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return " | ".join(_markdown(cell) for cell in cells)
+
+
+def _markdown(cell: str) -> str:
+    escaped = re.sub(r"([\\`*_\[\]|~])", r"\\\1", _one_line(cell))
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # Bare addresses would become links, and what stands between dollars a formula.
+    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;").replace("$", "&#36;")
+
+
+def _latex(cell: str) -> str:
+    text = unicodedata.normalize("NFC", visible(cell)).replace("\u00ad", "")
+    text = re.sub(r"\S{13,}", lambda word: _breakable(word[0]), text)
+    return "".join(_latex_character(character) for character in text)
+
+
+def _breakable(word: str) -> str:
+    """A soft hyphen after every fifth character of what TeX itself would not hyphenate, an address say."""
+    if word.isalpha() and len(word) < 20:
+        return word
+    return "\u00ad".join(word[start : start + 5] for start in range(0, len(word), 5))
+
+
+def _latex_character(character: str) -> str:
+    if character in LATEX:
+        return LATEX[character]
+    letter, *marks = unicodedata.normalize("NFD", character)
+    if character.isascii() or character in SET or (character < "\u0180" and letter.isascii() and ACCENTS.issuperset(marks)):
+        return character
+    return f"{{[}}U+{ord(character):04X}]\\allowbreak{{}}"
+
+
+def _latex_cell(cell: str, numeric: bool, bold: bool) -> str:
+    if isinstance(cell, Math):
+        return _latex_math(cell)
+    if numeric and cell.startswith(("-", "−")) and NUMBER.fullmatch(cell.replace("−", "-")):
+        digits = cell[1:].replace("%", r"\%")
+        return f"$\\mathbf{{-{digits}}}$" if bold else f"$-{digits}$"
+    return f"\\textbf{{{_latex(cell)}}}" if bold else _latex(cell)
+
+
+def _latex_math(formula: str) -> str:
+    return "$" + "".join(MATH.get(character, character) for character in formula) + "$"
+
+
+def _latex_prose(text: str) -> str:
+    return prose(text, _latex_plain, lambda code: f"\\texttt{{{_latex_plain(code)}}}", _latex_math)
+
+
+def _latex_plain(text: str) -> str:
+    """Keeps the blanks at both ends, which join it to its neighbours."""
+    return "".join(part if part == " " else _latex(part) for part in re.split("( )", text))
 
 
 def _latex_header(table: Table) -> str:
@@ -123,26 +251,3 @@ def _latex_header(table: Table) -> str:
             first += [""] * len(group)
         column += len(group)
     return f"{' & '.join(first)} \\\\\n{rules}\n{names}"
-
-
-def _prose(text: str, plain: Callable[[str], str], code: Callable[[str], str]) -> str:
-    """Running text, in which what stands between backticks is code."""
-    parts = re.split(r"`([^`]*)`", text)
-    return "".join(code(part) if index % 2 else plain(part) for index, part in enumerate(parts))
-
-
-def _harmless(cell: str) -> str:
-    shown = visible(cell)
-    # A negative number is one; `-1+cmd()` is not.
-    return f"'{shown}" if re.match(r"[=+\-@]", shown) and not re.fullmatch(r"[+-]?[\d.,]+%?", shown) else shown
-
-
-def _markdown(cell: str) -> str:
-    escaped = re.sub(r"([\\`*_\[\]|~])", r"\\\1", _one_line(cell))
-    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # Bare addresses would become links, and what stands between dollars a formula.
-    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;").replace("$", "&#36;")
-
-
-def _latex(cell: str) -> str:
-    return "".join(LATEX.get(character, character) for character in _one_line(cell))

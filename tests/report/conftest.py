@@ -1,15 +1,34 @@
 """A small, consistent results folder, as the evaluate stage writes it, with hostile questions in it."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mtbert.report.paper import FIGURE_3, TABLE_1, TABLE_2, TABLE_3
+from mtbert.tabular import write_csv
 
-RUNS = sorted({row[1] for table in (TABLE_1, TABLE_2, TABLE_3, FIGURE_3) for row in table} | {"dora_r16"})
+# As params.yaml names them.
+ROWS: dict[str, dict[str, str]] = {
+    "table1": {name: name for name in ("baseline", "key_update_1", "key_update_2", "key_update_3", "best_performance")}
+    | {"most_efficient": "dora_r16", "test_leaderboard": "best_performance"},
+    "table2": {
+        "u_v": "concat_u_v",
+        "u_v_diff": "key_update_3",
+        "sum_diff": "concat_sum_diff",
+        "u_v_c": "best_performance",
+    },
+    "table3": {
+        "sequential": "sampler_sequential",
+        "round_robin": "sampler_round_robin",
+        "proportional": "sampler_proportional",
+        "square_root": "best_performance",
+        "balanced": "sampler_balanced",
+    },
+    "figure3": {"r4": "dora_r4", "r8": "dora_r8", "r16": "dora_r16", "r32": "dora_r32", "full": "best_performance"},
+    **{name: {"best_performance": "best_performance"} for name in ("table4", "figure1", "figure2", "figure4")},
+}
+RUNS = sorted({run for rows in ROWS.values() for run in rows.values()})
 HOSTILE = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -75,12 +94,8 @@ def run_metrics(run: str, index: int) -> dict[str, Any]:
     }
 
 
-def write_examples(path: Path, rows: list[list[object]], pair: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "sentence1", *(["sentence2"] if pair else []), "label", "prediction", "score"])
-        writer.writerows(rows)
+def write_examples(path: Path, rows: list[list[Any]], pair: bool) -> None:
+    write_csv(path, ["id", "sentence1", *(["sentence2"] if pair else []), "label", "prediction", "score"], rows)
 
 
 @pytest.fixture
@@ -89,8 +104,7 @@ def results(tmp_path: Path) -> Path:
     for index, run in enumerate(RUNS):
         (folder / run).mkdir(parents=True)
         (folder / run / "metrics.json").write_text(json.dumps(run_metrics(run, index)), encoding="utf-8")
-        record = {"device": "cpu", "precision": "fp32", "threads": 2, "machine": "a machine", "seconds": 61.5}
-        record |= {"torch": "2.13.0", "tokens_per_second": 1.0, "finished": "2026-01-02"}
+        record = {"device": "cpu", "precision": "fp32", "threads": 2, "torch": "2.13.0"}
         (folder / run / "record.json").write_text(json.dumps(record), encoding="utf-8")
     best = folder / "best_performance"
     (best / "history.csv").write_text(
@@ -122,3 +136,8 @@ def results(tmp_path: Path) -> Path:
 @pytest.fixture
 def hostile() -> list[str]:
     return HOSTILE
+
+
+@pytest.fixture
+def rows() -> dict[str, dict[str, str]]:
+    return ROWS

@@ -4,12 +4,17 @@ import json
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mtbert.errors import MtbertError
+from mtbert.files import atomic_write_text
 from mtbert.report import results as reading
 from mtbert.report.figures import FIGURES, render
-from mtbert.report.page import headline, page
+from mtbert.report.page import first_lines, four, headline, page
+from mtbert.report.tables import TABLES
+from mtbert.report.text import to_json
 
 
 class Inventory(HTMLParser):
@@ -25,28 +30,40 @@ class Inventory(HTMLParser):
         self.text += data
 
 
-@pytest.fixture
-def html(results: Path, tmp_path: Path) -> str:
-    for name, make in FIGURES.items():
-        render(make(results), tmp_path / "reports/figures" / name)
-    runs = sorted(path.name for path in results.iterdir())
-    split = {
-        "present": True,
-        "rows_read": 3,
-        "rows_kept": 2,
-        "bad_rows": {"count": 1, "listed": [{"where": "data/raw/sst-train.csv:2:1", "what": "<b>bad</b> `c`"}]},
-        "repeated": {"sentences": 0},
-        "wordpieces": {"total": 9},
+SPLIT = {
+    "present": True,
+    "rows_read": 3,
+    "rows_kept": 2,
+    "bad_rows": {"count": 1, "listed": [{"where": "data/raw/sst-train.csv:2:1", "what": "<b>bad</b> `c` *d*"}]},
+    "repeated": {"sentences": 0},
+    "wordpieces": {"total": 9},
+}
+PREPARED = {"tasks": {"sst": {"train": {**SPLIT, "leaked": {"rows": 1}}, "test": {"present": False}}}}
+Rows = dict[str, dict[str, str]]
+
+
+def written(results: Path, folder: Path, rows: Rows) -> dict[str, Any]:
+    """Writes tables and figures as their stages do; the arguments of `page`."""
+    tables, figures = [name for name in rows if name in TABLES], [name for name in rows if name in FIGURES]
+    for name in tables:
+        atomic_write_text(folder / f"tables/{name}.json", to_json(TABLES[name](results, rows[name])))
+    for name in figures:
+        render(FIGURES[name](results, rows[name]), folder / "figures" / name)
+    runs = sorted({run for part in rows.values() for run in part.values()})
+    return {
+        "lead": "Lead <em>text</em>\u202e.",
+        "tables": tables,
+        "figures": figures,
+        "metrics": {run: reading.metrics(results, run) for run in runs},
+        "times": {run: {"seconds": 61.5} for run in runs[1:]},
+        "prepared": PREPARED,
+        "provenance": {"Data": "sample\x07 <script>"},
     }
-    return page(
-        results,
-        tmp_path / "reports",
-        lead="Lead <em>text</em>\u202e.",
-        metrics={run: reading.metrics(results, run) for run in runs},
-        records={run: reading.record(results, run) for run in runs},
-        prepared={"tasks": {"sst": {"train": {**split, "leaked": {"rows": 1}}, "test": {"present": False}}}},
-        provenance={"Data": "sample\x07 <script>"},
-    )
+
+
+@pytest.fixture
+def html(results: Path, tmp_path: Path, rows: Rows) -> str:
+    return page(tmp_path, **written(results, tmp_path, rows))
 
 
 def test_it_loads_nothing_and_runs_nothing(html: str) -> None:
@@ -67,7 +84,7 @@ def test_it_loads_nothing_and_runs_nothing(html: str) -> None:
 
 def test_no_mark_or_control_character_of_the_data_is_left(html: str) -> None:
     assert not set(html) & set("\u202e\x07")
-    assert "<b>bad</b> 'c'" in unescape(html)
+    assert "<b>bad</b> `c` *d*" in unescape(html)
 
 
 def test_it_shows_every_table_figure_and_run(html: str, hostile: list[str]) -> None:
@@ -79,7 +96,7 @@ def test_it_shows_every_table_figure_and_run(html: str, hostile: list[str]) -> N
     assert hostile[0] in inventory.text, "hostile text is shown as text"
     assert "Malformed row left out: data/raw/sst-train.csv:2:1: <b>bad</b>" in inventory.text
     assert "sampler_round_robin" in inventory.text
-    assert "train_rest: true" in inventory.text and "`" not in inventory.text.replace(hostile[10], "")
+    assert "train_rest: true" in inventory.text and "`params" not in inventory.text
 
 
 def test_the_papers_columns_stand_under_one_heading(html: str) -> None:
@@ -91,3 +108,50 @@ def test_the_papers_columns_stand_under_one_heading(html: str) -> None:
 def test_headline_is_small_and_flat(results: Path) -> None:
     found = headline({"baseline": json.loads((results / "baseline/metrics.json").read_text())})
     assert set(found["baseline"]) == {"overall", "sst", "quora", "sts", "trainable_parameters", "steps"}
+
+
+def test_the_page_shows_what_there_is(results: Path, tmp_path: Path, rows: Rows) -> None:
+    few = {"table1": {"baseline": "baseline"}, "figure3": {"r4": "dora_r4"}}
+    html = page(tmp_path, **written(results, tmp_path, few))
+    assert "Table 1: " in html and "Figure 3: " in html
+    assert "Table 2: " not in html and "Best Performance" not in html.split('id="choices"')[0]
+    none = page(tmp_path, **(written(results, tmp_path, {"table1": rows["table1"]}) | {"tables": [], "figures": []}))
+    assert 'id="tables"' not in none and "#figures" not in none
+
+
+def test_a_view_that_was_not_made_names_its_stage(results: Path, tmp_path: Path, rows: Rows) -> None:
+    arguments = written(results, tmp_path, {"table1": rows["table1"], "figure1": rows["figure1"]})
+    for file, stage in (("figures/figure1.svg", "figure@figure1"), ("tables/table1.json", "table@table1")):
+        for content in ("{", "{}", None):
+            (tmp_path / file).write_text(content) if content else (tmp_path / file).unlink()
+            with pytest.raises(MtbertError, match=f"run `dvc repro {stage}`"):
+                page(tmp_path, **arguments)
+
+
+def test_times_that_were_logged_elsewhere(html: str) -> None:
+    runs = html[html.index('id="runs"') :]
+    assert runs.count("not recorded here") == 1
+    assert runs.count("62 s") == 14
+
+
+def test_the_first_line_says_when_the_data_are_generated() -> None:
+    def first(source: str, times: dict[str, Any]) -> str:
+        return first_lines({"source": source}, {"source": {"name": "MiniLM"}}, PREPARED, ["a", "b"], times)
+
+    assert first("sample", {}).startswith("Generated data: ")
+    assert first("cs224n", {}).startswith("Data: cs224n. 2 runs on 2 sst training examples with MiniLM. ")
+    assert "; 2 minutes of training for 1 of them" in first("cs224n", {"a": {"seconds": 120}, "another": {"seconds": 9}})
+
+
+def test_what_is_told_nowhere_else(html: str) -> None:
+    for told in ("weights after the last epoch", "eps 1e-6 and no weight decay", "[CLS] and [SEP] among them", "2.5 (1 + cos"):
+        assert told in html
+    assert "Mean and max pooling leave it out" in html
+
+
+def test_four_numbers_of_each_run(results: Path) -> None:
+    metrics = json.loads((results / "baseline/metrics.json").read_text())
+    assert list(four(metrics)) == ["overall", "sentiment", "paraphrase", "sts"]
+    metrics["dev"]["sts"]["pearson"] = None
+    del metrics["dev"]["overall"]
+    assert four(metrics) == {"sentiment": 0.4, "paraphrase": 0.6}

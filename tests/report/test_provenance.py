@@ -9,39 +9,39 @@ SETTINGS = {"epochs": 2, "epoch_end": "depletion", "batch_size": 16, "learning_r
 
 def record(**changes: Any) -> dict[str, Any]:
     parent = {"folder": "models/pretrained", "sha256": "ab"}
-    return {
-        "code": "commit 1",
-        "data": "d1",
-        "parent": parent,
-        "settings": SETTINGS,
-        "seconds": 9.5,
-        "weights": "cd",
-        "threads": 2,
-    } | changes
+    made = {"data": "d1", "parent": parent, "settings": SETTINGS, "weights": "cd", "device": "cpu", "threads": 2}
+    return made | {"precision": "fp32"} | changes
 
 
-def test_each_run_has_its_code_settings_time_and_parent() -> None:
-    (run,) = by_run({"baseline": record()}).values()
-    assert (run["code"], run["data"], run["seconds"], run["parent"]["sha256"]) == ("commit 1", "d1", 9.5, "ab")
+LOG = {"commit": "c1", "machine": "one", "seconds": 9.5, "tokens_per_second": 1.0, "finished": "2026-01-02"}
+
+
+def test_each_run_has_its_settings_parent_and_log() -> None:
+    found = by_run({"a": record(), "b": record()}, {"a": LOG})
+    run = found["a"]
+    assert (run["commit"], run["data"], run["seconds"], run["parent"]["sha256"]) == ("c1", "d1", 9.5, "ab")
     assert (run["weights"], run["threads"], run["torch"]) == ("cd", 2, "not recorded")
     kept = {key: value for key, value in SETTINGS.items() if key != "tasks"}
     assert {key: run[key] for key in kept} == kept
     assert "tasks" not in run
+    assert (found["b"]["commit"], found["b"]["seconds"]) == ("not recorded here", "not recorded here")
 
 
-def test_runs_of_one_commit_and_of_several() -> None:
-    runs = {"a": record(), "b": record()}
-    assert agreement(runs) == {"Trained by": "commit 1 (all runs)", "Trained on": "d1 (all runs)"}
-    runs["c"] = record(code="commit 2 with uncommitted changes")
-    assert agreement(runs) == {
-        "Trained by": "the runs differ: commit 1 (a, b); commit 2 with uncommitted changes (c)",
+def test_runs_that_agree_and_runs_that_differ() -> None:
+    runs, times = {"a": record(), "b": record()}, {"a": LOG, "b": LOG}
+    assert agreement(runs, times) == {
+        "Trained by": "c1 (all runs)",
         "Trained on": "d1 (all runs)",
+        "Machine": "one (all runs)",
+        "Computed on": "cpu, 2 threads (all runs)",
+        "Precision": "fp32 (all runs)",
+        "Trained": "2026-01-02",
     }
-
-
-def test_a_record_of_older_code_is_shown_as_such() -> None:
-    assert by_run({"a": {"seconds": 1.0}})["a"]["code"] == "not recorded"
-    assert agreement({"a": record(), "b": {"seconds": 1.0}})["Trained by"].endswith("commit 1 (a); not recorded (b)")
+    found = agreement(runs | {"c": record(threads=4)}, times | {"b": LOG | {"commit": "c2", "finished": "2026-02-03"}})
+    assert found["Trained by"] == "the runs differ: c1 (a); c2 (b); not recorded here (c)"
+    assert found["Computed on"] == "the runs differ: cpu, 2 threads (a, b); cpu, 4 threads (c)"
+    assert found["Trained"] == "2026-01-02 to 2026-02-03"
+    assert agreement({"a": {}}, {})["Trained on"] == "not recorded (all runs)"
 
 
 def test_absent_files_and_encoder_fields_are_shown_as_such() -> None:

@@ -3,11 +3,12 @@
 import csv
 import io
 import re
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtbert.report.text import Table, number, to_csv, to_latex, to_markdown, visible
+from mtbert.report.text import Math, Table, number, read_table, to_csv, to_json, to_latex, to_markdown, visible
 
 PLAIN = Table("A: caption", ("Name", "Value"), [("one_a", "1.5"), ("two & b", "-0.20")], ["A note."], (False, True))
 
@@ -24,7 +25,7 @@ def test_exact_output() -> None:
     )
     latex = to_latex(PLAIN)
     assert (
-        "\\begin{tabular}{lr}\n\\toprule\nName & Value \\\\\n\\midrule\none\\_a & 1.5 \\\\\ntwo \\& b & -0.20 \\\\\n\\bottomrule"
+        "\\begin{tabular}{lr}\n\\toprule\nName & Value \\\\\n\\midrule\none\\_a & 1.5 \\\\\ntwo \\& b & $-0.20$ \\\\\n\\bottomrule"
         in latex
     )
 
@@ -40,12 +41,31 @@ def test_columns_of_the_paper_stand_under_one_heading() -> None:
 def test_code_in_notes() -> None:
     table = Table("c", ("h",), [("x",)], ["Set `a_b: 1`, not a_b."], (False,))
     assert to_markdown(table).endswith("\nSet `a_b: 1`, not a\\_b.\n")
-    assert "\\footnotesize Set \\texttt{a\\_b: 1}, not a\\_b.\n" in to_latex(table)
+    assert "\\raggedright Set \\texttt{a\\_b: 1}, not a\\_b.}\n" in to_latex(table)
+
+
+def test_math_labels_and_bold() -> None:
+    rows = [(Math("(|u+v|, |u−v|)"), "-0.5"), ("|a|", "-0.7")]
+    table = Table("Of *r*.", ("a", "b"), rows, ["*|D|^α* with *½*"], (False, True), "table2", [(0, 1)])
+    latex = to_latex(table)
+    assert "\\caption{Of $r$.}\\label{tab:table2}" in latex, "LaTeX writes the number itself"
+    assert "$(|u+v|, |u-v|)$ & $\\mathbf{-0.5}$ \\\\\n\\textbar{}a\\textbar{} & $-0.7$ " in latex
+    assert "$|D|^\\alpha $ with $\\frac{1}{2}$" in latex
+    markdown = to_markdown(table)
+    assert markdown.startswith("**Table 2: Of") and "| **-0.5** |" in markdown and "*\\|D\\|^α* with *½*" in markdown
+    assert "**" not in to_csv(table)
+
+
+def test_json_gives_the_table_back(tmp_path: Path, hostile: list[str]) -> None:
+    rows = [(text, "1") for text in hostile]
+    table = Table("c", ("a", "Paper: b"), rows, hostile, (False, True), "table9", [(0, 1)])
+    (tmp_path / "table9.json").write_text(to_json(table), encoding="utf-8")
+    assert read_table(tmp_path / "table9.json") == table
 
 
 def test_latex_wraps_long_text_and_takes_no_cell_for_an_argument() -> None:
     latex = to_latex(Table("c", ("a", "b"), [("word " * 20, "1"), ("[2pt]", "2"), ("*", "3")], [], (False, True)))
-    assert "\\begin{tabular}{p{0.80\\linewidth}r}" in latex
+    assert "\\begin{tabularx}{\\linewidth}{>{\\raggedright\\arraybackslash\\hspace{0pt}}Xr}" in latex
     assert "\\\\\n{[}2pt] & 2 \\\\\n{*} & 3 " in latex, "a row's end may not be followed by a bare bracket or star"
     assert latex.count("{") == latex.count("}")
 
@@ -86,7 +106,7 @@ def test_markdown_keeps_its_shape_and_lets_nothing_through(hostile: list[str]) -
 
 
 def test_latex_has_no_command_from_a_cell(hostile: list[str]) -> None:
-    allowed = r"\\(textbackslash|textasciitilde|textasciicircum|textbar|textless|textgreater)\{\}|\\[&%$#_{}]|\{[\[*]\}"
+    allowed = r"\\(textbackslash|textasciitilde|textasciicircum|textbar|textless|textgreater|textasciigrave|allowbreak)\{\}|\\[&%$#_{}-]|\{[\[*]\}"
     for text in hostile:
         cell = to_latex(of(text)).split("\\midrule\n")[1].split(" \\\\\n\\bottomrule")[0]
         rest = re.sub(allowed, "", cell)
