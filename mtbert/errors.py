@@ -11,6 +11,21 @@ class MtbertError(Exception):
     """
 
 
+class Stopped(KeyboardInterrupt):
+    """The process was asked to stop and has put its work in order; the message is one line for the user.
+
+    Args:
+        number: the signal that asked.
+
+    Attributes:
+        status: the exit status that shells give a process for it, 128 + `number`: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.status = 128 + number
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: torch raises OutOfMemoryError on a GPU and a plain RuntimeError on a CPU, numpy a MemoryError."""
     return (
