@@ -21,9 +21,9 @@ def weights_of(folder: Path) -> dict[str, Any]:
     return {"folder": str(folder), "sha256": read_config(folder)["sha256"]}
 
 
-def parents_of(run: Run, name: str) -> list[dict[str, Any]]:
-    """The weights that the training of the run called `name` starts from."""
-    return [weights_of(folder) for folder in ([PRETRAINED, CONVERTED / name] if run.adapter else [PRETRAINED])]
+def parents_of(run: Run, name: str) -> list[Path]:
+    """The folders of the weights that the training of the run called `name` starts from."""
+    return [PRETRAINED, CONVERTED / name] if run.adapter else [PRETRAINED]
 
 
 def build(settings: Model, config: BertConfig) -> MultitaskModel:

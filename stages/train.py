@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mtbert.data.arrays import Split, load_split
+from mtbert.data.arrays import Split, check_prepared, load_split
 from mtbert.data.tasks import TASKS
 from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.development import development_metrics
@@ -16,21 +16,21 @@ from mtbert.model.store import read_config, save_model
 from mtbert.model.weights import config_to_json
 from mtbert.peft.convert import count_parameters
 from mtbert.settings import CosineEmbedding, Run
-from mtbert.training.checkpoint import checkpoint_step, only_writer, remove_work
 from mtbert.training.compute import Compute, resolve
 from mtbert.training.fingerprint import fingerprint
-from mtbert.training.log import StepLog, write_history
+from mtbert.training.log import Step, StepLog, write_history
 from mtbert.training.loop import train
 from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.sampling import probabilities, sampler_exponent
 from mtbert.training.step import Loss
-from mtbert.training.work import work_root
+from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
 from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED, confine, start
-from stages.models import load_start, parents_of, wrapper
+from stages.models import load_start, parents_of, weights_of, wrapper
 from stages.planned import planned
 from stages.provenance import DATA, RECORD, record, write_log, write_record
 
+LOCKS = Path(".mtbert/locks")
 # Time between checkpoints; results do not depend on it, so it is no setting.
 CHECKPOINT_SECONDS = float(os.environ.get("MTBERT_CHECKPOINT_SECONDS", "60"))
 
@@ -41,17 +41,26 @@ def main(run_name: str) -> None:
     run = Run.model_validate(settings["run"])
     confine(*DATA, PRETRAINED, CONVERTED / run_name, MODELS / run_name)
     compute = resolve(**settings["compute"])
+    check_prepared(PREPARED, ["train", "dev"])
     model = load_start(run, run_name).to(compute.device)
     data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in run.tasks}
     tokens = wrapper(model, settings["max_tokens"])
-    parents = parents_of(run, run_name)
-    identity = {"run": run_name, "plan": plan, "compute": compute.describe(), "parents": parents}
+    parents = [weights_of(folder) for folder in parents_of(run, run_name)]
+    made_from = record("train", run_name, parents=parents, **compute.describe())
     root = work_root(Path.cwd())
-    work = root / fingerprint(identity, DATA)
-    made_from = record("train", run_name, parents=parents)
+    confine(LOCKS)
 
-    with only_writer(Path(".mtbert/locks") / run_name, run_name), TrainingProgress(run_name) as progress:
-        steps = StepLog(work / "steps.csv", checkpoint_step(work))
+    with (
+        only_writer(LOCKS / run_name, run_name),
+        work_folder(root, run_name, fingerprint({"run": run_name, "plan": plan, **made_from}, DATA)) as work,
+        TrainingProgress(run_name) as progress,
+    ):
+        steps = StepLog(work / "steps.csv", *checkpoint_log(work))
+
+        def on_step(step: Step) -> None:
+            steps.write(step)
+            progress.step(step)
+
         result = train(
             model,
             data,
@@ -66,8 +75,9 @@ def main(run_name: str) -> None:
             adapter_learning_rate=run.adapter.learning_rate if run.adapter else None,
             seed=run.seed,
             evaluate=partial(_evaluate, run, compute, tokens),
-            on_step=lambda step: (steps.write(step), progress.step(step)),
+            on_step=on_step,
             on_epoch=progress.epoch,
+            on_resume=lambda done, steps: print(f"resuming {run_name} at step {done:,} of {steps:,}", flush=True),
             work=work,
             checkpoint_seconds=CHECKPOINT_SECONDS,
         )
@@ -75,10 +85,9 @@ def main(run_name: str) -> None:
         with replaced_folder(MODELS / run_name) as folder:
             _write(folder, run, model, result, work)
             weights = read_config(folder)["sha256"]
-            write_record(folder / RECORD, {**made_from, "weights": weights, **compute.describe()})
+            write_record(folder / RECORD, {**made_from, "weights": weights})
         seconds = result["seconds"]
         write_log(root, "train", run_name, weights, seconds=seconds, tokens_per_second=result["tokens"] / seconds)
-        remove_work(work)
 
 
 def _evaluate(run: Run, compute: Compute, tokens: Wrapper, model: MultitaskModel) -> dict[str, float | None]:
