@@ -66,11 +66,11 @@ class RandomEncoder(Section):
     """Size of a randomly initialised encoder (tests, throughput)."""
 
     seed: Seed
-    layers: int = Field(ge=1, le=48)
-    hidden: int = Field(ge=1, le=4096)
-    heads: int = Field(ge=1, le=4096)
-    intermediate: int = Field(ge=1, le=16384)
-    positions: int = Field(ge=8, le=4096)
+    layers: int = Field(ge=1, le=128)
+    hidden: int = Field(ge=1, le=8192)
+    heads: int = Field(ge=1, le=8192)
+    intermediate: int = Field(ge=1, le=32768)
+    positions: int = Field(ge=8, le=32768)
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> "RandomEncoder":
