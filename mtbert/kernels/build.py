@@ -32,8 +32,8 @@ TYPED = {
     "residual_norm_backward": "pppppp pp ppp pif p ll ppp",
     "gelu": "ppp ll p",
     "gelu_backward": "pppp ll pp",
-    "attention": "pppp if pp lll pp",
-    "attention_backward": "ppppp pif pp lll pp",
+    "attention": "pppp if pp lll p",
+    "attention_backward": "pppp pif pp lll pp",
     "dora_norm": "ppppp ff llll ppp",
     "dora_norm_backward": "pppp ff llll ppppp ppp",
 }
