@@ -1,5 +1,8 @@
 """The one exception a user meets: what is wrong, where, and what to do about it."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class MtbertError(Exception):
     """A bad input, setting or state. The message names the place (file:line:column or params key) and the remedy.
@@ -8,8 +11,29 @@ class MtbertError(Exception):
     """
 
 
+class Stopped(KeyboardInterrupt):
+    """The process was asked to stop and has put its work in order; the message is one line for the user.
+
+    Args:
+        number: the signal that asked.
+
+    Attributes:
+        status: the exit status that shells give a process for it, 128 + `number`: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.status = 128 + number
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: torch raises OutOfMemoryError on a GPU and a plain RuntimeError on a CPU, numpy a MemoryError."""
     return (
         isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
     )
+
+
+def nearest(word: str, valid: Sequence[str]) -> str:
+    """`; did you mean 'x'?`, or the valid names where none is near: the end of a message about an unknown name."""
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(valid)}"

@@ -11,7 +11,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +81,11 @@ def replaced_folder(path: Path) -> Iterator[Path]:
             path.replace(old)
         fresh.replace(path)
     except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        remove_tree(fresh)
         if old.is_symlink() or old.exists():
             old.replace(path)
         raise
-    _remove(old)
+    remove_tree(old)
     _sweep(path)
     sync_folder(path.parent)
 
@@ -99,7 +99,7 @@ def _sweep(path: Path) -> None:
     for sibling in path.parent.glob(f"{glob.escape(_prefix(path))}*{TEMPORARY}"):
         pid = sibling.name.removeprefix(_prefix(path)).partition(".")[0]
         if pid.isdecimal() and not _alive(int(pid)):
-            _remove(sibling)
+            remove_tree(sibling)
 
 
 def _alive(pid: int) -> bool:
@@ -112,8 +112,19 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+def remove_tree(path: Path) -> None:
+    """Delete a file, a link or a folder with all that is in it, read-only or not; what is not there is no error."""
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    _make_writable(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _make_writable(folder: Path) -> None:
+    """Let this folder and those in it be emptied: the right to delete a file is the right to write to its folder."""
+    with suppress(OSError):  # another user's, or removed meanwhile
+        folder.chmod(0o700)
+        for child in folder.iterdir():
+            if child.is_dir() and not child.is_symlink():
+                _make_writable(child)

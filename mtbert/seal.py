@@ -12,20 +12,27 @@ from mtbert.files import atomic_json, sha256_file
 SEAL = "sha256.json"
 
 
-def seal(folder: Path) -> None:
-    """Write the sha256 of every other file in `folder` into its sha256.json."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / SEAL)
+def seal(folder: Path, *names: str) -> None:
+    """Write the sha256 of every other file in `folder`, or only of those named, into its sha256.json."""
+    every = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / SEAL)
+    files = [folder / name for name in names] or every
     atomic_json(folder / SEAL, {path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 
-def check_seal(folder: Path, *names: str) -> None:
+def check_seal(folder: Path, *names: str, stage: str = "") -> None:
     """Compare the folder's files, or only those named, with its sha256.json; a folder made by hand has none and passes.
+
+    Args:
+        stage: the stage of dvc.yaml that wrote the folder, for the remedy.
 
     Raises:
         MtbertError: names the file whose bytes are not those that were written.
     """
     path = folder / SEAL
-    remedy = f"remove {folder} and .dvc/cache, from where it would come back as it is, and run `dvc repro`"
+    # Plain `dvc repro` may take a damaged file of DVC's cache for the right one.
+    remedy = f"run `dvc repro --force --single-item {stage or 'STAGE'}` to write {folder} anew"
+    if not stage:
+        remedy += ", STAGE being the one of dvc.yaml that has it among its outs"
     try:
         sums = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(sums, dict):

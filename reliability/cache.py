@@ -23,8 +23,8 @@ RUN = "dora_balanced"
 # An output, and the stage that reads it next.
 READERS: list[tuple[str, str, str]] = [
     ("data/raw", "prepare", ""),
-    ("data/prepared", "train", RUN),
-    ("data/prepared", "evaluate", RUN),
+    ("data/prepared/train", "train", RUN),
+    ("data/prepared/test", "evaluate", RUN),
     ("models/pretrained", "convert", RUN),
     (f"models/converted/{RUN}", "train", RUN),
     (f"models/{RUN}", "evaluate", RUN),
@@ -145,7 +145,7 @@ def _in_cache(tally: Tally, seed: int, project: Path) -> None:
     ):
         name = {
             "data/raw": "sst-dev.csv",
-            "data/prepared": "sst/dev/labels.npy",
+            "data/prepared": "dev/sst/labels.npy",
             "models/pretrained": "model.safetensors",
         }[out]
         for kind in ("flip", "zero"):

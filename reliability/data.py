@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from mtbert.data import read
+from mtbert.data.origins import Origin
 from mtbert.data.read import BadRow, read_split
 from mtbert.data.tasks import TASKS, Task
 from mtbert.errors import MtbertError
@@ -235,6 +236,13 @@ FAULTS: dict[str, Spoil] = {
     "empty id": _cell(1, lambda _: ""),
     "blank id": _cell(1, lambda _: "  "),
     "id twice": _duplicate,
+    "id of two words": _cell(1, lambda name: f"{name} x"),
+    "id with a blank behind": _cell(1, lambda name: f"{name} "),
+    "id with a comma": _cell(1, lambda name: f"{name},1.0"),
+    "id of two lines": _cell(1, lambda name: f'"{name} , 1.0 \n{name}x"'),
+    "id with a quoted tab": _cell(1, lambda name: f'"{name}\tx"'),
+    "id with an escape": _cell(1, lambda name: f"{name}\x1b[2J"),
+    "id with a line separator": _cell(1, lambda name: f"{name}\u2028x"),
     "empty sentence": _cell(2, lambda _: ""),
     "sentence of blanks": _cell(2, lambda _: " \u2003\u00a0 "),
     "last sentence empty": _cell(-2, lambda _: ""),
@@ -353,8 +361,8 @@ BLIND: list[tuple[str, str, Any, str]] = [
     ),
     ("cells not counted", "_check_width", lambda *_: None, "a further cell"),
     ("ids not remembered", "_example", partial(_forgetful, read._example), "id twice"),
-    ("encoding left to Python", "Lines", lambda path: path.read_text(encoding="utf-8").split("\n"), "byte 0xff"),
-    ("no remedy", "DROP", "", "empty id"),
+    ("encoding left to Python", "Lines", lambda path, _: path.read_text(encoding="utf-8").split("\n"), "byte 0xff"),
+    ("no remedy", "users_own", lambda name: Origin(name, "", ""), "empty id"),
     (
         "the line counted from the header",
         "BadRow",

@@ -24,7 +24,7 @@ def tiny_project(folder: Path, **settings: Any) -> Path:
         settings: further params by dotted key, `__` for the dot.
     """
     ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "*.csv", "config.local")
-    for name in ("mtbert", "stages", ".dvc", "data/course"):
+    for name in ("mtbert", "stages", ".dvc", "data/course", "data/encoder"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "README.md"):
         shutil.copy(ROOT / name, folder / name)
@@ -35,19 +35,20 @@ def tiny_project(folder: Path, **settings: Any) -> Path:
 def shrink(project: Path, **settings: Any) -> None:
     """Set a project's params so that a run takes a second; these further ones take precedence."""
     sizes = {task: {"train": 24, "dev": 24, "test": 16} for task in ("sst", "quora", "sts")}
-    short = {"epochs": 1, "epoch_end": 2, "batch_size": 4}
     tiny = {
         "data__sample__sizes": sizes,
-        "encoder__source": "random",
+        "profiles__sample__encoder__source": "random",
         "compute__threads": 1,
         "compute__precision": "fp32",
-        **{f"runs__baseline__{key}": value for key, value in short.items()},
+        "profiles__sample__budget__epochs": 1,
+        "profiles__sample__budget__epoch_end": 2,
+        "profiles__sample__budget__batch_size": 4,
     }
     edit(project, **{**tiny, **settings})
 
 
 def edit(project: Path, **settings: Any) -> None:
-    """Set params by dotted key (`__` for the dot), keeping anchors, as an editor would."""
+    """Set params by dotted key (`__` for the dot), keeping comments, as an editor would."""
     path = project / "params.yaml"
     tree = yaml.load(path)
     for key, value in settings.items():

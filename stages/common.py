@@ -12,8 +12,8 @@ from typing import Any
 from mtbert.errors import MtbertError, out_of_memory
 
 RAW, PREPARED, MODELS, RESULTS = Path("data/raw"), Path("data/prepared"), Path("models"), Path("results")
+METRICS, REPORTS = Path("metrics"), Path("reports")
 PRETRAINED, CONVERTED = MODELS / "pretrained", MODELS / "converted"
-CODE = Path("build/code")
 
 
 def inside(folder: str, key: str) -> Path:

@@ -1,37 +1,53 @@
-"""convert RUN: swap the linear layers of a built, loaded model for the run's adapter (section 4.5)."""
+"""convert RUN: put the run's adapter into a built, loaded model, and keep the parameters that are new (section 4.5).
 
-from mtbert.errors import MtbertError
-from mtbert.files import replaced_folder
-from mtbert.model.store import save_model
-from mtbert.model.weights import config_to_json
-from mtbert.params import load_params
-from mtbert.peft.convert import count_parameters
-from mtbert.training.compute import resolve
+A run without an adapter gets a folder that says so, which keeps the graph the same for every run.
+"""
+
+from typing import Any
+
+from mtbert.files import atomic_json, replaced_folder
 from stages.common import CONVERTED, MODELS, PRETRAINED, confine, start
-from stages.models import adapt, load_encoder, load_run, weights_of
-from stages.provenance import origin, write_beside
+from stages.planned import planned
 
 
 def main(run_name: str) -> None:
-    params = load_params()
-    run = params.run(run_name)
-    if run.adapter is None:
-        raise MtbertError(f"params.yaml: runs.{run_name}.adapter is null; there is nothing to convert")
-    compute = resolve("cpu", "fp32", 1)
-    parent = MODELS / run.adapter.start_from
-    confine(parent, CONVERTED / run_name)
-    model = load_encoder(run, parent) if parent == PRETRAINED else load_run(params.run(run.adapter.start_from), parent)
+    settings = planned("convert", run_name)["settings"]
+    confine(CONVERTED / run_name)
+    if settings["model"] is not None:
+        return _convert(run_name, settings)
+    with replaced_folder(CONVERTED / run_name) as folder:
+        atomic_json(folder / "config.json", {"adapter": None})
+    print(f"{run_name}: no adapter")
+
+
+def _convert(run_name: str, settings: dict[str, Any]) -> None:
+    from mtbert.model.store import save_model
+    from mtbert.peft.convert import adapter_state, count_parameters
+    from mtbert.settings import Model, Run
+    from mtbert.training.compute import resolve
+    from stages.models import adapt, load_encoder, load_run, weights_of
+    from stages.provenance import check_current
+
+    resolve("cpu", "fp32", 1)
+    described = Model.model_validate(settings["model"])
+    assert described.adapter is not None
+    pretrained = described.adapter.start_from == "pretrained"
+    parent = PRETRAINED if pretrained else MODELS / described.adapter.start_from
+    confine(parent)
+    if pretrained:
+        model = load_encoder(described)
+    else:
+        check_current(described.adapter.start_from, f"runs.{run_name}.adapter.start_from")
+        model = load_run(Run.model_validate(settings["start_run"]), described.adapter.start_from)
     full = count_parameters(model)["total"] or 0
-    adapt(model, run)
+    adapt(model, described, f"runs.{run_name}")
     counts = count_parameters(model)
     for what, count in (("trainable here", counts["trainable"]), ("heads and adapters alone", counts["adapters_only"])):
         print(f"{run_name}: {what}: {count:,} of {full:,} parameters ({(count or 0) / full:.1%})")
     with replaced_folder(CONVERTED / run_name) as folder:
-        config = {"encoder": config_to_json(model.encoder.config), "settings": run.model_dump(), "parameters": counts}
-        save_model(folder, model.state_dict(), config)
-    made = weights_of(CONVERTED / run_name)
-    about = {"parent": weights_of(parent), "weights": made["sha256"], **compute.describe()}
-    write_beside(CONVERTED / run_name, origin(f"convert {run_name}", run.model_dump(), **about))
+        # Of a trained run everything is new; the pretrained weights lie in a folder of their own.
+        tensors = adapter_state(model) if pretrained else model.state_dict()
+        save_model(folder, tensors, {"adapter": described.adapter.model_dump(), "parent": weights_of(parent)})
 
 
 if __name__ == "__main__":

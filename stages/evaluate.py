@@ -1,37 +1,40 @@
 """evaluate RUN: dev and, where labelled, test (section 5.2); per-example tables; the course's leaderboard files."""
 
-import csv
 import shutil
 from pathlib import Path
 from typing import Any
 
-from mtbert.data.arrays import Split, load_split
+from mtbert.data.arrays import Split, check_prepared, has_split, load_split
 from mtbert.data.tasks import TASKS
 from mtbert.errors import MtbertError
 from mtbert.evaluation.leaderboard import write_predictions
-from mtbert.evaluation.metrics import accuracy, majority_share, overall, pearson
+from mtbert.evaluation.metrics import accuracy, four, majority_share, overall, pearson
 from mtbert.evaluation.predict import Predictions, decide, raw_scores
 from mtbert.files import atomic_json, replaced_folder
 from mtbert.model.store import CONFIG, read_config
-from mtbert.params import CosineEmbedding, Run, load_params
 from mtbert.peft.convert import merge
 from mtbert.seal import seal
-from mtbert.training.compute import Compute, machine, resolve
-from stages.common import MODELS, PREPARED, RESULTS, confine, start
-from stages.models import load_run, start_of, weights_of, wrapper
-from stages.provenance import RECORD, check_record, data_hash, origin
+from mtbert.settings import CosineEmbedding, Run
+from mtbert.tabular import write_csv
+from mtbert.training.compute import resolve
+from stages.common import METRICS, MODELS, PREPARED, RESULTS, confine, start
+from stages.models import load_run, parents_of, weights_of, wrapper
+from stages.planned import planned
+from stages.provenance import RECORD, check_record, data_hash, record, write_record
 
 EVALUATION = "evaluation.json"
 
 
 def main(run_name: str) -> None:
-    params = load_params()
-    run = params.run(run_name)
-    confine(PREPARED, MODELS / run_name, start_of(run, run_name), RESULTS / run_name)
-    compute = resolve(params.compute.device, params.compute.precision, params.compute.threads)
-    model = load_run(run, MODELS / run_name)
-    tokens = wrapper(model, params.prepare.max_tokens)
-    _check(run, run_name)
+    settings = planned("evaluate", run_name)["settings"]
+    run = Run.model_validate(settings["run"])
+    confine(PREPARED, MODELS / run_name, RESULTS / run_name, METRICS / f"{run_name}.json")
+    compute = resolve(**settings["compute"])
+    check_prepared(PREPARED, [part for part in ("train", "dev", "test") if (PREPARED / part).is_dir()])
+    model = load_run(run, run_name)
+    tokens = wrapper(model, settings["max_tokens"])
+    trained = weights_of(MODELS / run_name)
+    _check(run, run_name, trained["sha256"])
     merge(model)
     model.to(compute.device).eval()
     cosine, clamp = isinstance(run.sts, CosineEmbedding), getattr(run.sts, "clamp", True)
@@ -42,7 +45,7 @@ def main(run_name: str) -> None:
         for part in ("dev", "test"):
             metrics[part] = {}
             for task in TASKS:
-                if not (PREPARED / task / part).is_dir():  # the course's Quora test file is often not at hand
+                if not has_split(PREPARED, task, part):  # the course's Quora test file is often not at hand
                     continue
                 split = load_split(PREPARED, task, part)
                 with compute.autocast():
@@ -62,29 +65,20 @@ def main(run_name: str) -> None:
         atomic_json(folder / "metrics.json", metrics)
         for name in ("history.csv", RECORD):
             shutil.copyfile(MODELS / run_name / name, folder / name)
-        atomic_json(folder / EVALUATION, _record(run, run_name, compute))
+        write_record(folder / EVALUATION, record("evaluate", run_name, parents=[trained], **compute.describe()))
         seal(folder)
-    told = {"overall": metrics["dev"].get("overall")}
-    told |= {task: metrics["dev"][task].get("accuracy", metrics["dev"][task].get("pearson")) for task in TASKS}
-    print(
-        f"{run_name} on dev: "
-        + ", ".join(f"{name} {value:.3f}" if value is not None else f"{name} undefined" for name, value in told.items())
-    )
+    scores = four(metrics["dev"])
+    atomic_json(METRICS / f"{run_name}.json", scores)
+    print(f"{run_name} on dev: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
 
 
-def _check(run: Run, name: str) -> None:
+def _check(run: Run, name: str, weights: str) -> None:
     """Refuse weights that were made by other settings, from other data or from other weights than those that are there now."""
-    now = {"settings": run.model_dump(), "data": data_hash(PREPARED), "weights": weights_of(MODELS / name)["sha256"]}
-    parent = start_of(run, name)
-    if (parent / CONFIG).is_file():  # a model may be evaluated where its parent was not kept
-        now["parent"] = weights_of(parent)
-    check_record(MODELS / name, now)
-
-
-def _record(run: Run, name: str, compute: Compute) -> dict[str, Any]:
-    """The record of the evaluation, whose parent is the trained model; that of the training lies beside it."""
-    about = {"parent": weights_of(MODELS / name), **compute.describe(), "machine": machine()}
-    return origin(f"evaluate {name}", run.model_dump(), PREPARED, **about)
+    now: dict[str, Any] = {"settings": run.model_dump(), "data": data_hash(), "weights": weights}
+    parents = parents_of(run, name)
+    if all((folder / CONFIG).is_file() for folder in parents):  # a model may be evaluated where its parents were not kept
+        now["parents"] = [weights_of(folder) for folder in parents]
+    check_record(name, now)
 
 
 def _metrics(task: str, split: Split, predictions: Predictions) -> dict[str, float | int | None]:
@@ -104,14 +98,10 @@ def _metrics(task: str, split: Split, predictions: Predictions) -> dict[str, flo
 
 def _write_examples(path: Path, table: Any, predictions: Predictions) -> None:
     """id, the sentences, label, prediction and score of every example."""
-    path.parent.mkdir(exist_ok=True)
     columns = [name for name in ("id", "sentence1", "sentence2", "label") if name in table]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*columns, "prediction", "score"])
-        cells = (table[name] for name in columns)
-        values = (f"{value:g}" for value in predictions.values), (f"{score:.6f}" for score in predictions.scores)
-        writer.writerows(zip(*cells, *values, strict=True))
+    cells = (table[name] for name in columns)
+    values = (f"{value:g}" for value in predictions.values), (f"{score:.6f}" for score in predictions.scores)
+    write_csv(path, [*columns, "prediction", "score"], zip(*cells, *values, strict=True))
 
 
 if __name__ == "__main__":

@@ -1,29 +1,23 @@
-"""fetch: the raw CSV files, from the source that params name."""
+"""fetch: the raw CSV files, from the one source that the profile names."""
 
 from pathlib import Path
 
-from mtbert.data.source import copy_course, download_course, has_course_files, write_sample
-from mtbert.errors import MtbertError
-from mtbert.params import load_params
+from mtbert.data.source import copy_course, download_course, write_sample
 from stages.common import RAW, confine, start
-from stages.provenance import origin, write_beside
+from stages.planned import planned
 
 
 def main() -> None:
-    settings = load_params().data
+    settings = planned("fetch")["settings"]
     confine(RAW)
-    if settings.source == "sample":
-        write_sample(RAW, settings.sample.seed, settings.sample.sizes.model_dump(), settings.sample.label_noise)
-    elif not Path(settings.path).is_dir():
-        raise MtbertError(
-            f"params.yaml: data.path: {settings.path} is not a folder; correct it (data/course means download)"
-        )
-    elif has_course_files(Path(settings.path)):
-        copy_course(Path(settings.path), RAW)
+    if settings["source"] == "sample":
+        sample = settings["sample"]
+        write_sample(RAW, sample["seed"], sample["sizes"], sample["label_noise"])
+    elif settings["source"] == "folder":
+        copy_course(Path(settings["path"]), RAW)
     else:
         download_course(RAW)
-    write_beside(RAW, origin("fetch", settings.model_dump(), RAW))
-    print(f"{RAW}: {settings.source}")
+    print(f"{RAW}: {settings['source']}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
 """figure NAME: a figure of the paper from our results, as PNG and SVG, and its data as CSV."""
 
-from mtbert.errors import MtbertError
-from mtbert.params import load_params, nearest
+from mtbert.errors import MtbertError, nearest
 from mtbert.report.figures import FIGURES, render
-from stages.common import RESULTS, confine, inside, start
+from stages.common import REPORTS, RESULTS, confine, start
+from stages.planned import planned
 
 
 def main(name: str) -> None:
-    confine(RESULTS)
-    stem = inside(load_params().report.folder, "report.folder") / "figures" / name
+    settings = planned("figure", name)["settings"]
+    stem = REPORTS / settings["profile"] / "figures" / name
+    confine(RESULTS, stem.parent)
     if name not in FIGURES:
-        raise MtbertError(f"no figure is called {name!r}{nearest(name, list(FIGURES))}")
-    render(FIGURES[name](RESULTS), stem)
+        raise MtbertError(f"params.yaml: figures.{name}: no figure is called {name!r}{nearest(name, list(FIGURES))}")
+    render(FIGURES[name](RESULTS, settings["rows"]), stem)
     print(f"{stem}.png, .svg, .csv")
 
 

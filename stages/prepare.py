@@ -2,25 +2,13 @@
 
 from mtbert.data.prepare import prepare, summary
 from mtbert.model.store import TOKENIZER
-from mtbert.params import load_params
 from stages.common import PREPARED, PRETRAINED, RAW, confine, start
-from stages.provenance import data_hash, origin, write_beside
+from stages.planned import planned
 
 
 def main() -> None:
-    settings = load_params().prepare
     confine(RAW, PREPARED, PRETRAINED)
-    report = prepare(
-        RAW,
-        PREPARED,
-        PRETRAINED / TOKENIZER,
-        on_bad_row=settings.on_bad_row,
-        leakage=settings.leakage,
-        preprocess=settings.preprocess,
-        max_tokens=settings.max_tokens,
-    )
-    parent = {"folder": str(RAW), "sha256": data_hash(RAW)}
-    write_beside(PREPARED, origin("prepare", settings.model_dump(), PREPARED, parent=parent))
+    report = prepare(RAW, PREPARED, PRETRAINED / TOKENIZER, **planned("prepare")["settings"])
     print(summary(report))
 
 

@@ -1,49 +1,70 @@
-"""What made an output: every stage writes it down, and weights that disagree with it are not evaluated."""
+"""What made an output. A record lies in the output and says nothing of time, so that equal inputs give equal bytes;
+a log lies outside of it and says when, where and by which commit."""
 
+import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, sha256_file
 from mtbert.seal import sealed, unsealed
+from mtbert.training.compute import machine
 from mtbert.training.fingerprint import fingerprint
+from stages.common import MODELS, PREPARED
+from stages.planned import planned
 
 LOCK, RECORD = Path("requirements/runtime.txt"), "record.json"
+# What training and evaluation read of the prepared data.
+DATA = [PREPARED / "train", PREPARED / "dev", PREPARED / "tokenizer.json"]
 
 
-def origin(stage: str, settings: Mapping[str, Any], data: Path | None = None, **more: Any) -> dict[str, Any]:
-    """The record of an output: commit, command, lock file and settings (seeds among them), and what the stage adds.
-
-    Args:
-        stage: the module and its arguments, such as "train baseline".
-        data: the folder of data that it wrote or read.
-        more: what else applies: parent, weights, device, precision, threads, torch, machine.
-    """
+def record(stage: str, name: str, **more: Any) -> dict[str, Any]:
+    """The record of an output: its stage's plan (settings and code), data, and what the stage adds (parents, weights, precision)."""
+    plan = planned(stage, name)
+    settings = plan["settings"].get("run", plan["settings"])
     return {
-        "code": commit(),
-        "command": f"python -m stages.{stage}",
-        "requirements_sha256": sha256_file(LOCK) if LOCK.is_file() else None,
-        "settings": dict(settings),
-        **({} if data is None else {"data": data_hash(data)}),
+        "command": f"python -m stages.{stage} {name}",
+        "plan": plan_hash(plan),
+        "settings": settings,
+        "data": data_hash(),
         **more,
     }
 
 
-def write_beside(folder: Path, record: Mapping[str, Any]) -> None:
-    """FOLDER.record.json. Not within: a commit in a folder that others depend on would make them stale at each commit."""
-    atomic_json(folder.with_name(f"{folder.name}.{RECORD}"), sealed(record))
+def write_record(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a record with a checksum of itself."""
+    atomic_json(path, sealed(value))
 
 
-def data_hash(folder: Path) -> str:
-    """24 hex digits over names and contents of a folder's files."""
-    return fingerprint({}, folder, [])
+def plan_hash(plan: Mapping[str, Any]) -> str:
+    """24 hex digits over a stage's settings and code."""
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def check_record(folder: Path, now: Mapping[str, Any]) -> None:
-    """Compare the record in a trained model's folder with what is there now.
+def data_hash(parts: Sequence[Path] = tuple(DATA)) -> str:
+    """24 hex digits over names and contents of files and of folders' files."""
+    return fingerprint({}, parts)
+
+
+def read_record(folder: Path, stage: str) -> dict[str, Any]:
+    """The record in a folder.
+
+    Raises:
+        MtbertError: it is missing or damaged.
+    """
+    path = folder / RECORD
+    try:
+        return unsealed(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro -f {stage}`") from None
+
+
+def check_record(run: str, now: Mapping[str, Any]) -> None:
+    """Compare the record of a trained model with what is there now.
 
     Args:
         now: by the record's keys, what they must be.
@@ -51,21 +72,42 @@ def check_record(folder: Path, now: Mapping[str, Any]) -> None:
     Raises:
         MtbertError: the record is missing or damaged, or disagrees; names all that disagrees.
     """
-    path = folder / RECORD
-    try:
-        record = unsealed(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro` to make {folder} anew") from None
-    differing = [_told(key, record.get(key), value) for key, value in now.items() if record.get(key) != value]
+    found = read_record(MODELS / run, f"train@{run}")
+    differing = [_difference(key, found.get(key), value) for key, value in now.items() if found.get(key) != value]
     if differing:
-        what = "; ".join(differing)
-        raise MtbertError(f"{path}: disagrees with what is there: {what}; run `dvc repro` to make {folder} anew")
+        raise MtbertError(
+            f"{MODELS / run / RECORD}: disagrees with what is there: {'; '.join(differing)}; run `dvc repro train@{run}`"
+        )
 
 
-def _told(key: str, recorded: Any, value: Any) -> str:
-    if isinstance(recorded, dict) and isinstance(value, dict):
-        return f"{key} ({', '.join(name for name in value if recorded.get(name) != value[name])})"
-    return f"{key} is {value}, recorded is {recorded}"
+def check_current(run: str, key: str) -> None:
+    """Refuse to start from a run that was not trained with the settings and code of the present plan.
+
+    Raises:
+        MtbertError: names the key of params.yaml that asks for the run, and the command that trains it.
+    """
+    if (MODELS / run).is_dir() and read_record(MODELS / run, f"train@{run}").get("plan") == plan_hash(planned("train", run)):
+        return
+    raise MtbertError(
+        f"params.yaml: {key} is {run}, which is not trained yet with its present settings; "
+        f"run `dvc repro train@{run}`, then the same command again"
+    )
+
+
+def write_log(work: Path, stage: str, name: str, weights: str, **more: Any) -> None:
+    """WORK/log/STAGE-RUN.json: when, where and by which commit the weights with this checksum came about; no stage depends on it."""
+    about = {"weights": weights, "commit": commit(), "machine": machine(), "finished": datetime.now(UTC).date().isoformat()}
+    lock = sha256_file(LOCK) if LOCK.is_file() else None
+    atomic_json(work / "log" / f"{stage}-{name}.json", {**about, "requirements_sha256": lock, **more})
+
+
+def read_log(work: Path, stage: str, name: str, weights: str) -> dict[str, Any]:
+    """What `write_log` wrote about these weights; empty where they came from DVC's cache or another machine."""
+    try:
+        found: dict[str, Any] = json.loads((work / "log" / f"{stage}-{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if found.get("weights") == weights else {}
 
 
 def commit() -> str:
@@ -77,3 +119,9 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "not under git"
     return f"commit {head}" + (" with uncommitted changes" if changed else "")
+
+
+def _difference(key: str, recorded: Any, value: Any) -> str:
+    if isinstance(recorded, dict) and isinstance(value, dict):
+        return f"{key} ({', '.join(name for name in value if recorded.get(name) != value[name])})"
+    return f"{key} is {value}, recorded is {recorded}"

@@ -1,22 +1,24 @@
-"""table NAME: a table of the paper with our numbers beside, as CSV, Markdown and LaTeX."""
+"""table NAME: a table of the paper with our numbers beside, as CSV, Markdown, LaTeX and JSON."""
 
-from mtbert.errors import MtbertError
+from mtbert.errors import MtbertError, nearest
 from mtbert.files import atomic_write_text
-from mtbert.params import load_params, nearest
 from mtbert.report.tables import TABLES
-from mtbert.report.text import to_csv, to_latex, to_markdown
-from stages.common import RESULTS, confine, inside, start
+from mtbert.report.text import to_csv, to_json, to_latex, to_markdown
+from stages.common import REPORTS, RESULTS, confine, start
+from stages.planned import planned
 
 
 def main(name: str) -> None:
-    confine(RESULTS)
-    folder = inside(load_params().report.folder, "report.folder") / "tables"
+    settings = planned("table", name)["settings"]
+    folder = REPORTS / settings["profile"] / "tables"
+    confine(RESULTS, folder)
     if name not in TABLES:
-        raise MtbertError(f"no table is called {name!r}{nearest(name, list(TABLES))}")
-    table = TABLES[name](RESULTS)
-    for ending, write in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
+        raise MtbertError(f"params.yaml: tables.{name}: no table is called {name!r}{nearest(name, list(TABLES))}")
+    table = TABLES[name](RESULTS, settings["rows"])
+    # The page is made from the JSON.
+    for ending, write in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex), ("json", to_json)):
         atomic_write_text(folder / f"{name}.{ending}", write(table))
-    print(f"{folder / name}.csv, .md, .tex")
+    print(f"{folder / name}.csv, .md, .tex, .json")
 
 
 if __name__ == "__main__":

@@ -1,65 +1,66 @@
-"""train RUN: fine-tune one configuration (sections 4.3 and 4.4), resuming where an earlier try was killed."""
+"""train RUN: fine-tune one configuration (sections 4.3 and 4.4), resuming where an earlier try was stopped."""
 
+import os
 import shutil
-from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mtbert.data.arrays import Split, load_split
+from mtbert.data.arrays import Split, check_prepared, load_split
 from mtbert.data.tasks import TASKS
 from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.development import development_metrics
-from mtbert.files import atomic_json, replaced_folder
+from mtbert.files import replaced_folder
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.store import read_config, save_model
 from mtbert.model.weights import config_to_json
-from mtbert.params import CosineEmbedding, Run, load_params
 from mtbert.peft.convert import count_parameters
-from mtbert.seal import sealed
-from mtbert.training.checkpoint import checkpoint_step, only_writer, remove_work
-from mtbert.training.compute import Compute, machine, resolve
+from mtbert.settings import CosineEmbedding, Run
+from mtbert.training.compute import Compute, resolve
 from mtbert.training.fingerprint import fingerprint
-from mtbert.training.log import Live, StepLog, write_history
+from mtbert.training.log import Step, StepLog, write_history
 from mtbert.training.loop import train
 from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.sampling import probabilities, sampler_exponent
 from mtbert.training.step import Loss
-from stages.common import MODELS, PREPARED, confine, start
-from stages.models import load_encoder, load_run, start_of, weights_of, wrapper
-from stages.provenance import RECORD, origin
+from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
+from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED, confine, start
+from stages.models import load_start, parents_of, weights_of, wrapper
+from stages.planned import planned
+from stages.provenance import DATA, RECORD, record, write_log, write_record
 
-WORK = Path(".mtbert")
-CODE = [Path("mtbert") / part for part in ("data", "model", "peft", "evaluation", "training")]
-CODE += [Path("stages/train.py"), Path("stages/models.py")]
+LOCKS = Path(".mtbert/locks")
+# Time between checkpoints; results do not depend on it, so it is no setting.
+CHECKPOINT_SECONDS = float(os.environ.get("MTBERT_CHECKPOINT_SECONDS", "60"))
 
 
 def main(run_name: str) -> None:
-    params = load_params()
-    run = params.run(run_name)
-    settings = params.compute
-    compute = resolve(settings.device, settings.precision, settings.threads, settings.cuda_graphs)
-    source = start_of(run, run_name)
-    confine(PREPARED, source, MODELS / run_name)
-    parent = weights_of(source)
-    model = (load_run if run.adapter else load_encoder)(run, source).to(compute.device)
+    plan = planned("train", run_name)
+    settings = plan["settings"]
+    run = Run.model_validate(settings["run"])
+    confine(*DATA, PRETRAINED, CONVERTED / run_name, MODELS / run_name)
+    compute = resolve(**settings["compute"])
+    check_prepared(PREPARED, ["train", "dev"])
+    model = load_start(run, run_name).to(compute.device)
     data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in run.tasks}
-    tokens = wrapper(model, params.prepare.max_tokens)
-    identity = {
-        "run": run_name,
-        "settings": run.model_dump(),
-        "max_tokens": params.prepare.max_tokens,
-        "compute": compute.describe(),
-        "start": parent["sha256"],
-    }
-    work = WORK / fingerprint(identity, PREPARED, CODE)
-    confine(work, WORK / "locks")
-    made_from = origin(f"train {run_name}", run.model_dump(), PREPARED, parent=parent)
+    tokens = wrapper(model, settings["max_tokens"])
+    parents = [weights_of(folder) for folder in parents_of(run, run_name)]
+    made_from = record("train", run_name, parents=parents, **compute.describe())
+    root = work_root(Path.cwd())
+    confine(LOCKS)
 
-    with only_writer(WORK / "locks" / run_name, run_name), TrainingProgress(run_name) as progress:
-        steps, live = StepLog(work / "steps.csv", checkpoint_step(work)), Live(work / "live")
+    with (
+        only_writer(LOCKS / run_name, run_name),
+        work_folder(root, run_name, fingerprint({"run": run_name, "plan": plan, **made_from}, DATA)) as work,
+        TrainingProgress(run_name) as progress,
+    ):
+        steps = StepLog(work / "steps.csv", *checkpoint_log(work))
+
+        def on_step(step: Step) -> None:
+            steps.write(step)
+            progress.step(step)
+
         result = train(
             model,
             data,
@@ -71,36 +72,22 @@ def main(run_name: str) -> None:
             epochs=run.epochs,
             batch_size=run.batch_size,
             learning_rate=run.learning_rate,
+            adapter_learning_rate=run.adapter.learning_rate if run.adapter else None,
             seed=run.seed,
             evaluate=partial(_evaluate, run, compute, tokens),
-            on_step=_both(steps.write, progress.step),
-            on_epoch=_both(live.write, progress.epoch),
+            on_step=on_step,
+            on_epoch=progress.epoch,
+            on_resume=lambda done, steps: print(f"resuming {run_name} at step {done:,} of {steps:,}", flush=True),
             work=work,
-            checkpoint_seconds=settings.checkpoint_seconds,
+            checkpoint_seconds=CHECKPOINT_SECONDS,
         )
         steps.close()
-        live.close()
         with replaced_folder(MODELS / run_name) as folder:
             _write(folder, run, model, result, work)
-            record = {
-                **made_from,
-                "weights": read_config(folder)["sha256"],
-                **compute.describe(),
-                "machine": machine(),
-                "seconds": result["seconds"],
-                "tokens_per_second": result["tokens"] / result["seconds"],
-                "finished": datetime.now(UTC).date().isoformat(),
-            }
-            atomic_json(folder / RECORD, sealed(record))
-        remove_work(work)
-
-
-def _both(first: Callable[[Any], None], second: Callable[[Any], None]) -> Callable[[Any], None]:
-    def observe(value: Any) -> None:
-        first(value)
-        second(value)
-
-    return observe
+            weights = read_config(folder)["sha256"]
+            write_record(folder / RECORD, {**made_from, "weights": weights})
+        seconds = result["seconds"]
+        write_log(root, "train", run_name, weights, seconds=seconds, tokens_per_second=result["tokens"] / seconds)
 
 
 def _evaluate(run: Run, compute: Compute, tokens: Wrapper, model: MultitaskModel) -> dict[str, float | None]:
@@ -137,6 +124,7 @@ def _write(folder: Path, run: Run, model: MultitaskModel, result: dict[str, Any]
             "steps": result["steps"],
             "batch_size": run.batch_size,
             "learning_rate": run.learning_rate,
+            "adapter_learning_rate": run.adapter.learning_rate if run.adapter else None,
             "sizes": sizes,
             "batches": result["batches"],
             "probabilities": None if exponent is None else probabilities(sizes, exponent),
@@ -146,7 +134,6 @@ def _write(folder: Path, run: Run, model: MultitaskModel, result: dict[str, Any]
     save_model(folder, model.state_dict(), config)
     write_history(folder / "history.csv", result["history"])
     shutil.copyfile(work / "steps.csv", folder / "steps.csv")
-    shutil.copytree(work / "live", folder / "live")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Prepared splits as training reads them: memory-mapped arrays of wordpieces. Shapes: R rows, W wordpieces in all."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,11 +9,13 @@ import numpy as np
 
 from mtbert.data.tasks import TASKS, Task
 from mtbert.errors import MtbertError
+from mtbert.seal import SEAL, check_seal
 
 if TYPE_CHECKING:
     import pandas as pd
 
-REMEDY = "run `dvc repro prepare` again"
+MISSING = "run `dvc repro prepare`"
+REMEDY = "run `dvc repro --force --single-item prepare`"  # without --force, DVC may give the same damaged file back
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,30 @@ class Split:
         return table
 
 
+def check_prepared(folder: Path, splits: Iterable[str]) -> None:
+    """Compare what prepare wrote for these splits (train, dev, test), and the tokenizer, with their checksums.
+
+    Raises:
+        MtbertError: names the file that is missing or changed.
+    """
+    for place, names in [(folder, ["tokenizer.json"]), *((folder / split, []) for split in splits)]:
+        if not (place / SEAL).is_file():
+            raise MtbertError(f"{place / SEAL}: not found; {MISSING}")
+        check_seal(place, *names, stage="prepare")
+
+
+def has_split(folder: Path, task_name: str, split: str) -> bool:
+    """Whether prepare found a file for it; that of a test split may be absent."""
+    return (folder / split / task_name).is_dir()
+
+
 def load_split(folder: Path, task_name: str, split: str) -> Split:
-    """Map the arrays of folder/{task}/{split} into memory and check that they fit each other.
+    """Map the arrays of folder/{split}/{task} into memory and check that they fit each other.
 
     Raises:
         MtbertError: naming the file that is missing, cut short or contradicts the others.
     """
-    task, place = TASKS[task_name], folder / task_name / split
+    task, place = TASKS[task_name], folder / split / task_name
     ids1, offsets1 = _sentences(place, 1)
     ids2, offsets2 = _sentences(place, 2) if task.is_pair else (None, None)
     if offsets2 is not None and len(offsets2) != len(offsets1):
@@ -103,7 +123,7 @@ def _array(path: Path, dtype: np.dtype) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; {REMEDY}") from None
+        raise MtbertError(f"{path}: not found; {MISSING}") from None
     except (OSError, ValueError, EOFError) as error:
         raise MtbertError(f"{path}: not a readable array ({error}); {REMEDY}") from None
     if array.ndim != 1 or array.dtype != dtype:

@@ -27,6 +27,7 @@ class Counts:
         self.listed: list[BadRow] = []
         self._task, self._max_tokens = task, max_tokens
         self._labels: Counter[int] = Counter()
+        self._largest_label = 0.0
         self._wordpieces = self._longest = self._long_sentences = self._long_sequences = 0
 
     def read(self, rows: Block, bad: Sequence[BadRow]) -> None:
@@ -45,6 +46,7 @@ class Counts:
             return
         self.kept += len(rows.ids)
         self._labels.update(map(round, rows.labels or ()))
+        self._largest_label = max(self._largest_label, *(rows.labels or [0.0]))
         both = np.sum(lengths, axis=0)
         self._wordpieces += int(both.sum())
         self._longest = max(self._longest, *(int(side.max()) for side in lengths))
@@ -71,6 +73,7 @@ class Counts:
             },
             "repeated": {"sentences": repeated[0], "sentences_and_label": repeated[1]},
             "labels": labels if labelled else None,  # of a regression, rounded
+            "largest_label": self._largest_label if labelled else None,
             "wordpieces": {
                 "total": self._wordpieces,
                 "mean": round(self._wordpieces / (self.kept * len(self._task.texts)), 3),

@@ -1,13 +1,33 @@
 """The lines of a text file by number, of which only those near the one being read are in memory."""
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from mtbert.data.origins import Origin
 from mtbert.errors import MtbertError
 
 BLOCK = 1 << 17  # bytes read at once, and on to the end of a line; larger, the rows leave the processor's cache
-COPY_AGAIN = "copy or download the file again"
+KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def check_is_file(path: Path, remedy: str) -> None:
+    """Refuse what is no plain file: to read a FIFO or a device may take for ever.
+
+    Raises:
+        MtbertError: says what it is.
+        OSError: it is missing, or cannot be looked at.
+    """
+    kind = stat.S_IFMT(path.stat().st_mode)
+    if kind != stat.S_IFREG:
+        raise MtbertError(f"{path}: {KINDS.get(kind, 'something')} where a file must be; {remedy}")
 
 
 class Lines:
@@ -16,15 +36,17 @@ class Lines:
     Indexed from 0, like a list, and as far ahead as need be; but a line that was forgotten does not come back.
 
     Attributes:
+        origin: what messages about the content name and advise.
         loaded: how many lines have been read so far, those forgotten among them.
 
     Raises:
-        MtbertError: for a file that is missing, empty, not UTF-8 or starts with a byte order mark. The whole file is
-            decoded once for that, so that no line of a file that is not text is ever told.
+        MtbertError: for a file that is missing, not a plain file, empty, not UTF-8 or starts with a byte order mark. The whole
+            file is decoded once for that, so that no line of a file that is not text is ever told.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._count = _checked(path)
+    def __init__(self, path: Path, origin: Origin) -> None:
+        self.origin = origin
+        self._count = _checked(path, origin)
         self._blocks = _blocks(path)
         self._lines: list[str] = []
         self._first = 0
@@ -67,15 +89,16 @@ def _block(file: BinaryIO) -> bytes:
     return file.read(BLOCK) + file.readline()
 
 
-def _checked(path: Path) -> int:
+def _checked(path: Path, origin: Origin) -> int:
     """How many lines the file has."""
     lines = last = offset = 0
     blank = True
     try:
+        check_is_file(path, origin.mend_file)
         for block in _blocks(path):
             if offset == 0:
-                _check_mark(path, block)
-            text = _decoded(path, block, offset, lines)
+                _check_mark(block, origin)
+            text = _decoded(block, offset, lines, origin)
             blank = blank and text.isspace()
             # The last line that is not empty: one of two carriage returns is not, since but one belongs to its end.
             end = max(len(text.rstrip("\r\n")), text.rfind("\r\r") + 1)
@@ -84,22 +107,24 @@ def _checked(path: Path) -> int:
             lines += text.count("\n")
             offset += len(block)
     except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; run `dvc repro fetch` again") from None
+        raise MtbertError(f"{path}: not found; run `dvc repro fetch`") from None
     except OSError as error:
-        raise MtbertError(f"{path}: cannot be read ({error.strerror}); {COPY_AGAIN}") from None
+        raise MtbertError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if blank:
-        raise MtbertError(f"{path}:1:1: the file is empty; {COPY_AGAIN}")
+        raise MtbertError(f"{origin.name}:1:1: the file is empty; {origin.mend_file}")
     return last
 
 
-def _check_mark(path: Path, start: bytes) -> None:
+def _check_mark(start: bytes, origin: Origin) -> None:
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise MtbertError(f"{path}:1:1: UTF-16 rather than UTF-8; save the file as UTF-8 without byte order mark")
+        raise MtbertError(
+            f"{origin.name}:1:1: UTF-16 rather than UTF-8; save the file as UTF-8 without byte order mark"
+        )
     if start.startswith(b"\xef\xbb\xbf"):
-        raise MtbertError(f"{path}:1:1: starts with a byte order mark; save the file as UTF-8 without it")
+        raise MtbertError(f"{origin.name}:1:1: starts with a byte order mark; save the file as UTF-8 without it")
 
 
-def _decoded(path: Path, block: bytes, offset: int, lines: int) -> str:
+def _decoded(block: bytes, offset: int, lines: int, origin: Origin) -> str:
     """The text of a block that starts at that offset, after that many lines."""
     try:
         return block.decode("utf-8")
@@ -111,5 +136,5 @@ def _decoded(path: Path, block: bytes, offset: int, lines: int) -> str:
         what = f"not UTF-8 (byte {block[error.start]:#04x} at offset {at}); save the file as UTF-8"
         # Only the last block can end inside a character: the others end in a newline.
         if error.reason == "unexpected end of data":
-            what = f"truncated: the file ends inside a character (at offset {at}); {COPY_AGAIN}"
-        raise MtbertError(f"{path}:{line}:{column}: {what}") from None
+            what = f"truncated: the file ends inside a character (at offset {at}); {origin.mend_file}"
+        raise MtbertError(f"{origin.name}:{line}:{column}: {what}") from None

@@ -4,16 +4,18 @@ import shutil
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from mtbert.data.counts import Counts, Leaks
-from mtbert.data.read import DROP, has_labels, place_of, read_blocks
+from mtbert.data.origins import Origin, origin_of
+from mtbert.data.read import has_labels, place_of, read_blocks
 from mtbert.data.repeats import Keys, sentences_keys
 from mtbert.data.rows import BadRow, Block
-from mtbert.data.tasks import TASKS, Task, raw_name
+from mtbert.data.tasks import SPLITS, STS, TASKS, Task, raw_name
 from mtbert.data.wordpieces import Wordpieces
 from mtbert.data.writing import SplitWriter
 from mtbert.errors import MtbertError
@@ -35,12 +37,13 @@ def prepare(
     preprocess: Literal["course", "none"],
     max_tokens: int,
 ) -> dict[str, Any]:
-    """Replace `out_folder` by {task}/{split}/ arrays and examples, tokenizer.json and report.json.
+    """Replace `out_folder` by {split}/{task}/ arrays and examples, tokenizer.json and report.json.
 
-    A test file may be absent; its split then is. Sentences too long for `max_tokens` are counted, not cut.
+    Each split's folder has checksums of its own, so that who reads train and dev does not depend on test. A test file may be
+    absent; {task} then is, from test/. Sentences too long for `max_tokens` are counted, not cut.
 
     Args:
-        raw_folder: holds {task}-{split}.csv.
+        raw_folder: holds {task}-{split}.csv, and source.json, by which errors name the files that its user can mend.
         tokenizer_file: a `tokenizers` file; its own truncation and padding are switched off.
         on_bad_row: stop at the first malformed row, or leave malformed rows out and list them.
         leakage: drop takes out of train what stands in dev or test too.
@@ -48,17 +51,19 @@ def prepare(
         max_tokens: longest sequence with its special tokens.
 
     Returns:
-        The report, as written to report.json.
+        The report, as written to report.json; "warnings" are sentences for the user.
 
     Raises:
         MtbertError: as `read_blocks`; for raw files that changed since `fetch` wrote them, an unusable tokenizer, a sentence without wordpieces, a split without rows.
     """
-    check_seal(raw_folder)
+    check_seal(raw_folder, stage="fetch")
     tokenizer = _tokenizer(tokenizer_file)
     wordpieces = Wordpieces(tokenizer)
     settings = _Settings(on_bad_row, leakage, preprocess, max_tokens)
     tasks: dict[str, Any] = {}
     with replaced_folder(out_folder) as fresh:
+        for split in SPLITS:
+            (fresh / split).mkdir()
         for task in TASKS.values():
             tasks[task.name] = _prepare_task(task, raw_folder, fresh, wordpieces, settings)
         shutil.copyfile(tokenizer_file, fresh / "tokenizer.json")
@@ -66,9 +71,12 @@ def prepare(
             "settings": settings._asdict(),
             "tokenizer": {"sha256": sha256_file(tokenizer_file), "vocabulary": tokenizer.get_vocab_size()},
             "tasks": tasks,
+            "warnings": _warnings(raw_folder, tasks, tokenizer_file, tokenizer, preprocess),
         }
         atomic_json(fresh / "report.json", report)
-        seal(fresh)
+        seal(fresh, "tokenizer.json", "report.json")
+        for split in SPLITS:
+            seal(fresh / split)
     return report
 
 
@@ -120,6 +128,35 @@ def _shares(leaked: dict[str, Any]) -> str:
     return " and ".join(f"{split} ({leaked[split]})" for split in ("dev", "test") if leaked.get(split))
 
 
+def _warnings(
+    raw_folder: Path,
+    tasks: dict[str, Any],
+    tokenizer_file: Path,
+    tokenizer: Tokenizer,
+    preprocess: Literal["course", "none"],
+) -> list[str]:
+    """What is allowed and yet seldom meant."""
+    warnings = []
+    train = tasks[STS.name]["train"]
+    if train["largest_label"] <= 1:
+        warnings.append(
+            f"{origin_of(raw_folder / raw_name(STS, 'train')).name}: all {train['rows_kept']} {STS.label} labels lie in 0 to 1, "
+            f"where 0 to {STS.high:g} is expected; they are used as they are, so predictions will lie there too, and no pair "
+            f"counts as alike; if the labels were divided by {STS.high:g}, multiply them by it"
+        )
+    if preprocess == "course" and _is_cased(tokenizer):
+        warnings.append(
+            f"{tokenizer_file}: the tokenizer tells capitals from small letters, but prepare.preprocess: course lower-cases "
+            "every sentence, so the encoder never sees a capital; set prepare.preprocess: none, or choose an uncased encoder"
+        )
+    return warnings
+
+
+def _is_cased(tokenizer: Tokenizer) -> bool:
+    upper, lower = (tokenizer.encode(" ".join(letters)).ids for letters in (ascii_uppercase, ascii_lowercase))
+    return bool(upper != lower)
+
+
 def _tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise MtbertError(f"{path}: no tokenizer there; check encoder.source in params.yaml")
@@ -157,8 +194,8 @@ def _prepare_task(
             if split == "test" and not path.exists():
                 told[split] = {"present": False}
                 continue
-            folder = out_folder / task.name / split
-            folder.mkdir(parents=True)
+            folder = out_folder / split / task.name
+            folder.mkdir()
             keys = stack.enter_context(closing(Keys(folder)))
             leaks = Leaks(held_out) if split == "train" else None
             told[split] = _prepare_split(path, folder, task, split, keys, leaks, wordpieces, settings)
@@ -176,14 +213,15 @@ def _prepare_split(
     wordpieces: Wordpieces,
     settings: _Settings,
 ) -> dict[str, Any]:
-    labelled = has_labels(path, task) if split == "test" else True
+    origin = origin_of(path)
+    labelled = has_labels(path, task, origin) if split == "test" else True
     counts = Counts(task, settings.max_tokens)
     with SplitWriter(folder, task, labelled) as writer:
-        for rows, bad in read_blocks(path, task, labelled, settings.on_bad_row):
+        for rows, bad in read_blocks(path, task, labelled, settings.on_bad_row, origin):
             counts.read(rows, bad)
             if not rows or (settings.on_bad_row == "error" and counts.bad):
                 continue  # under `error` a malformed row further on comes before a sentence without wordpieces
-            rows, pieces, tokenless = _tokenise(path, task, rows, wordpieces, settings.preprocess)
+            rows, pieces, tokenless = _tokenise(path, origin, task, rows, wordpieces, settings.preprocess)
             counts.leave_out(tokenless)
             rows_keys = sentences_keys(rows.sides)
             keys.add(rows_keys, rows.labels)
@@ -196,7 +234,9 @@ def _prepare_split(
     if settings.on_bad_row == "error" and counts.bad:
         raise MtbertError(str(counts.listed[0]))
     if not counts.kept:
-        raise MtbertError(f"{path}: no row is left of {counts.rows}; check prepare.on_bad_row and prepare.leakage")
+        raise MtbertError(
+            f"{origin.name}: no row is left of {counts.rows}; check prepare.on_bad_row and prepare.leakage"
+        )
     keys.close_up()
     return {
         "present": True,
@@ -208,7 +248,12 @@ def _prepare_split(
 
 
 def _tokenise(
-    path: Path, task: Task, rows: Block, wordpieces: Wordpieces, preprocess: Literal["course", "none"]
+    path: Path,
+    origin: Origin,
+    task: Task,
+    rows: Block,
+    wordpieces: Wordpieces,
+    preprocess: Literal["course", "none"],
 ) -> tuple[Block, Pieces, list[BadRow]]:
     """The rows whose sentences all have wordpieces, those wordpieces by sentence, and the rows left out."""
     pieces = [wordpieces.of(side, partial(clean, task=task, preprocess=preprocess)) for side in rows.sides]
@@ -219,7 +264,7 @@ def _tokenise(
     for n in np.flatnonzero(empty.any(axis=0)).tolist():
         sentence = int(np.argmax(empty[:, n])) + 1
         what = f"{task.texts[sentence - 1]} has no wordpiece (nothing but characters that the tokenizer drops)"
-        bad.append(BadRow(str(path), *place_of(path, task, rows.lines[n], sentence), what, DROP))
+        bad.append(BadRow(origin.name, *place_of(path, task, rows.lines[n], sentence), what, origin.mend_row))
     return *_kept(rows, pieces, np.flatnonzero(~empty.any(axis=0)).tolist()), bad
 
 

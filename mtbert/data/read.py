@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mtbert.data.hashes import Met
-from mtbert.data.lines import COPY_AGAIN, Lines
+from mtbert.data.lines import Lines
+from mtbert.data.origins import Origin, users_own
 from mtbert.data.rows import BadRow, Block, Example
 from mtbert.data.tasks import Task
 from mtbert.errors import MtbertError
@@ -29,9 +30,11 @@ CLOSING_QUOTE = re.compile(r'(?:[^"]|"")*"(?!")')
 class _Fault(Exception):
     """A bad row on its way up; `resume` is the line at which the next row starts."""
 
-    def __init__(self, line: int, column: int, what: str, remedy: str, resume: int | None = None) -> None:
+    def __init__(
+        self, line: int, column: int, what: str, resume: int | None = None, *, truncated: bool = False
+    ) -> None:
         super().__init__(what)
-        self.place, self.what, self.remedy, self.resume = (line, column), what, remedy, resume
+        self.place, self.what, self.resume, self.truncated = (line, column), what, resume, truncated
 
 
 class _Row(NamedTuple):
@@ -47,7 +50,11 @@ class _Row(NamedTuple):
 
 
 def read_blocks(
-    path: Path, task: Task, labelled: bool, on_bad_row: Literal["error", "drop"]
+    path: Path,
+    task: Task,
+    labelled: bool,
+    on_bad_row: Literal["error", "drop"],
+    origin: Origin | None = None,
 ) -> Iterator[tuple[Block, list[BadRow]]]:
     """Read one file of the course format, some thousand rows at a time.
 
@@ -59,21 +66,22 @@ def read_blocks(
         task: whose columns and label range it must have.
         labelled: whether the label column must be there (or must not).
         on_bad_row: error stops at the first malformed row; drop lists it and goes on.
+        origin: what errors name and advise; by default the file itself, to be mended by hand.
 
     Yields:
         Rows in file order, and those left out among them; either may be empty.
 
     Raises:
-        MtbertError: at a malformed row under `error`; and always for a file that is missing, empty, not UTF-8, starts
+        MtbertError: at a malformed row under `error`; and always for what is missing, no plain file, empty, not UTF-8, starts
             with a byte order mark or has another header.
     """
-    given = 0
+    given, origin = 0, origin or users_own(str(path))
     try:
-        for block in _blocks(path, task, labelled, on_bad_row, None):
+        for block in _blocks(Lines(path, origin), task, labelled, on_bad_row, None):
             yield block
             given += 1
     except _PerhapsTwice:
-        yield from islice(_blocks(path, task, labelled, on_bad_row, {}), given, None)
+        yield from islice(_blocks(Lines(path, origin), task, labelled, on_bad_row, {}), given, None)
 
 
 def read_split(
@@ -88,28 +96,27 @@ def read_split(
     return examples, bad
 
 
-def has_labels(path: Path, task: Task) -> bool:
+def has_labels(path: Path, task: Task, origin: Origin | None = None) -> bool:
     """Whether the file's header ends in the task's label column.
 
     Raises:
         MtbertError: as `read_blocks`, for a header that is neither.
     """
-    lines = Lines(path)
+    lines = Lines(path, origin or users_own(str(path)))
     labelled = _names_label(lines, task)
-    _header(path, lines, task, labelled)
+    _header(lines, task, labelled)
     return labelled
 
 
 def place_of(path: Path, task: Task, line: int, sentence: int) -> tuple[int, int]:
     """Line and column at which sentence 1 or 2 of the (well-formed) row that starts on `line` begins."""
-    lines = Lines(path)
-    header, index_columns = _header(path, lines, task, _names_label(lines, task))
+    lines = Lines(path, users_own(str(path)))
+    header, index_columns = _header(lines, task, _names_label(lines, task))
     lines.skip_to(line - 1)
     return _split_row(lines, line, len(header.fields)).place(index_columns + sentence)
 
 
 MOST_PIECES = 50  # lines over which the rest of a cut row is looked for
-DROP = "correct the row, or set prepare.on_bad_row: drop to leave it out"
 
 
 class _PerhapsTwice(Exception):
@@ -117,21 +124,20 @@ class _PerhapsTwice(Exception):
 
 
 def _blocks(
-    path: Path,
+    lines: Lines,
     task: Task,
     labelled: bool,
     on_bad_row: Literal["error", "drop"],
     first_lines: dict[str, int] | None,
 ) -> Iterator[tuple[Block, list[BadRow]]]:
     """`first_lines` is where each id stood; without it, ids of earlier blocks are known by hash, and may raise `_PerhapsTwice`."""
-    lines = Lines(path)
-    header, index_columns = _header(path, lines, task, labelled)
+    header, index_columns = _header(lines, task, labelled)
     layout = _Layout(header.fields, index_columns, task, labelled)
     met, line, some = Met(), header.next_line, False
     while line <= len(lines):
         lines.skip_to(line - 1)
         known: dict[str, int] = {} if first_lines is None else first_lines
-        block = _by_column(lines, line, layout, known) or _by_row(path, lines, line, layout, known)
+        block = _by_column(lines, line, layout, known) or _by_row(lines, line, layout, known)
         if first_lines is None and met.perhaps(block.ids):
             raise _PerhapsTwice
         if block.bad and on_bad_row == "error":
@@ -139,7 +145,8 @@ def _blocks(
         yield block.rows, block.bad
         some, line = True, block.next_line
     if not some:
-        raise MtbertError(f"{path}:{header.next_line}:1: no row after the header; {COPY_AGAIN}")
+        name, remedy = lines.origin.name, lines.origin.mend_file
+        raise MtbertError(f"{name}:{header.next_line}:1: no row after the header; {remedy}")
 
 
 class _Layout(NamedTuple):
@@ -185,13 +192,16 @@ def _by_column(lines: Lines, line: int, layout: _Layout, first_lines: dict[str, 
     ids, *sides = columns[: 1 + len(layout.task.texts)]
     if not all(all(map(str.strip, column)) for column in (ids, *sides)):
         return None
+    together = " ".join(ids)
+    if not together.isprintable() or "," in together or together.count(" ") >= len(ids):
+        return None
     if len(set(ids)) < len(ids) or not first_lines.keys().isdisjoint(ids):
         return None
     first_lines.update(zip(ids, starts, strict=True))
     return _Read(Block(ids, sides, labels, starts), [], ids, line)
 
 
-def _by_row(path: Path, lines: Lines, line: int, layout: _Layout, first_lines: dict[str, int]) -> _Read:
+def _by_row(lines: Lines, line: int, layout: _Layout, first_lines: dict[str, int]) -> _Read:
     """The same rows one by one, those at fault with their places."""
     header, index_columns, task, labelled = layout
     end = lines.loaded
@@ -207,7 +217,8 @@ def _by_row(path: Path, lines: Lines, line: int, layout: _Layout, first_lines: d
             ids.append(row.fields[index_columns])
             examples.append(_example(row, task, index_columns, labelled, first_lines, labels))
         except _Fault as fault:
-            bad.append(BadRow(str(path), *fault.place, fault.what, fault.remedy))
+            remedy = lines.origin.mend_file if fault.truncated else lines.origin.mend_row
+            bad.append(BadRow(lines.origin.name, *fault.place, fault.what, remedy))
             line = fault.resume or line
     firsts, seconds, found, starts = ([example[n] for example in examples] for n in range(1, 5))
     sides = [firsts, seconds] if task.is_pair else [firsts]
@@ -219,10 +230,10 @@ def _split_row(lines: Lines, line: int, width: int) -> _Row:
     """Split the row that starts on `line` (1-based) into fields; it spans further lines if a quoted field does."""
     text = lines[line - 1]
     if not text:
-        raise _Fault(line, 1, "empty line", DROP, line + 1)
+        raise _Fault(line, 1, "empty line", line + 1)
     for character, name in (("\0", "NUL byte"), ("\r", "carriage return inside a row")):
         if character in text:
-            raise _Fault(line, text.index(character) + 1, name, DROP, line + 1)
+            raise _Fault(line, text.index(character) + 1, name, line + 1)
     if '"' not in text:
         return _Row(text.split("\t"), None, line, line + 1)
     fields: list[str] = []
@@ -252,13 +263,13 @@ def _quoted(lines: Lines, first: int, line: int, start: int, width: int) -> tupl
         text = lines[here - 1]
         for character, name in (("\0", "NUL byte"), ("\r", "carriage return inside a row")):
             if character in text:
-                raise _Fault(here, text.index(character) + 1, name, DROP, resume)
+                raise _Fault(here, text.index(character) + 1, name, resume)
         match = CLOSING_QUOTE.match(text, begin)
         end = match.end() if match else len(text)
         if here > line and "\t" in text[:end]:
             # No sentence of these files holds a tab on its second line: this is the next row, not this one's text.
             what = f"unbalanced quote: the quoted field that starts here runs on into the row on line {here}"
-            raise _Fault(line, start + 1, f"{what} (a row cut by an embedded newline)", DROP, resume)
+            raise _Fault(line, start + 1, f"{what} (a row cut by an embedded newline)", resume)
         if match:
             parts.append(text[begin : end - 1])
             if end < len(text) and text[end] != "\t":
@@ -266,16 +277,13 @@ def _quoted(lines: Lines, first: int, line: int, start: int, width: int) -> tupl
                     here,
                     end + 1,
                     'unbalanced quote: text after a closing quote (a quote inside is doubled: "")',
-                    DROP,
                     resume,
                 )
             return "\n".join(parts).replace('""', '"'), here, end
         parts.append(text[begin:])
         if here == len(lines):
             what = "unbalanced quote: the quoted field that starts here never ends"
-            raise _Fault(
-                line, start + 1, f"{what} (a row cut by an embedded newline, or a truncated file)", DROP, resume
-            )
+            raise _Fault(line, start + 1, f"{what} (a row cut by an embedded newline, or a truncated file)", resume)
         here, begin = here + 1, 0
 
 
@@ -294,13 +302,13 @@ def _names_label(lines: Lines, task: Task) -> bool:
     return task.label in lines[0].replace('"', "").split("\t")
 
 
-def _header(path: Path, lines: Lines, task: Task, labelled: bool) -> tuple[_Row, int]:
+def _header(lines: Lines, task: Task, labelled: bool) -> tuple[_Row, int]:
     """The header's row and its number of index columns."""
     expected = ["id", *task.texts, *([task.label] if labelled else [])]
     layout = "a tab-separated header: an unnamed index column, " + ", ".join(expected)
 
     def fault(column: int, what: str) -> MtbertError:
-        return MtbertError(f"{path}:1:{column}: {what}; this file must start with {layout}")
+        return MtbertError(f"{lines.origin.name}:1:{column}: {what}; this file must start with {layout}")
 
     if "\t" not in lines[0]:
         other = next(
@@ -340,16 +348,16 @@ def _check_width(lines: Lines, row: _Row, header: list[str]) -> None:
         return
     last = row.next_line - 1
     if found > width:
-        raise _Fault(*row.place(width), f"{found} columns where the header has {width}", DROP, row.next_line)
+        raise _Fault(*row.place(width), f"{found} columns where the header has {width}", row.next_line)
     end = len(lines[last - 1]) + 1
     missing = f"missing column{'s' * (width - found > 1)} {', '.join(header[found:])}"
     if last == len(lines):
-        raise _Fault(last, end, f"{missing}: the file ends inside this row", COPY_AGAIN, row.next_line)
+        raise _Fault(last, end, f"{missing}: the file ends inside this row", row.next_line, truncated=True)
     after = _after_cut(lines, last, width - found + 1 + lines[last - 1].count("\t"))
     if after > row.next_line:
         what = f"row cut by an embedded newline: {missing} stand{'s' * (width - found == 1)} on line {after - 1}"
-        raise _Fault(last, end, what, DROP, after)
-    raise _Fault(last, end, missing, DROP, row.next_line)
+        raise _Fault(last, end, what, after)
+    raise _Fault(last, end, missing, row.next_line)
 
 
 def _example(
@@ -358,14 +366,18 @@ def _example(
     """Check the fields from left to right; `labels` remembers parsed labels, `first_lines` where each id stood."""
     name, *rest = row.fields[index_columns:]
     if not name.strip():
-        raise _Fault(*row.place(index_columns), "empty id", DROP)
+        raise _Fault(*row.place(index_columns), "empty id")
+    # Else `id , prediction` in the leaderboard's files would not be one line of two cells.
+    wrong = next((character for character in name if character in " ," or not character.isprintable()), None)
+    if wrong:
+        raise _Fault(*row.place(index_columns), f"id with {wrong!r} in it (an id is one printable word without commas)")
     if name in first_lines:
         what = f"id {name!r} stands on line {first_lines[name]} already"
-        raise _Fault(*row.place(index_columns), what, DROP)
+        raise _Fault(*row.place(index_columns), what)
     sentences = rest[: len(task.texts)]
     for n, sentence in enumerate(sentences):
         if not sentence.strip():
-            raise _Fault(*row.place(index_columns + 1 + n), f"empty {task.texts[n]}", DROP)
+            raise _Fault(*row.place(index_columns + 1 + n), f"empty {task.texts[n]}")
     label = None
     if labelled:
         label = labels.get(rest[-1])
@@ -381,12 +393,12 @@ def _label(row: _Row, task: Task, text: str, last_sentence: str) -> float:
     if not text.strip():
         cut = last_sentence.count('"') % 2 == 1
         why = f" (unbalanced quote in {task.texts[-1]}: the row is cut by an embedded newline)" if cut else ""
-        raise _Fault(*place, f"missing {task.label}{why}", DROP)
+        raise _Fault(*place, f"missing {task.label}{why}")
     if not NUMBER.fullmatch(text):
-        raise _Fault(*place, f"{task.label} {text!r} is not a number (valid: {valid})", DROP)
+        raise _Fault(*place, f"{task.label} {text!r} is not a number (valid: {valid})")
     value = float(text)
     if not (math.isfinite(value) and task.low <= value <= task.high):
-        raise _Fault(*place, f"{task.label} {text} is out of range (valid: {valid})", DROP)
+        raise _Fault(*place, f"{task.label} {text} is out of range (valid: {valid})")
     if task.kind != "regression" and not value.is_integer():
-        raise _Fault(*place, f"{task.label} {text} is not a whole number (valid: {valid})", DROP)
+        raise _Fault(*place, f"{task.label} {text} is not a whole number (valid: {valid})")
     return value + 0.0

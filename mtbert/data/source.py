@@ -1,4 +1,4 @@
-"""Where the course-format files come from: generated, copied from a folder, or downloaded from the course's repository.
+"""Where the course-format files come from, by data.source: a generated sample, a folder, or a download. Never one for another.
 
 Each way fills a folder with {task}-{split}.csv and, last, source.json, which says where every file came from.
 """
@@ -13,6 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from mtbert.data.lines import check_is_file
 from mtbert.data.sample import SampleRow, generate
 from mtbert.data.tasks import SPLITS, TASKS, Task, raw_name
 from mtbert.errors import MtbertError
@@ -23,6 +24,8 @@ REPOSITORY = "gpoesia/minbert-default-final-project"
 COMMIT = "7ac8260577fc12a86c7aaf38918056c30054ef39"
 URL = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/data/"
 TIMEOUT_SECONDS = 30
+COURSE = Path("data/course")  # where the user's copies lie unless data.path names another folder
+BY_HAND = f"copy the course's files into {COURSE} and set data.source: folder"
 
 GIT_BLOBS = {
     "ids-sst-train.csv": "9cb7333cb1dae49c2bd2a4b56a24882a6e8704b5",
@@ -54,42 +57,43 @@ def write_sample(folder: Path, seed: int, sizes: Mapping[str, Mapping[str, int]]
     )
 
 
-def has_course_files(folder: Path) -> bool:
-    """Whether the folder holds any of the course's files."""
-    return any((folder / name).is_file() for name in GIT_BLOBS)
-
-
 def copy_course(source_folder: Path, folder: Path) -> None:
-    """Replace `folder` by the course's files of `source_folder`, byte for byte.
+    """Replace `folder` by the course's files of `source_folder` (`~` is the home folder), byte for byte.
 
     The unlabelled test files are optional (only leaderboard predictions need them); source.json lists those absent.
     Files other than the published ones are taken too: source.json says of each whether it is the pinned one.
 
     Raises:
-        MtbertError: naming every train and dev file that is missing.
+        MtbertError: naming every train and dev file that is missing, or the one that cannot be read.
     """
-    missing = [
-        task.published[split]
-        for task in TASKS.values()
-        for split in ("train", "dev")
-        if not (source_folder / task.published[split]).is_file()
-    ]
-    if missing:
-        remedy = "put the course's files there, or set data.path to the folder that holds them"
-        raise MtbertError(f"{source_folder}: missing {', '.join(missing)}; {remedy}")
-    files, absent = {}, []
+    files: dict[str, tuple[bytes, dict[str, Any]]] = {}
+    absent: list[str] = []
+    missing: list[str] = []
     for task, split, name in _published():
-        try:
-            data = (source_folder / name).read_bytes()
-        except FileNotFoundError:
-            absent.append(name)
-            continue
-        except OSError as error:
-            raise MtbertError(
-                f"{source_folder / name}: cannot be read ({error.strerror}); check its permissions"
-            ) from None
-        files[raw_name(task, split)] = data, _pin(name, data)
-    _write(folder, {"source": "cs224n", "path": str(source_folder), "absent": absent}, files)
+        data = _read(source_folder / name)
+        if data is None:
+            (absent if split == "test" else missing).append(name)
+        else:
+            files[raw_name(task, split)] = data, {"from": str(source_folder / name), **_pin(name, data)}
+    if missing:
+        tracked = f" and run `dvc add {COURSE}/*.csv`" if source_folder == COURSE else ""
+        remedy = f"copy the course's files into {source_folder}{tracked}, or name their folder"
+        raise MtbertError(
+            f"{source_folder}: missing {', '.join(missing)}; {remedy}: make reproduce PROFILE=course DATA=FOLDER"
+        )
+    _write(folder, {"source": "folder", "path": str(source_folder), "absent": absent}, files)
+
+
+def _read(path: Path) -> bytes | None:
+    """The file's bytes, or None where there is none."""
+    try:
+        file = path.expanduser()
+        check_is_file(file, "put the file itself there")
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: `~nobody`
+        return None
+    except OSError as error:
+        raise MtbertError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
 def download_course(folder: Path) -> None:
@@ -104,10 +108,9 @@ def download_course(folder: Path) -> None:
         pin = _pin(name, data)
         if not pin["is_pinned"]:
             what = f"{len(data)} bytes with git blob id {pin['git_blob']}, expected {GIT_BLOBS[name]}"
-            remedy = "try again, or set data.path to a folder that holds the course's files"
-            raise MtbertError(f"{URL}{name}: downloaded {what}; {remedy}")
-        files[raw_name(task, split)] = data, pin
-    _write(folder, {"source": "cs224n", "repository": REPOSITORY, "commit": COMMIT, "absent": []}, files)
+            raise MtbertError(f"{URL}{name}: downloaded {what}; try again, or {BY_HAND}")
+        files[raw_name(task, split)] = data, {"from": URL + name, **pin}
+    _write(folder, {"source": "download", "repository": REPOSITORY, "commit": COMMIT, "absent": []}, files)
 
 
 def git_blob_id(data: bytes) -> str:
@@ -125,7 +128,7 @@ def _pin(name: str, data: bytes) -> dict[str, Any]:
 
 
 def _download(url: str) -> bytes:
-    remedy = "check the network, or set data.path to a folder that holds the course's files"
+    remedy = f"check the network, or {BY_HAND}"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
             data: bytes = response.read()

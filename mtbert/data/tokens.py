@@ -140,11 +140,18 @@ def wrapper_for(tokenizer: Path, max_tokens: int) -> Wrapper:
     """The wrapper for a tokenizer.json's special tokens.
 
     Raises:
-        MtbertError: the tokenizer has no [CLS] or [SEP].
+        MtbertError: the file is missing or damaged, or the tokenizer has no [CLS] or [SEP].
     """
     from tokenizers import Tokenizer
 
-    known = Tokenizer.from_file(str(tokenizer))
+    if not tokenizer.is_file():
+        raise MtbertError(f"{tokenizer}: not found; run `dvc repro prepare`")
+    try:
+        known = Tokenizer.from_file(str(tokenizer))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise MtbertError(
+            f"{tokenizer}: not a tokenizer file ({error}); run `dvc repro --force --single-item prepare`"
+        ) from None
     cls, sep = known.token_to_id("[CLS]"), known.token_to_id("[SEP]")
     if cls is None or sep is None:
         raise MtbertError(f"{tokenizer}: has no [CLS] or [SEP]; use the tokenizer of a BERT encoder")

@@ -1,5 +1,8 @@
 """The paper's metrics (section 5.2). Shapes: B examples. A metric that cannot be computed raises; nothing stands in for it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -35,6 +38,20 @@ def overall(sst: float, quora: float, sts: float) -> float:
     Section 5.2 prints (0.5 + r) in place of (1 + r) / 2; only this form gives the paper's own Table 1.
     """
     return (sst + quora + (1 + sts) / 2) / 3
+
+
+def four(dev: Mapping[str, Any]) -> dict[str, float]:
+    """What `dvc metrics show` compares of a run: overall, sentiment, paraphrase, sts; an undefined score is left out.
+
+    DVC shows "-" for a key that another run has and this one lacks, where null would be text.
+    """
+    scores = {
+        "overall": dev.get("overall"),
+        "sentiment": dev.get("sst", {}).get("accuracy"),
+        "paraphrase": dev.get("quora", {}).get("accuracy"),
+        "sts": dev.get("sts", {}).get("pearson"),
+    }
+    return {name: score for name, score in scores.items() if score is not None}
 
 
 def majority_share(labels: ArrayLike) -> float:

@@ -131,7 +131,8 @@ class BertEncoder(nn.Module):
         self.embeddings = Embeddings(config, dropout, self.noise)
         self.layers = nn.ModuleList(Layer(config, dropout, self.noise) for _ in range(config.layers))
         # [CLS] passes through this dense layer when pooling is cls; it was trained with next-sentence prediction.
-        self.pooler = nn.Linear(config.hidden, config.hidden)
+        # MultitaskModel takes it out of an encoder whose states are pooled otherwise.
+        self.pooler: nn.Linear | None = nn.Linear(config.hidden, config.hidden)
 
     def forward(self, stream: TokenStream, first_only: bool = False) -> Tensor:
         """Last hidden states, (T, D), in stream order.

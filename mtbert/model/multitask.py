@@ -18,7 +18,7 @@ class MultitaskModel(nn.Module):
     """Scores for a batch of any of the three tasks.
 
     Args:
-        encoder: the shared encoder.
+        encoder: the shared encoder; it loses its pooler where pooling is not cls, so that no unused weight counts as trainable.
         pooling: cls, mean or max; cls is followed by BERT's pooler, tanh(W h + b), as in the course's framework.
         quora: features of the paraphrase head, or None for logit = cos(u, v).
         sts: features of the regression head, or None for cos(u, v), which the cosine embedding loss trains.
@@ -34,6 +34,8 @@ class MultitaskModel(nn.Module):
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
+        if pooling != "cls":
+            encoder.pooler = None
         self.encoder = encoder
         self.pooling = pooling
         hidden, noise = encoder.config.hidden, encoder.noise
@@ -54,7 +56,7 @@ class MultitaskModel(nn.Module):
         # Similarities and logits need more than bf16's three digits; these products are small.
         with torch.autocast(pooled_ND.device.type, enabled=False):
             pooled_ND = pooled_ND.to(torch.promote_types(pooled_ND.dtype, torch.float32))
-            if self.pooling == "cls":
+            if self.encoder.pooler is not None:
                 pooled_ND = torch.tanh(self.encoder.pooler(pooled_ND))
             views = pooled_ND.index_select(0, batch.stream.rank).chunk(len(batch.views))
             return self.heads[batch.task](dict(zip(batch.views, views, strict=True))).float()

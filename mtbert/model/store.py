@@ -54,7 +54,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = unsealed(config)
     except FileNotFoundError:
         raise MtbertError(f"{path}: not found; {_remedy(folder)}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MtbertError(f"{path}: damaged ({error}); {_remedy(folder)}") from None
     return config
 

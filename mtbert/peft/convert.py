@@ -1,13 +1,15 @@
 """A walk over a built, loaded model: swap the encoder's linear layers, say what trains, swap them back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from mtbert.errors import MtbertError
 from mtbert.model.dropout import Dropout
 from mtbert.model.multitask import MultitaskModel
+from mtbert.model.weights import check_tensors
 from mtbert.peft.dora import DoraLinear
 
 
@@ -17,10 +19,10 @@ def convert(model: MultitaskModel, replace: Callable[[nn.Linear], nn.Module]) ->
     Returns:
         The names of the replaced layers.
     """
-    names = [name for name, module in model.encoder.named_modules() if isinstance(module, nn.Linear)]
-    for name in names:
-        _swap(model.encoder, name, replace(model.encoder.get_submodule(name)))  # type: ignore[arg-type]
-    return [f"encoder.{name}" for name in names]
+    linears = _linears(model)
+    for name, linear in linears.items():
+        _swap(model, name, replace(linear))
+    return list(linears)
 
 
 def add_dora(
@@ -36,7 +38,17 @@ def add_dora(
     """Turn the encoder's linear layers into DoRA (equation 2) and freeze what does not train (section 4.5).
 
     Trainable afterwards: each layer's m, A, B and the heads; with `train_rest` also embeddings, norms and biases.
+
+    Raises:
+        MtbertError: the rank is above a layer's width. It begins with "adapter.rank", the key inside a run's settings.
     """
+    widths = {name: min(linear.weight.shape) for name, linear in _linears(model).items()}
+    narrowest = min(widths, key=widths.__getitem__)
+    if rank > widths[narrowest]:
+        raise MtbertError(
+            f"adapter.rank is {rank}, but the smallest layer, {narrowest}, is {widths[narrowest]} wide, "
+            f"and no update of it has a higher rank; lower it to at most {widths[narrowest]}"
+        )
     with torch.random.fork_rng(devices=[]):
         # A stream of its own: with the heads' seed, A would start as a copy of a head.
         torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
@@ -46,6 +58,24 @@ def add_dora(
         for name, parameter in model.encoder.named_parameters():
             parameter.requires_grad_(name.endswith(ADAPTER_PARAMETERS))
     return names
+
+
+def adapter_state(model: MultitaskModel) -> dict[str, Tensor]:
+    """What `add_dora` added to the model: each layer's m, A and B, under their names in the model's state dict."""
+    return {name: tensor for name, tensor in model.state_dict().items() if name.endswith(ADAPTER_PARAMETERS)}
+
+
+def load_adapter(model: MultitaskModel, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load what `adapter_state` gave into a model that `add_dora` was called on; all else in the model stays.
+
+    Args:
+        source: the file to name in an error.
+
+    Raises:
+        MtbertError: the tensors are not exactly m, A and B of the model's layers, in their shapes.
+    """
+    check_tensors(tensors, {name: tuple(tensor.shape) for name, tensor in adapter_state(model).items()}, source)
+    model.load_state_dict(tensors, strict=False)
 
 
 def merge(model: MultitaskModel) -> None:
@@ -69,6 +99,11 @@ def count_parameters(model: MultitaskModel) -> dict[str, int | None]:
 
 
 ADAPTER_PARAMETERS = ("magnitude", "lora_a", "lora_b")
+
+
+def _linears(model: MultitaskModel) -> dict[str, nn.Linear]:
+    modules = model.encoder.named_modules(prefix="encoder")
+    return {name: module for name, module in modules if isinstance(module, nn.Linear)}
 
 
 def _swap(root: nn.Module, name: str, module: nn.Module) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mtbert.kernels import build
 from mtbert.model.embedding import TokenEmbedding
 from mtbert.model.narrow import keep, narrow_copy
+from mtbert.peft.convert import ADAPTER_PARAMETERS
 
 
 class AdamW(torch.optim.AdamW):
@@ -20,19 +21,27 @@ class AdamW(torch.optim.AdamW):
     Args:
         model: what to train: all its parameters that require a gradient.
         learning_rate: without schedule.
+        adapter_learning_rate: that of an adapter's own parameters, which then form a second group; None: the same for all.
     """
 
-    def __init__(self, model: nn.Module, learning_rate: float) -> None:
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        super().__init__(trained, lr=learning_rate, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True)
+    def __init__(self, model: nn.Module, learning_rate: float, adapter_learning_rate: float | None = None) -> None:
+        adapter_rate = learning_rate if adapter_learning_rate is None else adapter_learning_rate
+        rates: dict[float, list[Tensor]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                rate = adapter_rate if name.endswith(ADAPTER_PARAMETERS) else learning_rate
+                rates.setdefault(rate, []).append(parameter)
+        groups = [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]
+        super().__init__(groups, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True)
+        trained = [parameter for parameters in rates.values() for parameter in parameters]
         self.found_inf: Tensor | None = None
         self._kernel = build.available() and all(p.is_cpu and p.dtype == torch.float32 for p in trained)
         self._tables = {id(m.weight): m for m in model.modules() if isinstance(m, TokenEmbedding)}
         # By table: the state that it is about, and as booleans the rows that have occurred.
         self._met: dict[int, tuple[Tensor, np.ndarray]] = {}
         if self._kernel:
-            for parameter in trained:
-                parameter.grad_dtype = None  # of whatever type it comes
+            for weight in trained:
+                weight.grad_dtype = None  # of whatever type it comes
             keep(trained, self)
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -42,7 +51,10 @@ class AdamW(torch.optim.AdamW):
             return
         if self.found_inf is not None and self.found_inf.item():
             return
-        (group,) = self.param_groups
+        for group in self.param_groups:
+            self._step(group)
+
+    def _step(self, group: dict[str, Any]) -> None:
         if group["weight_decay"] or group["amsgrad"] or group["maximize"]:
             raise ValueError("the kernel knows neither weight_decay nor amsgrad nor maximize")
         weights = [weight for weight in group["params"] if weight.grad is not None]
@@ -59,12 +71,10 @@ class AdamW(torch.optim.AdamW):
         torch._foreach_add_(steps, 1)
         counts = set(map(int, torch.stack(steps).tolist()))
         for count in counts:  # one, unless some weight went without a gradient
-            self._update(
-                [w for w, step in zip(weights, steps, strict=True) if len(counts) == 1 or step == count], count
-            )
+            chosen = [w for w, step in zip(weights, steps, strict=True) if len(counts) == 1 or step == count]
+            self._update(group, chosen, count)
 
-    def _update(self, weights: list[Tensor], count: int) -> None:
-        (group,) = self.param_groups
+    def _update(self, group: dict[str, Any], weights: list[Tensor], count: int) -> None:
         beta1, beta2 = group["betas"]
         gradients = [weight.grad.contiguous() for weight in weights if weight.grad is not None]
         states = [self.state[weight] for weight in weights]

@@ -4,12 +4,8 @@ A work folder is named after the fingerprint of all that determines the run, so 
 configuration, other data or other code.
 """
 
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +17,7 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_bytes, sha256_file
 from mtbert.model.store import read_safetensors
 from mtbert.seal import sealed, unsealed
-
-LATEST = "latest.json"
+from mtbert.training.work import LATEST
 
 
 def save_checkpoint(
@@ -63,14 +58,6 @@ def check_finite(step: int, tensors: Mapping[str, Tensor]) -> None:
         )
 
 
-def checkpoint_step(folder: Path) -> int:
-    """Steps done at the checkpoint in `folder`, 0 where there is none; `load_checkpoint` says what is wrong with it."""
-    try:
-        return int(json.loads((folder / LATEST).read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, dict[str, Any]] | None:
@@ -106,34 +93,6 @@ def load_checkpoint(
             if state:
                 optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
     return step, progress
-
-
-@contextmanager
-def only_writer(lock: Path, what: str) -> Iterator[None]:
-    """Hold `lock` for the block, so that one process at a time trains a run; the kernel frees it with the process.
-
-    Raises:
-        MtbertError: another process holds it; names that process and what to do.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise MtbertError(
-                f"{what} is being trained by process {holder} ({lock}); wait for it, or stop it with `kill {holder}`"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def remove_work(folder: Path) -> None:
-    """Delete a finished run's work folder."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

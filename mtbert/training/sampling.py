@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mtbert.errors import MtbertError
+
 # The three sampling-based methods are one: p_i proportional to |D_i| ** exponent (Table 3).
 EXPONENTS = {"proportional": 1.0, "square_root": 0.5, "balanced": 0.0}
 
@@ -28,6 +30,31 @@ def probabilities(sizes: Mapping[str, int], exponent: float) -> dict[str, float]
 def sampler_exponent(sampler: str | float) -> float | None:
     """The exponent that a sampling-based method stands for; None for sequential and round_robin."""
     return EXPONENTS.get(sampler) if isinstance(sampler, str) else float(sampler)
+
+
+# Steps of a run: a schedule lies in memory, some 200 bytes a step.
+MOST_STEPS = 10_000_000
+
+
+def schedule(
+    sizes: Mapping[str, int], batch_size: int, sampler: str | float, epoch_end: str | int, seed: int, epochs: int
+) -> list[list[Draw]]:
+    """All batches of a run, by epoch; arguments as for `epoch_schedule`.
+
+    Raises:
+        MtbertError: there are more than MOST_STEPS.
+    """
+    drawn: list[list[Draw]] = []
+    length = 0 if epoch_end == "depletion" else int(epoch_end)
+    for epoch in range(epochs):
+        if epochs * length > MOST_STEPS:
+            raise MtbertError(
+                f"epochs: {epochs} of {length} steps each (epoch_end: {epoch_end}) are more than the {MOST_STEPS:,} steps "
+                "that a run may have; lower this run's epoch_end or epochs"
+            )
+        drawn.append(epoch_schedule(sizes, batch_size, sampler, epoch_end, seed, epoch))
+        length = len(drawn[-1])
+    return drawn
 
 
 def epoch_schedule(

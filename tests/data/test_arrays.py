@@ -12,7 +12,7 @@ from mtbert.errors import MtbertError
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    folder = tmp_path / "quora" / "dev"
+    folder = tmp_path / "dev" / "quora"
     folder.mkdir(parents=True)
     np.save(folder / "ids1.npy", np.array([5, 6, 7], dtype=np.uint16))
     np.save(folder / "offsets1.npy", np.array([0, 2, 3]))
@@ -50,26 +50,26 @@ def test_arrays_are_mapped(prepared: Path) -> None:
     ],
 )
 def test_contradictions_name_the_file(prepared: Path, name: str, array: Any, what: str) -> None:
-    path = prepared / "quora" / "dev" / f"{name}.npy"
+    path = prepared / "dev" / "quora" / f"{name}.npy"
     np.save(path, array)
     with pytest.raises(MtbertError) as error:
         load_split(prepared, "quora", "dev")
-    assert str(error.value) == f"{path}: {what}; run `dvc repro prepare` again"
+    assert str(error.value) == f"{path}: {what}; run `dvc repro --force --single-item prepare`"
 
 
 @pytest.mark.parametrize("name", ["ids1", "offsets1", "ids2", "offsets2", "labels"])
 @pytest.mark.parametrize("size", [0, 20, 129])
 def test_files_cut_short_are_told(prepared: Path, name: str, size: int) -> None:
-    path = prepared / "quora" / "dev" / f"{name}.npy"
+    path = prepared / "dev" / "quora" / f"{name}.npy"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(MtbertError, match=f"{name}.npy: not a readable array"):
         load_split(prepared, "quora", "dev")
 
 
 def test_missing_files(prepared: Path) -> None:
-    with pytest.raises(MtbertError, match=r"sts/dev/ids1.npy: not found; run `dvc repro prepare` again"):
+    with pytest.raises(MtbertError, match=r"dev/sts/ids1.npy: not found; run `dvc repro prepare`$"):
         load_split(prepared, "sts", "dev")
-    folder = prepared / "quora" / "dev"
+    folder = prepared / "dev" / "quora"
     (folder / "labels.npy").unlink()
     split = load_split(prepared, "quora", "dev")
     assert split.labels is None

@@ -63,7 +63,7 @@ def prepared(project: Path, leakage: Any) -> dict[str, bytes]:
 @pytest.mark.parametrize("leakage", ["keep", "drop"])
 def test_prepare_writes_the_same_by_blocks(project: Path, leakage: str) -> None:
     whole = prepared(project, leakage)
-    assert len(whole) == 3 + 3 * (4 + 6 + 6)
+    assert len(whole) == 3 + 3 * (1 + 4 + 6 + 6)
     for size in SIZES:
         with patch.object(lines, "BLOCK", size):
             assert prepared(project, leakage) == whole

@@ -12,9 +12,10 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from mtbert.data.arrays import load_split
+from mtbert.data.arrays import check_prepared, has_split, load_split
 from mtbert.data.prepare import clean, prepare, summary
 from mtbert.data.tasks import QUORA, SST, STS
+from mtbert.data.tokens import wrapper_for
 from mtbert.errors import MtbertError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d", "e", "f", ".", "?", ",", "'", "##x"]
@@ -193,9 +194,143 @@ def test_failures_leave_the_former_result(raw: Path, tokenizer_file: Path) -> No
     run(raw, tokenizer_file)
     before = (raw.parent / "prepared" / "report.json").read_bytes()
     (raw / "sts-dev.csv").unlink()
-    with pytest.raises(MtbertError, match=r"sts-dev.csv: not found; run `dvc repro fetch` again"):
+    with pytest.raises(MtbertError, match=r"sts-dev.csv: not found; run `dvc repro fetch`$"):
         run(raw, tokenizer_file)
     assert (raw.parent / "prepared" / "report.json").read_bytes() == before
+
+
+def from_source(raw: Path, source: str, **file: str) -> None:
+    about = {"source": source, "files": dict.fromkeys((path.name for path in raw.iterdir()), file)}
+    (raw / "source.json").write_text(json.dumps(about))
+
+
+COPIED = "; correct the row, or set prepare.on_bad_row: drop to leave it out"
+MADE = "; set prepare.on_bad_row: drop to leave the row out (the file was {} and is not to be mended by hand)"
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "name", "remedy"),
+    [
+        ("folder", {"from": "data/course/x.csv"}, "data/course/x.csv", COPIED),
+        ("sample", {}, "raw/sts-dev.csv", MADE.format("generated")),
+        ("download", {"from": "https://u/x.csv"}, "raw/sts-dev.csv", MADE.format("downloaded from https://u/x.csv")),
+    ],
+)
+@pytest.mark.parametrize(
+    ("row", "where"), [("1\tv2\ta\tb\t9", "3:10: sim"), ("1\tv2\ta\t\u200b\t0", "3:8: sentence2 has")]
+)
+def test_a_bad_row_names_the_file_to_be_mended(
+    raw: Path, tokenizer_file: Path, source: str, file: dict[str, str], name: str, remedy: str, row: str, where: str
+) -> None:
+    put(raw, "sts-dev", "0\tv1\ta\tb\t0.0", row)
+    from_source(raw, source, **file)
+    name = name if source == "folder" else f"{raw.parent}/{name}"
+    with pytest.raises(MtbertError) as error:
+        run(raw, tokenizer_file)
+    assert str(error.value).startswith(f"{name}:{where}")
+    assert str(error.value).endswith(remedy)
+    report = run(raw, tokenizer_file, on_bad_row="drop")
+    (listed,) = report["tasks"]["sts"]["dev"]["bad_rows"]["listed"]
+    assert listed["where"].startswith(f"{name}:3:")
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"", "1:1: the file is empty; replace the file by a whole copy of it"),
+        (b"\tid\tsentence\tsentiment\n", "2:1: no row after the header; replace the file by a whole copy of it"),
+        (b"\tid\tsentence\n0\ta\tb\n", "1:13: header: missing column sentiment; this file must"),
+        (b"\tid\tsentence\tsentiment\n\xff", "2:1: not UTF-8 (byte 0xff at offset 23); save the file as UTF-8"),
+        (b"\xef\xbb\xbf\tid\tsentence\tsentiment\n", "1:1: starts with a byte order mark; save the file"),
+        (
+            b"\tid\tsentence\tsentiment\n0\ta\tb",
+            "2:6: missing column sentiment: the file ends inside this row; replace",
+        ),
+        (b"\tid\tsentence\tsentiment\n0\ta\tb\tx\n", "no row is left of 1; check prepare.on_bad_row"),
+    ],
+)
+def test_every_fault_of_a_file_names_the_one_to_be_mended(
+    raw: Path, tokenizer_file: Path, data: bytes, fault: str
+) -> None:
+    (raw / "sst-train.csv").write_bytes(data)
+    from_source(raw, "folder", **{"from": "data/course/x.csv"})
+    with pytest.raises(MtbertError) as error:
+        run(raw, tokenizer_file, on_bad_row="drop" if fault.startswith("no row") else "error")
+    assert str(error.value).removeprefix("data/course/x.csv:").lstrip().startswith(fault)
+
+
+def test_a_damaged_list_of_sources_is_an_error(raw: Path, tokenizer_file: Path) -> None:
+    for text in ("{", "[]", '{"source": "folder", "files": {}}'):
+        (raw / "source.json").write_text(text)
+        with pytest.raises(MtbertError, match=r"source.json: cannot be read.*dvc repro --force --single-item fetch"):
+            run(raw, tokenizer_file)
+
+
+def test_labels_of_another_scale_are_warned_of(raw: Path, tokenizer_file: Path) -> None:
+    assert run(raw, tokenizer_file)["warnings"] == []
+    put(raw, "sts-train", "0\tu1\ta\tb\t0.2", "1\tu2\tb\tb\t1.0")
+    put(raw, "sts-dev", "0\tv1\ta\tb\t5")
+    (warning,) = run(raw, tokenizer_file)["warnings"]
+    assert warning.startswith(
+        f"{raw}/sts-train.csv: all 2 similarity labels lie in 0 to 1, where 0 to 5 is expected; they"
+    )
+    assert json.loads((raw.parent / "prepared" / "report.json").read_text())["warnings"] == [warning]
+    put(raw, "sts-train", "0\tu1\ta\tb\t0.2", "1\tu2\tb\tb\t1.01")
+    assert run(raw, tokenizer_file)["warnings"] == []
+
+
+def test_a_cased_tokenizer_is_warned_of_where_texts_are_lower_cased(raw: Path, tokenizer_file: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.normalizer = BertNormalizer(lowercase=False)
+    tokenizer.save(str(tokenizer_file))
+    (warning,) = run(raw, tokenizer_file)["warnings"]
+    assert warning.startswith(
+        f"{tokenizer_file}: the tokenizer tells capitals from small letters, but prepare.preprocess"
+    )
+    assert run(raw, tokenizer_file, preprocess="none")["warnings"] == []
+
+
+def test_a_new_test_file_changes_nothing_that_training_reads(raw: Path, tokenizer_file: Path) -> None:
+    prepared = raw.parent / "prepared"
+
+    def read_by_training() -> dict[Path, bytes]:
+        paths = [prepared / "tokenizer.json", *(prepared / "train").rglob("*"), *(prepared / "dev").rglob("*")]
+        return {path: path.read_bytes() for path in paths if path.is_file()}
+
+    run(raw, tokenizer_file)
+    before = read_by_training()
+    assert not has_split(prepared, "sts", "test")
+    put(raw, "sts-test", "0\tw1\ta\tb", header="\tid\tsentence1\tsentence2")
+    run(raw, tokenizer_file)
+    assert has_split(prepared, "sts", "test")
+    assert read_by_training() == before
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "train/sst/labels.npy", "dev/sts/examples.csv", "dev/sha256.json"])
+def test_a_part_that_was_changed_or_removed_is_named(raw: Path, tokenizer_file: Path, name: str) -> None:
+    run(raw, tokenizer_file)
+    prepared = raw.parent / "prepared"
+    (prepared / "test/sst/labels.npy").unlink()
+    check_prepared(prepared, ["train", "dev"])
+    with pytest.raises(MtbertError, match=r"test/sst/labels.npy: not found"):
+        check_prepared(prepared, ["test"])
+    data = (prepared / name).read_bytes()
+    (prepared / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(MtbertError, match=rf"prepared/{name}: .*; run `dvc repro --force --single-item prepare`"):
+        check_prepared(prepared, ["train", "dev"])
+    (prepared / name).unlink()
+    with pytest.raises(MtbertError, match=rf"prepared/{name}: not found; run `dvc repro .*prepare`"):
+        check_prepared(prepared, ["train", "dev"])
+
+
+def test_a_fresh_tree_names_the_stage_to_run(tmp_path: Path) -> None:
+    for read in (
+        lambda: check_prepared(tmp_path, ["train"]),
+        lambda: load_split(tmp_path, "sst", "train"),
+        lambda: wrapper_for(tmp_path / "tokenizer.json", 9),
+    ):
+        with pytest.raises(MtbertError, match=r": not found; run `dvc repro prepare`$"):
+            read()
 
 
 def test_unusable_tokenizers(raw: Path, tmp_path: Path) -> None:

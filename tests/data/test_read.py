@@ -1,7 +1,9 @@
 """Every fault is told with the line and column at which it stands."""
 
 import csv
+import errno
 import io
+import os
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -47,6 +49,40 @@ FAULTS = [
     (SST, ["1\tb", "2\tc\tgood\t4"], "3:4: missing columns sentence, sentiment", 2),
     (SST, ["1\tb\tfine"], "3:9: missing column sentiment: the file ends inside this row", 1),
     (SST, ["1\t\tfine\t3"], "3:3: empty id", 1),
+    *(
+        (
+            task,
+            [GOOD[task.name].replace("a1", name)],
+            f"3:3: id with {wrong!r} in it (an id is one printable word without commas)",
+            1,
+        )
+        for task in TASKS.values()
+        for name, wrong in [
+            ("two words", " "),
+            (" b", " "),
+            ("b ", " "),
+            ("evil , 1.0 ", " "),
+            ("b,1.0", ","),
+            ("b\u00a0c", "\xa0"),
+            ("b\u2028c", "\u2028"),
+            ("b\x1b[2Jc", "\x1b"),
+            ("b\x85c", "\x85"),
+            ("b\u200bc", "\u200b"),
+        ]
+    ),
+    (
+        QUORA,
+        ['1\t"evil , 1.0 \nanother_id"\tone\ttwo\t1'],
+        "3:3: id with ' ' in it (an id is one printable word without commas)",
+        1,
+    ),
+    (
+        QUORA,
+        ['1\t"evil\nanother_id"\tone\ttwo\t1'],
+        "3:3: id with '\\n' in it (an id is one printable word without commas)",
+        1,
+    ),
+    (QUORA, ['1\t"evil\tid"\tone\ttwo\t1'], "3:3: id with '\\t' in it (an id is one printable word without commas)", 1),
     (SST, ["1\ta1\tfine\t3"], "3:3: id 'a1' stands on line 2 already", 1),
     (SST, ["1\tb\tfi\0ne\t3", "2\tc\tgood\t4"], "3:7: NUL byte", 2),
     (SST, ["1\tb\tfi\rne\t3", "2\tc\tgood\t4"], "3:7: carriage return inside a row", 2),
@@ -224,10 +260,8 @@ def test_a_fault_of_the_whole_file_is_an_error_always(tmp_path: Path, data: byte
 
 
 def test_a_missing_file_and_an_unexpected_label_are_named(tmp_path: Path) -> None:
-    with pytest.raises(MtbertError, match=r"none.csv: not found; run `dvc repro fetch` again"):
+    with pytest.raises(MtbertError, match=r"none.csv: not found; run `dvc repro fetch`$"):
         read_split(tmp_path / "none.csv", SST, True, "error")
-    with pytest.raises(MtbertError, match=r"cannot be read \(Is a directory\); copy or download the file again"):
-        read_split(tmp_path, SST, True, "error")
     with pytest.raises(MtbertError, match="1:14: header: unknown column 'sentiment'; an unlabelled file has no label"):
         read_split(write(tmp_path, SST), SST, False, "error")
     with pytest.raises(MtbertError, match="header: unknown column 'sentence'"):
@@ -259,6 +293,24 @@ def test_harmless_oddities_are_accepted(
     ((example,), bad) = read_split(path, task, True, "error")
     assert (example.sentence1, example.sentence2) == sentences
     assert (str(example.label), example.line, bad) == (str(label), 2, [])
+
+
+@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "a FIFO"), (Path.mkdir, "a folder")])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, make: Any, what: str) -> None:
+    make(tmp_path / "train.csv")
+    with pytest.raises(MtbertError, match=f"train.csv: {what} where a file must be; replace the file"):
+        read_split(tmp_path / "train.csv", SST, True, "error")
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, SST)
+
+    def refuse(path: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(MtbertError, match=r"sst.csv: cannot be read \(Permission denied\); check its permissions"):
+        read_split(path, SST, True, "error")
 
 
 def test_unlabelled_files_and_two_index_columns(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Filling the raw folder: generated, copied or downloaded, whole or not at all."""
 
+import errno
 import hashlib
 import io
 import json
+import os
 import subprocess
 import urllib.error
 from pathlib import Path
@@ -68,7 +70,9 @@ def test_copies_are_byte_for_byte_and_say_whether_they_are_the_pinned_ones(
     assert (folder / "sst-test.csv").read_bytes() == files["ids-sst-test-student.csv"]
     assert told["absent"] == []
     assert {name for name, file in told["files"].items() if file["is_pinned"]} == {"sts-dev.csv"}
-    assert told["files"]["quora-train.csv"]["published_as"] == "quora-train.csv"
+    assert told["files"]["sst-test.csv"]["published_as"] == "ids-sst-test-student.csv"
+    assert told["files"]["sst-test.csv"]["from"] == f"{tmp_path}/course/ids-sst-test-student.csv"
+    assert (told["source"], told["path"]) == ("folder", f"{tmp_path}/course")
 
 
 def test_every_missing_train_and_dev_file_is_named_and_test_files_are_optional(tmp_path: Path) -> None:
@@ -81,18 +85,64 @@ def test_every_missing_train_and_dev_file_is_named_and_test_files_are_optional(t
     (course / "sts-train.csv").unlink()
     with pytest.raises(MtbertError) as error:
         source.copy_course(course, tmp_path / "other")
-    assert str(error.value).startswith(
-        f"{course}: missing ids-sst-dev.csv, sts-train.csv; put the course's files there"
+    assert str(error.value) == (
+        f"{course}: missing ids-sst-dev.csv, sts-train.csv; copy the course's files into {course}, "
+        "or name their folder: make reproduce PROFILE=course DATA=FOLDER"
     )
     assert not (tmp_path / "other").exists()
 
 
-def test_has_course_files(tmp_path: Path) -> None:
-    assert not source.has_course_files(tmp_path / "nowhere")
-    (tmp_path / "README.md").write_text("put files here")
-    assert not source.has_course_files(tmp_path)
-    (tmp_path / "sts-dev.csv").write_text("x")
-    assert source.has_course_files(tmp_path)
+def test_no_file_is_ever_downloaded_in_place_of_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("asked the network"))
+    with pytest.raises(MtbertError) as error:
+        source.copy_course(Path("data/course"), tmp_path / "raw")
+    assert str(error.value) == (
+        "data/course: missing ids-sst-train.csv, ids-sst-dev.csv, quora-train.csv, quora-dev.csv, sts-train.csv, sts-dev.csv; "
+        "copy the course's files into data/course and run `dvc add data/course/*.csv`, "
+        "or name their folder: make reproduce PROFILE=course DATA=FOLDER"
+    )
+
+
+def test_a_home_folder_is_found_and_named_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    course_folder(tmp_path / "course")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source.copy_course(Path("~/course"), tmp_path / "raw")
+    told = json.loads((tmp_path / "raw" / "source.json").read_text())
+    assert (told["path"], told["files"]["sst-dev.csv"]["from"]) == ("~/course", "~/course/ids-sst-dev.csv")
+    with pytest.raises(MtbertError, match=r"~nobody-of-that-name: missing ids-sst-train.csv"):
+        source.copy_course(Path("~nobody-of-that-name"), tmp_path / "raw")
+
+
+def a_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(("make", "what"), [(a_fifo, "a FIFO"), (a_device, "a device"), (Path.mkdir, "a folder")])
+@pytest.mark.parametrize("name", ["quora-dev.csv", "sts-test-student.csv"])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, make: Any, what: str, name: str) -> None:
+    course = tmp_path / "course"
+    course_folder(course)
+    (course / name).unlink()
+    make(course / name)
+    with pytest.raises(MtbertError) as error:
+        source.copy_course(course, tmp_path / "raw")
+    assert str(error.value) == f"{course / name}: {what} where a file must be; put the file itself there"
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    course_folder(tmp_path / "course")
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(MtbertError, match=r"ids-sst-train.csv: cannot be read \(Permission denied\); check its perm"):
+        source.copy_course(tmp_path / "course", tmp_path / "raw")
 
 
 def test_blob_id_is_gits(tmp_path: Path) -> None:
@@ -120,7 +170,8 @@ def test_download_takes_the_pinned_files(tmp_path: Path, monkeypatch: pytest.Mon
     )
     assert len(asked) == 9
     told = json.loads((tmp_path / "raw" / "source.json").read_text())
-    assert told["commit"] == source.COMMIT
+    assert (told["source"], told["commit"]) == ("download", source.COMMIT)
+    assert told["files"]["sst-train.csv"]["from"] == asked[0]
     assert all(file["is_pinned"] for file in told["files"].values())
 
 
@@ -129,9 +180,9 @@ def test_download_takes_the_pinned_files(tmp_path: Path, monkeypatch: pytest.Mon
     [
         (
             urllib.error.URLError("no route to host"),
-            "cannot be downloaded (no route to host); check the network, or set data.path",
+            "cannot be downloaded (no route to host); check the network, or copy the course",
         ),
-        (TimeoutError("timed out"), "cannot be downloaded (timed out); check the network, or set data.path"),
+        (TimeoutError("timed out"), "cannot be downloaded (timed out); check the network, or copy the course"),
         (
             urllib.error.HTTPError("u", 404, "Not Found", {}, None),
             "the server answered 404 Not Found; check the network",
@@ -154,5 +205,5 @@ def test_a_failed_download_says_what_to_do_and_leaves_the_folder_alone(
     with pytest.raises(MtbertError) as error:
         source.download_course(folder)
     assert f"/data/ids-sst-train.csv: {message}" in str(error.value)
-    assert "data.path" in str(error.value)
+    assert str(error.value).endswith(", or copy the course's files into data/course and set data.source: folder")
     assert [path.name for path in folder.iterdir()] == ["kept.csv"]

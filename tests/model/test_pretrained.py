@@ -62,8 +62,20 @@ def test_a_local_folder(folder: Path) -> None:
     assert holds_the_weights(found)
     assert found.config == CONFIG
     assert found.tokenizer == (folder / "tokenizer.json").read_bytes()
-    assert found.source == {"name": "mini-bert", "sha256": sha256_file(folder / "model.safetensors")}
+    assert found.source == {
+        "name": "mini-bert",
+        "sha256": sha256_file(folder / "model.safetensors"),
+        "config_sha256": sha256_file(folder / "config.json"),
+        "tokenizer_sha256": sha256_file(folder / "tokenizer.json"),
+    }
     assert pretrained("local", path=str(folder), sha256=found.source["sha256"]).source == found.source
+
+
+def test_a_folder_of_the_user_s_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert holds_the_weights(pretrained("local", path="~/mini-bert"))
+    with pytest.raises(MtbertError, match=r"encoder\.path is ~nobody-of-that-name/x, but no user"):
+        pretrained("local", path="~nobody-of-that-name/x")
 
 
 def test_another_checksum_is_refused(folder: Path) -> None:
@@ -102,6 +114,21 @@ def test_a_random_encoder_is_a_function_of_its_settings() -> None:
     assert first.source["name"] == "random"
     assert RANDOM["seed"] == 7, "the settings are left as they were"
     BertEncoder(first.config).load_state_dict(first.tensors)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"layers": 10**5}, r"encoder\.random\.layers is 100000; lower it to at most 128"),
+        ({"hidden": 10**12}, r"encoder\.random has [\d,]+ parameters; lower its .*at most 1,000,000,000"),
+        ({"intermediate": 10**15}, r"encoder\.random has"),
+        ({"positions": 10**30}, r"encoder\.random has"),
+    ],
+)
+def test_a_random_encoder_too_large_for_any_machine_is_refused(sizes: dict[str, int], message: str) -> None:
+    pytest.importorskip(MINILM_PACKAGE)
+    with pytest.raises(MtbertError, match=message):
+        pretrained("random", random=RANDOM | sizes)
 
 
 def test_minilm_computes_what_transformers_computes() -> None:

@@ -53,6 +53,10 @@ def binary_config(folder: Path) -> None:
     (folder / "config.json").write_bytes(b"\xff\xfe\x00")
 
 
+def deep_config(folder: Path) -> None:
+    (folder / "config.json").write_text("[" * 100_000 + "]" * 100_000, encoding="utf-8")
+
+
 def listed_config(folder: Path) -> None:
     (folder / "config.json").write_text("[]", encoding="utf-8")
 
@@ -78,6 +82,7 @@ def other_digit(folder: Path) -> None:
         (remove_config, r"config\.json: not found"),
         (damage_config, r"config\.json: damaged"),
         (binary_config, r"config\.json: damaged"),
+        (deep_config, r"config\.json: damaged"),
         (listed_config, r"config\.json: damaged \(no sha256 in it\)"),
         (unsigned_config, r"config\.json: damaged \(no sha256 in it\)"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
 from mtbert.model.weights import (
     LAYER_NAMES,
+    SIZES,
     TOP_NAMES,
     check_tensors,
     config_to_json,
+    for_pooling,
     from_hf,
+    parameter_count,
     random_weights,
     read_hf_config,
 )
@@ -56,18 +60,53 @@ def test_every_tensor_is_taken_over() -> None:
     assert same(from_hf(published(), CONFIG, "file"), random_weights(CONFIG, 0))
 
 
-def test_the_prefix_old_norm_names_and_pretraining_heads() -> None:
+def test_the_prefix_old_norm_names_and_task_heads(capsys: pytest.CaptureFixture[str]) -> None:
     old = {f"bert.{name}": tensor for name, tensor in published().items()}
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
         for name, tensor in old.items()
     }
     assert any("gamma" in name for name in old)
+    old["bert.embeddings.position_ids"] = torch.arange(7)[None]
+    assert same(from_hf(old, CONFIG, "file"), random_weights(CONFIG, 0))
+    assert not capsys.readouterr().err
     old["cls.predictions.bias"] = torch.zeros(11)
     old["cls.predictions.transform.LayerNorm.gamma"] = torch.ones(4)
     old["cls.seq_relationship.weight"] = torch.zeros(2, 4)
-    old["bert.embeddings.position_ids"] = torch.arange(7)[None]
+    old["classifier.weight"] = torch.zeros(3, 4)
+    old["classifier.bias"] = torch.zeros(3)
+    old["qa_outputs.weight"] = torch.zeros(2, 4)
     assert same(from_hf(old, CONFIG, "file"), random_weights(CONFIG, 0))
+    assert capsys.readouterr().err == (
+        "note: file: left out, since they are heads of other tasks: classifier.bias, classifier.weight, cls.predictions.bias, "
+        "cls.predictions.transform.LayerNorm.gamma, cls.seq_relationship.weight and 1 more\n"
+    )
+
+
+def test_the_pooler_is_needed_for_cls_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = from_hf(published(), CONFIG, "file")
+    bare = from_hf({name: tensor for name, tensor in published().items() if "pooler" not in name}, CONFIG, "file")
+    assert "note: file: has no pooler" in capsys.readouterr().err
+    assert whole.keys() - bare.keys() == {"pooler.weight", "pooler.bias"}
+    assert same(for_pooling(whole, "cls", "file"), whole)
+    for pooling in ("mean", "max"):
+        for tensors in (whole, bare):
+            assert same(for_pooling(tensors, pooling, "file"), bare)
+    with pytest.raises(
+        MtbertError, match=r"^pooling is cls, but file has no pooler.*set it to mean or max, or choose an"
+    ):
+        for_pooling(bare, "cls", "file")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    "PreTraining MaskedLM NextSentencePrediction SequenceClassification TokenClassification MultipleChoice "
+    "QuestionAnswering".split(),
+)
+def test_every_model_of_transformers_with_a_bert_in_it_is_taken(kind: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = getattr(transformers, f"BertFor{kind}")(transformers.BertConfig(**THEIR_CONFIG))
+    assert same(from_hf(theirs.state_dict(), CONFIG, "file"), from_hf(theirs.bert.state_dict(), CONFIG, "file"))
 
 
 def test_half_precision_becomes_fp32() -> None:
@@ -81,6 +120,18 @@ def drop(tensors: dict[str, Tensor]) -> None:
 
 def add(tensors: dict[str, Tensor]) -> None:
     tensors["encoder.layer.0.crossattention.self.query.weight"] = torch.zeros(4, 4)
+
+
+def half_a_pooler(tensors: dict[str, Tensor]) -> None:
+    del tensors["pooler.dense.bias"]
+
+
+def no_vocabulary(tensors: dict[str, Tensor]) -> None:
+    del tensors["embeddings.word_embeddings.weight"]
+
+
+def flat(tensors: dict[str, Tensor]) -> None:
+    tensors["embeddings.position_embeddings.weight"] = torch.zeros(7)
 
 
 def add_layer(tensors: dict[str, Tensor]) -> None:
@@ -112,7 +163,13 @@ def twice(tensors: dict[str, Tensor]) -> None:
     [
         (drop, r"x\.safetensors: tensors do not fit the model: missing: layers\.1\.feed_forward\.down\.bias"),
         (add, r"x\.safetensors: unknown tensors: encoder\.layer\.0\.crossattention\.self\.query\.weight"),
-        (add_layer, r"x\.safetensors: .*unknown: layers\.2\.feed_forward\.down\.bias"),
+        (
+            add_layer,
+            r"x\.safetensors: layers found: 3, but num_hidden_layers in its config\.json is 2; use the config\.json",
+        ),
+        (half_a_pooler, r"x\.safetensors: tensors do not fit the model: missing: pooler\.bias"),
+        (no_vocabulary, r"x\.safetensors: embeddings\.token\.weight is missing"),
+        (flat, r"x\.safetensors: embeddings\.position\.weight has shape \(7,\)"),
         (transpose, r"layers\.0\.feed_forward\.down\.weight has shape \(6, 4\), expected \(4, 6\)"),
         (nan, r"pooler\.weight holds NaN or infinity"),
         (infinite, r"pooler\.bias holds NaN or infinity"),
@@ -125,6 +182,23 @@ def test_a_faulty_checkpoint_is_refused(fault: Callable[[dict[str, Tensor]], Non
     fault(tensors)
     with pytest.raises(MtbertError, match=message):
         from_hf(tensors, CONFIG, "x.safetensors")
+
+
+# What it would cost to make such a model shows in each of these: memory, time, or sizes that torch cannot count.
+@pytest.mark.parametrize("value", [10**5, 10**12, 10**30])
+@pytest.mark.parametrize("size", sorted(SIZES.keys() - {"heads"}))
+def test_sizes_that_are_not_those_of_the_tensors_are_refused_at_once(size: str, value: int) -> None:
+    key = SIZES[size][0]
+    with pytest.raises(MtbertError, match=rf"^x\.safetensors: .*, but {key} in its config\.json is {value}; use the"):
+        from_hf(published(), replace(CONFIG, **{size: value}), "x.safetensors")
+
+
+def test_parameters_are_counted_without_making_them() -> None:
+    for config in (
+        CONFIG,
+        BertConfig(vocabulary=5, positions=8, segments=3, layers=3, hidden=6, heads=1, intermediate=4),
+    ):
+        assert parameter_count(config) == sum(tensor.numel() for tensor in random_weights(config, 0).values())
 
 
 def test_check_tensors_accepts_what_fits_and_nothing_else() -> None:
@@ -155,12 +229,13 @@ def test_config_of_the_published_form(tmp_path: Path) -> None:
         ({"hidden_act": "gelu_new"}, r"hidden_act is 'gelu_new', only 'gelu'"),
         ({"position_embedding_type": "relative_key"}, r"position_embedding_type is 'relative_key'"),
         ({"hidden_size": ...}, r"config\.json: hidden_size is missing"),
-        ({"layer_norm_eps": ...}, r"config\.json: layer_norm_eps is missing"),
         ({"num_hidden_layers": 2.0}, r"config\.json: num_hidden_layers is 2\.0, not an integer of at least 1"),
         ({"vocab_size": "11"}, r"config\.json: vocab_size is '11', not an integer"),
         ({"intermediate_size": True}, r"config\.json: intermediate_size is True, not an integer"),
         ({"max_position_embeddings": 0}, r"config\.json: max_position_embeddings is 0, not an integer of at least 1"),
         ({"type_vocab_size": 1}, r"config\.json: type_vocab_size is 1, not an integer of at least 2"),
+        ({"vocab_size": [[10**4000]]}, r"config\.json: vocab_size is .{,100}, not an integer"),
+        ({"num_attention_heads": 10**4000}, r"config\.json: hidden_size is 4, not a multiple of .{,100}; the file"),
         ({"num_attention_heads": 3}, r"config\.json: hidden_size is 4, not a multiple of num_attention_heads \(3\)"),
         ({"layer_norm_eps": "1e-12"}, r"config\.json: layer_norm_eps is '1e-12', not a small positive number"),
     ],
@@ -173,11 +248,32 @@ def test_other_architectures_are_refused(tmp_path: Path, change: dict[str, Any],
 
 
 @pytest.mark.parametrize(
+    ("absent", "taken"),
+    [
+        (["model_type"], "model_type bert"),
+        (["layer_norm_eps", "model_type"], "model_type bert, layer_norm_eps 1e-12"),
+        (["hidden_act"], "hidden_act gelu"),
+        (["position_embedding_type"], ""),  # few files have it
+    ],
+)
+def test_bert_s_defaults_are_taken_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], absent: list[str], taken: str
+) -> None:
+    values = {name: value for name, value in THEIR_CONFIG.items() if name not in absent}
+    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    assert read_hf_config(tmp_path / "config.json") == CONFIG
+    told = f"note: {tmp_path}/config.json: keys are missing; BERT's defaults are taken: {taken}\n"
+    assert capsys.readouterr().err == (told if taken else "")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "config.json: not found"),
         ("{", "config.json: not valid JSON"),
         ("[]", "config.json: holds a list, not a JSON object"),
+        ('{"x": ' * 100_000 + "0" + "}" * 100_000, "config.json: nested too deeply; the file must be"),
+        (f'{{"hidden_size": {"9" * 5000}}}', "config.json: not valid JSON: .*4300 digits.*; the file must be"),
     ],
 )
 def test_an_unreadable_config_is_refused(tmp_path: Path, text: str | None, message: str) -> None:

@@ -10,23 +10,29 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages import encoder, fetch, prepare, train
+from stages import convert, encoder, fetch, plan, prepare, train
 
 ROOT = Path(__file__).parents[2]
 TINY = {"seed": 1, "layers": 1, "hidden": 8, "heads": 2, "intermediate": 12, "positions": 256}
 
 
 def write_params(folder: Path, **changes: dict[str, Any]) -> None:
-    """params.yaml with tiny data, encoder and budgets, and these keys of its runs changed."""
+    """params.yaml with tiny data, encoder and budget, these keys of its runs changed; and the plan of it."""
     tree = json.loads(json.dumps(YAML(typ="safe").load(ROOT / "params.yaml")))
     tree["data"]["sample"]["sizes"] = {task: {"train": 16, "dev": 12, "test": 8} for task in ("sst", "quora", "sts")}
-    tree["encoder"] |= {"source": "random", "random": TINY}
+    tree["profiles"]["sample"]["encoder"] = {"source": "random"}
+    tree["encoder"]["random"] = TINY
+    tree["profiles"]["sample"]["budget"] |= {"epochs": 1, "epoch_end": "depletion", "batch_size": 8}
     tree["compute"] |= {"device": "cpu", "precision": "fp32", "threads": 1}
-    for run in tree["runs"].values():
-        run |= {"epochs": 1, "epoch_end": "depletion", "batch_size": 8}
     for run, keys in changes.items():
         tree["runs"][run] |= keys
     (folder / "params.yaml").write_text(json.dumps(tree), encoding="utf-8")
+    for package in ("mtbert", "stages"):  # whose code the plan lists
+        if not (folder / package).exists():
+            (folder / package).symlink_to(ROOT / package)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        plan.main()
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         for stage in (fetch, encoder, prepare):
             stage.main()
+        convert.main("baseline")
         train.main("baseline")
     return folder
 

@@ -1,5 +1,6 @@
 """Our AdamW against torch's: the same weights step by step, resumed or not, with our kernel and without."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from mtbert.kernels import build
 from mtbert.model import narrow
 from mtbert.model.embedding import TokenEmbedding
+from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.convert import add_dora
 from mtbert.training.adamw import AdamW
 from mtbert.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -21,12 +24,15 @@ SHAPES = {
     "sixteen": (16,),
     "seventeen": (17,),
     "many": (40001,),
+    "layer_lora_a": (3, 17),
+    "layer_magnitude": (40,),
     "matrix": (33, 31),
 }
+NAMES = ("many", "layer_magnitude")  # of either group
 
 
 class Parts(nn.Module):
-    """Tensors of odd sizes, a matrix with a bf16 copy, and a token table."""
+    """Tensors of odd sizes, some of an adapter, a matrix with a bf16 copy, and a token table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,8 +43,11 @@ class Parts(nn.Module):
         self.table.weight.data = torch.randn(50, 24, generator=generator)
 
 
-def torchs(model: nn.Module, fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=fused)
+def torchs(model: nn.Module, fused: bool, adapter_rate: float = RATE) -> torch.optim.Optimizer:
+    adapter = [weight for name, weight in model.named_parameters() if name.startswith("layer_")]
+    rest = [weight for name, weight in model.named_parameters() if not name.startswith("layer_")]
+    groups = [{"params": rest, "lr": RATE}, {"params": adapter, "lr": adapter_rate}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=fused)
 
 
 def give_gradients(model: Parts, step: int, bf16: bool = False) -> None:
@@ -83,9 +92,10 @@ def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16 gradients"])
 @pytest.mark.parametrize("fused", [True, False])
-def test_fifty_steps_are_torch_s(way: str, fused: bool, bf16: bool) -> None:
+@pytest.mark.parametrize("adapter_rate", [None, 10 * RATE], ids=["one rate", "two rates"])
+def test_fifty_steps_are_torch_s(way: str, adapter_rate: float | None, fused: bool, bf16: bool) -> None:
     ours, theirs = Parts(), Parts()
-    mine, its = AdamW(ours, RATE), torchs(theirs, fused)
+    mine, its = AdamW(ours, RATE, adapter_rate), torchs(theirs, fused, adapter_rate or RATE)
     for step in range(50):
         run(ours, mine, range(step, step + 1), bf16)
         run(theirs, its, range(step, step + 1), bf16)
@@ -100,14 +110,32 @@ def test_fifty_steps_are_torch_s(way: str, fused: bool, bf16: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("what", ["eps", "betas", "lr"])
-def test_the_comparison_sees_another_setting(way: str, what: str) -> None:
+def test_an_adapter_s_own_parameters_have_its_rate_and_no_others(make_model: Callable[..., MultitaskModel]) -> None:
+    """A first step of AdamW moves each weight by its rate."""
+    model = make_model(dropout=0.0, head_dropout=0.0)
+    add_dora(model, rank=2, alpha=2.0, dropout=0.0, train_rest=True, exact_norm=True, seed=0)
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    before = {name: weight.detach().clone() for name, weight in trained.items()}
+    optimizer = AdamW(model, 1e-3, 1e-2)
+    for weight in trained.values():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    moved = {name: float((before[name] - weight.detach()).mean()) for name, weight in trained.items()}
+    parts = {"magnitude", "lora_a", "lora_b"}
+    assert {name.rpartition(".")[2] for name in moved} > parts
+    for name, by in moved.items():
+        assert by == pytest.approx(1e-2 if name.rpartition(".")[2] in parts else 1e-3, rel=1e-2), name
+
+
+@pytest.mark.parametrize(("what", "group"), [("eps", 0), ("betas", 0), ("lr", 0), ("lr", 1)])
+def test_the_comparison_sees_another_setting(way: str, what: str, group: int) -> None:
     ours, theirs = Parts(), Parts()
-    mine, its = AdamW(ours, RATE), torchs(theirs, True)
-    mine.param_groups[0][what] = {"eps": 1e-5, "betas": (0.9, 0.99), "lr": RATE * 1.001}[what]
+    mine, its = AdamW(ours, RATE, 2 * RATE), torchs(theirs, True, 2 * RATE)
+    mine.param_groups[group][what] = {"eps": 1e-5, "betas": (0.9, 0.99), "lr": RATE * 1.001}[what]
     run(ours, mine, range(10))
     run(theirs, its, range(10))
-    assert float((ours.many - theirs.many).detach().abs().max()) > 1e-5
+    one, other = ours.get_parameter(NAMES[group]), theirs.get_parameter(NAMES[group])
+    assert float((one - other).detach().abs().max()) > 1e-5
 
 
 def test_an_infinite_loss_leaves_every_bit(way: str) -> None:
@@ -132,14 +160,14 @@ def test_an_infinite_loss_leaves_every_bit(way: str) -> None:
 @pytest.mark.parametrize("at", [1, 12, 25])
 def test_resumed_from_a_checkpoint_it_ends_in_the_same_bits(way: str, at: int, tmp_path: Path) -> None:
     whole = Parts()
-    through = AdamW(whole, RATE)
+    through = AdamW(whole, RATE, 3 * RATE)
     run(whole, through, range(40))
     first = Parts()
-    optimizer = AdamW(first, RATE)
+    optimizer = AdamW(first, RATE, 3 * RATE)
     run(first, optimizer, range(at))
     save_checkpoint(tmp_path, first, optimizer, at, {})
     second = Parts()
-    optimizer = AdamW(second, RATE)
+    optimizer = AdamW(second, RATE, 3 * RATE)
     assert load_checkpoint(tmp_path, second, optimizer) == (at, {})
     run(second, optimizer, range(at, 40))
     assert same_bits(state_of(second, optimizer), state_of(whole, through))

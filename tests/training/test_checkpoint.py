@@ -1,10 +1,6 @@
-"""Checkpoints come back exactly or are refused; one writer at a time."""
+"""Checkpoints come back exactly or are refused."""
 
-import fcntl
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +13,8 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, sha256_file
 from mtbert.model.store import read_safetensors
 from mtbert.seal import sealed
-from mtbert.training.checkpoint import checkpoint_step, load_checkpoint, only_writer, remove_work, save_checkpoint
+from mtbert.training.checkpoint import load_checkpoint, save_checkpoint
+from mtbert.training.work import checkpoint_step
 
 PROGRESS = {"history": [{"epoch": 0, "loss": None, "dev": 0.1 + 0.2}], "tokens": 7}
 
@@ -236,59 +233,3 @@ def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path: Path) -
     with pytest.raises(MtbertError, match=r"step 4: model\.used\.weight holds NaN or infinity; lower this run's"):
         save_checkpoint(tmp_path, model, optimizer, 4, PROGRESS)
     assert checkpoint_step(tmp_path) == 3
-
-
-def test_work_is_removed(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "work", *trained(0), 3, PROGRESS)
-    remove_work(tmp_path / "work")
-    remove_work(tmp_path / "work")
-    assert not (tmp_path / "work").exists()
-
-
-def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
-    lock = tmp_path / "work" / "locks" / "baseline"
-    with only_writer(lock, "baseline"):
-        with (
-            pytest.raises(MtbertError, match=f"baseline is being .* process {os.getpid()} .*kill {os.getpid()}"),
-            only_writer(lock, "baseline"),
-        ):
-            pytest.fail("two writers")
-        with only_writer(tmp_path / "locks" / "other", "other"):
-            pass
-    with only_writer(lock, "baseline"):
-        pass
-    with pytest.raises(ZeroDivisionError), only_writer(lock, "baseline"):
-        raise ZeroDivisionError
-    with only_writer(lock, "baseline"):
-        pass
-
-
-def test_a_holder_that_has_not_said_its_number_yet_is_unknown(tmp_path: Path) -> None:
-    with (tmp_path / "baseline").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(MtbertError, match="by process unknown "), only_writer(tmp_path / "baseline", "baseline"):
-            pytest.fail("two writers")
-
-
-def test_another_process_s_lock_is_respected_and_dies_with_it(tmp_path: Path, root: Path) -> None:
-    lock = tmp_path / "baseline"
-    code = (
-        "import sys, pathlib\n"
-        "from mtbert.training.checkpoint import only_writer\n"
-        "with only_writer(pathlib.Path(sys.argv[1]), 'baseline'):\n"
-        "    print('held', flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, str(lock)], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "held\n"
-        with pytest.raises(MtbertError, match=f"by process {child.pid} "), only_writer(lock, "baseline"):
-            pytest.fail("two writers")
-    finally:
-        child.kill()
-        child.communicate()
-    with only_writer(lock, "baseline"):
-        assert lock.read_text(encoding="utf-8") == str(os.getpid())

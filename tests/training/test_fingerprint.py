@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mtbert.errors import MtbertError
 from mtbert.training.fingerprint import fingerprint
 
 IDENTITY: dict[str, Any] = {"settings": {"seed": 1, "tasks": ["sst", "quora"]}, "start": "abc"}
@@ -17,33 +18,33 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def made(folder: Path) -> Path:
+    write(folder / "data/train/sst/ids1.npy", "one")
+    write(folder / "data/dev/sst/ids1.npy", "two")
+    write(folder / "data/tokenizer.json", "{}")
+    write(folder / "data/test/sst/ids1.npy", "not read")
+    return folder
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    write(tmp_path / "data/sst/train/ids1.npy", "one")
-    write(tmp_path / "data/sst/dev/ids1.npy", "two")
-    write(tmp_path / "data/tokenizer.json", "{}")
-    write(tmp_path / "code/model/bert.py", "x = 1")
-    write(tmp_path / "code/training/loop.py", "y = 2")
-    write(tmp_path / "stages/train.py", "z = 3")
-    write(tmp_path / "stages/report.py", "not named")
-    return tmp_path
+    return made(tmp_path / "project")
 
 
 def name(project: Path, identity: dict[str, Any] = IDENTITY) -> str:
-    code = [project / "code/model", project / "code/training", project / "stages/train.py"]
-    return fingerprint(identity, project / "data", code)
+    return fingerprint(identity, [project / "data" / part for part in ("train", "dev", "tokenizer.json")])
 
 
-def test_it_is_stable(project: Path) -> None:
+def test_it_is_stable(project: Path, tmp_path: Path) -> None:
     first = name(project)
     assert len(first) == 24
     assert set(first) <= set("0123456789abcdef")
     assert name(project) == first
     assert name(project, {"start": "abc", "settings": {"tasks": ["sst", "quora"], "seed": 1}}) == first, "order of keys"
     os.utime(project / "data/tokenizer.json", (0, 0))
-    write(project / "code/model/__pycache__/bert.pyc", "compiled")
-    write(project / "stages/report.py", "still not named")
+    write(project / "data/test/sst/ids1.npy", "still not read")
     assert name(project) == first
+    assert name(made(tmp_path / "elsewhere")) == first, "as in a temporary workspace"
 
 
 @pytest.mark.parametrize(
@@ -55,47 +56,44 @@ def test_it_is_stable(project: Path) -> None:
         {**IDENTITY, "more": None},
     ],
 )
-def test_settings_count(project: Path, identity: dict[str, Any]) -> None:
+def test_values_count(project: Path, identity: dict[str, Any]) -> None:
     assert name(project, identity) != name(project)
 
 
-def edit_data(project: Path) -> None:
-    write(project / "data/sst/dev/ids1.npy", "twO")
+def edit_folder(project: Path) -> None:
+    write(project / "data/dev/sst/ids1.npy", "twO")
 
 
-def add_data(project: Path) -> None:
-    write(project / "data/sts/dev/ids1.npy", "new")
+def edit_file(project: Path) -> None:
+    write(project / "data/tokenizer.json", "{ }")
+
+
+def add_file(project: Path) -> None:
+    write(project / "data/dev/sts/ids1.npy", "new")
+
+
+def remove_file(project: Path) -> None:
+    (project / "data/dev/sst/ids1.npy").unlink()
 
 
 def swap_splits(project: Path) -> None:
-    write(project / "data/sst/train/ids1.npy", "two")
-    write(project / "data/sst/dev/ids1.npy", "one")
+    write(project / "data/train/sst/ids1.npy", "two")
+    write(project / "data/dev/sst/ids1.npy", "one")
 
 
 def rename_task(project: Path) -> None:
-    (project / "data/sst").rename(project / "data/sts")
+    (project / "data/train/sst").rename(project / "data/train/sts")
 
 
-def edit_code(project: Path) -> None:
-    write(project / "code/training/loop.py", "y = 3")
-
-
-def edit_named_file(project: Path) -> None:
-    write(project / "stages/train.py", "z = 4")
-
-
-def add_code(project: Path) -> None:
-    write(project / "code/model/deep/new.py", "")
-
-
-def remove_code(project: Path) -> None:
-    (project / "code/model/bert.py").unlink()
-
-
-@pytest.mark.parametrize(
-    "change", [edit_data, add_data, swap_splits, rename_task, edit_code, edit_named_file, add_code, remove_code]
-)
-def test_data_and_code_count(project: Path, change: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("change", [edit_folder, edit_file, add_file, remove_file, swap_splits, rename_task])
+def test_files_count(project: Path, change: Callable[[Path], None]) -> None:
     before = name(project)
     change(project)
     assert name(project) != before
+
+
+def test_a_path_that_is_not_there_is_an_error(project: Path) -> None:
+    """It would count as an empty folder."""
+    (project / "data/tokenizer.json").unlink()
+    with pytest.raises(MtbertError, match=r"tokenizer\.json: not found; run `dvc repro`"):
+        name(project)

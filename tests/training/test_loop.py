@@ -19,7 +19,8 @@ from mtbert.peft.convert import add_dora
 from mtbert.training import loop
 from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
-from mtbert.training.loop import Step, train
+from mtbert.training.log import Step
+from mtbert.training.loop import train
 from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
 
 SIZES = {"sst": 6, "quora": 9, "sts": 5}

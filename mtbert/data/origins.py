@@ -1,0 +1,56 @@
+"""What errors about a raw file name and advise: each run of fetch writes data/raw anew, so nothing that is mended there stays."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from mtbert.errors import MtbertError
+
+FETCH = "run `dvc repro --force --single-item fetch`"
+
+
+class Origin(NamedTuple):
+    """Where the content of a raw file came from.
+
+    Attributes:
+        name: the file that messages name.
+        mend_row: what to do about a malformed row.
+        mend_file: what to do about a file that is malformed as a whole.
+    """
+
+    name: str
+    mend_row: str
+    mend_file: str
+
+
+def users_own(name: str) -> Origin:
+    """A file that its user can edit."""
+    return Origin(
+        name,
+        "correct the row, or set prepare.on_bad_row: drop to leave it out",
+        "replace the file by a whole copy of it",
+    )
+
+
+def origin_of(path: Path) -> Origin:
+    """The origin of data/raw/NAME.csv by the source.json beside it; where there is none, the file itself.
+
+    Raises:
+        MtbertError: source.json is damaged.
+    """
+    about = path.with_name("source.json")
+    try:
+        source = json.loads(about.read_text(encoding="utf-8"))
+        came_from = source["files"][path.name].get("from")
+    except FileNotFoundError:
+        return users_own(str(path))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise MtbertError(f"{about}: cannot be read, or says nothing of {path.name} ({error!r}); {FETCH}") from None
+    if source["source"] == "folder":
+        return users_own(str(came_from))
+    made = "generated" if came_from is None else f"downloaded from {came_from}"
+    return Origin(
+        str(path),
+        f"set prepare.on_bad_row: drop to leave the row out (the file was {made} and is not to be mended by hand)",
+        f"{FETCH} (the file was {made})",
+    )

@@ -1,0 +1,132 @@
+"""What pydantic finds wrong with the settings, in the words of params.yaml: one line per faulty key, with a remedy."""
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from mtbert.errors import nearest
+
+Place = Callable[[Sequence[str]], str]
+
+
+def explain_all(details: list[ErrorDetails], model: type[BaseModel], settings: Any, place: Place) -> list[str]:
+    """One line per faulty key; a fault that runs inherit is reported once, at the key that causes it.
+
+    Args:
+        details: of a ValidationError of `model`, which was given `settings`.
+        place: where in params.yaml the key at a location of the settings is set.
+    """
+    lines: dict[str, int] = {}
+    seen: set[tuple[str, ...]] = set()
+    for detail in details:
+        keys = _keys(detail, settings)
+        # A key that fits neither member of a union (a name or a number) is reported by each; the first names the words.
+        if tuple(keys) in seen and detail["type"] not in ("missing", "extra_forbidden"):
+            continue
+        seen.add(tuple(keys))
+        line = _explain(detail, keys, place(keys), model, settings)
+        if detail["type"] == "value_error" and (same := _same_fault(line, lines)):
+            line = same
+        lines[line] = lines.get(line, -1) + 1
+    return [
+        line + (f" (inherited by {count} more run{'s' * (count > 1)})" if count else "")
+        for line, count in lines.items()
+    ]
+
+
+def _same_fault(line: str, lines: dict[str, int]) -> str | None:
+    """A contradiction of a run that an earlier run has in the same words."""
+    message = line.partition(": ")[2]
+    return next((known for known in lines if known.startswith("runs.") and known.partition(": ")[2] == message), None)
+
+
+def _keys(detail: ErrorDetails, settings: Any) -> list[str]:
+    """The location without the names of union members, which pydantic puts in and no file holds."""
+    keys, node = [], settings
+    for number, part in enumerate(detail["loc"], start=1):
+        last = number == len(detail["loc"])
+        if (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int) and part < len(node)):
+            node = node[part]
+        elif not (last and detail["type"] == "missing"):
+            continue
+        keys.append(str(part))
+    return keys
+
+
+def _explain(detail: ErrorDetails, keys: list[str], where: str, model: type[BaseModel], settings: Any) -> str:
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {where}{nearest(keys[-1], _siblings(model, settings, keys))}"
+    if detail["type"] == "missing":
+        return f"missing key {where}; add it (valid here: {', '.join(_siblings(model, settings, keys))})"
+    if detail["type"] == "literal_error":
+        options = re.findall(r"'([^']+)'", str(detail.get("ctx", {}).get("expected", "")))
+        number = " or a number" if len(detail["loc"]) > len(keys) else ""
+        return f"{where}: {detail['input']!r} is not valid{nearest(str(detail['input']), options)}{number}"
+    if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):  # one key says which kind of section this is
+        tag = str(detail["ctx"]["discriminator"]).strip("'")
+        options = _tags(model, settings, keys, tag)
+        if detail["type"] == "union_tag_invalid":
+            given = str(detail["ctx"]["tag"])
+            return f"{where}.{tag}: {given!r} is not valid{nearest(given, options)}"
+        names = [str(name) for name in detail["input"]] if isinstance(detail["input"], dict) else []
+        if misspelt := difflib.get_close_matches(tag, names, n=1, cutoff=0.5):
+            return f"unknown key {where}.{misspelt[0]}; did you mean {tag!r}?"
+        return f"missing key {where}.{tag}; add it (valid: {', '.join(options)})"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return f"{where}: {message}" if keys else message
+    return f"{where or 'params'}: {message[:1].lower()}{message[1:]}, not {_short(detail['input'])}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _siblings(model: type[BaseModel], settings: Any, keys: list[str]) -> list[str]:
+    """The valid keys beside the last of `keys`."""
+    return [name for member in _models(model, settings, keys[:-1]) for name in member.model_fields]
+
+
+def _tags(model: type[BaseModel], settings: Any, keys: list[str], tag: str) -> list[str]:
+    members = _models(model, settings, keys, chosen=False)
+    return [str(value) for member in members for value in get_args(member.model_fields[tag].annotation)]
+
+
+def _models(model: type[BaseModel], settings: Any, keys: list[str], chosen: bool = True) -> list[type[BaseModel]]:
+    """The model of the section at `keys`; of a section that has several kinds the one that it is, or all if not `chosen`."""
+    candidates: list[type[BaseModel]] = [model]
+    node = settings
+    annotation: Any = model
+    for number, key in enumerate(keys, start=1):
+        node = node.get(key) if isinstance(node, dict) else None
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        else:
+            annotation = next((m.model_fields[key].annotation for m in candidates if key in m.model_fields), None)
+        candidates = _sections(annotation)
+        if chosen or number < len(keys):
+            candidates = [member for member in candidates if _fits(member, node)] or candidates
+    return candidates
+
+
+def _fits(model: type[BaseModel], node: Any) -> bool:
+    """Whether the section at hand says that it is of this kind."""
+    kinds = {
+        name: get_args(field.annotation)
+        for name, field in model.model_fields.items()
+        if name in ("objective", "method")
+    }
+    return isinstance(node, dict) and all(node.get(name) in values for name, values in kinds.items())
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is dict:
+        return []
+    return [section for inner in get_args(annotation) for section in _sections(inner)]

@@ -1,0 +1,58 @@
+"""Reading a YAML file that people edit: one clear error for whatever is wrong with it, at once."""
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, ScalarEvent
+
+from mtbert.errors import MtbertError
+
+LARGEST_FILE = 1 << 20  # bytes
+DEEPEST = 20  # nested mappings and lists
+LONGEST = 1000  # characters of one value
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML 1.2 file, as DVC reads it: 1e-5 is a number and `on` is text.
+
+    Raises:
+        MtbertError: the file is missing, is not YAML, or holds what no settings need: an anchor's alias (a few of them can
+            describe more than memory holds), very deep nesting, a value of thousands of characters.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise MtbertError(f"{path}: larger than {LARGEST_FILE:,} bytes; settings need a few thousand")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found; run from the project's root, where it lies") from None
+    except UnicodeDecodeError as error:
+        raise MtbertError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+    try:
+        _check_size(path, text)
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise MtbertError(f"{where}: not valid YAML: {error.problem}; correct that line") from None
+    except (YAMLError, ValueError) as error:  # a control character; a number or a date that Python cannot hold
+        raise MtbertError(f"{path}: not valid YAML: {' '.join(str(error).split())}; correct it") from None
+
+
+def _check_size(path: Path, text: str) -> None:
+    """Look at the file as a stream of events, which costs no more memory than the text."""
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        kind = type(event).__name__
+        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+        where = f"{path}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+        if depth > DEEPEST:
+            raise MtbertError(f"{where}: nested more than {DEEPEST} deep; remove the extra brackets or indentation")
+        if isinstance(event, AliasEvent):
+            raise MtbertError(
+                f"{where}: *{event.anchor} is a YAML alias, and DVC loses those when it writes the file; "
+                "write the values out, or let a run inherit them with `from: RUN`"
+            )
+        if isinstance(event, ScalarEvent) and len(event.value) > LONGEST:
+            raise MtbertError(f"{where}: a value of {len(event.value):,} characters; at most {LONGEST:,} are allowed")

@@ -1,0 +1,226 @@
+"""Folders of checkpoints: one process each, and those that no run will go on from are removed."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mtbert.errors import MtbertError
+from mtbert.training.work import (
+    checkpoint_log,
+    checkpoint_step,
+    only_writer,
+    remove_work,
+    work_folder,
+    work_folders,
+    work_root,
+)
+
+A, B, C, D = (letter * 24 for letter in "abcd")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """.mtbert of a workspace that is the current folder."""
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project/.mtbert"
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+def killed(root: Path, run: str, name: str, step: int = 5) -> Path:
+    """A run that wrote a checkpoint, if not of step 0, and did not end; each is a second younger than the one before."""
+    with pytest.raises(Killed), work_folder(root, run, name) as folder:
+        if step:
+            (folder / "latest.json").write_text(json.dumps({"step": step, "progress": {"log": "sum"}}))
+        for other in work_folders(root):
+            for path in (other.path, *other.path.iterdir()):
+                os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 1))
+        raise Killed
+    return folder
+
+
+def names(root: Path) -> list[str]:
+    return [folder.path.name for folder in work_folders(root)]
+
+
+def test_a_finished_run_s_folder_goes_and_a_killed_one_s_stays(root: Path) -> None:
+    with work_folder(root, "baseline", A) as folder:
+        (folder / "latest.json").write_text("{}")
+    assert list(root.iterdir()) == []
+    assert killed(root, "baseline", A) == folder
+    with pytest.raises(Killed), work_folder(root, "baseline", A) as again:
+        assert again == folder and checkpoint_step(again) == 5
+        raise Killed
+
+
+def test_what_is_said_of_a_folder(root: Path) -> None:
+    folder = killed(root, "baseline", A, step=7)
+    (folder / "step-00000007.safetensors").write_bytes(bytes(1000))
+    killed(root, "other", B, step=0)
+    (root / "locks").mkdir()
+    (root / C).mkdir()  # killed before its run was written down, or made by an earlier version
+    first, second, third = work_folders(root)
+    assert (first.path, first.run, first.workspace, first.step) == (folder, "baseline", str(Path.cwd()), 7)
+    assert first.size == sum(path.stat().st_size for path in folder.iterdir()) > 1000
+    assert 0 <= first.age < 60
+    assert (second.run, second.step) == ("other", 0)
+    assert (third.run, third.workspace, third.step, third.size) == ("", "", 0, 0)
+    assert checkpoint_log(folder) == (7, "sum") and checkpoint_log(root / C) == (0, None)
+    assert work_folders(root / "absent") == []
+
+
+def test_of_a_run_s_earlier_folders_the_newest_stays(root: Path) -> None:
+    for run in ("baseline", "other"):
+        killed(root, run, A if run == "other" else D)
+    for name, expected in ((B, [B, D]), (C, [B, C]), (B, [B, C]), (A + "-9", [])):
+        if expected:
+            killed(root, "baseline", name)
+            assert [n for n in names(root) if n != A] == expected
+    assert A in names(root), "another run's"
+
+
+def test_a_folder_without_a_checkpoint_does_not_take_the_place_of_one_with_it(root: Path) -> None:
+    killed(root, "baseline", A)
+    killed(root, "baseline", B, step=0)
+    killed(root, "baseline", C)
+    assert names(root) == [A, C]
+
+
+def test_another_workspace_s_folders_stay_as_long_as_it_is_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = root.parent / "elsewhere"
+    elsewhere.mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(elsewhere)
+        killed(root, "baseline", A)
+        killed(root, "baseline", B)
+    killed(root, "baseline", C)
+    assert names(root) == [A, B, C]
+    elsewhere.rmdir()
+    killed(root, "baseline", C)
+    assert names(root) == [B, C]
+
+
+@contextmanager
+def other_process(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs `code` and then waits in the block; it has said \"held\" when this gives it."""
+    code = f"import sys, pathlib\nfrom mtbert.training.work import *\n{code}\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], env=environment, stdin=pipe, stdout=pipe, text=True
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == "held\n"
+        yield child
+        child.kill()
+
+
+def holding(root: Path, run: str, name: str) -> str:
+    return f"with work_folder(pathlib.Path({str(root)!r}), {run!r}, {name!r}) as folder:"
+
+
+def test_two_processes_that_train_the_same_thing_do_not_share_a_folder(root: Path) -> None:
+    """As two experiments of a queue do, in workspaces of their own."""
+    with other_process(holding(root, "baseline", A)) as child:
+        assert not remove_work(root / A)
+        with pytest.raises(Killed), work_folder(root, "baseline", A) as mine:
+            assert mine == root / f"{A}-2"
+            raise Killed
+        assert names(root) == [A, f"{A}-2"]
+        with work_folder(root, "baseline", B):
+            assert A in names(root), "a living process holds it"
+        child.kill()
+        child.wait()
+    killed(root, "baseline", A)
+    assert names(root) == [A], "the second has no use any more"
+
+
+def test_removing_by_hand(root: Path) -> None:
+    folder = killed(root, "baseline", A)
+    assert remove_work(folder) and remove_work(folder)
+    assert list(root.iterdir()) == []
+
+
+def test_what_a_killed_removal_left_goes_with_the_next_start(root: Path) -> None:
+    killed(root, "baseline", A).rename(root / f".{A}.77.tmp")
+    killed(root, "baseline", B)
+    assert [path.name for path in root.iterdir()] == [B]
+
+
+@pytest.mark.parametrize("place", ["", A])
+def test_a_link_is_refused(root: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (root / place).parent.mkdir(exist_ok=True)
+    (root / place).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MtbertError, match="a link, where checkpoints should lie"), work_folder(root, "baseline", A):
+        pytest.fail("written through a link")
+
+
+def test_a_folder_that_goes_while_its_lock_is_waited_for_is_made_anew(root: Path) -> None:
+    """Processes that take and finish the same run without pause: none fails, nothing is left."""
+    code = "for n in range(200):\n  with work_folder(pathlib.Path(sys.argv[1]), 'r', 'a' * 24) as f: (f / 'x').touch()\nif 1:"
+    with other_process(code, str(root)), other_process(code, str(root)):
+        pass
+    assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("workspace", "expected"),
+    [
+        ("project", "project"),
+        ("project/.dvc/tmp/exps/standalone/tmp1", "project"),
+        ("project/.dvc/tmp/exps/tmp1/sub", "project"),
+        ("outer/.dvc/tmp/exps/tmp1/.dvc/tmp/exps/tmp2", "outer"),
+        ("project/.dvc/tmp", "project/.dvc/tmp"),
+    ],
+)
+def test_experiments_keep_their_checkpoints_in_the_project(tmp_path: Path, workspace: str, expected: str) -> None:
+    (tmp_path / workspace).mkdir(parents=True)
+    assert work_root(tmp_path / workspace) == tmp_path.resolve() / expected / ".mtbert"
+    (tmp_path / "link").symlink_to(tmp_path / workspace)
+    assert work_root(tmp_path / "link") == tmp_path.resolve() / expected / ".mtbert"
+
+
+def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
+    lock = tmp_path / "work" / "locks" / "baseline"
+    with only_writer(lock, "baseline"):
+        with (
+            pytest.raises(MtbertError, match=f"baseline is being .* process {os.getpid()} .*kill {os.getpid()}"),
+            only_writer(lock, "baseline"),
+        ):
+            pytest.fail("two writers")
+        with only_writer(tmp_path / "locks" / "other", "other"):
+            pass
+    with only_writer(lock, "baseline"):
+        pass
+    with pytest.raises(ZeroDivisionError), only_writer(lock, "baseline"):
+        raise ZeroDivisionError
+    with only_writer(lock, "baseline"):
+        pass
+
+
+def test_a_holder_that_has_not_said_its_number_yet_is_unknown(tmp_path: Path) -> None:
+    with (tmp_path / "baseline").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(MtbertError, match="by process unknown "), only_writer(tmp_path / "baseline", "baseline"):
+            pytest.fail("two writers")
+
+
+def test_another_process_s_lock_is_respected_and_dies_with_it(tmp_path: Path) -> None:
+    lock = tmp_path / "baseline"
+    with other_process("with only_writer(pathlib.Path(sys.argv[1]), 'baseline'):", str(lock)) as child:
+        with pytest.raises(MtbertError, match=f"by process {child.pid} "), only_writer(lock, "baseline"):
+            pytest.fail("two writers")
+        child.kill()
+        child.wait()
+        with only_writer(lock, "baseline"):
+            assert lock.read_text(encoding="utf-8") == str(os.getpid())
