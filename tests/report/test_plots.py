@@ -14,7 +14,7 @@ from dvc.render.converter.vega import VegaConverter
 from dvc_render import VegaRenderer
 from dvc_render.html import HTML
 from mtbert.report import offline
-from mtbert.report.figures import FIGURES, render
+from mtbert.report.figures import FIGURES, write_data
 from mtbert.tabular import write_csv
 
 TEMPLATES = Path(__file__).parents[2] / ".dvc/plots"
@@ -39,7 +39,7 @@ def filled(name: str, path: Path, revisions: tuple[str, ...] = ("workspace",)) -
 def data(results: Path, rows: Rows, tmp_path: Path) -> dict[str, Path]:
     """By template, the file that it shows."""
     for name, make in FIGURES.items():
-        render(make(results, rows[name]), tmp_path / name)
+        write_data(make(results, rows[name]), tmp_path / f"{name}.csv")
     write_csv(tmp_path / "run.csv", list(CURVES), zip(*CURVES.values(), strict=True))
     return {name: tmp_path / f"{name}.csv" for name in (*FIGURES, "run")}
 
