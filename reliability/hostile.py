@@ -1,8 +1,7 @@
-"""Figure 16: hostile sentences stay text in the HTML report and in the CSV, Markdown and LaTeX tables."""
+"""Figure 16: hostile sentences stay text in the HTML report, in the CSV, Markdown and LaTeX tables and in the tables of examples."""
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -13,13 +12,14 @@ from unittest.mock import patch
 import markupsafe
 from markdown_it import MarkdownIt
 
+from mtbert import tabular
+from mtbert.files import atomic_write_text
 from mtbert.report import page as page_of
-from mtbert.report import text
-from mtbert.report.figures import FIGURES
+from mtbert.report import results, text
 from mtbert.report.page import page
-from mtbert.report.paper import FIGURE_3, TABLE_1, TABLE_2, TABLE_3
 from mtbert.report.tables import table4
-from mtbert.report.text import to_csv, to_latex, to_markdown, visible
+from mtbert.report.text import to_csv, to_json, to_latex, to_markdown, visible
+from mtbert.tabular import write_csv
 from reliability.trial import Tally, Trial
 
 PLAIN = "a plain question"
@@ -84,6 +84,11 @@ PAYLOADS = [
     "\ufeff=1+1",
     "\u202e=1+1",
     "＝1+1",
+    "＋1+1",
+    "－1+1",
+    "＠SUM(A1)",
+    "'=1+1",
+    "''-1",
     ";=1+1",
     '",=1+1,"',
     "\\input{/etc/passwd}",
@@ -119,7 +124,6 @@ PAYLOADS = [
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     """Each payload as both questions of the most confident mistake, in a malformed row's fault and in provenance."""
     tally = Tally(16, "hostile sentences in the report", "≥ 50 payloads, 0 active", seed)
-    _results(folder)
     # Long cells are set in another kind of column.
     plains = [_written(folder, PLAIN), _written(folder, 9 * PLAIN)]
     for payload in PAYLOADS[:: 4 if quick else 1]:
@@ -130,17 +134,18 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         with patch.object(owner, part, plant):
             tally.control(bool(_faults(_written(folder, payload), plains[0], payload)[kind]), bug)
     return [
-        tally.done(f"{len(PAYLOADS)} payloads × HTML, CSV, Markdown and LaTeX; judged by parsers, without a LaTeX run")
+        tally.done(f"{len(PAYLOADS)} payloads × HTML, CSV, Markdown, LaTeX and tables of examples; judged by parsers, without a LaTeX run")
     ]
 
 
 def _faults(written: dict[str, str], plain: dict[str, str], payload: str) -> dict[str, str]:
-    """What is active in each of the four, against the same with a plain question."""
+    """What is active in each of the five, against the same with a plain question."""
     return {
         "HTML": _html(written["HTML"], plain["HTML"], payload),
         "CSV": _csv(written["CSV"], plain["CSV"]),
         "Markdown": _markdown(written["Markdown"], plain["Markdown"]),
         "LaTeX": _latex(written["LaTeX"], plain["LaTeX"]),
+        "examples": _examples(written, payload),
     }
 
 
@@ -191,13 +196,27 @@ def _csv(written: str, plain: str) -> str:
     if [len(row) for row in rows] != [len(row) for row in expected]:
         return "other rows or columns"
     for cell in (cell for row in rows for cell in row):
-        # What a spreadsheet skips before it looks for a formula, Unicode's blanks and its wide signs included.
-        start = re.sub(r"^[\s\x00-\x1f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]+", "", cell)[:1]
-        if start in ("=", "+", "-", "@") and not re.fullmatch(r"[+-]?[\d.,]+%?", cell):
+        if _formula(cell):
             return f"a formula: {cell[:40]!r}"
         if "\n" in cell or "\r" in cell:
             return "a cell of two lines"
     return ""
+
+
+def _formula(cell: str) -> bool:
+    # What a spreadsheet skips before it looks for a formula, Unicode's blanks included.
+    start = re.sub(r"^[\s\x00-\x1f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]+", "", cell)[:1]
+    return start in ("=", "+", "-", "@", "＝", "＋", "－", "＠") and not re.fullmatch(r"[+-]?[\d.,]+%?", cell)
+
+
+def _examples(written: dict[str, str], payload: str) -> str:
+    """The tables of examples keep the sentence as it is, so that it may have several lines; a reader gets it back."""
+    rows = list(csv.reader(io.StringIO(written["examples"], newline="")))
+    if {len(row) for row in rows} != {6}:
+        return "other rows or columns"
+    if formulas := [cell for row in rows for cell in row if _formula(cell) or cell[:1] in ("\t", "\r", "\n")]:
+        return f"a formula: {formulas[0][:40]!r}"
+    return "" if written["read back"] == payload else f"read back as {written['read back'][:40]!r}"
 
 
 def _markdown(written: str, plain: str) -> str:
@@ -219,7 +238,7 @@ def _tokens(markdown: str) -> Counter[str]:
 ESCAPES = {
     rf"\{name}" for name in ("textbackslash", "textasciitilde", "textasciicircum", "textbar", "textless", "textgreater")
 }
-ESCAPES |= {rf"\{mark}" for mark in "&%$#_{}"}
+ESCAPES |= {rf"\{mark}" for mark in "&%$#_{}-"} | {r"\textasciigrave", r"\allowbreak"}
 
 
 def _latex(written: str, plain: str) -> str:
@@ -238,69 +257,49 @@ def _latex(written: str, plain: str) -> str:
 def _written(folder: Path, payload: str) -> dict[str, str]:
     path = folder / "results/best_performance/examples/quora-dev.csv"
     rows = [["q0", payload, payload, 0, 1, 0.99], ["q1", payload, payload, 1, 0, 0.01], ["q2", "a", "b", 1, 1, 0.9]]
-    _examples(path, [*rows, ["q3", "a", "b", 0, 1, 0.6]], pair=True)
-    table = table4(folder / "results")
+    _write(path, [*rows, ["q3", "a", "b", 0, 1, 0.6]])
+    table = table4(folder / "results", {"best_performance": "best_performance"})
+    atomic_write_text(folder / "tables/table4.json", to_json(table))
     bad = {"where": "data/raw/quora-train.csv:3:5", "what": f"id {payload!r} stands on line 2 already"}
     split = {"present": True, "rows_read": 9, "rows_kept": 8, "repeated": {"sentences": 1}, "wordpieces": {"total": 99}}
     prepared = {
         "tasks": {"quora": {"train": {**split, "bad_rows": {"count": 1, "listed": [bad]}, "leaked": {"rows": 1}}}}
     }
-    runs = {run: json.loads((folder / "results" / run / "metrics.json").read_text()) for run in RUNS}
+    metrics = {"training": dict.fromkeys(("epochs", "steps", "batch_size", "learning_rate", "tokens"), 1)}
+    metrics["training"] |= {"sampler": "balanced"}
+    metrics |= {"dev": {"overall": 0.5}, "parameters": {"total": 99, "trainable": 90, "adapters_only": None}}
     html = page(
-        folder / "results",
         folder,
         lead=payload,
-        metrics=runs,
-        records={name: {"seconds": 1.5} for name in RUNS},
+        tables=["table4"],
+        figures=[],
+        metrics={"best_performance": metrics},
+        times={},
         prepared=prepared,
         provenance={"Encoder": f"name {payload}"},
     )
-    return {"HTML": html, "CSV": to_csv(table), "Markdown": to_markdown(table), "LaTeX": to_latex(table)}
+    return {
+        "HTML": html,
+        "CSV": to_csv(table),
+        "Markdown": to_markdown(table),
+        "LaTeX": to_latex(table),
+        "examples": path.read_bytes().decode(),
+        "read back": str(results.examples(folder / "results", "best_performance", "quora")["sentence1"][0]),
+    }
 
 
-RUNS = sorted({row[1] for table in (TABLE_1, TABLE_2, TABLE_3, FIGURE_3) for row in table} | {"dora_r16"})
-
-
-def _results(folder: Path) -> None:
-    """What the evaluate stage leaves, with made-up scores; and pictures for the page to hold."""
-    for n, name in enumerate(RUNS):
-        sizes = {"sst": 9, "quora": 8, "sts": 7}
-        metrics = {
-            "dev": {
-                "sst": {"accuracy": 0.4 + n / 100, "n": 5, "majority": 0.4},
-                "quora": {"accuracy": 0.6 + n / 100, "n": 4, "majority": 0.6},
-                "sts": {"pearson": 0.5 + n / 100, "n": 4},
-                "overall": 0.5 + n / 100,
-            },
-            "test": {},
-            "parameters": {"total": 99, "trainable": 90 + n, "adapters_only": 9 + n if "dora" in name else None},
-            "training": {"tasks": list(sizes), "sizes": sizes, "batches": sizes, "probabilities": None, "tokens": 99}
-            | {"sampler": "balanced", "epochs": 2, "steps": 24, "batch_size": 4, "learning_rate": 1e-4},
-        }
-        (folder / "results" / name).mkdir(parents=True)
-        (folder / "results" / name / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    best = folder / "results/best_performance"
-    (best / "history.csv").write_text("epoch,train_sst,dev_sst\n0,0.2,0.2\n1,0.4,0.3\n", encoding="utf-8")
-    _examples(best / "examples/sst-dev.csv", [["i", "a", n % 5, (n + 1) % 5, 0.5] for n in range(10)], pair=False)
-    _examples(best / "examples/sts-dev.csv", [["i", "a", "b", n % 6, 2.5, 2.5] for n in range(10)], pair=True)
-    (folder / "figures").mkdir()
-    for name in FIGURES:
-        (folder / "figures" / f"{name}.svg").write_text("<svg/>", encoding="utf-8")
-
-
-def _examples(path: Path, rows: list[list[Any]], pair: bool) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "sentence1", *(["sentence2"] if pair else []), "label", "prediction", "score"])
-        writer.writerows(rows)
+def _write(path: Path, rows: list[list[Any]]) -> None:
+    """A table of examples of pairs, as the evaluate stage writes it."""
+    write_csv(path, ["id", "sentence1", "sentence2", "label", "prediction", "score"], rows)
 
 
 PLANTED: list[tuple[str, Any, str, Any, str, str]] = [
     ("HTML not escaped", page_of, "visible", markupsafe.Markup, "<script>alert(1)</script>", "HTML"),
     ("control characters left in", text, "_one_line", str, "\u202eright to left", "HTML"),
-    ("formulas left alone", text, "_harmless", str, "=1+1", "CSV"),
-    ("formulas looked for before blanks are taken off", text, "visible", str, " =1+1", "CSV"),
+    ("formulas left alone", tabular, "harmless", str, "=1+1", "CSV"),
+    ("formulas behind blanks overlooked", tabular, "FORMULA", re.compile(r"[=+\-@]"), "\u200b=1+1", "examples"),
+    ("full-width formulas overlooked", tabular, "FORMULA", re.compile(r"[\s]*[=+\-@]"), "＝1+1", "CSV"),
+    ("apostrophes left in when read back", tabular, "original", str, "=1+1", "examples"),
     ("Markdown not escaped", text, "_markdown", str, "[click](https://evil.example)", "Markdown"),
     ("LaTeX not escaped", text, "_latex", str, "\\input{/etc/passwd}", "LaTeX"),
 ]

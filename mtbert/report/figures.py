@@ -246,8 +246,13 @@ def render(drawn: Drawn, stem: Path) -> None:
             figure.savefig(picture, format=ending, metadata=metadata)
             atomic_write_bytes(stem.with_suffix(f".{ending}"), picture.getvalue())
         plt.close(figure)
+    write_data(drawn, stem.with_suffix(".csv"))
+
+
+def write_data(drawn: Drawn, path: Path) -> None:
+    """Write what the figure shows as CSV, six digits a number."""
     rows = ([_cell(value) for value in row] for row in drawn.data.itertuples(index=False))
-    write_csv(stem.with_suffix(".csv"), list(drawn.data.columns), rows)
+    write_csv(path, list(drawn.data.columns), rows)
 
 
 def read_caption(path: Path) -> str:
@@ -258,9 +263,11 @@ def read_caption(path: Path) -> str:
     """
     try:
         caption = next(ElementTree.parse(path).iter(DESCRIPTION)).text
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found; run `dvc repro figure@{path.stem}`") from None
     except (OSError, ElementTree.ParseError, StopIteration) as error:
-        what = error if str(error) else "no description in it"
-        raise MtbertError(f"{path}: cannot be read ({what}); run `dvc repro figure@{path.stem}`") from None
+        what, remedy = str(error) or "no description in it", f"run `dvc repro --force --single-item figure@{path.stem}`"
+        raise MtbertError(f"{path}: cannot be read ({what}); {remedy}") from None
     return caption or ""
 
 

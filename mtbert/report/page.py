@@ -36,18 +36,6 @@ CHOICES = (
 )
 
 
-def four(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The four columns of `dvc metrics show`, from a run's metrics.json; a score that is undefined is left out.
-
-    DVC shows a "-" for a key that another run has and this one lacks, where null would be text.
-    """
-    dev = metrics["dev"]
-    scores = {"overall": dev.get("overall")} | dict(
-        zip(("sentiment", "paraphrase", "sts"), (dev.get(task, {}).get(key) for task, key in TASK_METRICS), strict=True)
-    )
-    return {name: score for name, score in scores.items() if score is not None}
-
-
 def headline(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | int | None]]:
     """The few figures per run that `dvc metrics diff` compares; kept in git as metrics.json."""
     return {

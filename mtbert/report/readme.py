@@ -33,19 +33,18 @@ def update_block(text: str, name: str, content: str) -> str:
 
 
 def graph_picture(path: Path) -> str:
-    """A Mermaid flowchart of dvc.yaml: a node per stage, the items of a foreach and the numbers of a family drawn as one.
+    """A Mermaid flowchart of dvc.yaml: a node per stage, the items of a foreach drawn as one.
 
-    Only data flow is drawn: `code`, on which every stage depends, is left out.
+    Only data flow is drawn: `plan`, on which every stage depends, is left out.
     """
     stages: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]
     nodes: dict[str, tuple[list[str], list[str]]] = {}
     for name, stage in stages.items():
-        if name == "code":
+        if name == "plan":
             continue
-        deps, outs = nodes.setdefault(_node(name, stage), ([], []))
-        for body, path_of in ((deps, "deps"), (outs, "outs"), (outs, "plots"), (outs, "metrics")):
-            for entry in stage.get("do", stage).get(path_of, []):
-                body += _paths(entry if isinstance(entry, str) else next(iter(entry)), stage.get("foreach"))
+        parts = stage.get("do", stage)
+        outs = [_path(entry) for part in ("outs", "metrics", "plots") for entry in parts.get(part, [])]
+        nodes[_node(name, stage)] = [_path(entry) for entry in parts.get("deps", [])], outs
     edges = [
         f"  {_id(source)} --> {_id(target)}"
         for source, (_, outs) in nodes.items()
@@ -90,24 +89,19 @@ def main() -> None:
 
 
 def _node(name: str, stage: Mapping[str, Any]) -> str:
-    if "foreach" in stage:
-        return f"{name}@RUN"
-    # table1, table2, ... are one family.
-    return re.sub(r"\d+$", "s", name)
+    """train@RUN, table@NAME, report: what a stage repeats itself over stands behind the @."""
+    if "foreach" not in stage:
+        return name
+    return f"{name}@{'RUN' if stage['foreach'] == '${runs}' else 'NAME'}"
 
 
-def _paths(path: str, foreach: Mapping[str, str] | None) -> list[str]:
-    """The path for every item of a foreach; other `${...}` stand for themselves."""
-    if not foreach:
-        return [path]
-    return [path.replace("${key}", key).replace("${item}", str(item)) for key, item in foreach.items()]
+def _path(entry: str | Mapping[str, Any]) -> str:
+    return entry if isinstance(entry, str) else next(iter(entry))
 
 
 def _overlap(out: str, dep: str) -> bool:
-    """Whether a dep is an out, or lies in it; an item that is itself a `${...}` may be any folder beside it."""
-    if "${runs." in dep:
-        dep = re.sub(r"\$\{runs\..*?\}", "pretrained", dep)
-    return out == dep or dep.startswith(f"{out}/")
+    """Whether a dep is an out, lies in it, or is the folder that it lies in; `${key}` stands for itself."""
+    return out == dep or dep.startswith(f"{out}/") or out.startswith(f"{dep}/")
 
 
 def _id(node: str) -> str:

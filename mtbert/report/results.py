@@ -1,6 +1,8 @@
 """Reading what the evaluate stage wrote."""
 
 import json
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,7 @@ def metrics(results: Path, run: str) -> dict[str, Any]:
     Raises:
         MtbertError: the file is missing or damaged; names the command that writes it.
     """
-    path = results / run / "metrics.json"
-    found = _json(path, run)
-    if missing := [part for part in PARTS if not isinstance(found.get(part), dict)]:
-        raise MtbertError(f"{path}: no {' and no '.join(missing)} in it; run `dvc repro evaluate@{run}`")
-    return found
+    return _json(results, run, "metrics.json", PARTS, dict)
 
 
 def record(results: Path, run: str) -> dict[str, Any]:
@@ -33,11 +31,7 @@ def record(results: Path, run: str) -> dict[str, Any]:
     Raises:
         MtbertError: the file is missing or damaged.
     """
-    path = results / run / "record.json"
-    found = _json(path, run)
-    if missing := [key for key in RECORDED if key not in found]:
-        raise MtbertError(f"{path}: no {' and no '.join(missing)} in it; run `dvc repro evaluate@{run}`")
-    return found
+    return _json(results, run, "record.json", RECORDED, object)
 
 
 def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataFrame:
@@ -46,16 +40,11 @@ def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataF
     Raises:
         MtbertError: the file is missing or damaged.
     """
-    path = results / run / "examples" / f"{task}-{split}.csv"
-    check_seal(results / run, f"examples/{path.name}")
-    try:
+    with _reading(results, run, f"examples/{task}-{split}.csv") as path:
         table = pd.DataFrame(read_csv(path), dtype=str)
         columns = ["label", "prediction", "score"]
-        if missing := [name for name in columns if name not in table]:
-            raise ValueError(f"no column {', '.join(missing)}")
+        _require(columns, table)
         table[columns] = table[columns].astype(float)
-    except (OSError, ValueError) as error:
-        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro evaluate@{run}`") from None
     return table
 
 
@@ -65,23 +54,36 @@ def history(results: Path, run: str) -> pd.DataFrame:
     Raises:
         MtbertError: the file is missing or damaged.
     """
-    path = results / run / "history.csv"
-    check_seal(results / run, path.name)
-    try:
+    with _reading(results, run, "history.csv") as path:
         table = pd.DataFrame(read_csv(path)).apply(pd.to_numeric)
-        if missing := [name for name in ("epoch", "train_sst", "dev_sst") if name not in table]:
-            raise ValueError(f"no column {', '.join(missing)}")
-    except (OSError, ValueError) as error:
-        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro evaluate@{run}`") from None
+        _require(("epoch", "train_sst", "dev_sst"), table)
     return table
 
 
-def _json(path: Path, run: str) -> dict[str, Any]:
-    check_seal(path.parent, path.name)
-    try:
+def _json(results: Path, run: str, name: str, keys: Sequence[str], kind: type) -> dict[str, Any]:
+    with _reading(results, run, name) as path:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError("not a JSON object")
-    except (OSError, ValueError) as error:
-        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro evaluate@{run}`") from None
+        _require(keys, {key: value for key, value in found.items() if isinstance(value, kind)})
     return found
+
+
+def _require(names: Sequence[str], found: Container[str]) -> None:
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(f"no {' and no '.join(missing)} in it")
+
+
+@contextmanager
+def _reading(results: Path, run: str, name: str) -> Iterator[Path]:
+    """Give the path of a file of the run, once its checksum is compared; say how to make it again where it cannot be read."""
+    path, stage = results / run / name, f"evaluate@{run}"
+    try:
+        if path.is_file():
+            check_seal(results / run, name, stage=stage)
+        yield path
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found; run `dvc repro {stage}`") from None
+    except (OSError, ValueError) as error:
+        # Without --force, DVC may give the same damaged file back.
+        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro --force --single-item {stage}`") from None

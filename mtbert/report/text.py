@@ -148,8 +148,11 @@ def read_table(path: Path) -> Table:
         found = Table(**json.loads(path.read_text(encoding="utf-8")))
         parts = {name: tuple(getattr(found, name)) for name in ("header", "numeric")}
         rows, bold = [tuple(row) for row in found.rows], [(row, column) for row, column in found.bold]
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found; run `dvc repro table@{path.stem}`") from None
     except (OSError, TypeError, ValueError) as error:
-        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro table@{path.stem}`") from None
+        remedy = f"run `dvc repro --force --single-item table@{path.stem}`"
+        raise MtbertError(f"{path}: cannot be read ({error}); {remedy}") from None
     return found._replace(**parts, rows=rows, bold=bold)
 
 

@@ -1,18 +1,20 @@
 """The metrics against the paper's own tables and the reference libraries."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 
 from mtbert.errors import MtbertError
-from mtbert.evaluation.metrics import accuracy, majority_share, overall, pearson
+from mtbert.evaluation.metrics import accuracy, four, majority_share, overall, pearson
 from mtbert.report.paper import TABLE_1
 
 
 @pytest.mark.parametrize(("title", "computed"), [("Baseline", 0.4988), ("Key Update 1", 0.6700), ("Key Update 2", 0.6842), ("Key Update 3", 0.7172), ("Best Performance", 0.7788), ("Most Efficient", 0.7573), ("Test Leaderboard", 0.7782)])  # fmt: skip
 def test_overall_of_the_papers_rows(title: str, computed: float) -> None:
-    printed = next(row[3] for row in TABLE_1 if row[0] == title)
+    printed = next(printed for name, _, printed in TABLE_1.values() if name == title)
     found = overall(printed.sst, printed.quora, printed.sts)
     assert found == pytest.approx(computed, abs=5e-5)
     misprinted = title in ("Baseline", "Key Update 2")
@@ -58,3 +60,9 @@ def test_majority() -> None:
     assert majority_share([0, 1, 1, 2]) == 0.5
     with pytest.raises(MtbertError, match="majority's share needs 1 example"):
         majority_share([])
+
+
+def test_four_numbers_of_each_run() -> None:
+    dev: dict[str, Any] = {"sst": {"accuracy": 0.4, "n": 5}, "quora": {"accuracy": 0.6}, "sts": {"pearson": 0.5}}
+    assert four(dev | {"overall": 0.7}) == {"overall": 0.7, "sentiment": 0.4, "paraphrase": 0.6, "sts": 0.5}
+    assert four(dev | {"sts": {"pearson": None}}) == {"sentiment": 0.4, "paraphrase": 0.6}, "undefined is left out"

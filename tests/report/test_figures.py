@@ -65,7 +65,7 @@ def test_the_caption_is_read_back_from_the_picture(results: Path, rows: Rows, tm
     assert read_caption(tmp_path / "figure1.svg") == drawn.caption
     for content in ("<svg/>", "<svg", ""):
         (tmp_path / "figure1.svg").write_text(content)
-        with pytest.raises(MtbertError, match="run `dvc repro figure@figure1`"):
+        with pytest.raises(MtbertError, match="run `dvc repro --force --single-item figure@figure1`"):
             read_caption(tmp_path / "figure1.svg")
 
 
@@ -133,7 +133,7 @@ def test_an_undefined_score_is_left_out_of_figure_3(results: Path, tmp_path: Pat
 )
 def test_damaged_or_unlabelled_results_are_one_error(results: Path, name: str, file: str, content: str, rows: Rows) -> None:
     (results / "best_performance" / file).write_text(content)
-    with pytest.raises(MtbertError, match="run `dvc repro evaluate@best_performance`"):
+    with pytest.raises(MtbertError, match="run `dvc repro --force --single-item evaluate@best_performance`"):
         FIGURES[name](results, rows[name])
 
 

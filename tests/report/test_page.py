@@ -12,7 +12,7 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text
 from mtbert.report import results as reading
 from mtbert.report.figures import FIGURES, render
-from mtbert.report.page import first_lines, four, headline, page
+from mtbert.report.page import first_lines, headline, page
 from mtbert.report.tables import TABLES
 from mtbert.report.text import to_json
 
@@ -124,7 +124,7 @@ def test_a_view_that_was_not_made_names_its_stage(results: Path, tmp_path: Path,
     for file, stage in (("figures/figure1.svg", "figure@figure1"), ("tables/table1.json", "table@table1")):
         for content in ("{", "{}", None):
             (tmp_path / file).write_text(content) if content else (tmp_path / file).unlink()
-            with pytest.raises(MtbertError, match=f"run `dvc repro {stage}`"):
+            with pytest.raises(MtbertError, match=f"run `dvc repro .*{stage}`"):
                 page(tmp_path, **arguments)
 
 
@@ -147,11 +147,3 @@ def test_what_is_told_nowhere_else(html: str) -> None:
     for told in ("weights after the last epoch", "eps 1e-6 and no weight decay", "[CLS] and [SEP] among them", "2.5 (1 + cos"):
         assert told in html
     assert "Mean and max pooling leave it out" in html
-
-
-def test_four_numbers_of_each_run(results: Path) -> None:
-    metrics = json.loads((results / "baseline/metrics.json").read_text())
-    assert list(four(metrics)) == ["overall", "sentiment", "paraphrase", "sts"]
-    metrics["dev"]["sts"]["pearson"] = None
-    del metrics["dev"]["overall"]
-    assert four(metrics) == {"sentiment": 0.4, "paraphrase": 0.6}

@@ -83,7 +83,7 @@ def test_table4_says_when_there_are_no_such_mistakes(results: Path, rows: Rows) 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_missing_results_name_the_file_and_the_command(name: str, tmp_path: Path, rows: Rows) -> None:
-    with pytest.raises(MtbertError, match=r"results/\w+/.*cannot be read.*run `dvc repro evaluate@\w+`"):
+    with pytest.raises(MtbertError, match=r"results/\w+/.*not found; run `dvc repro evaluate@\w+`"):
         TABLES[name](tmp_path / "results", rows[name])
 
 
@@ -100,7 +100,7 @@ def test_damaged_results_are_one_error(results: Path, content: str, message: str
     (results / "baseline/metrics.json").write_text(content)
     with pytest.raises(MtbertError, match=message) as error:
         table1(results, rows["table1"])
-    assert "run `dvc repro evaluate@baseline`" in str(error.value)
+    assert "run `dvc repro --force --single-item evaluate@baseline`" in str(error.value)
 
 
 @pytest.mark.parametrize("name", TABLES)
