@@ -75,7 +75,9 @@ def _leads_out(root: Path, path: Path) -> str:
     link = next(step for step in steps if step.is_symlink() and root not in step.resolve().parents)
     target = link.resolve()
     copy, there = shlex.quote(str(link)), shlex.quote(str(target))
-    remedy = f"replace it by a copy: `rm {copy} && cp -rL {there} {copy}`" if target.exists() else f"remove it: `rm {copy}`"
+    remedy = (
+        f"replace it by a copy: `rm {copy} && cp -rL {there} {copy}`" if target.exists() else f"remove it: `rm {copy}`"
+    )
     by_dvc = "; if DVC made the link, `dvc config --local cache.type copy && dvc checkout --relink` replaces all that it made"
     return f"{link}: a link leads out of the project, to {target}; {remedy}{by_dvc}"
 
@@ -94,7 +96,7 @@ def end_with_dvc() -> None:
     dvc = next((pid for pid in _ancestors() if pid in running), None)
     if dvc is None:
         os.kill(os.getpid(), signal.SIGTERM)
-    elif dvc != os.getppid():  # bash, dash and zsh become the one command that they are given; fish stays between
+    elif dvc != os.getppid():  # bash becomes the command that DVC gives it; dash and fish stay between
         Thread(target=_end_after, args=(dvc,), daemon=True).start()
 
 
@@ -114,7 +116,9 @@ def _ancestors() -> list[int]:
     with suppress(OSError):  # ended just now
         while pid:
             found.append(pid)
-            pid = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+            pid = int(
+                Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]
+            )
     return found
 
 
@@ -158,7 +162,9 @@ def guarded(main: Callable[..., None], *arguments: Any) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        again = "the same command resumes training from its last checkpoint, and starts any other stage from its beginning"
+        again = (
+            "the same command resumes training from its last checkpoint, and starts any other stage from its beginning"
+        )
         print(f"interrupted; {again}", file=sys.stderr)
         return 130
     return 0

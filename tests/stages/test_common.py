@@ -36,7 +36,11 @@ def test_wrong_arguments_are_one_usage_error(command: list[str], message: str) -
     ("raised", "status", "message"),
     [
         (MtbertError("a.csv:3: bad; mend it"), 1, "error: a.csv:3: bad; mend it\n"),
-        (OSError(28, "No space left on device", "a/x"), 1, "error: a/x: No space left on device; free space on that disk"),
+        (
+            OSError(28, "No space left on device", "a/x"),
+            1,
+            "error: a/x: No space left on device; free space on that disk",
+        ),
         (PermissionError(13, "Permission denied", "a/x"), 1, "error: a/x: Permission denied; allow yourself to read"),
         (OSError(5, "Input/output error", "a/x"), 1, "error: a/x: Input/output error; remove the cause, then run"),
         (KeyboardInterrupt(), 130, "interrupted"),
@@ -79,7 +83,7 @@ exit $?
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DVC project whose one stage imports for a while, then writes `out`; and a shell that stays between, as fish does."""
+    """A DVC project whose one stage imports for a while, then writes `out`; and a shell that stays between, as dash and fish do."""
     folder = tmp_path_factory.mktemp("slow")
     for name in ("mtbert/__init__.py", "mtbert/errors.py", "stages/__init__.py", "stages/common.py"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -114,7 +118,7 @@ def at_work(project: Path) -> list[psutil.Process]:
     return [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(project)]
 
 
-@pytest.mark.parametrize("shell", ["/bin/sh", "stays"])
+@pytest.mark.parametrize("shell", ["/bin/bash", "stays"])
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.1, 0.4, 0.9])
 def test_a_stage_ends_when_dvc_is_killed(slow: Path, delay: float, shell: str) -> None:
     dvc = command(slow, "dvc", "repro", "-q", "-f", shell=shell)
@@ -127,7 +131,7 @@ def test_a_stage_ends_when_dvc_is_killed(slow: Path, delay: float, shell: str) -
     assert not (slow / "out").exists()
 
 
-@pytest.mark.parametrize("shell", ["/bin/sh", "stays"])
+@pytest.mark.parametrize("shell", ["/bin/bash", "stays"])
 def test_a_stage_goes_on_while_dvc_lives(slow: Path, shell: str) -> None:
     (slow / "out").unlink(missing_ok=True)
     assert command(slow, "dvc", "repro", "-q", "-f", shell=shell).wait() == 0
