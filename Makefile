@@ -20,7 +20,7 @@ help: ## this list
 	echo
 	echo "  PYTHON=python3.12 chooses the interpreter of the virtual environment (3.11 or 3.12; now: $(PYTHON))."
 
-reproduce: .venv/.runtime ## install, run the whole pipeline, name the report; PROFILE=course DATA=FOLDER: on the course's data
+reproduce: .venv/.runtime ## install, run the whole pipeline, name the report; PROFILE=course DATA=FOLDER (or DATA=download): on the course's data
 	@PROFILE='$(subst ','\'',$(PROFILE))' DATA='$(subst ','\'',$(DATA))' tools/reproduce.sh
 
 install: .venv/.runtime ## only make the virtual environment, .venv

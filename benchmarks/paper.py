@@ -24,7 +24,8 @@ from mtbert.errors import MtbertError
 from mtbert.evaluation.development import PAIRS, development_metrics
 from mtbert.model.bert import BertEncoder, initialise
 from mtbert.model.multitask import MultitaskModel
-from mtbert.params import CosineEmbedding, Run, load_params
+from mtbert.params import load_params
+from mtbert.settings import CosineEmbedding, Run
 from mtbert.training.compute import Compute
 from mtbert.training.sampling import epoch_schedule
 from stages.models import adapt

@@ -48,9 +48,15 @@ def _options(
 
 
 @_command
-def code(project: Project = HERE) -> None:
-    """List for each stage the code files that it runs, in build/code, so that an edit re-runs what runs that code."""
-    _stage("code", project)
+def plan(
+    profile: Annotated[
+        str | None, typer.Argument(metavar="[PROFILE]", help="A key under `profiles:`; without it, the one in use.")
+    ] = None,
+    project: Project = HERE,
+) -> None:
+    """Resolve params.yaml for every stage and run, and print what PROFILE will cost: steps, tokens, minutes, memory, disk."""
+    _enter(project)
+    raise typer.Exit(_guarded(importlib.import_module("stages.cost").main, profile))
 
 
 @_command
@@ -147,8 +153,14 @@ def clean(
 
 
 def _stage(name: str, project: Path, *arguments: Any) -> None:
+    """Run a stage by hand, on what params.yaml says now."""
     _enter(project)
-    raise typer.Exit(_guarded(importlib.import_module(f"stages.{name}").main, *arguments))
+
+    def work() -> None:
+        importlib.import_module("stages.plan").refresh(importlib.import_module("mtbert.params").load_params())
+        importlib.import_module(f"stages.{name}").main(*arguments)
+
+    raise typer.Exit(_guarded(work))
 
 
 def _enter(project: Path) -> Path:

@@ -134,7 +134,9 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         with patch.object(owner, part, plant):
             tally.control(bool(_faults(_written(folder, payload), plains[0], payload)[kind]), bug)
     return [
-        tally.done(f"{len(PAYLOADS)} payloads × HTML, CSV, Markdown, LaTeX and tables of examples; judged by parsers, without a LaTeX run")
+        tally.done(
+            f"{len(PAYLOADS)} payloads × HTML, CSV, Markdown, LaTeX and tables of examples; judged by parsers, without a LaTeX run"
+        )
     ]
 
 

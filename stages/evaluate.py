@@ -76,7 +76,9 @@ def _check(run: Run, name: str, weights: str) -> None:
     """Refuse weights that were made by other settings, from other data or from other weights than those that are there now."""
     now: dict[str, Any] = {"settings": run.model_dump(), "data": data_hash(), "weights": weights}
     parents = parents_of(run, name)
-    if all((folder / CONFIG).is_file() for folder in parents):  # a model may be evaluated where its parents were not kept
+    if all(
+        (folder / CONFIG).is_file() for folder in parents
+    ):  # a model may be evaluated where its parents were not kept
         now["parents"] = [weights_of(folder) for folder in parents]
     check_record(name, now)
 

@@ -4,6 +4,7 @@ Every later stage depends on its own file and reads nothing else of params.yaml,
 """
 
 import os
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,32 @@ from stages.planned import PLAN
 
 def main() -> None:
     params = load_params()
+    refresh(params)
+    print(f"{PLAN}: profile {params.profile}, {len(params.runs)} runs")
+
+
+def refresh(params: Params) -> None:
+    """Write the plan of these settings and of today's code; files that are there already and say the same stay."""
     check_paths(params)
     confine(PLAN)
     code = {
         stage: {file: sha256_file(Path(file)) for file in files} for stage, files in code_of_stages(Path()).items()
     }
-    plan = settings_of_stages(params)
-    with replaced_folder(PLAN) as folder:
-        for name, settings in plan.items():
-            atomic_json(folder / f"{name}.json", {"settings": settings, "code": code[name.partition("/")[0]]})
-    print(f"{PLAN}: profile {params.profile}, {len(params.runs)} runs")
+    plan = {
+        f"{name}.json": {"settings": settings, "code": code[name.partition("/")[0]]}
+        for name, settings in settings_of_stages(params).items()
+    }
+    if _written() != plan:
+        with replaced_folder(PLAN) as folder:
+            for name, about in plan.items():
+                atomic_json(folder / name, about)
+
+
+def _written() -> dict[str, Any]:
+    try:
+        return {path.relative_to(PLAN).as_posix(): json.loads(path.read_bytes()) for path in PLAN.rglob("*.json")}
+    except (OSError, ValueError):
+        return {}
 
 
 def settings_of_stages(params: Params) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """prepare: validate, clean, report what was found, tokenize once (section 5.1)."""
 
+import sys
+
 from mtbert.data.prepare import prepare, summary
 from mtbert.model.store import TOKENIZER
 from stages.common import PREPARED, PRETRAINED, RAW, confine, start
@@ -10,6 +12,8 @@ def main() -> None:
     confine(RAW, PREPARED, PRETRAINED)
     report = prepare(RAW, PREPARED, PRETRAINED / TOKENIZER, **planned("prepare")["settings"])
     print(summary(report))
+    for warning in report["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 if __name__ == "__main__":

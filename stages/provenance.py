@@ -86,7 +86,9 @@ def check_current(run: str, key: str) -> None:
     Raises:
         MtbertError: names the key of params.yaml that asks for the run, and the command that trains it.
     """
-    if (MODELS / run).is_dir() and read_record(MODELS / run, f"train@{run}").get("plan") == plan_hash(planned("train", run)):
+    if (MODELS / run).is_dir() and read_record(MODELS / run, f"train@{run}").get("plan") == plan_hash(
+        planned("train", run)
+    ):
         return
     raise MtbertError(
         f"params.yaml: {key} is {run}, which is not trained yet with its present settings; "
@@ -96,7 +98,12 @@ def check_current(run: str, key: str) -> None:
 
 def write_log(work: Path, stage: str, name: str, weights: str, **more: Any) -> None:
     """WORK/log/STAGE-RUN.json: when, where and by which commit the weights with this checksum came about; no stage depends on it."""
-    about = {"weights": weights, "commit": commit(), "machine": machine(), "finished": datetime.now(UTC).date().isoformat()}
+    about = {
+        "weights": weights,
+        "commit": commit(),
+        "machine": machine(),
+        "finished": datetime.now(UTC).date().isoformat(),
+    }
     lock = sha256_file(LOCK) if LOCK.is_file() else None
     atomic_json(work / "log" / f"{stage}-{name}.json", {**about, "requirements_sha256": lock, **more})
 

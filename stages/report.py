@@ -11,6 +11,7 @@ from mtbert.files import atomic_json, atomic_write_text
 from mtbert.report.page import first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
+from mtbert.seal import check_seal
 from mtbert.training.work import work_root
 from stages.common import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, confine, start
 from stages.planned import planned
@@ -29,6 +30,7 @@ def main() -> None:
     logs = {run: read_log(root, "train", run, records[run]["weights"]) for run in settings["runs"]}
     times = {run: log for run, log in logs.items() if log}
     source, encoder = _json(RAW / "source.json", "fetch"), _json(PRETRAINED / "config.json", "encoder")
+    check_seal(PREPARED, "report.json", stage="prepare")
     prepared = _json(PREPARED / "report.json", "prepare")
     provenance = {
         "Profile": settings["profile"],

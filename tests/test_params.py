@@ -509,8 +509,14 @@ START = "runs.dora_r4.adapter.start_from"
             {START: "best_perfomance"},
             f"{START}: no run is called 'best_perfomance'; did you mean 'best_performance'?",
         ),
-        ({START: "dora_r4"}, f"{START}: 'dora_r4' must be a fully fine-tuned run; an adapter starts from plain weights"),
-        ({START: "dora_r8"}, f"{START}: 'dora_r8' must be a fully fine-tuned run; an adapter starts from plain weights"),
+        (
+            {START: "dora_r4"},
+            f"{START}: 'dora_r4' must be a fully fine-tuned run; an adapter starts from plain weights",
+        ),
+        (
+            {START: "dora_r8"},
+            f"{START}: 'dora_r8' must be a fully fine-tuned run; an adapter starts from plain weights",
+        ),
         (
             {START: "concat_u_v"},
             f"{START}: 'concat_u_v' has other heads, pooling or encoding than dora_r4; name another run",
@@ -664,7 +670,10 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
             {"tables.table3.balanced": "sampler_balancd"},
             [r"tables\.table3\.balanced: no run is called 'sampler_balancd'; did you mean 'sampler_balanced'\?; .*"],
         ),
-        ({"runs.sampler_balanced": DELETE}, [r"tables\.table3\.balanced: no run .*; correct the name or remove the row"]),
+        (
+            {"runs.sampler_balanced": DELETE},
+            [r"tables\.table3\.balanced: no run .*; correct the name or remove the row"],
+        ),
     ],
 )
 def test_a_fault_is_reported_once_where_it_is_caused(fault: Fault, changes: dict[str, Any], lines: list[str]) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the pipeline and name its report:  [PROFILE=NAME] [DATA=FOLDER] tools/reproduce.sh
+# Run the pipeline and name its report:  [PROFILE=NAME] [DATA=FOLDER|download] tools/reproduce.sh
 # Another profile than that of params.yaml runs as an experiment in a workspace of its own, so that nothing here has to be undone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -32,7 +32,9 @@ run_experiment() {
     mtbert plan "$profile"
     # The name is given afterwards: until then an earlier experiment of that name stays. (--force would train everything again.)
     dvc exp remove --quiet "$profile-new" 2>/dev/null || true
-    dvc exp run --temp --name "$profile-new" --set-param "profile=$profile"
+    local settings=(--set-param "profile=$profile")
+    [ "${DATA:-}" != download ] || settings+=(--set-param "profiles.$profile.data.source=download")
+    dvc exp run --temp --name "$profile-new" "${settings[@]}"
     dvc exp rename --quiet --force "$profile-new" "$profile"
     head=$(git rev-parse HEAD)
     git restore --source="refs/exps/${head:0:2}/${head:2}/$profile" --worktree -- "reports/$profile"
@@ -41,11 +43,13 @@ run_experiment() {
     echo "\`dvc exp apply $profile\` brings its models, results and settings here too."
 }
 
-[ -z "${DATA:-}" ] || take_data "$DATA"
+[ -z "${DATA:-}" ] || [ "$DATA" = download ] || take_data "$DATA"
 current=$(sed -nE 's/^profile:[[:space:]]*["'\'']?([A-Za-z0-9_-]+).*/\1/p' params.yaml)
 if [ -n "${PROFILE:-}" ] && [ "$PROFILE" != "$current" ]; then
     run_experiment "$PROFILE"
 else
+    [ "${DATA:-}" != download ] || fail "DATA=download goes with another PROFILE than that of params.yaml; here, set" \
+        "profiles.$current.data.source to download"
     # DVC refuses to work outside a git repository (in a downloaded archive, say) unless told so.
     [ -e .git ] || dvc config --quiet --local core.no_scm true
     dvc repro

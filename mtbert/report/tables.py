@@ -122,7 +122,10 @@ def table4(folder: Path, rows: Rows) -> Table:
             ours = [f"no further {kind} on the development set", "–", "–"]
             if left[kind]:
                 worst = left[kind].pop(0)
-                ours = [*(examples[name][worst.row] for name in ("sentence1", "sentence2")), number(worst.confidence, 2)]
+                ours = [
+                    *(examples[name][worst.row] for name in ("sentence1", "sentence2")),
+                    number(worst.confidence, 2),
+                ]
             theirs = printed if row == paper.BEST else ["–", "–"]
             cells.append((f"{paper.title(row)}: {kind}" if several else kind, *ours, *theirs))
         notes.append(

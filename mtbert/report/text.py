@@ -113,9 +113,13 @@ def to_latex(table: Table) -> str:
         not is_number and any(len(row[column]) > LONG for row in table.rows)
         for column, is_number in enumerate(table.numeric)
     ]
-    kinds = "".join("L" if long else "r" if number else "l" for long, number in zip(wrapped, table.numeric, strict=True))
+    kinds = "".join(
+        "L" if long else "r" if number else "l" for long, number in zip(wrapped, table.numeric, strict=True)
+    )
     columns = kinds.replace("L", r">{\raggedright\arraybackslash\hspace{0pt}}X")
-    begin, end = (rf"tabularx}}{{\linewidth}}{{{columns}", "tabularx") if any(wrapped) else (f"tabular}}{{{columns}", "tabular")
+    begin, end = (
+        (rf"tabularx}}{{\linewidth}}{{{columns}", "tabularx") if any(wrapped) else (f"tabular}}{{{columns}", "tabular")
+    )
     bold = set(table.bold)
     rows = " \\\\\n".join(
         " & ".join(_latex_cell(cell, table.numeric[column], (index, column) in bold) for column, cell in enumerate(row))
@@ -214,7 +218,11 @@ def _latex_character(character: str) -> str:
     if character in LATEX:
         return LATEX[character]
     letter, *marks = unicodedata.normalize("NFD", character)
-    if character.isascii() or character in SET or (character < "\u0180" and letter.isascii() and ACCENTS.issuperset(marks)):
+    if (
+        character.isascii()
+        or character in SET
+        or (character < "\u0180" and letter.isascii() and ACCENTS.issuperset(marks))
+    ):
         return character
     return f"{{[}}U+{ord(character):04X}]\\allowbreak{{}}"
 
