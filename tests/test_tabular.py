@@ -32,7 +32,9 @@ TEXT = st.text(st.sampled_from("ab'\"=+-@＝ \t\r\n,0.\u200b\x00é"), max_size=8
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(TEXT, TEXT), max_size=4))
-def test_what_is_read_is_what_was_written(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]) -> None:
+def test_what_is_read_is_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
+) -> None:
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     write_csv(path, ["a", "=b"], rows)
     assert read_csv(path) == {"a": [row[0] for row in rows], "=b": [row[1] for row in rows]}

@@ -118,7 +118,9 @@ def figure2(folder: Path, rows: Rows) -> Drawn:
         theirs = " (paper: it converges at around epoch 4 to 6 of 10)" if row == paper.BEST else ""
         caption += _sentence(row, rows, f"Dev is highest after epoch {best} of {history['epoch'].max()}{theirs}.")
     data = pd.concat(
-        history[["epoch", "train_sst", "dev_sst"]].set_axis(["epoch", "train", "dev"], axis=1).assign(model=paper.title(row))
+        history[["epoch", "train_sst", "dev_sst"]]
+        .set_axis(["epoch", "train", "dev"], axis=1)
+        .assign(model=paper.title(row))
         for row, history in found.items()
     )
     panels = [(paper.title(row), partial(draw, history)) for row, history in found.items()]

@@ -50,7 +50,11 @@ def headline(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, fl
 
 
 def first_lines(
-    source: Mapping[str, Any], encoder: Mapping[str, Any], prepared: Mapping[str, Any], runs: Sequence[str], times: Times
+    source: Mapping[str, Any],
+    encoder: Mapping[str, Any],
+    prepared: Mapping[str, Any],
+    runs: Sequence[str],
+    times: Times,
 ) -> str:
     """The page's first paragraph: which data, which encoder, how many runs, for how long.
 

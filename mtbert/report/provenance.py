@@ -29,7 +29,9 @@ def sources(source: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def by_run(records: Mapping[str, Mapping[str, Any]], times: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def by_run(
+    records: Mapping[str, Mapping[str, Any]], times: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """Of each run what made it: data, weights, the settings that tell budgets apart, how it was computed, and its log.
 
     Args:

@@ -102,8 +102,8 @@ def table3(folder: Path, rows: Rows) -> Table:
         "Where an epoch ends with the first depleted dataset, the methods differ in the number of steps too, so that the "
         "comparison confounds sampler with amount of training; `epoch_end: N` gives each the same number of steps."
     ]
-    header = ("Sampling method", "Probabilities", "Steps", "Batches", "Overall")
-    header += ("Paper: probabilities", "Paper: overall")
+    ours = ("Sampling method", "Probabilities", "Steps", "Batches", "Overall")
+    header = (*ours, "Paper: probabilities", "Paper: overall")
     numeric = (False, False, True, True, True, False, True)
     caption = "Overall score versus sampling methods."
     return Table(caption, header, cells, notes, numeric, "table3", highest(cells, (4, 6)))
@@ -122,7 +122,10 @@ def table4(folder: Path, rows: Rows) -> Table:
             ours = [f"no further {kind} on the development set", "–", "–"]
             if left[kind]:
                 worst = left[kind].pop(0)
-                ours = [*(examples[name][worst.row] for name in ("sentence1", "sentence2")), number(worst.confidence, 2)]
+                ours = [
+                    *(examples[name][worst.row] for name in ("sentence1", "sentence2")),
+                    number(worst.confidence, 2),
+                ]
             theirs = printed if row == paper.BEST else ["–", "–"]
             cells.append((f"{paper.title(row)}: {kind}" if several else kind, *ours, *theirs))
         notes.append(

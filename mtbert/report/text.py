@@ -113,9 +113,13 @@ def to_latex(table: Table) -> str:
         not is_number and any(len(row[column]) > LONG for row in table.rows)
         for column, is_number in enumerate(table.numeric)
     ]
-    kinds = "".join("L" if long else "r" if number else "l" for long, number in zip(wrapped, table.numeric, strict=True))
+    kinds = "".join(
+        "L" if long else "r" if number else "l" for long, number in zip(wrapped, table.numeric, strict=True)
+    )
     columns = kinds.replace("L", r">{\raggedright\arraybackslash\hspace{0pt}}X")
-    begin, end = (rf"tabularx}}{{\linewidth}}{{{columns}", "tabularx") if any(wrapped) else (f"tabular}}{{{columns}", "tabular")
+    begin, end = (
+        (rf"tabularx}}{{\linewidth}}{{{columns}", "tabularx") if any(wrapped) else (f"tabular}}{{{columns}", "tabular")
+    )
     bold = set(table.bold)
     rows = " \\\\\n".join(
         " & ".join(_latex_cell(cell, table.numeric[column], (index, column) in bold) for column, cell in enumerate(row))
@@ -145,15 +149,16 @@ def read_table(path: Path) -> Table:
         MtbertError: the file is missing or damaged; names the stage that writes it.
     """
     try:
-        found = Table(**json.loads(path.read_text(encoding="utf-8")))
-        parts = {name: tuple(getattr(found, name)) for name in ("header", "numeric")}
-        rows, bold = [tuple(row) for row in found.rows], [(row, column) for row, column in found.bold]
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("header", "numeric", "bold"):
+            found[name] = tuple(found[name])
+        table = Table(**found | {"rows": [tuple(row) for row in found["rows"]]})
+        return table._replace(bold=[(row, column) for row, column in table.bold])
     except FileNotFoundError:
         raise MtbertError(f"{path}: not found; run `dvc repro table@{path.stem}`") from None
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         remedy = f"run `dvc repro --force --single-item table@{path.stem}`"
         raise MtbertError(f"{path}: cannot be read ({error}); {remedy}") from None
-    return found._replace(**parts, rows=rows, bold=bold)
 
 
 def visible(text: str) -> str:
@@ -213,8 +218,12 @@ def _breakable(word: str) -> str:
 def _latex_character(character: str) -> str:
     if character in LATEX:
         return LATEX[character]
-    letter, *marks = unicodedata.normalize("NFD", character)
-    if character.isascii() or character in SET or (character < "\u0180" and letter.isascii() and ACCENTS.issuperset(marks)):
+    letter, *marks = list(unicodedata.normalize("NFD", character))
+    if (
+        character.isascii()
+        or character in SET
+        or (character < "\u0180" and letter.isascii() and ACCENTS.issuperset(marks))
+    ):
         return character
     return f"{{[}}U+{ord(character):04X}]\\allowbreak{{}}"
 

@@ -131,7 +131,9 @@ def test_an_undefined_score_is_left_out_of_figure_3(results: Path, tmp_path: Pat
     ("name", "file"),
     [("figure2", "history.csv"), ("figure4", "examples/sts-dev.csv"), ("figure1", "examples/sst-dev.csv")],
 )
-def test_damaged_or_unlabelled_results_are_one_error(results: Path, name: str, file: str, content: str, rows: Rows) -> None:
+def test_damaged_or_unlabelled_results_are_one_error(
+    results: Path, name: str, file: str, content: str, rows: Rows
+) -> None:
     (results / "best_performance" / file).write_text(content)
     with pytest.raises(MtbertError, match="run `dvc repro --force --single-item evaluate@best_performance`"):
         FIGURES[name](results, rows[name])

@@ -43,7 +43,15 @@ def test_every_table_fits(results: Path, rows: Rows, tmp_path: Path) -> None:
 
 @needs_tex
 def test_any_text_compiles_and_fits(hostile: list[str], tmp_path: Path) -> None:
-    texts = [*hostile, "x" * 300, "https://a.example/" + "path/" * 40, "東京 タワー" * 9, "W" * 50, "Ĳ ŉ Đ þ « „ ą é ș ☃ 👩‍👩‍👧", ""]
+    texts = [
+        *hostile,
+        "x" * 300,
+        "https://a.example/" + "path/" * 40,
+        "東京 タワー" * 9,
+        "W" * 50,
+        "Ĳ ŉ Đ þ « „ ą é ș ☃ 👩‍👩‍👧",
+        "",
+    ]
     long = Table("c", ("a", "b", "c"), [(text, text, "-1.5") for text in texts], texts, (False, False, True))
     wide = Table("c", tuple("abcdefgh"), [("word " * 5,) * 8, (Math("(|u+v|)"),) * 8], [], (False,) * 8)
     assert not re.findall("Overfull.*", compiled(tmp_path, to_latex(long), to_latex(wide)))

@@ -140,10 +140,17 @@ def test_the_first_line_says_when_the_data_are_generated() -> None:
 
     assert first("sample", {}).startswith("Generated data: ")
     assert first("cs224n", {}).startswith("Data: cs224n. 2 runs on 2 sst training examples with MiniLM. ")
-    assert "; 2 minutes of training for 1 of them" in first("cs224n", {"a": {"seconds": 120}, "another": {"seconds": 9}})
+    assert "; 2 minutes of training for 1 of them" in first(
+        "cs224n", {"a": {"seconds": 120}, "another": {"seconds": 9}}
+    )
 
 
 def test_what_is_told_nowhere_else(html: str) -> None:
-    for told in ("weights after the last epoch", "eps 1e-6 and no weight decay", "[CLS] and [SEP] among them", "2.5 (1 + cos"):
+    for told in (
+        "weights after the last epoch",
+        "eps 1e-6 and no weight decay",
+        "[CLS] and [SEP] among them",
+        "2.5 (1 + cos",
+    ):
         assert told in html
     assert "Mean and max pooling leave it out" in html

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from dvc.render.converter.vega import VegaConverter
 from dvc_render import VegaRenderer
 from dvc_render.html import HTML
+
 from mtbert.report import offline
 from mtbert.report.figures import FIGURES, write_data
 from mtbert.tabular import write_csv
@@ -58,7 +58,9 @@ def test_each_has_a_template_with_a_title_and_no_field_that_the_data_lack(data: 
         text = json.dumps(spec)
         assert "<DVC" not in text
         assert ("a run" if name == "run" else f"Figure {name[-1]}: ") in spec["title"]["text"]
-        made = set(re.findall(r'"as": "(\w+)"', text)) | {part for part in re.findall(r'"as": \["(\w+)", "(\w+)"\]', text) for part in part}
+        made = set(re.findall(r'"as": "(\w+)"', text)) | {
+            part for part in re.findall(r'"as": \["(\w+)", "(\w+)"\]', text) for part in part
+        }
         used = set(re.findall(r'"field": "(\w+)"', text)) | set(spec["data"]["format"]["parse"])
         assert used - made - {"rev"} <= set(path.read_text(encoding="utf-8").splitlines()[0].split(",")), name
 
@@ -88,7 +90,12 @@ def test_the_page_holds_its_code_and_loads_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(offline, "drawing_code", lambda: "var vegaEmbed = 1; // é")
     offline.main()
-    page = HTML(offline.PAGE.read_text(encoding="utf-8")).with_scripts(VegaRenderer.SCRIPTS).with_element("<p>x</p>").embed()
+    page = (
+        HTML(offline.PAGE.read_text(encoding="utf-8"))
+        .with_scripts(VegaRenderer.SCRIPTS)
+        .with_element("<p>x</p>")
+        .embed()
+    )
     assert "html_template = plots.html" in Path(".dvc/config.local").read_text(encoding="utf-8")
     assert "var vegaEmbed = 1;" in page and "<p>x</p>" in page and '<meta charset="utf-8">' in page
     assert not re.search(r"<script[^>]+src|<link|https?://", page)
@@ -103,4 +110,8 @@ def test_the_page_is_made_in_the_project_s_root(tmp_path: Path, monkeypatch: pyt
 def test_the_drawing_code_is_one_script() -> None:
     pytest.importorskip("vl_convert")
     code = offline.drawing_code()
-    assert "window.vegaEmbed" in code and "</script" not in code and not re.search(r"{(plot_divs|scripts|refresh_tag)}", code)
+    assert (
+        "window.vegaEmbed" in code
+        and "</script" not in code
+        and not re.search(r"{(plot_divs|scripts|refresh_tag)}", code)
+    )

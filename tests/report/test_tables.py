@@ -37,12 +37,16 @@ def test_table1_says_where_the_test_split_is_unlabelled(results: Path, rows: Row
     assert not any(note.startswith("Unlabelled") for note in table1(results, rows["table1"]).notes)
     metrics["test"] = {"sst": {"accuracy": 0.25, "n": 4, "majority": 0.2}}
     path.write_text(json.dumps(metrics))
-    assert table1(results, rows["table1"]).rows[6][1:5] == ("unlabelled", "0.250", "–", "–"), "a part of the tasks has no overall score"
+    assert table1(results, rows["table1"]).rows[6][1:5] == ("unlabelled", "0.250", "–", "–"), (
+        "a part of the tasks has no overall score"
+    )
     del metrics["dev"]["overall"]
     metrics["dev"]["sts"]["pearson"] = None
     metrics["test"] = metrics["dev"]
     path.write_text(json.dumps(metrics))
-    assert table1(results, rows["table1"]).rows[6][1] == table1(results, rows["table1"]).rows[4][1] == "–", "undefined is not unlabelled"
+    assert table1(results, rows["table1"]).rows[6][1] == table1(results, rows["table1"]).rows[4][1] == "–", (
+        "undefined is not unlabelled"
+    )
 
 
 def test_table1_majority_line(results: Path, rows: Rows) -> None:
