@@ -4,12 +4,11 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help reproduce reproduce-cs224n install install-dev test lint benchmarks reliability lock clean distclean
+.PHONY: help reproduce install install-dev test lint benchmarks reliability lock clean distclean
 
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
-BIN := $(VENV)/bin
-PATH := $(BIN):$(PATH)
+# Targets are relative to this folder: make cuts a name at a space, which the path of the checkout may hold.
+PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 # An activated environment or a PYTHONPATH must not leak into ours.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -21,45 +20,28 @@ help: ## this list
 	echo
 	echo "  PYTHON=python3.12 chooses the interpreter of the virtual environment (3.11 or 3.12; now: $(PYTHON))."
 
-# DVC refuses to work outside a git repository (in a downloaded archive, say) unless told so.
-reproduce: $(VENV)/.runtime ## install, run the whole pipeline, name the report
-	@git rev-parse --git-dir >/dev/null 2>&1 || dvc config --local core.no_scm true
-	dvc repro
-	echo
-	echo "The report: $(CURDIR)/reports/index.html"
+reproduce: .venv/.runtime ## install, run the whole pipeline, name the report; PROFILE=course DATA=FOLDER: on the course's data
+	@PROFILE='$(subst ','\'',$(PROFILE))' DATA='$(subst ','\'',$(DATA))' tools/reproduce.sh
 
-# The paper's own data. Without DATA the course's files are downloaded. Every run gets the same budget, a fixed number of steps an
-# epoch, so that samplers compare fairly; the thread count is pinned, so that other machines can repeat the last bits.
-CS224N = epochs=3 epoch_end=50 batch_size=32 learning_rate=$(if $(filter dora%,$(1)),0.0005,0.0001)
-RUNS = $(shell sed -nE '/^  train:/,/^    do:/s/^      ([a-z][a-z0-9_]*):.*/\1/p' dvc.yaml)
+install: .venv/.runtime ## only make the virtual environment, .venv
 
-reproduce-cs224n: $(VENV)/.runtime ## the same on the course's real data: DATA=FOLDER, or downloaded
-	@dvc exp run -S data.source=cs224n $(if $(DATA),-S data.path=$(DATA)) -S prepare.on_bad_row=drop \
-	    -S report.folder=reports/cs224n-minilm -S compute.threads=2 \
-	    $(foreach run,$(RUNS),$(foreach setting,$(call CS224N,$(run)),-S runs.$(run).$(setting)))
-	echo
-	echo "The report: $(CURDIR)/reports/cs224n-minilm/index.html"
-	echo "params.yaml now holds these settings: git checkout params.yaml dvc.lock && dvc checkout goes back."
+install-dev: .venv/.dev ## the same, with what tests and linters need
 
-install: $(VENV)/.runtime ## only make the virtual environment, .venv
-
-install-dev: $(VENV)/.dev ## the same, with what tests and linters need
-
-test: $(VENV)/.dev ## run the tests, offline
+test: .venv/.dev ## run the tests, offline
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest
 
-reliability: $(VENV)/.dev ## kills, corruption, bad input, two writers: run all trials, half an hour on two cores
+reliability: .venv/.dev ## kills, corruption, bad input, two writers: run all trials, half an hour on two cores
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m reliability --jobs 2 || failed=$$?
 	python -m mtbert.report.readme
 	exit $${failed:-0}
 
-lint: $(VENV)/.dev ## ruff and mypy
+lint: .venv/.dev ## ruff and mypy
 	@ruff check
 	ruff format --check
 	mypy
 
 # Each is a command of its own. `graph` needs the finished graph; prepare comes before the others.
-benchmarks: $(VENV)/.benchmarks ## measure speed beside the peers, on the data that params.yaml names: an hour
+benchmarks: .venv/.benchmarks ## measure speed beside the peers, on the data that params.yaml names: an hour
 	@dvc repro prepare
 	python -m benchmarks.training
 	python -m benchmarks.training --task quora
@@ -70,7 +52,7 @@ benchmarks: $(VENV)/.benchmarks ## measure speed beside the peers, on the data t
 	python -m benchmarks.anatomy --task quora --dora
 	python -m benchmarks.table
 
-lock: $(VENV)/pyvenv.cfg ## renew requirements/*.txt after an edit of pyproject.toml; pins that still fit stay
+lock: .venv/pyvenv.cfg ## renew requirements/*.txt after an edit of pyproject.toml; pins that still fit stay
 	@python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION)
 	compile() {
 	    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package torch \
@@ -81,14 +63,14 @@ lock: $(VENV)/pyvenv.cfg ## renew requirements/*.txt after an edit of pyproject.
 	compile --output-file requirements/benchmarks.txt --group dev --group benchmarks --constraint requirements/dev.txt
 
 clean: ## remove what can be rebuilt: data, models, results, DVC's cache, checkpoints
-	@rm -rf data/raw data/prepared data/*.record.json models results .dvc/cache .dvc/tmp .mtbert dvc_plots build ./*.egg-info
+	@rm -rf data/raw data/prepared data/*.record.json models results .dvc/cache .dvc/tmp .dvc-site-cache .mtbert dvc_plots build ./*.egg-info
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find mtbert stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## and the virtual environment
 	@rm -rf .venv
 
-$(VENV)/pyvenv.cfg:
+.venv/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || {
 	    echo "error: $(PYTHON) is no working Python 3.11 or 3.12 ($$($(PYTHON) --version 2>&1 | head -1 || true));" \
 	        "name one: make PYTHON=/path/to/python3.11" >&2
@@ -98,14 +80,14 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv --clear .venv
 
 # .dev holds all of .runtime at the same versions, so that neither undoes the other.
-$(VENV)/.runtime: $(VENV)/pyvenv.cfg requirements/runtime.txt $(INPUTS)
-	@tools/install.sh $(VENV) requirements/runtime.txt
+.venv/.runtime: .venv/pyvenv.cfg requirements/runtime.txt $(INPUTS)
+	@tools/install.sh .venv requirements/runtime.txt
 	touch $@
 
-$(VENV)/.dev: $(VENV)/pyvenv.cfg requirements/dev.txt $(INPUTS)
-	@tools/install.sh $(VENV) requirements/dev.txt
-	touch $@ $(VENV)/.runtime
+.venv/.dev: .venv/pyvenv.cfg requirements/dev.txt $(INPUTS)
+	@tools/install.sh .venv requirements/dev.txt
+	touch $@ .venv/.runtime
 
-$(VENV)/.benchmarks: $(VENV)/pyvenv.cfg requirements/benchmarks.txt $(INPUTS)
-	@tools/install.sh $(VENV) requirements/benchmarks.txt
-	touch $@ $(VENV)/.runtime $(VENV)/.dev
+.venv/.benchmarks: .venv/pyvenv.cfg requirements/benchmarks.txt $(INPUTS)
+	@tools/install.sh .venv requirements/benchmarks.txt
+	touch $@ .venv/.runtime .venv/.dev

@@ -1,9 +1,14 @@
-"""The `mtbert` command: every stage of the pipeline by name. No logic, and no import before a command is chosen."""
+"""The `mtbert` command: every stage of the pipeline by name, and two to look after the project.
+
+No logic, and no import before a command is chosen.
+"""
 
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +16,9 @@ import typer
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": shutil.get_terminal_size().columns},
     help="Multitask minBERT with parameter-efficient fine-tuning. `dvc repro` runs these stages in order, and only those "
     "whose inputs changed; each can also be run by itself, from the project's root.",
 )
@@ -23,49 +28,68 @@ Project = Annotated[Path, typer.Option("--project", "-C", help="The project's ro
 HERE = Path()
 
 
-@app.command()
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose whole docstring stands in the list of commands too, where its first 45 characters would."""
+    return app.command(short_help=" ".join((function.__doc__ or "").split()))(function)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mtbert {version('mtbert')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None: ...
+
+
+@_command
 def code(project: Project = HERE) -> None:
     """List for each stage the code files that it runs, in build/code, so that an edit re-runs what runs that code."""
     _stage("code", project)
 
 
-@app.command()
+@_command
 def fetch(project: Project = HERE) -> None:
     """Put the raw CSV files into data/raw: generated, copied or downloaded, as data.source says."""
     _stage("fetch", project)
 
 
-@app.command()
+@_command
 def encoder(project: Project = HERE) -> None:
     """Translate the pretrained encoder into models/pretrained, checking every tensor."""
     _stage("encoder", project)
 
 
-@app.command()
+@_command
 def prepare(project: Project = HERE) -> None:
     """Validate, clean and tokenize data/raw into data/prepared; report what was found."""
     _stage("prepare", project)
 
 
-@app.command()
+@_command
 def convert(run: Run, project: Project = HERE) -> None:
     """Swap the linear layers of RUN's built, loaded model for its adapter (DoRA), and count what trains."""
     _stage("convert", project, run)
 
 
-@app.command()
+@_command
 def train(run: Run, project: Project = HERE) -> None:
     """Train RUN into models/RUN; goes on from the last checkpoint if an earlier try was killed."""
     _stage("train", project, run)
 
 
-@app.command()
+@_command
 def evaluate(run: Run, project: Project = HERE) -> None:
     """Score RUN on dev and test; write its metrics, per-example tables and leaderboard files to results/RUN."""
     _stage("evaluate", project, run)
 
 
-@app.command()
+@_command
 def table(
     name: Annotated[str, typer.Argument(metavar="NAME", help="table1 to table4.")], project: Project = HERE
 ) -> None:
@@ -73,7 +97,7 @@ def table(
     _stage("table", project, name)
 
 
-@app.command()
+@_command
 def figure(
     name: Annotated[str, typer.Argument(metavar="NAME", help="figure1 to figure4.")], project: Project = HERE
 ) -> None:
@@ -81,24 +105,72 @@ def figure(
     _stage("figure", project, name)
 
 
-@app.command()
+@_command
 def report(project: Project = HERE) -> None:
     """Gather tables, figures, metrics and provenance on one page."""
     _stage("report", project)
 
 
+@_command
+def doctor(project: Project = HERE) -> None:
+    """Check this machine and this checkout; say what is missing and what to do. Exit status 1 if there is a problem."""
+    root = _enter(project)
+    try:
+        runs = importlib.import_module("mtbert.params").load_params().runs
+    except importlib.import_module("mtbert.errors").MtbertError:
+        runs = None
+    levels = set()
+    for check in importlib.import_module("mtbert.doctor").examine(root, runs):
+        typer.echo(str(check))
+        levels.add(check.level)
+    raise typer.Exit(int("problem" in levels))
+
+
+@_command
+def clean(
+    project: Project = HERE,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only list.")] = False,
+) -> None:
+    """List what killed runs and runs no longer declared left behind, with sizes, and remove it once confirmed."""
+    root = _enter(project)
+    housekeeping = importlib.import_module("mtbert.housekeeping")
+
+    def work() -> None:
+        runs = importlib.import_module("mtbert.params").load_params().runs
+        found = housekeeping.leftovers(root, runs)
+        typer.echo(housekeeping.listing(found))
+        if found and not dry_run and (yes or typer.confirm("Remove all of it?", abort=True)):
+            housekeeping.remove(root, runs, found)
+
+    raise typer.Exit(_guarded(work))
+
+
 def _stage(name: str, project: Path, *arguments: Any) -> None:
+    _enter(project)
+    raise typer.Exit(_guarded(importlib.import_module(f"stages.{name}").main, *arguments))
+
+
+def _enter(project: Path) -> Path:
+    """Go to the project's root, whose own stages are then the ones to import, also where the package is installed elsewhere."""
     root = project.resolve()
     if not (root / "params.yaml").is_file():
         typer.echo(f"error: {root}: no params.yaml here; go to the project's root, or name it with --project", err=True)
         raise typer.Exit(2)
     os.chdir(root)
-    # The project's own stages, also where the package is installed elsewhere.
     sys.path.insert(0, str(root))
-    guarded: Callable[..., int] = importlib.import_module("stages.common").guarded
-    raise typer.Exit(guarded(importlib.import_module(f"stages.{name}").main, *arguments))
+    return root
+
+
+def _guarded(work: Callable[..., None], *arguments: Any) -> int:
+    status: int = importlib.import_module("stages.common").guarded(work, *arguments)
+    return status
 
 
 def main() -> None:
     """Entry point of the `mtbert` script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

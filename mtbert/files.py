@@ -65,6 +65,17 @@ def sha256_file(path: Path) -> str:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty temporary sibling of `path`, whose folder exists; it goes with the block, or with the next one after a kill."""
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_prefix(path)}{os.getpid()}.", suffix=TEMPORARY))
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
+        _sweep(path)
+
+
+@contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Give an empty temporary sibling of `path` to write into; it takes `path`'s place only if the block succeeds.
 

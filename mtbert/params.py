@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from mtbert.errors import MtbertError, nearest
 from mtbert.params_errors import explain_all
-from mtbert.resolve import resolve
-from mtbert.settings import Budget, Compute, Data, Encoder, Prepare, Run, Section
+from mtbert.resolve import TOP, resolve
+from mtbert.settings import Budget, Compute, Contradiction, Data, Encoder, Prepare, Run, Section
 from mtbert.yamlfile import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
@@ -33,11 +33,14 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Params":
-        for kind, name in [("profiles", self.profile), *(("runs", name) for name in self.runs)]:
+        names = [(kind, name) for kind in ("runs", "tables", "figures") for name in getattr(self, kind)]
+        for kind, name in [("profiles", self.profile), *names]:
             if not NAME.fullmatch(name) or name in RESERVED_RUN_NAMES:
-                raise ValueError(
-                    f"{kind}.{name}: a name is lower-case letters, digits and _, starts with a letter, "
-                    f"and is none of {', '.join(sorted(RESERVED_RUN_NAMES))}"
+                raise Contradiction(
+                    "a name is lower-case letters, digits and _, starts with a letter, has at most 64 characters, "
+                    f"and is none of {', '.join(sorted(RESERVED_RUN_NAMES))}; rename it",
+                    kind,
+                    name,
                 )
         for name, run in self.runs.items():
             if run.adapter and run.adapter.start_from != "pretrained":
@@ -46,20 +49,23 @@ class Params(Section):
             for view, rows in getattr(self, kind).items():
                 for row, run_name in rows.items():
                     if run_name not in self.runs:
-                        raise ValueError(
-                            f"{kind}.{view}.{row}: no run is called {run_name!r}{nearest(run_name, list(self.runs))}; "
-                            "correct the name or remove the row"
+                        raise Contradiction(
+                            f"no run is called {run_name!r}{nearest(run_name, list(self.runs))}; "
+                            "correct the name or remove the row",
+                            kind,
+                            view,
+                            row,
                         )
         return self
 
     def _check_start(self, name: str, run: Run, start: str) -> None:
-        where = f"runs.{name}.adapter.start_from"
+        key = ("runs", name, "adapter", "start_from")
         if start not in self.runs:
-            raise ValueError(f"{where}: no run is called {start!r}{nearest(start, ['pretrained', *self.runs])}")
+            raise Contradiction(f"no run is called {start!r}{nearest(start, ['pretrained', *self.runs])}", *key)
         if start == name or self.runs[start].adapter is not None:
-            raise ValueError(f"{where}: {start!r} must be a fully fine-tuned run; an adapter starts from plain weights")
-        if any(getattr(run, key) != getattr(self.runs[start], key) for key in ("quora", "sts", "pooling", "encoding")):
-            raise ValueError(f"{where}: {start!r} has other heads, pooling or encoding than {name}")
+            raise Contradiction(f"{start!r} must be a fully fine-tuned run; an adapter starts from plain weights", *key)
+        if any(getattr(run, part) != getattr(self.runs[start], part) for part in ("quora", "sts", "pooling", "encoding")):
+            raise Contradiction(f"{start!r} has other heads, pooling or encoding than {name}; name another run", *key)
 
     def run(self, name: str) -> Run:
         """The run called `name`; an unknown name is an error with the nearest valid one."""
@@ -80,9 +86,7 @@ def load_params(path: Path = PARAMS_FILE, profile: str | None = None) -> Params:
     """
     tree = read_yaml(path)
     if not isinstance(tree, dict):
-        raise MtbertError(
-            f"{path}: expected sections (profile, profiles, {', '.join(Params.model_fields)}), found {type(tree).__name__}"
-        )
+        raise MtbertError(f"{path}: expected sections ({', '.join(TOP)}), found {type(tree).__name__}")
     params = _checked(path, tree, profile)
     for other in tree["profiles"]:
         if other != params.profile:
@@ -91,12 +95,13 @@ def load_params(path: Path = PARAMS_FILE, profile: str | None = None) -> Params:
 
 
 def _checked(path: Path, tree: dict[str, Any], profile: str | None) -> Params:
+    lines: list[str] = []
     try:
         resolved = resolve(tree, profile)
+        try:
+            return Params.model_validate(resolved.settings)
+        except ValidationError as error:
+            lines = explain_all(error.errors(), Params, resolved)
     except MtbertError as error:
-        raise MtbertError(f"{path}: {error}") from None
-    try:
-        return Params.model_validate(resolved.settings)
-    except ValidationError as error:
-        lines = explain_all(error.errors(), Params, resolved.settings, resolved.place)
-        raise MtbertError("\n".join(f"{path}: {line}" for line in lines)) from None
+        lines = str(error).splitlines()
+    raise MtbertError("\n".join(f"{path}: {line}" for line in lines))

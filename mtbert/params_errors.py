@@ -2,46 +2,60 @@
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from mtbert.errors import nearest
+from mtbert.resolve import TOP, Resolved, short
 
-Place = Callable[[Sequence[str]], str]
 
-
-def explain_all(details: list[ErrorDetails], model: type[BaseModel], settings: Any, place: Place) -> list[str]:
+def explain_all(details: list[ErrorDetails], model: type[BaseModel], resolved: Resolved) -> list[str]:
     """One line per faulty key; a fault that runs inherit is reported once, at the key that causes it.
 
     Args:
-        details: of a ValidationError of `model`, which was given `settings`.
-        place: where in params.yaml the key at a location of the settings is set.
+        details: of a ValidationError of `model`, which was given the resolved settings.
     """
-    lines: dict[str, int] = {}
+    lines: dict[tuple[str, str], tuple[str, int]] = {}  # by place and kind of fault
     seen: set[tuple[str, ...]] = set()
+    contradictions = {detail["loc"][1]: detail["msg"] for detail in details if _of_whole_run(detail)}
     for detail in details:
-        keys = _keys(detail, settings)
-        # A key that fits neither member of a union (a name or a number) is reported by each; the first names the words.
+        keys = _keys(detail, resolved.settings)
+        # A key that fits neither member of a union (a word or a number) is reported by each; one of them is enough.
         if tuple(keys) in seen and detail["type"] not in ("missing", "extra_forbidden"):
             continue
+        if detail["type"] == "literal_error" and len(detail["loc"]) > len(keys) and _is_number(detail["input"]):
+            continue
         seen.add(tuple(keys))
-        line = _explain(detail, keys, place(keys), model, settings)
-        if detail["type"] == "value_error" and (same := _same_fault(line, lines)):
-            line = same
-        lines[line] = lines.get(line, -1) + 1
-    return [
-        line + (f" (inherited by {count} more run{'s' * (count > 1)})" if count else "")
-        for line, count in lines.items()
-    ]
+        if _of_whole_run(detail):
+            cause = keys[1]
+            for before in resolved.lineages[cause][1:]:
+                if contradictions.get(before) != detail["msg"]:
+                    break
+                cause = before
+            where = f"runs.{cause}"
+        else:
+            keys += _contradicting(detail)
+            where = resolved.place(keys)
+        line = _explain(detail, keys, where, model, resolved.settings)
+        fault = (where, detail["type"])
+        first, heirs = lines.get(fault, (line, -1))
+        lines[fault] = (first, heirs + 1)
+    return [line + (f" (inherited by {heirs} run{'s' * (heirs > 1)})" if heirs else "") for line, heirs in lines.values()]
 
 
-def _same_fault(line: str, lines: dict[str, int]) -> str | None:
-    """A contradiction of a run that an earlier run has in the same words."""
-    message = line.partition(": ")[2]
-    return next((known for known in lines if known.startswith("runs.") and known.partition(": ")[2] == message), None)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _contradicting(detail: ErrorDetails) -> list[str]:
+    return list(getattr(detail.get("ctx", {}).get("error"), "keys", ()))
+
+
+def _of_whole_run(detail: ErrorDetails) -> bool:
+    """Whether several keys of a run contradict each other: no single key, and so no single place, is wrong."""
+    return detail["type"] == "value_error" and detail["loc"][:1] == ("runs",) and not _contradicting(detail)
 
 
 def _keys(detail: ErrorDetails, settings: Any) -> list[str]:
@@ -65,7 +79,7 @@ def _explain(detail: ErrorDetails, keys: list[str], where: str, model: type[Base
     if detail["type"] == "literal_error":
         options = re.findall(r"'([^']+)'", str(detail.get("ctx", {}).get("expected", "")))
         number = " or a number" if len(detail["loc"]) > len(keys) else ""
-        return f"{where}: {detail['input']!r} is not valid{nearest(str(detail['input']), options)}{number}"
+        return f"{where}: {short(detail['input'])} is not valid{nearest(str(detail['input']), options)}{number}"
     if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):  # one key says which kind of section this is
         tag = str(detail["ctx"]["discriminator"]).strip("'")
         options = _tags(model, settings, keys, tag)
@@ -79,16 +93,13 @@ def _explain(detail: ErrorDetails, keys: list[str], where: str, model: type[Base
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error":
         return f"{where}: {message}" if keys else message
-    return f"{where or 'params'}: {message[:1].lower()}{message[1:]}, not {_short(detail['input'])}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return f"{where or 'params'}: {message[:1].lower()}{message[1:]}, not {short(detail['input'])}"
 
 
 def _siblings(model: type[BaseModel], settings: Any, keys: list[str]) -> list[str]:
     """The valid keys beside the last of `keys`."""
+    if len(keys) == 1:
+        return list(TOP)
     return [name for member in _models(model, settings, keys[:-1]) for name in member.model_fields]
 
 

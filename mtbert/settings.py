@@ -27,6 +27,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Contradiction(ValueError):
+    """Settings that do not fit together; `keys` lead from the section that is checked to the key that has to change."""
+
+    def __init__(self, message: str, *keys: str) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
 class SampleSizes(Section):
     """Examples per split of one generated task."""
 
@@ -66,16 +74,16 @@ class RandomEncoder(Section):
     """Size of a randomly initialised encoder (tests, throughput)."""
 
     seed: Seed
-    layers: int = Field(ge=1, le=48)
-    hidden: int = Field(ge=1, le=4096)
-    heads: int = Field(ge=1, le=4096)
-    intermediate: int = Field(ge=1, le=16384)
-    positions: int = Field(ge=8, le=4096)
+    layers: int = Field(ge=1, le=128)
+    hidden: int = Field(ge=1, le=8192)
+    heads: int = Field(ge=1, le=8192)
+    intermediate: int = Field(ge=1, le=32768)
+    positions: int = Field(ge=8, le=32768)
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> "RandomEncoder":
         if self.hidden % self.heads:
-            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+            raise Contradiction(f"{self.hidden} is not a multiple of heads ({self.heads}); change one of them", "hidden")
         return self
 
 
@@ -90,20 +98,22 @@ class Encoder(Section):
     @model_validator(mode="after")
     def _source_has_its_keys(self) -> "Encoder":
         if self.source == "hub":
-            if not self.name:
-                raise ValueError(
-                    "source is hub, so encoder.name must be a hub name, such as google-bert/bert-base-uncased"
-                )
-            if not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
-                raise ValueError("source is hub, so encoder.revision must be a commit of 40 hex digits (branches move)")
+            for key, pattern, what in (
+                ("name", r"\S+", "a hub's name, such as google-bert/bert-base-uncased"),
+                ("revision", r"[0-9a-f]{40}", "a commit of 40 hex digits (branches move)"),
+            ):
+                value = getattr(self, key)
+                if value is None:
+                    raise Contradiction(f"hub needs {key} beside it, {what}", "source")
+                if not re.fullmatch(pattern, value):
+                    raise Contradiction(f"must be {what}, not {value!r}", key)
         for key, sources in ENCODER_KEYS.items():
             if getattr(self, key) is not None and self.source not in sources:
-                raise ValueError(
-                    f"source is {self.source}, which has no use for encoder.{key}; remove that key, "
-                    f"or set encoder.source to {' or '.join(sources)}"
+                raise Contradiction(
+                    f"source {self.source} has no use for it; remove it, or set source to {' or '.join(sources)}", key
                 )
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ValueError("sha256 must be 64 hex digits, or null")
+            raise Contradiction("must be 64 hex digits, or null", "sha256")
         return self
 
 
@@ -174,7 +184,7 @@ class Model(Section):
         for name, head in (("quora", self.quora), ("sts", self.sts)):
             features = getattr(head, "features", ["u", "v"])
             if len(set(features)) != len(features):
-                raise ValueError(f"{name}.features names a feature twice")
+                raise Contradiction("names a feature twice; remove one", name, "features")
             needs = {"cross" if feature == "c" else "bi" for feature in features}
             if self.encoding != "both" and needs != {self.encoding}:
                 raise ValueError(
@@ -202,7 +212,7 @@ class Run(Model):
     @model_validator(mode="after")
     def _tasks_differ(self) -> "Run":
         if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError("tasks names a task twice")
+            raise Contradiction("names a task twice; remove one", "tasks")
         return self
 
 

@@ -22,11 +22,15 @@ def read_yaml(path: Path) -> Any:
             describe more than memory holds), very deep nesting, a value of thousands of characters.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+            raise MtbertError(f"{path}: not a file; put one with the settings in its place")
         if path.stat().st_size > LARGEST_FILE:
             raise MtbertError(f"{path}: larger than {LARGEST_FILE:,} bytes; settings need a few thousand")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise MtbertError(f"{path}: not found; run from the project's root, where it lies") from None
+    except OSError as error:
+        raise MtbertError(f"{path}: cannot be read ({error.strerror}); make it readable") from None
     except UnicodeDecodeError as error:
         raise MtbertError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
     try:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from reliability.trial import Tally, Trial
 RUN = "full_balanced"
 LOCK = Path(".mtbert/locks") / RUN
 PATIENCE = 120.0  # seconds for what must happen
+EARLY = (0.0, 0.03, 0.1, 0.3)  # seconds between a trainer's start and DVC's end, before the trainer has imported torch
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
@@ -107,7 +109,11 @@ def _with_dvc(tally: Tally, times: int, project: Path) -> None:
         _second(tally, project, "a second dvc repro", repro, repro)
         _second(tally, project, "dvc repro beside a trainer", trainer, repro)
         _second(tally, project, "a trainer beside dvc repro", repro, trainer)
-        tally.trial(*_orphan(project, repro, start_again=True))
+        tally.trial(*_orphan(project, repro))
+        for delay in EARLY:
+            tally.trial(*_early_orphan(project, repro, delay))
+    (project / "stages/__init__.py").write_text("")
+    tally.control(not _early_orphan(project, repro, EARLY[-1])[0], "a stage does not ask for its end with DVC's")
 
 
 def _second(tally: Tally, project: Path, what: str, first: tuple[str, ...], second: tuple[str, ...]) -> None:
@@ -124,18 +130,11 @@ def _second(tally: Tally, project: Path, what: str, first: tuple[str, ...], seco
         process.communicate()
 
 
-def _orphan(project: Path, command: tuple[str, ...], start_again: bool) -> tuple[bool, str]:
+def _orphan(project: Path, command: tuple[str, ...]) -> tuple[bool, str]:
     """SIGKILL `dvc repro`: its trainer must go too, and a new repro must find the run free."""
     process = start(project, *command)
     trainer = _holder(project)
-    process.kill()
-    deadline = time.monotonic() + PATIENCE / 4
-    while psutil.pid_exists(trainer) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    alive = psutil.pid_exists(trainer)
-    _end(trainer)
-    process.communicate()
-    if alive:
+    if not _gone_with(process, trainer):
         return False, f"the trainer outlived its parent by {PATIENCE / 4:.0f} s"
     again = start(project, *command)
     try:
@@ -143,6 +142,43 @@ def _orphan(project: Path, command: tuple[str, ...], start_again: bool) -> tuple
     finally:
         _end(again.pid)
         again.communicate()
+
+
+def _early_orphan(project: Path, command: tuple[str, ...], delay: float) -> tuple[bool, str]:
+    """SIGKILL `dvc repro` this many seconds after its trainer's start."""
+    process = start(project, *command)
+    dvc = psutil.Process(process.pid)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if any("stages.train" in words for words in map(_words, dvc.children(recursive=True))):
+            time.sleep(delay)
+            # The shell that dvc starts may stay, or become the trainer.
+            family = {child.pid for child in dvc.children(recursive=True)}
+            ok = _gone_with(process, *family)
+            return ok, f"the trainer outlived its parent, killed after {delay} s, by {PATIENCE / 4:.0f} s"
+        time.sleep(0.005)
+    _end(process.pid)
+    raise TimeoutError("no trainer was started")
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # ended just now
+        return ""
+
+
+def _gone_with(process: subprocess.Popen[str], *children: int) -> bool:
+    """SIGKILL a process; whether these that it started end too. Those that do not are killed."""
+    process.kill()
+    deadline = time.monotonic() + PATIENCE / 4
+    while any(map(psutil.pid_exists, children)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    alive = [child for child in children if psutil.pid_exists(child)]
+    for child in alive:
+        _end(child)
+    process.communicate()
+    return not alive
 
 
 def _holder(project: Path) -> int:

@@ -1,12 +1,18 @@
 """What the stages share: where things lie, and how a stage starts and fails."""
 
 import ctypes
+import errno
 import inspect
+import json
+import os
+import select
+import shlex
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from mtbert.errors import MtbertError, out_of_memory
@@ -14,19 +20,18 @@ from mtbert.errors import MtbertError, out_of_memory
 RAW, PREPARED, MODELS, RESULTS = Path("data/raw"), Path("data/prepared"), Path("models"), Path("results")
 METRICS, REPORTS = Path("metrics"), Path("reports")
 PRETRAINED, CONVERTED = MODELS / "pretrained", MODELS / "converted"
-
-
-def inside(folder: str, key: str) -> Path:
-    """The folder that a setting names, if it and all links in it lie in the project.
-
-    Raises:
-        MtbertError: it leads out of the project.
-    """
-    root, path = Path.cwd().resolve(), Path(folder)
-    if root not in path.resolve().parents:
-        raise MtbertError(f"params.yaml: {key}: {folder} leads out of {root}, or is all of it; name a folder inside")
-    confine(path)
-    return path
+REMEDIES = {
+    errno.ENOSPC: "free space on that disk, then run the same command again",
+    errno.EDQUOT: "free some of your quota on that disk, then run the same command again",
+    errno.EACCES: "allow yourself to read and write it (`ls -ld` shows its owner and rights), then run the same command again",
+    errno.EPERM: "allow yourself to change it (`ls -ld` shows its owner and rights), then run the same command again",
+    errno.EROFS: "the disk is mounted read-only: work in a copy of the project on another one",
+    errno.ENOENT: "run `dvc repro`, which makes what a stage reads",
+    errno.ENOTDIR: "a file lies where a folder belongs: move it away, then run the same command again",
+    errno.EISDIR: "a folder lies where a file belongs: move it away, then run the same command again",
+    errno.EEXIST: "something else has that name: move it away, then run the same command again",
+    errno.EMFILE: "allow more open files (`ulimit -n 4096`), then run the same command again",
+}
 
 
 def confine(*paths: Path) -> None:
@@ -44,22 +49,78 @@ def confine(*paths: Path) -> None:
         except RuntimeError:
             raise MtbertError(f"{path}: a link that leads to itself; remove it") from None
         if root not in target.parents:
-            raise MtbertError(
-                f"{path}: a link leads out of the project, to {target}; put there what it leads to "
-                "(if DVC made it: `dvc config cache.type copy`, then `dvc checkout --relink`)"
-            )
+            raise MtbertError(_leads_out(root, path))
         if target.is_dir() and target not in seen:
             seen.add(target)
             with suppress(FileNotFoundError):  # another run's temporary folder, gone by now
                 waiting.extend(path.iterdir())
 
 
+def _leads_out(root: Path, path: Path) -> str:
+    """What is wrong with a path that leaves the project, and what to do: both are about the first link in it that does."""
+    steps = [*reversed(path.parents), path]
+    link = next(step for step in steps if step.is_symlink() and root not in step.resolve().parents)
+    target = link.resolve()
+    copy, there = shlex.quote(str(link)), shlex.quote(str(target))
+    remedy = (
+        f"replace it by a copy: `rm {copy} && cp -rL {there} {copy}`" if target.exists() else f"remove it: `rm {copy}`"
+    )
+    by_dvc = "; if DVC made the link, `dvc config --local cache.type copy && dvc checkout --relink` replaces all that it made"
+    return f"{link}: a link leads out of the project, to {target}; {remedy}{by_dvc}"
+
+
+def end_with_dvc() -> None:
+    """Let a stage that DVC started get SIGTERM when that DVC process ends, even by SIGKILL; at once if it has ended already.
+
+    A stage that a user started is left alone: it may outlive its shell.
+    """
+    if "DVC_STAGE" not in os.environ:
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: the kernel sends it when the parent ends
+    running = _running_dvc()
+    if running is None:
+        return
+    dvc = next((pid for pid in _ancestors() if pid in running), None)
+    if dvc is None:
+        os.kill(os.getpid(), signal.SIGTERM)
+    elif dvc != os.getppid():  # bash becomes the command that DVC gives it; dash and fish stay between
+        Thread(target=_end_after, args=(dvc,), daemon=True).start()
+
+
+def _running_dvc() -> set[int] | None:
+    """Ids of the processes that DVC noted as running stages of this project; None if there is no readable note."""
+    try:
+        lock = json.loads(Path(".dvc/tmp/rwlock").read_text(encoding="utf-8"))
+        readers = [reader for those in lock.get("read", {}).values() for reader in those]
+        return {holder["pid"] for holder in [*readers, *lock.get("write", {}).values()]} or None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def _ancestors() -> list[int]:
+    """Ids of the parent, its parent and so on; after a parent's end, the system's first process takes its place."""
+    found, pid = [], os.getppid()
+    with suppress(OSError):  # ended just now
+        while pid:
+            found.append(pid)
+            pid = int(
+                Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]
+            )
+    return found
+
+
+def _end_after(pid: int) -> None:
+    """Wait for a process to end, then end this one."""
+    with suppress(ProcessLookupError):
+        select.select([os.pidfd_open(pid)], [], [])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def start(main: Callable[..., None]) -> None:
-    """Run a stage as `python -m stages.NAME [ARG]`, as dvc.yaml does: it dies with its parent, so no orphan keeps writing.
+    """Run a stage as `python -m stages.NAME [ARG]`, as dvc.yaml does.
 
     Exit status as `guarded`, or 2 where arguments are missing or too many.
     """
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     arguments, wanted = sys.argv[1:], [name.upper() for name in inspect.signature(main).parameters]
     if len(arguments) != len(wanted):
         usage = " ".join([f"python -m stages.{Path(sys.argv[0]).stem}", *wanted])
@@ -76,19 +137,21 @@ def guarded(main: Callable[..., None], *arguments: Any) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a missing permission, a file where a folder should be
-        print(
-            f"error: {error.filename or 'input/output'}: {error.strerror or error}; mend that and run again",
-            file=sys.stderr,
-        )
+        remedy = REMEDIES.get(error.errno or 0, "remove the cause, then run the same command again")
+        print(f"error: {error.filename or 'input/output'}: {error.strerror or error}; {remedy}", file=sys.stderr)
         return 1
     except (RuntimeError, MemoryError) as error:  # training names the run's batch_size itself; this is about all else
         if not out_of_memory(error):
             raise
         print(
-            f"error: out of memory; lower prepare.max_tokens, or free memory, and run again ({error})", file=sys.stderr
+            f"error: out of memory ({error}); free memory, or lower prepare.max_tokens in params.yaml, then run again",
+            file=sys.stderr,
         )
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it can", file=sys.stderr)
+        again = (
+            "the same command resumes training from its last checkpoint, and starts any other stage from its beginning"
+        )
+        print(f"interrupted; {again}", file=sys.stderr)
         return 130
     return 0

@@ -35,7 +35,7 @@ def _convert(run_name: str, settings: dict[str, Any]) -> None:
     parent = PRETRAINED if pretrained else MODELS / described.adapter.start_from
     confine(parent)
     if pretrained:
-        model = load_encoder(described)
+        model = load_encoder(described, f"runs.{run_name}")
     else:
         check_current(described.adapter.start_from, f"runs.{run_name}.adapter.start_from")
         model = load_run(Run.model_validate(settings["start_run"]), described.adapter.start_from)

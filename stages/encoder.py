@@ -1,5 +1,6 @@
 """encoder: the named pretrained weights under our names, strictly, as safetensors."""
 
+from mtbert.errors import MtbertError
 from mtbert.files import replaced_folder
 from mtbert.model.pretrained import pretrained
 from mtbert.model.store import TOKENIZER, save_model
@@ -13,7 +14,10 @@ def main() -> None:
     settings = planned("encoder")["settings"]
     confine(PRETRAINED)
     resolve("cpu", "fp32", 1)
-    found = pretrained(settings.pop("source"), **settings)
+    try:
+        found = pretrained(settings.pop("source"), **settings)
+    except MtbertError as error:
+        raise MtbertError(f"params.yaml: {error}" if str(error).startswith("encoder.") else str(error)) from None
     with replaced_folder(PRETRAINED) as folder:
         (folder / TOKENIZER).write_bytes(found.tokenizer)
         save_model(folder, found.tensors, {"encoder": config_to_json(found.config), "source": found.source})

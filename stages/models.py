@@ -61,25 +61,34 @@ def adapt(model: MultitaskModel, settings: Model, where: str) -> None:
             seed=settings.seed,
         )
     except MtbertError as error:
-        raise MtbertError(f"params.yaml: {where}.adapter.{error}") from None
+        raise MtbertError(f"params.yaml: {where}.{error}") from None
 
 
-def load_encoder(settings: Model) -> MultitaskModel:
-    """The model with fresh heads over the encoder stage's weights."""
+def load_encoder(settings: Model, where: str) -> MultitaskModel:
+    """The model with fresh heads over the encoder stage's weights.
+
+    Args:
+        where: the run's key in params.yaml, for errors.
+    """
     tensors, config = load_model(PRETRAINED)
+    try:
+        tensors = for_pooling(tensors, settings.pooling, str(PRETRAINED / WEIGHTS))
+    except MtbertError as error:
+        raise MtbertError(f"params.yaml: {where}.{error}") from None
     model = build(settings, BertConfig(**config["encoder"]))
-    _fill(model.encoder, for_pooling(tensors, settings.pooling, str(PRETRAINED / WEIGHTS)), PRETRAINED)
+    _fill(model.encoder, tensors, PRETRAINED)
     return model
 
 
 def load_start(run: Run, name: str) -> MultitaskModel:
     """The model that training starts from: the pretrained encoder, and what the convert stage added to it."""
-    model = load_encoder(run)
+    model = load_encoder(run, f"runs.{name}")
     if run.adapter is not None:
         adapt(model, run, f"runs.{name}")
-        tensors, _ = load_model(CONVERTED / name)
+        tensors, config = load_model(CONVERTED / name)
+        _check_parent(config["parent"], CONVERTED / name, f"convert@{name}")
         if run.adapter.start_from == "pretrained":
-            load_adapter(model, tensors, str(CONVERTED / name))
+            load_adapter(model, tensors, str(CONVERTED / name / WEIGHTS))
         else:
             _fill(model, tensors, CONVERTED / name)
     return model
@@ -117,6 +126,12 @@ def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
             f"params.yaml: prepare.max_tokens is {max_tokens}, but the encoder has {positions} positions; lower it to that"
         )
     return wrapper_for(PREPARED / TOKENIZER, max_tokens)
+
+
+def _check_parent(parent: dict[str, Any], folder: Path, stage: str) -> None:
+    """The magnitudes belong to the weights that they were taken from; shapes alone do not tell others apart."""
+    if weights_of(Path(parent["folder"])) != parent:
+        raise MtbertError(f"{folder}: was made from other weights of {parent['folder']}; run `dvc repro {stage}`")
 
 
 def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], folder: Path) -> None:

@@ -3,6 +3,7 @@
 Every later stage depends on its own file and reads nothing else of params.yaml, so an edit re-runs exactly what it reaches.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,10 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
 def check_paths(params: Params) -> None:
     """Refuse folders that DVC cannot follow into a temporary workspace, where queued experiments run."""
     for key, path in (("data.path", params.data.path), ("encoder.path", params.encoder.path)):
-        expanded = Path(path).expanduser()
-        outside = Path.cwd().resolve() not in expanded.resolve().parents
-        if path.startswith("~") or (outside and not expanded.is_absolute()):
-            raise MtbertError(
-                f"params.yaml: {key}: DVC does not find {path} from every workspace; write {key}: {expanded.resolve()}"
-            )
+        full = Path(os.path.expanduser(path)).resolve()  # noqa: PTH111 - Path's fails where there is no such user
+        outside = Path.cwd().resolve() not in full.parents
+        if path.startswith("~") or (outside and not Path(path).is_absolute()):
+            raise MtbertError(f"params.yaml: {key}: DVC does not find {path} from every workspace; write {key}: {full}")
 
 
 def _encoder(params: Params) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The command line: help for every stage, exit codes, and errors without tracebacks."""
 
+import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -22,10 +24,36 @@ WITH_ARGUMENT = {"convert", "train", "evaluate", "table", "figure"}
 
 def mtbert(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as a user runs it."""
-    code = "from mtbert.cli import main; main()"
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-c", code, *arguments]
+    return module("mtbert", *arguments, cwd=cwd)
+
+
+def module(name: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", **variables}
+    command = [sys.executable, "-m", name, *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["mtbert", "mtbert.cli"])
+def test_both_modules_are_the_command(name: str) -> None:
+    assert module(name, "--version").stdout == f"mtbert {version('mtbert')}\n"
+    assert module(name, "trian").returncode == 2
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_help_is_whole_and_as_wide_as_the_terminal(columns: int) -> None:
+    told = module("mtbert", "--help", COLUMNS=str(columns)).stdout
+    assert max(map(len, told.splitlines())) in range(columns - 20, columns)
+    for command in app.registered_commands:
+        assert command.callback
+        assert " ".join((command.callback.__doc__ or "?").split()) in " ".join(told.split())
+
+
+def test_the_shell_completes_commands() -> None:
+    code = "import sys; from mtbert.cli import main; sys.argv = ['mtbert']; main()"
+    asked = {"_MTBERT_COMPLETE": "complete_bash", "COMP_WORDS": "mtbert conv", "COMP_CWORD": "1"}
+    environment = {"PYTHONPATH": str(ROOT), **asked}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["convert"]
 
 
 def test_every_stage_is_a_command_with_help() -> None:
@@ -84,6 +112,29 @@ def test_help_loads_no_torch() -> None:
     assert done.stdout.split() == ["False", "False", "False"]
 
 
+def test_clean_asks_and_doctor_tells(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    left = tmp_path / "results/dropped/metrics.json"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}\n", encoding="utf-8")
+    there = ("--project", str(tmp_path))
+    line = "   3 bytes  results/dropped: output of a run that params.yaml does not declare\n"
+    for arguments, status in (("--dry-run",), 0), ((), 1):  # nobody answers
+        done = mtbert("clean", *arguments, *there)
+        assert (done.returncode, left.exists()) == (status, True)
+        assert line in done.stdout
+    told = mtbert("doctor", *there)
+    assert told.returncode == 1
+    assert "problem DVC 3" in told.stdout
+    assert "note    3 bytes left behind" in told.stdout
+    assert mtbert("clean", "--yes", *there).returncode == 0
+    assert not left.exists()
+    assert mtbert("clean", *there).stdout == "Nothing is left behind.\n"
+    (tmp_path / "params.yaml").write_text("runs: {", encoding="utf-8")
+    assert mtbert("clean", *there).stderr.startswith("error: params.yaml")
+    assert "problem params.yaml cannot be read; `mtbert clean` says why" in mtbert("doctor", *there).stdout
+
+
 def test_a_folder_of_the_settings_stays_inside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "project"
     (project / "sub").mkdir(parents=True)
@@ -105,6 +156,8 @@ def test_memory_that_runs_out_in_a_stage_is_one_clear_error(capsys: pytest.Captu
         raise RuntimeError("shapes differ")
 
     assert guarded(hungry) == 1
-    assert capsys.readouterr().err.startswith("error: out of memory; lower prepare.max_tokens")
+    assert re.fullmatch(
+        r"error: out of memory \(.*\); free memory, or lower prepare.max_tokens .*\n", capsys.readouterr().err
+    )
     with pytest.raises(RuntimeError, match="shapes differ"):
         guarded(wrong)

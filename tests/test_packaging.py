@@ -1,6 +1,9 @@
 """The lock covers all that pyproject.toml leads to, with hashes; constraints, classifiers and tools agree with it."""
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from functools import cache
@@ -175,11 +178,42 @@ def test_the_script_and_the_packages_exist() -> None:
 
 def test_a_fresh_clone_needs_no_dvc_init() -> None:
     config = (ROOT / ".dvc/config").read_text(encoding="utf-8")
-    for setting in (
-        "analytics = false",
-        "autostage = true",
-        "check_update = false",
-        "reflink,hardlink,copy",
-        "site_cache_dir = .dvc-site-cache",
-    ):
+    for setting in ("analytics = false", "autostage = true", "check_update = false", "reflink,hardlink,copy"):
         assert setting in config
+    assert "site_cache_dir" not in config, "a relative one works neither in subfolders nor in experiments"
+
+
+PIP = """#!/bin/sh
+echo "$@" >> "$LOG"
+[ "$1" != -m ] || [ "$2" != venv ] || {
+    mkdir -p .venv/bin
+    cp "$0" .venv/bin/python
+    ln -sf "$DVC" .venv/bin/dvc
+    touch .venv/pyvenv.cfg
+}
+"""
+
+
+@pytest.mark.parametrize("name", ["a b", "a b é"])
+def test_make_installs_in_any_path(tmp_path: Path, name: str) -> None:
+    """With a Python that only writes down what it is asked for: which files make looks for, and where DVC keeps its state."""
+    folder, home = tmp_path / name, tmp_path / "home"
+    for part in ("Makefile", "constraints.txt", "pyproject.toml", "requirements", "tools", ".dvc/config"):
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, folder / part)
+    (tmp_path / "python").write_text(PIP, encoding="utf-8")
+    (tmp_path / "python").chmod(0o755)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    dvc = Path(sys.executable).parent / "dvc"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LOG": str(tmp_path / "log"), "DVC": str(dvc)}
+    for expected in (["-c", "--version", "-m", "-m", "-m", "-m", "-c"], []):  # a second make has nothing to do
+        (tmp_path / "log").write_text("", encoding="utf-8")
+        command = ["make", "install", f"PYTHON={tmp_path / 'python'}"]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        asked = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+        assert [line.split()[0] for line in asked] == expected
+    site = folder / ".dvc-site-cache" if name.isascii() else home / ".cache/mtbert/dvc"
+    assert site.stat().st_mode & 0o777 == 0o700
+    assert f"site_cache_dir = {site}\n" in (folder / ".dvc/config.local").read_text(encoding="utf-8")

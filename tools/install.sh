@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Install the project and its locked dependencies into a virtual environment:  tools/install.sh VENV LOCK
-# Each locked package is checked against its hashes. torch is not: which build suits depends on the machine.
+# Both are relative to the project's root. Each locked package is checked against its hashes. torch is not: which build suits depends
+# on the machine.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 venv=$1 lock=$2
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 pip=("$venv/bin/python" -m pip -qq)  # errors only
 
@@ -15,14 +16,26 @@ install_torch() {
     has_nvidia_gpu || where=(--extra-index-url https://download.pytorch.org/whl/cpu)
     # Of 2.13.0 and 2.13.0+cpu, pip takes the latter. Without retries, an index that cannot be reached costs no time; whatever
     # else fails is tried again patiently.
-    "${pip[@]}" install --retries 0 --timeout 15 "${where[@]}" --constraint "$root/constraints.txt" torch ||
-        "${pip[@]}" install --constraint "$root/constraints.txt" torch
+    "${pip[@]}" install --retries 0 --timeout 15 "${where[@]}" --constraint constraints.txt torch ||
+        "${pip[@]}" install --constraint constraints.txt torch
 }
 
-echo "installing the packages of ${lock#"$root"/}"
+# Unless told otherwise, DVC keeps its state, which it reads by pickle, where all users of the machine can write. A relative path would
+# work neither in subfolders nor in experiments, and DVC can write only ASCII into its settings.
+give_dvc_a_private_folder() {
+    local folder=$PWD/.dvc-site-cache
+    [[ $folder != *[![:ascii:]]* ]] || folder=$HOME/.cache/mtbert/dvc
+    mkdir -p "$folder"
+    chmod 700 "$folder"
+    "$venv/bin/dvc" config --quiet --local core.site_cache_dir "$folder" ||
+        echo "note: DVC's state stays where all users of this machine share it; DVC_SITE_CACHE_DIR can name another folder" >&2
+}
+
+echo "installing the packages of $lock"
 "${pip[@]}" install --require-hashes --no-deps --requirement "$lock"
-echo "installing $(cat "$root/constraints.txt")"
+echo "installing $(cat constraints.txt)"
 install_torch
 echo "installing mtbert"
-"${pip[@]}" install --no-deps --no-build-isolation --editable "$root"
+"${pip[@]}" install --no-deps --no-build-isolation --editable .
+[ ! -d .dvc ] || give_dvc_a_private_folder
 "$venv/bin/python" -c 'import torch; print("torch", torch.__version__, "on", "CUDA" if torch.cuda.is_available() else "the CPU")'

@@ -24,11 +24,12 @@ class Origin(NamedTuple):
 
 
 def users_own(name: str) -> Origin:
-    """A file that its user can edit."""
+    """A file that its user can edit; what DVC tracks may be a read-only hard link into its cache, which must not be written to."""
+    first = f"run `dvc unprotect {name}` and " if Path(f"{name}.dvc").exists() else ""
     return Origin(
         name,
-        "correct the row, or set prepare.on_bad_row: drop to leave it out",
-        "replace the file by a whole copy of it",
+        f"{first}correct the row, or set prepare.on_bad_row: drop to leave it out",
+        f"{first}replace the file by a whole copy of it",
     )
 
 

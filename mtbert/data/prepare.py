@@ -141,8 +141,8 @@ def _warnings(
     if train["largest_label"] <= 1:
         warnings.append(
             f"{origin_of(raw_folder / raw_name(STS, 'train')).name}: all {train['rows_kept']} {STS.label} labels lie in 0 to 1, "
-            f"where 0 to {STS.high:g} is expected; they are used as they are, so predictions will lie there too, and no pair "
-            f"counts as alike; if the labels were divided by {STS.high:g}, multiply them by it"
+            f"where 0 to {STS.high:g} is expected; they are used as they are: predictions will lie there too, and with "
+            f"objective: cosine_embedding no pair reaches the threshold; if they were divided by {STS.high:g}, multiply them by it"
         )
     if preprocess == "course" and _is_cased(tokenizer):
         warnings.append(

@@ -2,8 +2,9 @@
 
 The format: UTF-8, tab separated, a header (one or two unnamed index columns, `id`, the sentences, the label unless the
 file is an unlabelled test file), default CSV quoting: a field that starts with `"` ends at the next lone `"`, and `""`
-inside stands for one. A quoted sentence may hold newlines. The rows are split here rather than by the csv module,
-because that reads an unbalanced quote on across the following rows, and cannot tell where a field stood.
+inside stands for one. A quoted sentence may hold newlines. An id is one printable word without commas. The rows are split
+here rather than by the csv module, because that reads an unbalanced quote on across the following rows, and cannot tell where
+a field stood.
 
 Columns count characters from 1; lines count newline characters, as editors do.
 """

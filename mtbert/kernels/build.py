@@ -5,12 +5,16 @@ import functools
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+from mtbert.files import scratch_folder, sha256_file
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 # No -ffast-math: a NaN must stay one. OpenMP's symbols are left open, so that torch's own threads serve them.
@@ -32,8 +36,8 @@ TYPED = {
     "residual_norm_backward": "pppppp pp ppp pif p ll ppp",
     "gelu": "ppp ll p",
     "gelu_backward": "pppp ll pp",
-    "attention": "pppp if pp lll pp",
-    "attention_backward": "ppppp pif pp lll pp",
+    "attention": "pppp if pp lll p",
+    "attention_backward": "pppp pif pp lll pp",
     "dora_norm": "ppppp ff llll ppp",
     "dora_norm_backward": "pppp ff llll ppppp ppp",
 }
@@ -48,22 +52,20 @@ class Unavailable(Exception):
 def library() -> ctypes.CDLL:
     """The kernels of this machine; the first call on it compiles them, for some seconds.
 
+    The file's name holds a checksum of all that decides its machine code, and one of its own bytes, compared before it is loaded.
+
     Raises:
         Unavailable: no g++, or it failed, or there is nowhere to keep what it made.
     """
     version = compiler()
     key = hashlib.sha256("\0".join([SOURCE.read_text(encoding="utf-8"), version, *FLAGS, _processor()]).encode())
-    name = f"kernels-{key.hexdigest()[:16]}.so"
+    name = f"kernels-{key.hexdigest()[:16]}"
     folders = (_cache, lambda: Path(tempfile.gettempdir()) / f"mtbert-{os.getuid()}")
     for find in folders:
         with suppress(OSError, RuntimeError):  # Path.home() finds none
             folder = find()
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if folder.stat().st_uid != os.getuid():  # somebody else's: what lies there is not ours to run
-                continue
-            if not (folder / name).exists():
-                _compile(folder / name)
-            return _load(folder / name)
+            if _private(folder):
+                return _load(_sound(folder, name) or _compile(folder / name))
     raise Unavailable("no compiled kernels: neither the cache nor the temporary folder can be used")
 
 
@@ -101,12 +103,43 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtbert"
 
 
-def _compile(target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+def _private(folder: Path) -> bool:
+    """Make a folder for this user alone; False, after a note, if it is there and others can decide what lies in it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    about = folder.lstat()
+    if stat.S_ISLNK(about.st_mode):
+        fault = "a link"
+    elif about.st_uid != os.getuid():
+        fault = "another user's"
+    elif about.st_mode & 0o022:
+        fault = "a folder that others can write to"
+    else:
+        return True
+    print(f"note: {folder}: {fault}, so that compiled kernels are not kept there; remove it", file=sys.stderr)
+    return False
+
+
+def _sound(folder: Path, name: str) -> Path | None:
+    """The library called `name` in a folder whose bytes have the checksum in its file's name; any other is removed."""
+    for path in sorted(folder.glob(f"{name}-*.so")):
+        about = path.lstat()
+        if stat.S_ISREG(about.st_mode) and about.st_uid == os.getuid() and path == _named(path, folder / name):
+            return path
+        print(f"note: {path}: not the kernels that were compiled; they are compiled anew", file=sys.stderr)
+        path.unlink()
+    return None
+
+
+def _named(library: Path, target: Path) -> Path:
+    return target.with_name(f"{target.name}-{sha256_file(library)[:32]}.so")
+
+
+def _compile(target: Path) -> Path:
+    with scratch_folder(target.with_name("kernels")) as folder:
+        compiled, linked = folder / "kernels.o", folder / "kernels.so"
         _output(["g++", *FLAGS, "-c", str(SOURCE), "-o", str(compiled)])
         _output(["g++", "-shared", str(compiled), "-o", str(linked)])
-        linked.replace(target)
+        return linked.replace(_named(linked, target))
 
 
 def _load(path: Path) -> ctypes.CDLL:

@@ -340,8 +340,31 @@ struct Heads {
   int64_t N, H, E;         // E = 3 H K
 };
 
+// Scores (R, Lp), of which L are real, to e^(scale * (score - the row's largest)), and the sums of these. The difference comes
+// first: scale * score has too few digits left for it where scores are large. No logarithm of the sum is kept for the backward, for
+// the same reason: weights that do not sum to 1 there are a wrong gradient.
+inline void exponentials(float* s, int64_t L, int64_t Lp, float scale, float (&whole)[R]) {
+  Vec top[R], sum[R];
+  for (int r = 0; r < R; ++r) top[r] = splat(-INFINITY), sum[r] = Vec{};
+  for (int64_t j = 0; j < Lp; j += W) {
+    const Ints inside = lanes() < int32_t(L - j);
+    for (int r = 0; r < R; ++r) top[r] = maximum(top[r], select(inside, load(s + r * Lp + j), splat(-INFINITY)));
+  }
+  float m[R];
+  for (int r = 0; r < R; ++r) m[r] = largest(top[r]);
+  for (int64_t j = 0; j < Lp; j += W) {
+    const Ints inside = lanes() < int32_t(L - j);
+    for (int r = 0; r < R; ++r) {
+      const Vec e = only(inside, exponential((load(s + r * Lp + j) - m[r]) * scale));
+      store(s + r * Lp + j, e);
+      sum[r] += e;
+    }
+  }
+  for (int r = 0; r < R; ++r) whole[r] = total(sum[r]);
+}
+
 template <int KV, typename A>
-void attention(const A* qkv, Affine affine, Dropout dropout, Heads shape, A* mixed, float* lse) {
+void attention(const A* qkv, Affine affine, Dropout dropout, Heads shape, A* mixed) {
   constexpr int K = KV * W;
   const float scale = 1 / std::sqrt(float(K));
   const int64_t D = shape.H * K;
@@ -361,26 +384,9 @@ void attention(const A* qkv, Affine affine, Dropout dropout, Heads shape, A* mix
       for (int64_t i = 0; i < L; i += R) {
         across<KV>(q + i * K, k, Lp, s);
         const int rows = int(std::min<int64_t>(R, L - i));  // the others are zeros: computed with them, and thrown away
-        Vec top[R], sum[R];
-        float m[R], whole[R];
-        for (int r = 0; r < R; ++r) top[r] = splat(-INFINITY), sum[r] = Vec{};
-        for (int64_t j = 0; j < Lp; j += W) {
-          const Ints inside = lanes() < int32_t(L - j);
-          for (int r = 0; r < R; ++r) top[r] = maximum(top[r], select(inside, load(s + r * Lp + j), splat(-INFINITY)));
-        }
-        for (int r = 0; r < R; ++r) m[r] = largest(top[r]) * scale;
-        for (int64_t j = 0; j < Lp; j += W) {
-          const Ints inside = lanes() < int32_t(L - j);
-          for (int r = 0; r < R; ++r) {
-            const Vec e = only(inside, exponential(load(s + r * Lp + j) * scale - m[r]));
-            store(s + r * Lp + j, e);
-            sum[r] += e;
-          }
-        }
-        for (int r = 0; r < R; ++r) whole[r] = total(sum[r]);
-        for (int r = 0; r < rows; ++r) {
-          if (lse) lse[(start + i + r) * shape.H + h] = m[r] + std::log(whole[r]);
-          if (!dropout.words) continue;
+        float whole[R];
+        exponentials(s, L, Lp, scale, whole);
+        for (int r = 0; r < rows && dropout.words; ++r) {
           const int64_t at = shape.places[n] + (h * L + i + r) * L;
           for (int64_t j = 0; j < Lp; j += W) store(s + r * Lp + j, dropout(at + j, load(s + r * Lp + j)));
         }
@@ -395,8 +401,7 @@ void attention(const A* qkv, Affine affine, Dropout dropout, Heads shape, A* mix
 
 // Sums (2 of them, E each): bias's and factor's gradients. Sequences go by PARTS parts, as rows do elsewhere.
 template <int KV, typename A>
-void attention_backward(const A* grad, const A* qkv, const float* lse, Affine affine, Dropout dropout, Heads shape,
-                        A* grad_z, float* sums) {
+void attention_backward(const A* grad, const A* qkv, Affine affine, Dropout dropout, Heads shape, A* grad_z, float* sums) {
   constexpr int K = KV * W;
   const float scale = 1 / std::sqrt(float(K));
   const int64_t D = shape.H * K, E = shape.E;
@@ -423,6 +428,8 @@ void attention_backward(const A* grad, const A* qkv, const float* lse, Affine af
           across<KV>(q + i * K, kt, Lp, p);
           across<KV>(g + i * K, vt, Lp, dp);
           const int rows = int(std::min<int64_t>(R, L - i));
+          float whole[R];
+          exponentials(p, L, Lp, scale, whole);
           for (int r = 0; r < R; ++r) {
             float *weight = p + r * Lp, *factor = kept + r * Lp, *slope = dp + r * Lp;
             if (r >= rows) {
@@ -431,11 +438,11 @@ void attention_backward(const A* grad, const A* qkv, const float* lse, Affine af
               std::memset(slope, 0, sizeof(float) * Lp);
               continue;
             }
-            const float log_sum = lse[(start + i + r) * shape.H + h];
+            const float by = 1 / whole[r];
             const int64_t at = dropout.words ? shape.places[n] + (h * L + i + r) * L : 0;
             Vec inner{};
             for (int64_t j = 0; j < Lp; j += W) {
-              const Vec w = only(lanes() < int32_t(L - j), exponential(load(weight + j) * scale - log_sum));
+              const Vec w = load(weight + j) * by;
               const Vec d = dropout(at + j, load(slope + j));
               store(weight + j, w);
               store(factor + j, dropout(at + j, w));
@@ -782,24 +789,24 @@ extern "C" void random_words(const uint64_t* key, int64_t first, int64_t blocks,
   }                                                                                                                     \
   extern "C" void attention_##suffix(const A* qkv, const float* factor, const float* bias, const int16_t* words,        \
                                      int threshold, float scale, const int32_t* offsets, const int64_t* places,         \
-                                     int64_t N, int64_t H, int64_t K, A* mixed, float* lse) {                           \
+                                     int64_t N, int64_t H, int64_t K, A* mixed) {                                       \
     const Affine affine{factor, bias};                                                                                  \
     const Dropout dropout{words, threshold, scale};                                                                     \
     const Heads shape{offsets, places, N, H, 3 * H * K};                                                                \
-    if (K == 16) attention<1, A>(qkv, affine, dropout, shape, mixed, lse);                                              \
-    if (K == 32) attention<2, A>(qkv, affine, dropout, shape, mixed, lse);                                              \
-    if (K == 64) attention<4, A>(qkv, affine, dropout, shape, mixed, lse);                                              \
+    if (K == 16) attention<1, A>(qkv, affine, dropout, shape, mixed);                                                   \
+    if (K == 32) attention<2, A>(qkv, affine, dropout, shape, mixed);                                                   \
+    if (K == 64) attention<4, A>(qkv, affine, dropout, shape, mixed);                                                   \
   }                                                                                                                     \
-  extern "C" void attention_backward_##suffix(const A* grad, const A* qkv, const float* lse, const float* factor,       \
+  extern "C" void attention_backward_##suffix(const A* grad, const A* qkv, const float* factor,                         \
                                               const float* bias, const int16_t* words, int threshold, float scale,      \
                                               const int32_t* offsets, const int64_t* places, int64_t N, int64_t H,      \
                                               int64_t K, A* grad_z, float* sums) {                                      \
     const Affine affine{factor, bias};                                                                                  \
     const Dropout dropout{words, threshold, scale};                                                                     \
     const Heads shape{offsets, places, N, H, 3 * H * K};                                                                \
-    if (K == 16) attention_backward<1, A>(grad, qkv, lse, affine, dropout, shape, grad_z, sums);                        \
-    if (K == 32) attention_backward<2, A>(grad, qkv, lse, affine, dropout, shape, grad_z, sums);                        \
-    if (K == 64) attention_backward<4, A>(grad, qkv, lse, affine, dropout, shape, grad_z, sums);                        \
+    if (K == 16) attention_backward<1, A>(grad, qkv, affine, dropout, shape, grad_z, sums);                             \
+    if (K == 32) attention_backward<2, A>(grad, qkv, affine, dropout, shape, grad_z, sums);                             \
+    if (K == 64) attention_backward<4, A>(grad, qkv, affine, dropout, shape, grad_z, sums);                             \
   }                                                                                                                     \
   extern "C" void dora_norm_##suffix(const A* wide, const float* const* a, const float* const* b,                       \
                                      const float* const* squared, const float* const* magnitude, float s,               \

@@ -169,20 +169,19 @@ class PackedAttention(torch.autograd.Function):
             mask: dropout on the attention weights, which lie sequence by sequence and in it head by head.
         """
         rows, width = len(z_TE), z_TE.shape[1] // 3
-        mixed, log_sums = z_TE.new_empty(rows, width), z_TE.new_empty(rows, heads, dtype=torch.float32)
+        mixed = z_TE.new_empty(rows, width)
         shape = (layout.offsets, layout.places, len(layout.places), heads, width // heads)
-        call("attention", z_TE, z_TE, factor, bias, *masked(mask), *shape, mixed, log_sums)
-        ctx.save_for_backward(z_TE, factor, bias, log_sums)
+        call("attention", z_TE, z_TE, factor, bias, *masked(mask), *shape, mixed)
+        ctx.save_for_backward(z_TE, factor, bias)
         ctx.shape, ctx.mask = shape, mask
         return mixed
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z_TE, factor, bias, log_sums = ctx.saved_tensors
-        grad_z, sums = torch.empty_like(z_TE), log_sums.new_empty(2, z_TE.shape[1])
+        z_TE, factor, bias = ctx.saved_tensors
+        grad_z, sums = torch.empty_like(z_TE), z_TE.new_empty(2, z_TE.shape[1], dtype=torch.float32)
         call(
-            "attention_backward", z_TE, grad.contiguous(), z_TE, log_sums, factor, bias, *masked(ctx.mask),
-            *ctx.shape, grad_z, sums,
+            "attention_backward", z_TE, grad.contiguous(), z_TE, factor, bias, *masked(ctx.mask), *ctx.shape, grad_z, sums,
         )  # fmt: skip
         return grad_z, None if factor is None else sums[1], None if bias is None else sums[0], None, None, None
 

@@ -10,8 +10,9 @@ Dropout inside a graph draws from CUDA's default generator, whose seed and offse
 they depend on the number of rows too.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from mtbert.data.batches import Batch
 from mtbert.data.static import StaticBatch, rows_for
-from mtbert.errors import MtbertError, out_of_memory
+from mtbert.errors import out_of_memory
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute
 from mtbert.training.step import Loss, naming_batch_size, train_step, update
@@ -46,15 +47,32 @@ class CudaRecorder:
         with torch.cuda.stream(self._stream):
             warm_up()
         torch.cuda.current_stream().wait_stream(self._stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            result = work()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                result = work()
+        except BaseException:
+            # Where ending the recording fails, torch leaves the stream, the allocator and the generator as if it went on.
+            torch.cuda.set_stream(before)
+            self._forget(graph)
+            raise
 
         def replay() -> Tensor:
             graph.replay()
             return result.clone()  # before another graph of the pool writes there
 
         return replay
+
+    def _forget(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Put the process in order after a recording that failed; graphs recorded before stay what they are."""
+        torch.cuda.synchronize()
+        with suppress(RuntimeError):  # where it was ended after all
+            torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
+        self._pool = torch.cuda.graph_pool_handle()
+        graph.reset()
+        # The end of any recording takes CUDA's generator out of its recording state.
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._stream):
+            torch.zeros((), device=self._stream.device)
 
 
 # By device; a device that is not named takes its steps one launch at a time.
@@ -64,8 +82,8 @@ RECORDERS: dict[str, Callable[[torch.device], Recorder]] = {"cuda": CudaRecorder
 class Steps:
     """Training steps one after another: replayed from graphs where `compute.graphs` asks for it and the batch's shape is static.
 
-    Otherwise, or for a batch that is not full or has more than `static.LARGEST` rows, they are taken as `train_step` takes them;
-    which of the two depends on the batch alone.
+    Otherwise, or for a batch that is not full or has more than `static.LARGEST` rows, or of a kind that could not be recorded, they
+    are taken as `train_step` takes them; which of the two depends on the batch alone.
 
     Args:
         model, optimizer: what is trained, in place; the optimizer's settings must not change any more.
@@ -87,18 +105,18 @@ class Steps:
         self._batch_size, self._longest = batch_size, longest
         make = RECORDERS.get(compute.device.type) if compute.graphs else None
         self._record = make(compute.device) if make else None
-        self._graphs: dict[tuple[str, int], tuple[StaticBatch, Callable[[], Tensor]]] = {}
+        self._graphs: dict[tuple[str, int], tuple[StaticBatch, Callable[[], Tensor]] | None] = {}
 
     @property
     def recorded(self) -> int:
         """How many graphs there are."""
-        return len(self._graphs)
+        return sum(graph is not None for graph in self._graphs.values())
 
     def take(self, batch: Batch, seed: int, step: int) -> Tensor:
         """Take step number `step` on a batch that lies on the host; its mean loss, (), still on the device.
 
         Raises:
-            MtbertError: memory ran out, or a graph could not be recorded.
+            MtbertError: memory ran out.
         """
         where = f"step {step} ({batch.task})"
         with naming_batch_size(self._compute, where):
@@ -129,12 +147,16 @@ class Steps:
             except RuntimeError as error:
                 # Where the work fails, ending the recording fails too, and only says that something did before.
                 cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+                self._optimizer.zero_grad(set_to_none=True)  # recorded, but never computed
                 if out_of_memory(cause):
                     raise cause from None
-                raise MtbertError(
-                    f"{batch.task}: a step of {rows} rows cannot be recorded as a CUDA graph; "
-                    f"set compute.cuda_graphs: false ({cause})"
-                ) from error
+                if None not in self._graphs.values():
+                    print(
+                        f"note: {batch.task}: a step of {rows} rows cannot be recorded as a CUDA graph, so that such steps are "
+                        f"launched kernel by kernel, more slowly ({cause})",
+                        file=sys.stderr,
+                    )
+                self._graphs[key] = None
         return self._graphs[key]
 
 

@@ -259,6 +259,17 @@ def test_every_fault_of_a_file_names_the_one_to_be_mended(
     assert str(error.value).removeprefix("data/course/x.csv:").lstrip().startswith(fault)
 
 
+def test_a_file_that_dvc_tracks_is_unprotected_before_it_is_mended(
+    raw: Path, tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(raw.parent)
+    Path("x.csv.dvc").touch()
+    put(raw, "sts-dev", "0\tv1\ta\tb\t9")
+    from_source(raw, "folder", **{"from": "x.csv"})
+    with pytest.raises(MtbertError, match=r"^x.csv:2:10: .*; run `dvc unprotect x.csv` and correct the row, or set"):
+        run(raw, tokenizer_file)
+
+
 def test_a_damaged_list_of_sources_is_an_error(raw: Path, tokenizer_file: Path) -> None:
     for text in ("{", "[]", '{"source": "folder", "files": {}}'):
         (raw / "source.json").write_text(text)

@@ -4,8 +4,11 @@ import ctypes
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -89,6 +92,77 @@ def test_compiled_once_and_then_reused(folders: Path, source: Path, monkeypatch:
     monkeypatch.setattr(build, "_compile", lambda _target: pytest.fail("compiled again"))
     assert answer() == 42
     assert path.stat() == before
+
+
+def one_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def link(path: Path) -> None:
+    path.rename(path.parent.parent / path.name)
+    path.symlink_to(path.parent.parent / path.name)
+
+
+@pytest.mark.parametrize("damage", [one_bit, half, nothing, link])
+def test_a_library_whose_bytes_are_not_those_compiled_is_made_anew(
+    folders: Path, source: Path, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not loaded, either: code of a file that was cut short ends the process by SIGBUS."""
+    assert answer() == 42
+    forget()
+    (path,) = compiled(folders)
+    whole = path.read_bytes()
+    # Another file: this process holds the first one mapped.
+    path.unlink()
+    path.write_bytes(whole)
+    damage(path)
+    assert answer() == 42
+    assert compiled(folders) == [path] and path.read_bytes() == whole and not path.is_symlink()
+    assert re.fullmatch(rf"note: {path}: not the kernels that were compiled; .*\n", capsys.readouterr().err)
+    forget()
+    assert answer() == 42
+    assert not capsys.readouterr().err
+
+
+def writable_by_all(folder: Path) -> None:
+    folder.chmod(0o777)
+
+
+def writable_by_the_group(folder: Path) -> None:
+    folder.chmod(0o770)
+
+
+def a_link(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to(folder.with_name("moved"))
+
+
+@pytest.mark.parametrize("change", [writable_by_all, writable_by_the_group, a_link])
+def test_a_folder_in_which_others_decide_is_not_used(
+    folders: Path, tmp_path: Path, source: Path, change: Callable[[Path], None], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    build.library()
+    forget()
+    change(folders)
+    loaded: list[Path] = []
+    load = build._load
+    monkeypatch.setattr(build, "_load", lambda path: (loaded.append(path), load(path))[1])
+    assert answer() == 42
+    assert loaded == compiled(elsewhere(tmp_path))
+    assert re.fullmatch(
+        rf"note: {folders}: a (link|folder that others can write to), .*; remove it\n", capsys.readouterr().err
+    )
 
 
 def test_the_cache_is_for_its_owner_only(folders: Path, source: Path) -> None:
@@ -182,13 +256,18 @@ def test_so_does_a_user_without_a_home(tmp_path: Path, source: Path, monkeypatch
     assert len(compiled(elsewhere(tmp_path))) == 1
 
 
-def test_a_damaged_file_is_not_the_end(
+def test_a_cache_that_nothing_can_be_loaded_from_gives_way_too(
     folders: Path, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(build, "_load", lambda path: path.write_bytes(b"\x7fELF and then nothing"))
-        build.library()
-    forget()
+    """As on a file system mounted noexec."""
+    load = build._load
+
+    def refuse(path: Path) -> ctypes.CDLL:
+        if path.parent == folders:
+            raise OSError("failed to map segment from shared object")
+        return load(path)
+
+    monkeypatch.setattr(build, "_load", refuse)
     assert answer() == 42
     assert len(compiled(elsewhere(tmp_path))) == 1
 
@@ -205,15 +284,15 @@ def test_what_lies_in_another_user_s_folder_is_not_run(
     build.library()
     forget()
     (theirs,) = compiled(folders)
-    of = Path.stat
+    of = Path.lstat
 
-    def stat(self: Path, **options: bool) -> os.stat_result:
-        found = of(self, **options)
+    def lstat(self: Path) -> os.stat_result:
+        found = of(self)
         return os.stat_result((*found[:4], found.st_uid + 1, *found[5:])) if self == folders else found
 
     loaded: list[Path] = []
     load = build._load
-    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(Path, "lstat", lstat)
     monkeypatch.setattr(build, "_load", lambda path: (loaded.append(path), load(path))[1])
     assert answer() == 42
     assert loaded == compiled(elsewhere(tmp_path)) and theirs not in loaded
@@ -229,18 +308,25 @@ def test_nor_if_no_folder_is_ours(folders: Path, source: Path, monkeypatch: pyte
 
 def test_compiling_at_the_same_time_leaves_one_whole_file(folders: Path, source: Path) -> None:
     folders.mkdir(parents=True)
-    target = folders / "kernels-same.so"
-    sizes = set()
-
-    def compile_and_look(_n: int) -> None:
-        build._compile(target)
-        sizes.add(target.stat().st_size)
-
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(compile_and_look, range(4)))
-    assert compiled(folders) == [target]
-    assert len(sizes) == 1, "nobody ever saw a part of it"
-    assert build._load(target).answer
+        made = set(pool.map(lambda _: build._compile(folders / "kernels-same"), range(4)))
+    assert compiled(folders) == sorted(made) and len(made) == 1
+    assert build._sound(folders, "kernels-same") in made
+
+
+def test_what_a_kill_while_compiling_left_goes_with_the_next_compile(
+    folders: Path, source: Path, tmp_path: Path, root: Path
+) -> None:
+    code = (
+        "import os, signal\nfrom mtbert.kernels import build\n"
+        "build._output = lambda command: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "build._compile(build.Path(os.environ['XDG_CACHE_HOME']) / 'mtbert' / 'kernels-any')\n"
+    )
+    folders.mkdir(parents=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
+    assert done.returncode == -signal.SIGKILL and len(list(folders.iterdir())) == 1
+    build.library()
+    assert len(compiled(folders)) == 1
 
 
 def test_an_interrupted_compile_leaves_nothing(folders: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

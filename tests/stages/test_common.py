@@ -1,9 +1,14 @@
 """How a stage starts and fails: exit status and one line, never a traceback."""
 
+import os
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mtbert.errors import MtbertError
@@ -31,7 +36,13 @@ def test_wrong_arguments_are_one_usage_error(command: list[str], message: str) -
     ("raised", "status", "message"),
     [
         (MtbertError("a.csv:3: bad; mend it"), 1, "error: a.csv:3: bad; mend it\n"),
-        (OSError(28, "No space left on device", "models/x"), 1, "error: models/x: No space left on device; mend"),
+        (
+            OSError(28, "No space left on device", "a/x"),
+            1,
+            "error: a/x: No space left on device; free space on that disk",
+        ),
+        (PermissionError(13, "Permission denied", "a/x"), 1, "error: a/x: Permission denied; allow yourself to read"),
+        (OSError(5, "Input/output error", "a/x"), 1, "error: a/x: Input/output error; remove the cause, then run"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -50,3 +61,85 @@ def test_an_error_is_one_line_and_a_status(
 def test_success_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(lambda: None) == 0
     assert capsys.readouterr().err == ""
+
+
+SLOW = """
+import time
+time.sleep(0.6)  # as long as heavy imports take
+from pathlib import Path
+from stages.common import start
+
+def main() -> None:
+    time.sleep(0.6)
+    Path("out").write_text("written")
+
+start(main)
+"""
+STAYS = """#!/bin/sh
+/bin/sh "$@"
+exit $?
+"""
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DVC project whose one stage imports for a while, then writes `out`; and a shell that stays between, as dash and fish do."""
+    folder = tmp_path_factory.mktemp("slow")
+    for name in ("mtbert/__init__.py", "mtbert/errors.py", "stages/__init__.py", "stages/common.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "stages/slow.py").write_text(SLOW, encoding="utf-8")
+    (folder / "dvc.yaml").write_text("stages: {slow: {cmd: python -m stages.slow, outs: [out]}}", encoding="utf-8")
+    (folder / "stays").write_text(STAYS, encoding="utf-8")
+    (folder / "stays").chmod(0o755)
+    command(folder, "dvc", "init", "-q", "--no-scm").wait()
+    return folder
+
+
+def command(project: Path, *words: str, shell: str = "/bin/sh") -> subprocess.Popen[bytes]:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+    variables |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "SHELL": str(project / shell),
+        "DVC_SITE_CACHE_DIR": str(project / ".site"),
+    }
+    return subprocess.Popen(words, cwd=project, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def at_work(project: Path) -> list[psutil.Process]:
+    """The processes in this folder."""
+    return [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(project)]
+
+
+@pytest.mark.parametrize("shell", ["/bin/bash", "stays"])
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.1, 0.4, 0.9])
+def test_a_stage_ends_when_dvc_is_killed(slow: Path, delay: float, shell: str) -> None:
+    dvc = command(slow, "dvc", "repro", "-q", "-f", shell=shell)
+    wait_until(lambda: psutil.Process(dvc.pid).children())
+    time.sleep(delay)
+    (slow / "out").unlink(missing_ok=True)
+    dvc.kill()
+    dvc.wait()
+    wait_until(lambda: not at_work(slow))
+    assert not (slow / "out").exists()
+
+
+@pytest.mark.parametrize("shell", ["/bin/bash", "stays"])
+def test_a_stage_goes_on_while_dvc_lives(slow: Path, shell: str) -> None:
+    (slow / "out").unlink(missing_ok=True)
+    assert command(slow, "dvc", "repro", "-q", "-f", shell=shell).wait() == 0
+    assert (slow / "out").exists()
+
+
+def test_a_stage_started_by_hand_outlives_its_shell(slow: Path) -> None:
+    (slow / "out").unlink(missing_ok=True)
+    assert command(slow, "sh", "-c", "python -m stages.slow & sleep 0.2").wait() == 0
+    wait_until(lambda: not at_work(slow))
+    assert (slow / "out").exists()

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,21 @@ def test_a_link_to_a_folder_of_links_is_looked_through(project: Path, tmp_path: 
     (project / "models/link").symlink_to(project / "inner")
     with pytest.raises(MtbertError, match=r"^models/link/out: a link leads out of the project"):
         confine(Path("models/link"))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_remedy_works_when_it_is_pasted(project: Path, tmp_path: Path, there: bool) -> None:
+    """It is about the link, also where the file that a stage reads lies below it."""
+    elsewhere, link = tmp_path / "a b'é", project / "models/a b"
+    if there:
+        elsewhere.mkdir()
+        (elsewhere / "config.json").write_text("{}", encoding="utf-8")
+    link.symlink_to(elsewhere)
+    with pytest.raises(MtbertError, match=r"^models/a b: a link leads out of the project") as raised:
+        confine(Path("models/a b/config.json"))
+    subprocess.run(["bash", "-c", str(raised.value).split("`")[1]], check=True)
+    confine(Path("models/a b/config.json"))
+    assert (project / "models/a b/config.json").is_file() == there
 
 
 def test_a_circle_of_links(project: Path) -> None:

@@ -1,0 +1,114 @@
+"""What a project gathers and no longer needs: checkpoints of killed runs, halves of killed writes, outputs of undeclared runs."""
+
+import fcntl
+import os
+import platform
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+WORK = Path(".mtbert")
+OUTPUTS = {"models": "config.json", "models/converted": "config.json", "results": "metrics.json"}
+"""Folders of runs' outputs, and the file that shows an output to be one; other folders there are the user's own."""
+
+
+class Leftover(NamedTuple):
+    """A path that can go.
+
+    Attributes:
+        path: relative to the project's root; size: bytes; why: what it is.
+    """
+
+    path: Path
+    size: int
+    why: str
+
+
+def leftovers(root: Path, runs: Collection[str]) -> list[Leftover]:
+    """All that can go from the project at `root`, where `runs` are declared; nothing that a process uses.
+
+    A checkpoint may still be resumed, if the settings, data and code that it was made with come back; `why` says so.
+    """
+    found = dict([*_checkpoints(root), *_outputs(root, runs), *_temporaries(root)])
+    outer = {path: why for path, why in found.items() if not found.keys() & set(path.parents)}
+    return [Leftover(path.relative_to(root), size_of(path), why) for path, why in outer.items()]
+
+
+def remove(root: Path, runs: Collection[str], listed: Collection[Leftover]) -> None:
+    """Delete those of the listed that can still go: a run may have started since.
+
+    Raises:
+        OSError: one cannot be deleted.
+    """
+    paths = {leftover.path for leftover in listed}
+    for path in (root / leftover.path for leftover in leftovers(root, runs) if leftover.path in paths):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        path.with_name(f"{path.name}.record.json").unlink(missing_ok=True)  # lies beside a converted encoder
+
+
+def listing(found: Collection[Leftover]) -> str:
+    """One line each, and their sum."""
+    if not found:
+        return "Nothing is left behind."
+    lines = [f"{human(leftover.size):>10}  {leftover.path}: {leftover.why}" for leftover in found]
+    return "\n".join([*lines, f"{human(sum(leftover.size for leftover in found)):>10}  in all"])
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum((Path(folder) / name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
+
+
+def human(size: int) -> str:
+    """1234567 -> 1.2 MB."""
+    number, units = float(size), ["bytes", "kB", "MB", "GB"]
+    while number >= 999.5 and len(units) > 1:
+        number /= 1000
+        del units[0]
+    return f"{number:.3g} {units[0]}"
+
+
+def _checkpoints(root: Path) -> Iterator[tuple[Path, str]]:
+    if _in_training(root):  # a folder is named after all that determines the run, not after the run
+        return
+    for folder in sorted((root / WORK).glob("[0-9a-f]" * 24)):
+        if folder.is_dir() and not folder.is_symlink():
+            yield folder, "checkpoint of a run that was stopped; the same settings would resume from it"
+
+
+def _in_training(root: Path) -> set[str]:
+    """The runs that a process trains now: their locks are held."""
+    held = set()
+    for path in (root / WORK / "locks").glob("*"):
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                held.add(path.name)
+    return held
+
+
+def _temporaries(root: Path) -> Iterator[tuple[Path, str]]:
+    """`.NAME.HOST.PID.RANDOM.tmp` (mtbert.files) of this host's processes that have ended."""
+    ours = re.compile(rf"\..+\.{re.escape(platform.node())}\.(\d+)\.\w+(\.old)?\.tmp")
+    for folder, names, files in os.walk(root):
+        for name in [*names, *files]:
+            match = ours.fullmatch(name)
+            if match and not Path("/proc", match[1]).exists():
+                yield Path(folder, name), "half of a write that was killed"
+        names[:] = sorted(name for name in names if name == WORK.name or not name.startswith("."))
+
+
+def _outputs(root: Path, runs: Collection[str]) -> Iterator[tuple[Path, str]]:
+    kept = {*runs, "pretrained", "converted", *_in_training(root)}
+    for parent, mark in OUTPUTS.items():
+        for folder in sorted((root / parent).glob("[!.]*")):
+            if folder.name not in kept and not folder.is_symlink() and (folder / mark).is_file():
+                yield folder, "output of a run that params.yaml does not declare"

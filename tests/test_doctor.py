@@ -1,0 +1,96 @@
+"""`mtbert doctor`: one line a check, a remedy wherever something is amiss, and remedies that work."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtbert import doctor
+from mtbert.doctor import Check
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """An empty git and DVC project, away from the user's own settings of git and DVC."""
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / getattr(request, "param", "a b")
+    (folder / ".dvc").mkdir(parents=True)
+    (folder / ".dvc/config").write_text("", encoding="utf-8")
+    run(folder, "git init -q")
+    return folder
+
+
+def run(project: Path, command: str) -> None:
+    subprocess.run(["bash", "-ec", command], cwd=project, check=True)
+
+
+def pasted(check: Check, project: Path) -> None:
+    run(project, check.remedy.split("`")[1])
+
+
+@pytest.mark.parametrize("setting", ["", "relative", "writable", "missing"])
+@pytest.mark.parametrize("project", ["a b", "a b é"], indirect=True)
+def test_the_remedy_gives_dvc_a_state_of_its_own(project: Path, setting: str) -> None:
+    own = project / doctor.SITE_CACHE if project.name.isascii() else Path.home() / ".cache/mtbert/dvc"
+    if setting:
+        value = {"relative": "state", "writable": own, "missing": project / "none"}[setting]
+        (project / ".dvc/config").write_text(f"[core]\n    site_cache_dir = {value}\n", encoding="utf-8")
+    if setting == "writable":
+        own.mkdir(parents=True)
+        own.chmod(0o777)
+    check = doctor._site_cache(project)
+    assert check.level == ("problem" if setting else "note")
+    pasted(check, project)
+    assert doctor._site_cache(project) == Check("ok", f"DVC keeps its state in {own}")
+    assert own.stat().st_mode & 0o777 == 0o700
+
+
+def test_git_without_a_commit_or_an_identity(project: Path) -> None:
+    (project / "file").write_text("x", encoding="utf-8")
+    check = doctor._identity(project)
+    assert check.what == "git does not know your user.name and user.email"
+    pasted(check, project)
+    assert doctor._identity(project).level == "ok"
+    check = doctor._git(project)
+    assert check.what == "the git repository has no commit"
+    pasted(check, project)
+    assert doctor._git(project).level == "ok"
+    shutil.rmtree(project / ".git")
+    assert doctor._git(project).what == "no git repository"
+
+
+def test_what_is_missing_is_a_line_not_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", nothing)
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    checks = list(doctor.examine(tmp_path, None))
+    assert [check.what.split()[0] for check in checks if check.level == "problem"] == [
+        "torch",
+        "DVC",
+        "0",
+        "params.yaml",
+    ]
+    assert all(check.remedy for check in checks if check.level != "ok")
+    assert all("\n" not in str(check) for check in checks)
+
+
+def test_this_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".mtbert" / ("a" * 24)).mkdir(parents=True)
+    (tmp_path / ".mtbert" / ("a" * 24) / "x").write_bytes(b"12345")
+    last = list(doctor.examine(tmp_path, {"baseline"}))[-1]
+    assert str(last).startswith(
+        "note    5 bytes left behind (1 × checkpoint of a run that was stopped); `mtbert clean`"
+    )

@@ -1,0 +1,97 @@
+"""`mtbert clean` removes what is left behind, and nothing that a process uses or params.yaml declares."""
+
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtbert.housekeeping import human, leftovers, listing, remove
+
+HEX = "0123456789abcdef01234567"
+RUNS = {"baseline"}
+
+
+def ended() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with one leftover of each kind, and beside each something like it that must stay."""
+    host, gone, alive = platform.node(), ended(), os.getpid()
+    for name in (
+        f".mtbert/{HEX}/latest.json",
+        f".mtbert/{HEX}/.step.{host}.{gone}.abc_def1.tmp",
+        ".mtbert/locks/baseline",
+        ".mtbert/notes/mine",
+        f"data/.raw.{host}.{gone}.abcdefgh.tmp/sst-dev.csv",
+        f"models/.old.{host}.{gone}.abcdefgh.old.tmp/config.json",
+        f"models/.new.{host}.{alive}.abcdefgh.tmp/config.json",
+        f"models/.far.elsewhere.{gone}.abcdefgh.tmp/config.json",
+        f".venv/.lib.{host}.{gone}.abcdefgh.tmp",
+        "models/baseline/config.json",
+        "models/pretrained/config.json",
+        "models/mine/notes.txt",
+        "models/dropped/config.json",
+        "models/converted/baseline/config.json",
+        "models/converted/dropped/config.json",
+        "models/converted/dropped.record.json",
+        "results/baseline/metrics.json",
+        "results/dropped/metrics.json",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"12345")
+    return tmp_path
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_all_kinds_are_found_and_nothing_else_is_touched(project: Path) -> None:
+    before, found = files(project), leftovers(project, RUNS)
+    assert listing(found).splitlines()[-1] == "  35 bytes  in all"
+    remove(project, RUNS, found)
+    kept = {name for name in before if str(os.getpid()) in name or "elsewhere" in name or ".venv" in name}
+    kept |= {name for name in before if any(part in name for part in ("baseline", "pretrained", "mine"))}
+    assert files(project) == kept
+    assert leftovers(project, RUNS) == []
+    assert listing([]) == "Nothing is left behind."
+
+
+def test_what_is_being_trained_stays(project: Path) -> None:
+    lock = project / ".mtbert/locks/dropped"
+    listed = leftovers(project, RUNS)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        remove(project, RUNS, listed)  # it has begun since they were listed
+    assert (project / f".mtbert/{HEX}/latest.json").exists()
+    assert (project / "models/dropped").exists()
+
+
+def test_a_link_is_not_followed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "config.json").write_text("{}", encoding="utf-8")
+    (project / "models/linked").symlink_to(elsewhere)
+    (project / ".mtbert" / HEX[::-1]).symlink_to(elsewhere)
+    remove(project, RUNS, leftovers(project, RUNS))
+    assert (elsewhere / "config.json").exists()
+
+
+def test_sizes_as_people_read_them() -> None:
+    assert [human(size) for size in (0, 999, 1000, 1_234_567, 999_600, 94e6, 1.3e12)] == [
+        "0 bytes",
+        "999 bytes",
+        "1 kB",
+        "1.23 MB",
+        "1 MB",
+        "94 MB",
+        "1.3e+03 GB",
+    ]

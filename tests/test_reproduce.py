@@ -1,0 +1,127 @@
+"""`make reproduce`, on a toy graph: the user's data, and a profile as an experiment that leaves the workspace as it is."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+GRAPH = """
+stages:
+  fetch:
+    cmd: mkdir -p data/raw && cat data/course/ids-sst-train.csv > data/raw/sst.csv || echo generated > data/raw/sst.csv
+    params: [profile]
+    deps: [data/course]
+    outs: [data/raw]
+  report:
+    cmd: mkdir -p reports/${profile} && cat data/raw/sst.csv > reports/${profile}/index.html
+    deps: [data/raw]
+    outs: [{"reports/${profile}/index.html": {cache: false}}]
+"""
+IGNORED = "/data/raw\n/data/course/*.csv\n/.dvc-site-cache\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A committed toy project in a path with a space, and a folder of data beside it."""
+    (tmp_path / "my data").mkdir()
+    (tmp_path / "my data/ids-sst-train.csv").write_text("mine\n", encoding="utf-8")
+    (tmp_path / "my data/other.csv").write_text("not the course's\n", encoding="utf-8")
+    folder = tmp_path / "a b"
+    for name, text in {
+        "params.yaml": "profile: sample  # or course\n",
+        "dvc.yaml": GRAPH,
+        ".gitignore": IGNORED,
+        "data/course/README.md": "The course's files.\n",
+        "bin/mtbert": '#!/bin/sh\n[ "$2" = course ] || { echo "error: no profile is called $2" >&2; exit 1; }\necho "cost of $2"\n',
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "bin/mtbert").chmod(0o755)
+    (folder / "tools").mkdir()
+    shutil.copy(ROOT / "tools/reproduce.sh", folder / "tools")
+    shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    must(folder, "dvc", "config", "--local", "core.site_cache_dir", str(folder / ".dvc-site-cache"))
+    must(folder, "git", "init", "-q")
+    must(folder, "git", "add", "-A")
+    must(folder, "git", "commit", "-qm", "start")
+    return folder
+
+
+def call(project: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    search = [project / "bin", Path(sys.executable).parent, os.environ["PATH"]]
+    environment = {
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("DVC_", "GIT_", "PROFILE", "DATA"))
+        },
+        "PATH": os.pathsep.join(map(str, search)),
+        **{f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        **variables,
+    }
+    return subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def must(project: Path, *command: str, **variables: str) -> str:
+    done = call(project, *command, **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def reproduce(project: Path, **variables: str) -> str:
+    return must(project, "tools/reproduce.sh", **variables)
+
+
+def test_a_profile_is_an_experiment_whose_report_comes_back(project: Path) -> None:
+    assert f"The report: {project}/reports/sample/index.html" in reproduce(project)
+    told = reproduce(project, PROFILE="course", DATA="../my data")
+    assert told.index("cost of course") < told.index(f"The report: {project}/reports/course/index.html")
+    assert (project / "reports/course/index.html").read_text(encoding="utf-8") == "mine\n"
+    # The workspace is as it was, but for the data and the report.
+    assert (project / "params.yaml").read_text(encoding="utf-8") == "profile: sample  # or course\n"
+    assert (project / "data/raw/sst.csv").read_text(encoding="utf-8") == "generated\n"
+    assert (project / "data/course/ids-sst-train.csv.dvc").exists()
+    assert not (project / "data/course/other.csv").exists()
+
+    # Once more with other data: the experiment is replaced.
+    (project.parent / "my data/ids-sst-train.csv").write_text("mine, mended\n", encoding="utf-8")
+    reproduce(project, PROFILE="course", DATA="~/my data", HOME=str(project.parent))
+    assert (project / "reports/course/index.html").read_text(encoding="utf-8") == "mine, mended\n"
+    assert must(project, "dvc", "exp", "list", "--name-only").split() == ["course"]
+    # And with nothing changed.
+    reproduce(project, PROFILE="course", DATA="../my data")
+
+    must(project, "dvc", "exp", "apply", "course")
+    assert (project / "params.yaml").read_text(encoding="utf-8") == "profile: course  # or course\n"
+    assert (project / "data/raw/sst.csv").read_text(encoding="utf-8") == "mine, mended\n"
+    (project / "sub").mkdir()
+    must(project / "sub", "dvc", "status")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"DATA": "../none"}, "error: DATA=../none: no such folder"),
+        ({"DATA": "tools"}, "error: DATA=tools: none of the course's files"),
+        ({"PROFILE": "curse"}, "error: no profile is called curse"),
+    ],
+)
+def test_one_error(project: Path, variables: dict[str, str], message: str) -> None:
+    done = call(project, "tools/reproduce.sh", **variables)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_archive_without_git(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    done = call(project, "tools/reproduce.sh", PROFILE="course")
+    assert done.stderr.startswith("error: PROFILE=course runs as an experiment of DVC, which needs a git repository")
+    assert done.stderr.count("\n") == 1
+    assert "reports/sample/index.html" in reproduce(project)
