@@ -267,7 +267,9 @@ def _written(folder: Path, payload: str) -> dict[str, str]:
     prepared = {
         "tasks": {"quora": {"train": {**split, "bad_rows": {"count": 1, "listed": [bad]}, "leaked": {"rows": 1}}}}
     }
-    metrics = {"training": dict.fromkeys(("epochs", "steps", "batch_size", "learning_rate", "tokens"), 1)}
+    metrics: dict[str, Any] = {
+        "training": dict.fromkeys(("epochs", "steps", "batch_size", "learning_rate", "tokens"), 1)
+    }
     metrics["training"] |= {"sampler": "balanced"}
     metrics |= {"dev": {"overall": 0.5}, "parameters": {"total": 99, "trainable": 90, "adapters_only": None}}
     html = page(

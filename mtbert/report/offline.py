@@ -44,7 +44,7 @@ def drawing_code() -> str:
     import vl_convert
 
     version = [name for name in vl_convert.get_vegalite_versions() if name.startswith("5.")][-1]
-    return vl_convert.javascript_bundle(vl_version=version)
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
 
 
 def main() -> None:

@@ -102,8 +102,8 @@ def table3(folder: Path, rows: Rows) -> Table:
         "Where an epoch ends with the first depleted dataset, the methods differ in the number of steps too, so that the "
         "comparison confounds sampler with amount of training; `epoch_end: N` gives each the same number of steps."
     ]
-    header = ("Sampling method", "Probabilities", "Steps", "Batches", "Overall")
-    header += ("Paper: probabilities", "Paper: overall")
+    ours = ("Sampling method", "Probabilities", "Steps", "Batches", "Overall")
+    header = (*ours, "Paper: probabilities", "Paper: overall")
     numeric = (False, False, True, True, True, False, True)
     caption = "Overall score versus sampling methods."
     return Table(caption, header, cells, notes, numeric, "table3", highest(cells, (4, 6)))

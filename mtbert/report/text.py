@@ -149,15 +149,16 @@ def read_table(path: Path) -> Table:
         MtbertError: the file is missing or damaged; names the stage that writes it.
     """
     try:
-        found = Table(**json.loads(path.read_text(encoding="utf-8")))
-        parts = {name: tuple(getattr(found, name)) for name in ("header", "numeric")}
-        rows, bold = [tuple(row) for row in found.rows], [(row, column) for row, column in found.bold]
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("header", "numeric", "bold"):
+            found[name] = tuple(found[name])
+        table = Table(**found | {"rows": [tuple(row) for row in found["rows"]]})
+        return table._replace(bold=[(row, column) for row, column in table.bold])
     except FileNotFoundError:
         raise MtbertError(f"{path}: not found; run `dvc repro table@{path.stem}`") from None
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         remedy = f"run `dvc repro --force --single-item table@{path.stem}`"
         raise MtbertError(f"{path}: cannot be read ({error}); {remedy}") from None
-    return found._replace(**parts, rows=rows, bold=bold)
 
 
 def visible(text: str) -> str:
@@ -217,7 +218,7 @@ def _breakable(word: str) -> str:
 def _latex_character(character: str) -> str:
     if character in LATEX:
         return LATEX[character]
-    letter, *marks = unicodedata.normalize("NFD", character)
+    letter, *marks = list(unicodedata.normalize("NFD", character))
     if (
         character.isascii()
         or character in SET
