@@ -18,9 +18,10 @@ UV_VERSION := 0.13.9
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 30
 	echo
+	echo "  make reproduce PROFILE=course DATA=FOLDER runs another profile of params.yaml, on the course's files of that folder (DATA=download: the published ones)."
 	echo "  PYTHON=python3.12 chooses the interpreter of the virtual environment (3.11 or 3.12; now: $(PYTHON))."
 
-reproduce: .venv/.runtime ## install, run the whole pipeline, name the report; PROFILE=course DATA=FOLDER (or DATA=download): on the course's data
+reproduce: .venv/.runtime ## install, run the whole pipeline, name the report
 	@PROFILE='$(subst ','\'',$(PROFILE))' DATA='$(subst ','\'',$(DATA))' tools/reproduce.sh
 
 install: .venv/.runtime ## only make the virtual environment, .venv

@@ -1,15 +1,18 @@
-"""What a project gathers and no longer needs: checkpoints of killed runs, halves of killed writes, outputs of undeclared runs."""
+"""What a project no longer needs: checkpoints, experiments and writes that were killed, outputs of runs no longer declared."""
 
 import fcntl
 import os
 import platform
 import re
 import shutil
+import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 WORK = Path(".mtbert")
+MAKING = 60  # seconds
 OUTPUTS = {"models": "config.json", "models/converted": "config.json", "results": "metrics.json"}
 """Folders of runs' outputs, and the file that shows an output to be one; other folders there are the user's own."""
 
@@ -31,7 +34,7 @@ def leftovers(root: Path, runs: Collection[str]) -> list[Leftover]:
 
     A checkpoint may still be resumed, if the settings, data and code that it was made with come back; `why` says so.
     """
-    found = dict([*_checkpoints(root), *_outputs(root, runs), *_temporaries(root)])
+    found = dict([*_checkpoints(root), *_outputs(root, runs), *_workspaces(root), *_temporaries(root)])
     outer = {path: why for path, why in found.items() if not found.keys() & set(path.parents)}
     return [Leftover(path.relative_to(root), size_of(path), why) for path, why in outer.items()]
 
@@ -104,6 +107,18 @@ def _temporaries(root: Path) -> Iterator[tuple[Path, str]]:
             if match and not Path("/proc", match[1]).exists():
                 yield Path(folder, name), "half of a write that was killed"
         names[:] = sorted(name for name in names if name == WORK.name or not name.startswith("."))
+
+
+def _workspaces(root: Path) -> Iterator[tuple[Path, str]]:
+    """Where `dvc exp run --temp` and DVC's queue work: their processes stand in it, but for the seconds that they need to make it."""
+    busy = set()
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):  # ended just now, or another user's
+            busy.update([link.readlink(), *link.readlink().parents])
+    for pattern in ("tmp*", "standalone/tmp*"):
+        for folder in sorted((root / ".dvc/tmp/exps").glob(pattern)):
+            if folder.resolve() not in busy and folder.stat().st_mtime < time.time() - MAKING:
+                yield folder, "workspace of an experiment that was killed"
 
 
 def _outputs(root: Path, runs: Collection[str]) -> Iterator[tuple[Path, str]]:

@@ -103,9 +103,8 @@ def _ancestors() -> list[int]:
     with suppress(OSError):  # ended just now
         while pid:
             found.append(pid)
-            pid = int(
-                Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]
-            )
+            status = Path(f"/proc/{pid}/stat").read_bytes()
+            pid = int(status.rpartition(b")")[2].split()[1])
     return found
 
 

@@ -76,6 +76,23 @@ def test_what_is_being_trained_stays(project: Path) -> None:
     assert (project / "models/dropped").exists()
 
 
+def test_workspaces_of_killed_experiments(tmp_path: Path) -> None:
+    names = ("standalone/tmpkilled", "standalone/tmpbusy", "standalone/tmpfresh", "tmpkilled", "run/infos")
+    for name in names:
+        folder = tmp_path / ".dvc/tmp/exps" / name
+        folder.mkdir(parents=True)
+        (folder / "dvc.yaml").write_bytes(b"12345")
+        if "fresh" not in name:
+            os.utime(folder, (0, 0))
+    process = subprocess.Popen(["sleep", "60"], cwd=tmp_path / ".dvc/tmp/exps" / names[1])
+    try:
+        found = leftovers(tmp_path, RUNS)
+    finally:
+        process.kill()
+        process.wait()
+    assert {leftover.path.relative_to(".dvc/tmp/exps").as_posix() for leftover in found} == {names[0], names[3]}
+
+
 def test_a_link_is_not_followed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "config.json").write_text("{}", encoding="utf-8")
