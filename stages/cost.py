@@ -16,6 +16,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from tokenizers import Tokenizer
 
 from mtbert.data.arrays import Split
@@ -208,22 +209,35 @@ def show(
         _minutes(sum(seconds.values())),
     )
     main, gpu = rates.memory
-    memory = f"{_bytes(main)}" + (f", and {_bytes(gpu)} of the GPU's" if gpu else "")
-    print_ = partial(console.print, highlight=False, markup=False)
-    print_(f"Estimate for profile {params.profile}, on this machine, if nothing of it is done yet")
-    print_(f"data: {rows.source}: {training} training examples")
-    print_(f"encoder: {size.source}: {rates.largest.parameters / 1e6:.1f} million parameters")
-    print_(table)
-    print_(
-        f"time: training with its dev metrics {_minutes(sum(seconds.values()))} min, evaluation {_minutes(evaluation)} min, "
-        f"start of {stages} stages {_minutes(starts)} min: {_duration(sum(seconds.values()) + evaluation + starts)} in all"
-    )
-    print_(f"peak memory: {memory}")
-    print_(f"disk: {_bytes(disk(params, rows, work, rates))} of data, models, results and one checkpoint")
-    print_(f"measured now on {measured(rates, compute)}")
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     busy = f" It is busy now (load {load:.1f} on {cores} cores): an idle one takes less." if load > cores else ""
-    print_(f"This is an estimate. Other work on the machine makes all of it longer.{busy}")
+    seconds_in_all = sum(seconds.values()) + evaluation + starts
+    console.print(Text(f"Estimate for profile {params.profile} on this machine, if nothing of it is done yet"))
+    console.print(
+        _facts(
+            data=f"{rows.source}: {training} training examples",
+            encoder=f"{size.source}: {rates.largest.parameters / 1e6:.1f} million parameters",
+        )
+    )
+    console.print(table)
+    console.print(
+        _facts(
+            time=f"training with its dev metrics {_minutes(sum(seconds.values()))} min, evaluation {_minutes(evaluation)} min, "
+            f"start of {stages} stages {_minutes(starts)} min: {_duration(seconds_in_all)} in all",
+            memory=f"{_bytes(main)} at the peak" + (f", and {_bytes(gpu)} of the GPU's" if gpu else ""),
+            disk=f"{_bytes(disk(params, rows, work, rates))} for data, models, results and checkpoints",
+            measured=f"now, on {measured(rates, compute)}",
+        )
+    )
+    console.print(Text(f"This is an estimate. Other work on the machine makes all of it longer.{busy}"))
+
+
+def _facts(**texts: str) -> Table:
+    """A line each; what does not fit goes on under its beginning."""
+    table = Table.grid(padding=(0, 2))
+    for name, text in texts.items():
+        table.add_row(name, Text(text))
+    return table
 
 
 def measured(rates: Rates, compute: Compute) -> str:
@@ -328,7 +342,9 @@ def _minutes(seconds: float) -> str:
 
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"about {minutes} min" if minutes < 120 else f"about {minutes // 60} h {minutes % 60} min"
+    if minutes < 120:
+        return f"about {minutes} min"
+    return f"about {minutes // 60} h {minutes % 60} min" if minutes < 600 else f"about {minutes / 60:,.0f} h"
 
 
 def _bytes(count: float) -> str:

@@ -181,7 +181,7 @@ def test_the_estimate_names_every_run_and_fits_80_columns(params: Callable[..., 
     assert set(settings.runs) <= set(told)
     assert all(float(told[name][-1]) >= 0 for name in settings.runs)
     assert told["all"][1] == f"{sum(int(told[name][0].replace(',', '')) for name in settings.runs):,}"
-    for part in ("estimate", "peak memory", "disk", "tokens/s", "in all"):
+    for part in ("estimate", "at the peak", "disk", "tokens/s", "in all"):
         assert part in out.getvalue()
 
 
