@@ -1,0 +1,199 @@
+"""How fast this machine trains and predicts: real steps of models of the encoder's size, with random weights, timed here and now."""
+
+import resource
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mtbert.data.arrays import Split
+from mtbert.data.batches import make_batch, views_for
+from mtbert.data.tokens import Wrapper
+from mtbert.evaluation.predict import raw_scores
+from mtbert.model.bert import BertConfig
+from mtbert.model.multitask import MultitaskModel
+from mtbert.model.weights import random_weights
+from mtbert.peft.convert import ADAPTER_PARAMETERS, count_parameters
+from mtbert.settings import Run
+from mtbert.training.adamw import AdamW
+from mtbert.training.compute import Compute
+from mtbert.training.graphs import Steps
+from mtbert.training.losses import paraphrase, sentiment, similarity_regression
+from mtbert.training.step import Loss
+from stages.models import adapt, build
+
+SECONDS = 4.0  # for each of the five things that are timed
+PREDICTED = {"cpu": 32, "cuda": 256}  # rows of each task; a GPU is slower in a short batch
+LOSSES: dict[str, Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
+
+
+class Rate(NamedTuple):
+    """Training as it was timed on one run.
+
+    Attributes:
+        step, token: seconds of a step are step + token * its tokens, for a run that pools all tokens.
+        run, tokens, seconds: the run that was timed, and the tokens and seconds of its longer steps.
+        parameters, adapter, trained: numbers of weights: the plain model's, an adapter's own, and of both those that train.
+    """
+
+    step: float
+    token: float
+    run: str
+    tokens: int
+    seconds: float
+    parameters: int
+    adapter: int
+    trained: int
+
+
+class Rates(NamedTuple):
+    """All that was timed.
+
+    Attributes:
+        full, adapter: of full fine-tuning, and of the adapter of the largest rank; None where no run is of that kind.
+        predict: seconds for each token of a prediction.
+        layers: the encoder's.
+        rank: the largest of an adapter, 0 where there is none.
+        memory: bytes at the peak of this process: of main memory, and of the GPU's, or 0.
+    """
+
+    full: Rate | None
+    adapter: Rate | None
+    predict: float
+    layers: int
+    rank: int
+    memory: tuple[int, int]
+
+    @property
+    def largest(self) -> Rate:
+        """Of the run that needs the largest checkpoint."""
+        return max((rate for rate in (self.full, self.adapter) if rate), key=lambda rate: rate.trained)
+
+    def training(self, run: Run, steps: int, tokens: float, watched: float) -> float:
+        """Seconds of a run's training: its steps with their tokens, and the tokens of its dev metrics."""
+        rate = self.adapter if run.adapter else self.full
+        assert rate is not None, "a run of each kind was timed"
+        return rate.step * steps + rate.token * tokens * share(run, self.layers) + self.prediction(run, watched)
+
+    def prediction(self, run: Run, tokens: float) -> float:
+        """Seconds to predict sequences of so many tokens."""
+        return self.predict * tokens * share(run, self.layers)
+
+    def adapter_parameters(self, run: Run) -> float:
+        """Weights of a run's adapter, which grow with its rank."""
+        return self.adapter.adapter * run.adapter.rank / self.rank if self.adapter and run.adapter else 0.0
+
+
+def measure(
+    runs: Mapping[str, Run], config: BertConfig, sample: Mapping[str, Split], wrapper: Wrapper, compute: Compute
+) -> Rates:
+    """Time training, and predicting, of the run with the longest steps of each kind.
+
+    Args:
+        runs: all of a profile.
+        config: the encoder's size.
+        sample: training rows of each task.
+
+    Raises:
+        MtbertError: an adapter does not fit the encoder, or memory ran out: what training would say later.
+    """
+    rates: dict[bool, Rate] = {}
+    predict = 0.0
+    ranks = {name: run.adapter.rank if run.adapter else 0 for name, run in runs.items()}
+    for adapted in (False, True):
+        names = [name for name, rank in ranks.items() if bool(rank) == adapted]
+        if names:
+            name = max(names, key=lambda name: (ranks[name], sum(map(len, views_of(runs[name]).values()))))
+            model = _model(name, runs[name], config).to(compute.device)
+            rates[adapted] = _training(model, name, runs[name], sample, wrapper, compute)
+            predict = predict or _prediction(model, sample, wrapper, compute) / share(runs[name], config.layers)
+            del model
+    main = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gpu = torch.cuda.max_memory_allocated(compute.device) if compute.device.type == "cuda" else 0
+    return Rates(rates.get(False), rates.get(True), predict, config.layers, max(ranks.values()), (main, gpu))
+
+
+def share(run: Run, layers: int) -> float:
+    """Of the work on a token, what is done under the run's pooling: [CLS] alone passes most of the last layer.
+
+    Query, key and value are 3 of a layer's 12 D by D products, the output projection and the feed-forward network 9.
+    """
+    return 1 - 9 / 12 / layers if run.pooling == "cls" else 1.0
+
+
+def views_of(run: Run) -> dict[str, tuple[str, ...]]:
+    """The sequences that each task's head needs of an example, as the run's model says too."""
+    pairs = {task: views_for(getattr(getattr(run, task), "features", ["u", "v"])) for task in ("quora", "sts")}
+    return {"sst": ("u",), **pairs}
+
+
+def row_tokens(split: Split, views: Iterable[str], max_tokens: int) -> np.ndarray:
+    """The real tokens of each row, (R,) int64, of all these views together, special tokens included."""
+    first = np.diff(split.offsets1)
+    second = np.zeros_like(first) if split.offsets2 is None else np.diff(split.offsets2)
+    tokens = {"u": first + 2, "v": second + 2, "c": first + second + 3}
+    total: np.ndarray = np.sum([np.minimum(tokens[view], max_tokens) for view in views], axis=0)
+    return total
+
+
+def _model(name: str, run: Run, config: BertConfig) -> MultitaskModel:
+    model = build(run, config)
+    # Not strict: a model that does not use the pooler may have none.
+    model.encoder.load_state_dict(random_weights(config, run.seed), strict=False)
+    if run.adapter:
+        adapt(model, run, f"runs.{name}")
+    return model
+
+
+def _training(
+    model: MultitaskModel, name: str, run: Run, sample: Mapping[str, Split], wrapper: Wrapper, compute: Compute
+) -> Rate:
+    tokens = {task: row_tokens(sample[task], model.views(task), wrapper.max_tokens) for task in run.tasks}
+    light, heavy = (choose(run.tasks, key=lambda task: tokens[task].mean()) for choose in (min, max))
+    optimizer = AdamW(model, run.learning_rate)
+    steps = Steps(model, optimizer, LOSSES, compute, run.batch_size, wrapper.max_tokens)
+
+    def taking(task: str, rows: np.ndarray) -> Callable[[], float]:
+        return lambda: float(steps.take(make_batch(task, sample[task], rows, model.views(task), wrapper), run.seed, 1))
+
+    timed = []
+    for task in (light, heavy):
+        rows = np.random.default_rng(run.seed).integers(len(sample[task]), size=run.batch_size)
+        timed.append((int(tokens[task][rows].sum()), _seconds(taking(task, rows))))
+    (few, short), (many, long) = timed
+    # A line through both; through the longer one and zero where there is only one, or where noise makes a slope or start negative.
+    token = (long - short) / (many - few) if many > few else 0.0
+    if not 0 < token <= short / few:
+        token = long / many
+    step = long - token * many
+    rows = np.argsort(tokens[heavy])[-run.batch_size :]
+    if step + token * tokens[heavy][rows].sum() < SECONDS:
+        taking(heavy, rows)()  # for the peak of memory
+    adapter = sum(p.numel() for key, p in model.named_parameters() if key.endswith(ADAPTER_PARAMETERS))
+    counts = count_parameters(model)
+    return Rate(step, token, name, many, long, counts["total"] or 0, adapter, counts["trainable"] or 0)
+
+
+def _prediction(model: MultitaskModel, sample: Mapping[str, Split], wrapper: Wrapper, compute: Compute) -> float:
+    """Seconds for each token."""
+    rows = {task: np.arange(min(PREDICTED[compute.device.type], len(split))) for task, split in sample.items()}
+    counts = [row_tokens(sample[task], model.views(task), wrapper.max_tokens)[rows[task]].sum() for task in rows]
+
+    def predict() -> None:
+        with compute.autocast():
+            for task, split in sample.items():
+                raw_scores(model, task, split, wrapper, rows=rows[task])
+
+    return _seconds(predict) / int(sum(counts))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The shortest of up to seven times within some seconds: the first warm up, and other work on the machine only makes one longer."""
+    times: list[float] = []
+    while len(times) < 7 and sum(times) < SECONDS:
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)

@@ -1,0 +1,209 @@
+"""The estimate before a profile starts: counted steps and tokens against the loop's own, what is printed, and what is refused."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from mtbert.data.arrays import Split
+from mtbert.data.batches import make_batch
+from mtbert.data.source import copy_course
+from mtbert.data.tasks import TASKS
+from mtbert.data.tokens import Wrapper
+from mtbert.errors import MtbertError
+from mtbert.params import Params, load_params
+from mtbert.settings import Run
+from mtbert.training.sampling import epoch_schedule
+from reliability.tiny import tiny_model
+from stages.cost import PUBLISHED, Rows, count_rows, encoder_size, main, work_of
+from stages.rates import Rate, Rates, views_of
+
+ROOT = Path(__file__).parents[2]
+RUNS = load_params(ROOT / "params.yaml").runs
+SIZES = {"sst": 24, "quora": 50, "sts": 19}
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Params]:
+    """params(data={…}, …): these keys over those of params.yaml and a tiny encoder, in a project of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(**sections: dict[str, Any]) -> Params:
+        tree = json.loads(json.dumps(YAML(typ="safe").load(ROOT / "params.yaml")))
+        tiny = {"seed": 1, "layers": 1, "hidden": 32, "heads": 2, "intermediate": 48, "positions": 256}
+        sizes = {task: {"train": 16, "dev": 12, "test": 8} for task in TASKS}
+        tree["data"]["sample"]["sizes"] = sizes
+        tree["compute"] |= {"device": "cpu", "precision": "fp32", "threads": 1}
+        tree["profiles"]["sample"]["encoder"] = {"source": "random", "random": tiny}
+        for name, keys in sections.items():
+            tree["profiles"]["sample"][name] |= keys
+        Path("params.yaml").write_text(json.dumps(tree), encoding="utf-8")
+        return load_params()
+
+    return write
+
+
+@pytest.fixture
+def rows_in(params: Callable[..., Params], tmp_path: Path) -> Callable[..., Rows]:
+    """rows_in(source, path): the rows that `count_rows` finds there."""
+
+    def count(source: str, path: str = "course") -> Rows:
+        settings = params(data={"source": source, "path": path})
+        (tmp_path / "tokenizer.json").write_bytes(encoder_size(settings).tokenizer)
+        return count_rows(settings, tmp_path)
+
+    return count
+
+
+def write_course(folder: Path, rows: int) -> None:
+    folder.mkdir()
+    for task in TASKS.values():
+        for split in ("train", "dev"):
+            texts = ["a good film ."] * len(task.texts)
+            lines = ["\t".join(["", "id", *task.texts, task.label])]
+            lines += ["\t".join([str(row), f"{row:x}", *texts, "1.0"]) for row in range(rows)]
+            lines.append("cut\toff")
+            (folder / task.published[split]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def tokens_of_training(run: Run, data: dict[str, Split], wrapper: Wrapper) -> tuple[int, int]:
+    """Steps and tokens as the loop takes them."""
+    features = [getattr(head, "features", None) for head in (run.quora, run.sts)]
+    model = tiny_model(run.pooling, *features)
+    sizes = {task: len(data[task]) for task in run.tasks}
+    draws = [
+        draw
+        for epoch in range(run.epochs)
+        for draw in epoch_schedule(sizes, run.batch_size, run.sampler, run.epoch_end, run.seed, epoch)
+    ]
+    batches = [make_batch(task, data[task], chosen, model.views(task), wrapper) for task, chosen in draws]
+    return len(draws), sum(batch.stream.tokens for batch in batches)
+
+
+# Of a fixed number of steps, a draw by chance takes other tasks in each epoch.
+FIXED = [name for name, run in RUNS.items() if run.sampler in ("sequential", "round_robin")]
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch_end"), [*((name, "depletion") for name in RUNS), *((name, 13) for name in FIXED)]
+)
+def test_steps_and_tokens_are_those_of_the_loop(
+    name: str, epoch_end: str | int, make_split: Callable[..., Split], wrapper: Wrapper
+) -> None:
+    run = RUNS[name].model_copy(update={"epochs": 3, "epoch_end": epoch_end, "batch_size": 8})
+    data = {}
+    for task, size in SIZES.items():
+        split = make_split(task, size)
+        # Sentences of one length: then a task's mean is every row's, whichever rows are drawn. Pairs are longer than max_tokens.
+        data[task] = Split(task, "train", Path(), *_equal(size, 9), *(_equal(size, 14) if split.ids2 is not None else (None, None)), split.labels)  # fmt: skip
+    rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
+    work = work_of(run, rows, wrapper.max_tokens)
+    assert (work.steps, round(work.tokens)) == tokens_of_training(run, data, wrapper)
+
+
+def test_tokens_of_unequal_sentences_are_those_of_the_loop(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
+    run = RUNS["sampler_sequential"].model_copy(update={"epochs": 2, "batch_size": 8})
+    data = {task: make_split(task, size) for task, size in SIZES.items()}
+    rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
+    work = work_of(run, rows, wrapper.max_tokens)
+    assert (work.steps, round(work.tokens)) == tokens_of_training(run, data, wrapper)
+
+
+def _equal(rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.full(rows * length, 5, np.uint16), np.arange(rows + 1) * length
+
+
+def test_a_folder_is_counted_without_its_bad_rows(rows_in: Callable[..., Rows]) -> None:
+    write_course(Path("course"), 1500)
+    rows = rows_in("folder")
+    assert rows.sizes == {task: {"train": 1500, "dev": 1500} for task in TASKS}
+    assert rows.source == "course"
+    assert all(512 <= len(split) <= 1024 and set(np.diff(split.offsets1)) == {4} for split in rows.sample.values())
+
+
+def test_missing_files_are_refused_as_fetch_refuses_them(rows_in: Callable[..., Rows], tmp_path: Path) -> None:
+    write_course(Path("course"), 3)
+    Path("course/sts-dev.csv").unlink()
+    with pytest.raises(MtbertError, match=r"sts-dev\.csv") as here:
+        rows_in("folder")
+    with pytest.raises(MtbertError) as there:
+        copy_course(Path("course"), tmp_path / "elsewhere")
+    assert str(here.value) == str(there.value)
+
+
+def test_a_file_of_bad_rows_alone_is_named_where_the_user_has_it(rows_in: Callable[..., Rows]) -> None:
+    write_course(Path("course"), 3)
+    Path("course/quora-train.csv").write_text("\tid\tsentence1\tsentence2\tis_duplicate\ncut\toff\n")
+    with pytest.raises(MtbertError, match=r"^course/quora-train\.csv: no row can be used"):
+        rows_in("folder")
+
+
+def test_before_a_download_the_published_sizes_count_and_are_called_so(rows_in: Callable[..., Rows]) -> None:
+    rows = rows_in("download")
+    assert rows.sizes == PUBLISHED
+    assert "published" in rows.source
+
+
+def test_after_a_download_its_rows_count(rows_in: Callable[..., Rows]) -> None:
+    write_course(Path("course"), 7)
+    copy_course(Path("course"), Path("data/raw"))
+    about = json.loads(Path("data/raw/source.json").read_text())
+    Path("data/raw/source.json").write_text(json.dumps(about | {"source": "download"}))
+    assert rows_in("download").sizes["quora"] == {"train": 7, "dev": 7}
+
+
+def test_the_sample_is_counted_as_it_will_be_generated(rows_in: Callable[..., Rows]) -> None:
+    rows = rows_in("sample")
+    assert rows.sizes["sts"] == {"train": 16, "dev": 12, "test": 8}
+    assert {task: len(split) for task, split in rows.sample.items()} == dict.fromkeys(TASKS, 16)
+
+
+def test_a_hub_encoder_is_not_asked_for(params: Callable[..., Params]) -> None:
+    hub = {"source": "hub", "name": "google-bert/bert-base-uncased", "revision": "0" * 40}
+    size = encoder_size(params(encoder=hub))
+    assert (size.config.layers, size.config.hidden) == (12, 768)
+    assert "not downloaded yet" in size.source
+
+
+def test_the_estimate_names_every_run_and_fits_80_columns(params: Callable[..., Params]) -> None:
+    settings = params()
+    out = io.StringIO()
+    main(console=Console(file=out, width=80))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    told = {line.split()[0]: line.split()[1:] for line in lines if line.split()}
+    assert set(settings.runs) <= set(told)
+    assert all(float(told[name][-1]) >= 0 for name in settings.runs)
+    assert told["all"][1] == f"{sum(int(told[name][0].replace(',', '')) for name in settings.runs):,}"
+    for part in ("estimate", "at the peak", "disk", "tokens/s", "in all"):
+        assert part in out.getvalue()
+
+
+def test_an_unknown_profile_is_refused(params: Callable[..., Params]) -> None:
+    params()
+    with pytest.raises(MtbertError, match="no profile is called 'corse'; did you mean 'course'"):
+        main("corse")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_views_are_the_models(name: str) -> None:
+    run = RUNS[name]
+    model = tiny_model(run.pooling, *(getattr(head, "features", None) for head in (run.quora, run.sts)))
+    assert views_of(run) == {task: model.views(task) for task in TASKS}
+
+
+def test_seconds_follow_from_steps_and_tokens() -> None:
+    full = Rate(step=0.5, token=0.001, run="r", tokens=100, seconds=0.6, parameters=1000, adapter=0, trained=1000)
+    adapter = full._replace(step=0.25, adapter=320)
+    rates = Rates(full, adapter, predict=0.0001, layers=6, rank=32, memory=(0, 0))
+    assert rates.training(RUNS["best_performance"], 10, 2000, 1000) == pytest.approx(5 + 2 + 0.1)
+    assert rates.training(RUNS["dora_r16"], 10, 2000, 1000) == pytest.approx(2.5 + 2 + 0.1)
+    assert rates.adapter_parameters(RUNS["dora_r16"]) == 160
+    # [CLS] alone passes three quarters of the last of six layers.
+    assert rates.training(RUNS["baseline"], 10, 2000, 0) == pytest.approx(5 + 2 * 7 / 8)
