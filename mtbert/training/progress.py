@@ -34,7 +34,7 @@ class _Line(Progress):
         self._all = (run, bar, count, loss, speed, elapsed, left, overall)
         self._to = console  # rich renders once before it has set its own
         self._order = (bar, elapsed, speed, loss, count, overall)
-        super().__init__(*self._all, console=console, disable=not console.is_terminal)
+        super().__init__(*self._all, console=console, disable=not console.is_terminal, get_time=time.monotonic)
 
     def get_renderable(self) -> RenderableType:
         wide = self._to.options.update(max_width=10_000)

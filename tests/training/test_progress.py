@@ -29,9 +29,9 @@ def shown(width: int, clock: Callable[[float], None], overall: Overall | None = 
         for step in range(1, 301):
             clock(step / 30)
             progress.step(Step(step, 1500, 10, "sst", 0.5, 50))
-        with console.capture() as capture:
-            console.print(progress._bar.get_renderable())
-    (line,) = capture.get().splitlines()
+        plain = Console(file=io.StringIO(), width=width)
+        plain.print(progress._bar.get_renderable())
+    (line,) = plain.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert len(line) <= width
     return line
 
