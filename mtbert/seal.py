@@ -14,39 +14,61 @@ SEAL = "sha256.json"
 
 def seal(folder: Path, *names: str) -> None:
     """Write the sha256 of every other file in `folder`, or only of those named, into its sha256.json."""
-    every = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / SEAL)
-    files = [folder / name for name in names] or every
+    found = [folder / name for name in names] or sorted(folder.rglob("*"))
+    files = (path for path in found if path.is_file() and path != folder / SEAL)
     atomic_json(folder / SEAL, {path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 
-def check_seal(folder: Path, *names: str, stage: str = "") -> None:
-    """Compare the folder's files, or only those named, with its sha256.json; a folder made by hand has none and passes.
-
-    Args:
-        stage: the stage of dvc.yaml that wrote the folder, for the remedy.
+def check_seal(folder: Path, *names: str) -> None:
+    """Compare the folder's files, or only those named, with its sha256.json.
 
     Raises:
-        MtbertError: names the file whose bytes are not those that were written.
+        MtbertError: names the file whose bytes are not those that were written, or that is missing.
     """
     path = folder / SEAL
-    # Plain `dvc repro` may take a damaged file of DVC's cache for the right one.
-    remedy = f"run `dvc repro --force --single-item {stage or 'STAGE'}` to write {folder} anew"
-    if not stage:
-        remedy += ", STAGE being the one of dvc.yaml that has it among its outs"
     try:
         sums = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(sums, dict):
             raise ValueError("not a JSON object")
     except FileNotFoundError:
-        return
-    except ValueError as error:
-        raise MtbertError(f"{path}: damaged ({error}); {remedy}") from None
+        raise MtbertError(f"{path}: not found; {remedy(folder)}") from None
+    except (ValueError, RecursionError) as error:
+        raise MtbertError(f"{path}: damaged ({error}); {remedy(folder, path)}") from None
     for name in names or sums:
         file = folder / name
         if not file.is_file():
-            raise MtbertError(f"{file}: not found; {remedy}")
+            raise MtbertError(f"{file}: not found; {remedy(folder)}")
         if sha256_file(file) != sums.get(name):
-            raise MtbertError(f"{file}: its bytes changed since it was written (sha256 differs); {remedy}")
+            raise MtbertError(
+                f"{file}: its bytes changed since it was written (sha256 differs); {remedy(folder, file)}"
+            )
+
+
+def remedy(folder: Path, damaged: Path | None = None) -> str:
+    """What to do about a folder that a stage makes: to a missing file, or to `damaged`, which DVC may hold for sound."""
+    parent, name = folder.parent.name, folder.name
+    by_parent = {"converted": "convert@", "models": "train@", "results": "evaluate@"}
+    own = {("data", "raw"): "fetch", ("data", "prepared"): "prepare", ("models", "pretrained"): "encoder"}
+    if parent == "prepared":
+        return remedy(folder.parent, damaged)
+    stage = own.get((parent, name)) or (f"{by_parent[parent]}{name}" if parent in by_parent else "STAGE")
+    which = f", where STAGE makes {folder}" if stage == "STAGE" else ""
+    if damaged is None:
+        return f"run `dvc repro {stage}`{which}"
+    copy = _damaged_object(damaged)
+    first = f"remove {copy}, its copy in DVC's cache, then " if copy else ""
+    # Forced: DVC trusts a file of its cache unread. The stage alone: force would run all stages before it too.
+    return f"{first}run `dvc repro -f -s {stage}`{which}, then `dvc repro`"
+
+
+def _damaged_object(file: Path) -> Path | None:
+    """The object of the project's DVC cache that has the file's bytes, under a name that is not their checksum."""
+    data = file.read_bytes()
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    for path in Path(".dvc/cache/files/md5").glob("??/*"):
+        if path.stat().st_size == len(data) and path.parent.name + path.name != md5 and path.read_bytes() == data:
+            return path
+    return None
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:

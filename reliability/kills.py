@@ -15,7 +15,7 @@ import torch
 
 from mtbert.files import atomic_write_text
 from mtbert.model.multitask import MultitaskModel
-from mtbert.training import loop
+from mtbert.training import loop, sampling
 from mtbert.training.log import StepLog
 from mtbert.training.sampling import Draw
 from reliability.project import ended, fork, isolated
@@ -144,12 +144,12 @@ def _progress(key: str, empty: Callable[[Any], Any], found: Found, _model: Any, 
 
 def _epoch(found: Found, _model: Any, _optimizer: torch.optim.Optimizer) -> Found:
     """The epochs after a restart are counted from the beginning: their data come in another epoch's order."""
-    real: Any = loop.epoch_schedule
+    real: Any = sampling.epoch_schedule
 
     def schedule(*arguments: Any) -> list[Draw]:
         return real(*arguments[:-1], 0)
 
-    patch.object(loop, "epoch_schedule", schedule).start()
+    patch.object(sampling, "epoch_schedule", schedule).start()
     return found
 
 
@@ -175,18 +175,18 @@ def _masks_from_process() -> None:
 
 
 def _order_from_process() -> None:
-    real: Any = loop.epoch_schedule
+    real: Any = sampling.epoch_schedule
     restarts = len(list(Path(".mtbert").glob("*/latest.json")))
 
     def schedule(*arguments: Any) -> list[Draw]:
         *others, seed, epoch = arguments
         return real(*others, seed + restarts, epoch)
 
-    patch.object(loop, "epoch_schedule", schedule).start()
+    patch.object(sampling, "epoch_schedule", schedule).start()
 
 
 def _log_appended() -> None:
-    def opened(self: StepLog, path: Path, done: int) -> None:
+    def opened(self: StepLog, path: Path, done: int, _checksum: str | None) -> None:
         if not done:
             atomic_write_text(path, self.HEADER)
         self._file = path.open("a", encoding="utf-8")

@@ -18,6 +18,7 @@ from mtbert.model.store import read_safetensors
 from mtbert.training import checkpoint, graphs, loop, step
 from mtbert.training.compute import Compute
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression
+from mtbert.training.work import checkpoint_step
 from reliability.project import forked, isolated
 from reliability.tiny import WRAPPER, tiny_model, tiny_split
 from reliability.trial import Tally, Trial
@@ -103,7 +104,7 @@ def _stopped(work: Path, kind: str, rng: random.Random) -> tuple[bool, str]:
     files = list(work.glob("*.safetensors"))
     if not all(torch.isfinite(tensor).all() for file in files for tensor in read_safetensors(file).values()):
         return False, f"{what}: a checkpoint holds NaN or infinity"
-    step = checkpoint.checkpoint_step(work)
+    step = checkpoint_step(work)
     return step == at - 1 or step == at - 2, f"{what}: the checkpoint is of step {step}"
 
 

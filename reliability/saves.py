@@ -17,9 +17,9 @@ import mtbert.files
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder
 from mtbert.training import checkpoint
-from mtbert.training.checkpoint import LATEST, load_checkpoint, save_checkpoint
-from mtbert.training.log import StepLog
-from mtbert.training.loop import Step
+from mtbert.training.checkpoint import load_checkpoint, save_checkpoint
+from mtbert.training.log import Step, StepLog
+from mtbert.training.work import LATEST
 from reliability.project import forked, isolated
 from reliability.trial import Tally, Trial
 

@@ -18,7 +18,7 @@ from typing import Any
 from mtbert.errors import MtbertError, out_of_memory
 
 RAW, PREPARED, MODELS, RESULTS = Path("data/raw"), Path("data/prepared"), Path("models"), Path("results")
-METRICS, REPORTS = Path("metrics"), Path("reports")
+METRICS, PLOTS, REPORTS = Path("metrics"), Path("plots"), Path("reports")
 PRETRAINED, CONVERTED = MODELS / "pretrained", MODELS / "converted"
 REMEDIES = {
     errno.ENOSPC: "free space on that disk, then run the same command again",

@@ -26,4 +26,4 @@ def planned(stage: str, name: str = "") -> dict[str, Any]:
         kind = {"table": "table", "figure": "figure"}.get(stage, "run")
         raise MtbertError(f"params.yaml: no {kind} is called {name!r}{nearest(name, names)}") from None
     except (OSError, ValueError, KeyError) as error:
-        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro -f plan`") from None
+        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro --force --single-item plan`") from None

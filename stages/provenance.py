@@ -60,7 +60,7 @@ def read_record(folder: Path, stage: str) -> dict[str, Any]:
     try:
         return unsealed(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro -f {stage}`") from None
+        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro --force --single-item {stage}`") from None
 
 
 def check_record(run: str, now: Mapping[str, Any]) -> None:

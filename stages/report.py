@@ -30,7 +30,7 @@ def main() -> None:
     logs = {run: read_log(root, "train", run, records[run]["weights"]) for run in settings["runs"]}
     times = {run: log for run, log in logs.items() if log}
     source, encoder = _json(RAW / "source.json", "fetch"), _json(PRETRAINED / "config.json", "encoder")
-    check_seal(PREPARED, "report.json", stage="prepare")
+    check_seal(PREPARED, "report.json")
     prepared = _json(PREPARED / "report.json", "prepare")
     provenance = {
         "Profile": settings["profile"],
@@ -60,7 +60,7 @@ def _json(path: Path, stage: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro -f {stage}`") from None
+        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro --force --single-item {stage}`") from None
 
 
 if __name__ == "__main__":

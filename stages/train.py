@@ -25,7 +25,7 @@ from mtbert.training.progress import TrainingProgress
 from mtbert.training.sampling import probabilities, sampler_exponent
 from mtbert.training.step import Loss
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
-from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED, confine, start
+from stages.common import CONVERTED, MODELS, PLOTS, PREPARED, PRETRAINED, confine, start
 from stages.models import load_start, parents_of, weights_of, wrapper
 from stages.planned import planned
 from stages.provenance import DATA, RECORD, record, write_log, write_record
@@ -39,7 +39,7 @@ def main(run_name: str) -> None:
     plan = planned("train", run_name)
     settings = plan["settings"]
     run = Run.model_validate(settings["run"])
-    confine(*DATA, PRETRAINED, CONVERTED / run_name, MODELS / run_name)
+    confine(*DATA, PRETRAINED, CONVERTED / run_name, MODELS / run_name, PLOTS / f"{run_name}.csv")
     compute = resolve(**settings["compute"])
     check_prepared(PREPARED, ["train", "dev"])
     model = load_start(run, run_name).to(compute.device)
@@ -86,6 +86,8 @@ def main(run_name: str) -> None:
             _write(folder, run, model, result, work)
             weights = read_config(folder)["sha256"]
             write_record(folder / RECORD, {**made_from, "weights": weights})
+        # DVC plots files that are outputs themselves, not files in a folder that is one.
+        write_history(PLOTS / f"{run_name}.csv", result["history"])
         seconds = result["seconds"]
         write_log(root, "train", run_name, weights, seconds=seconds, tokens_per_second=result["tokens"] / seconds)
 

@@ -8,6 +8,8 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,36 @@ def test_a_living_writer_s_temporary_is_left_alone(tmp_path: Path) -> None:
         (folder / "a").write_text("last to finish", encoding="utf-8")
     assert names(tmp_path) == sorted([*others, "out"])
     assert (target / "a").read_text(encoding="utf-8") == "last to finish"
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Iterator[Path]:
+    """A folder of a user whom rights bind: root may delete what is read-only."""
+    if os.geteuid():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("killed_before", [False, True])
+def test_an_old_folder_that_is_read_only_goes_too(mine: Path, killed_before: bool) -> None:
+    target = mine / "out"
+    with replaced_folder(target) as folder:
+        (folder / "live/plots").mkdir(parents=True)
+        (folder / "live/plots/a.tsv").write_text("old", encoding="utf-8")
+    for inner in ("live/plots/a.tsv", "live/plots", "live", ""):
+        (target / inner).chmod(0o555 if inner != "live" else 0)
+    if killed_before:
+        target.rename(mine / f".out.{platform.node()}.{2**22 + 1}.x.old.tmp")
+    with replaced_folder(target) as folder:
+        (folder / "a").write_text("new", encoding="utf-8")
+    assert names(mine) == ["out"] and names(target) == ["a"]
 
 
 def test_git_ignores_what_a_killed_writer_leaves(tmp_path: Path) -> None:

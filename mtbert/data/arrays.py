@@ -67,7 +67,7 @@ def check_prepared(folder: Path, splits: Iterable[str]) -> None:
     for place, names in [(folder, ["tokenizer.json"]), *((folder / split, []) for split in splits)]:
         if not (place / SEAL).is_file():
             raise MtbertError(f"{place / SEAL}: not found; {MISSING}")
-        check_seal(place, *names, stage="prepare")
+        check_seal(place, *names)
 
 
 def has_split(folder: Path, task_name: str, split: str) -> bool:

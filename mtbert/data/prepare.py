@@ -56,7 +56,7 @@ def prepare(
     Raises:
         MtbertError: as `read_blocks`; for raw files that changed since `fetch` wrote them, an unusable tokenizer, a sentence without wordpieces, a split without rows.
     """
-    check_seal(raw_folder, stage="fetch")
+    check_seal(raw_folder)
     tokenizer = _tokenizer(tokenizer_file)
     wordpieces = Wordpieces(tokenizer)
     settings = _Settings(on_bad_row, leakage, preprocess, max_tokens)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_bytes, sha256_file
-from mtbert.seal import sealed, unsealed
+from mtbert.seal import remedy, sealed, unsealed
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 
@@ -38,9 +38,9 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     config = read_config(folder)
     path = folder / WEIGHTS
     if not path.is_file():
-        raise MtbertError(f"{path}: not found; {_remedy(folder)}")
+        raise MtbertError(f"{path}: not found; {remedy(folder)}")
     if sha256_file(path) != config["sha256"]:
-        raise MtbertError(f"{path}: its bytes changed since it was written (sha256 differs); {_remedy(folder)}")
+        raise MtbertError(f"{path}: its bytes changed since it was written (sha256 differs); {remedy(folder, path)}")
     return read_safetensors(path), config
 
 
@@ -53,9 +53,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise ValueError("no sha256 in it")
         config = unsealed(config)
     except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; {_remedy(folder)}") from None
+        raise MtbertError(f"{path}: not found; {remedy(folder)}") from None
     except (ValueError, RecursionError) as error:
-        raise MtbertError(f"{path}: damaged ({error}); {_remedy(folder)}") from None
+        raise MtbertError(f"{path}: damaged ({error}); {remedy(folder, path)}") from None
     return config
 
 
@@ -71,8 +71,3 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise MtbertError(f"{path}: not found") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise MtbertError(f"{path}: not a readable safetensors file ({error})") from None
-
-
-def _remedy(folder: Path) -> str:
-    # A damaged file of DVC's cache would come back as it is.
-    return f"remove {folder} and .dvc/cache, and run `dvc repro` to make it anew"

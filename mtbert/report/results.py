@@ -80,7 +80,7 @@ def _reading(results: Path, run: str, name: str) -> Iterator[Path]:
     path, stage = results / run / name, f"evaluate@{run}"
     try:
         if path.is_file():
-            check_seal(results / run, name, stage=stage)
+            check_seal(results / run, name)
         yield path
     except FileNotFoundError:
         raise MtbertError(f"{path}: not found; run `dvc repro {stage}`") from None

@@ -1,6 +1,5 @@
 """What a run leaves to read, steps.csv and history.csv: the same whether or not it was interrupted."""
 
-import csv
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text
+from mtbert.tabular import write_csv
 
 
 class Step(NamedTuple):
@@ -76,7 +76,4 @@ class StepLog:
 def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """history.csv, a row per epoch, epoch 0 being the model before training; undefined metrics stay empty."""
     rows = list(rows)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
+    write_csv(path, list(rows[0]), (list(row.values()) for row in rows))

@@ -19,6 +19,7 @@ from mtbert.data.prepare import prepare
 from mtbert.data.read import read_blocks
 from mtbert.data.tasks import QUORA, SPLITS, TASKS
 from mtbert.errors import MtbertError
+from mtbert.seal import seal
 
 HEADER = b"\tid\tsentence1\tsentence2\tis_duplicate"
 SIZES = (1, 60, 200)  # bytes, read on to the end of a line
@@ -54,6 +55,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def prepared(project: Path, leakage: Any) -> dict[str, bytes]:
+    seal(project / "raw")
     prepare(project / "raw", project / "out", project / "tokenizer.json", "drop", leakage, "course", 9)
     return {
         str(path.relative_to(project)): path.read_bytes() for path in (project / "out").rglob("*") if path.is_file()
@@ -80,6 +82,7 @@ def test_a_malformed_row_comes_before_a_sentence_without_wordpieces(project: Pat
         patch.object(lines, "BLOCK", size),
         pytest.raises(MtbertError, match=r"sst-test.csv:4:7: sentiment 9 is out of"),
     ):
+        seal(project / "raw")
         prepare(project / "raw", project / "out", project / "tokenizer.json", "error", "keep", "course", 9)
 
 

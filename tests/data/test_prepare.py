@@ -17,6 +17,7 @@ from mtbert.data.prepare import clean, prepare, summary
 from mtbert.data.tasks import QUORA, SST, STS
 from mtbert.data.tokens import wrapper_for
 from mtbert.errors import MtbertError
+from mtbert.seal import seal
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d", "e", "f", ".", "?", ",", "'", "##x"]
 HEADERS = {
@@ -64,6 +65,7 @@ def tokenizer_file(tmp_path: Path) -> Path:
 
 def run(raw: Path, tokenizer_file: Path, **changes: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {"on_bad_row": "error", "leakage": "keep", "preprocess": "course", "max_tokens": 8}
+    seal(raw)
     return prepare(raw, raw.parent / "prepared", tokenizer_file, **{**settings, **changes})
 
 

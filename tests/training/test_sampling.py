@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtbert.training.sampling import Draw, epoch_schedule, probabilities, sampler_exponent
+from mtbert.errors import MtbertError
+from mtbert.training import sampling
+from mtbert.training.sampling import Draw, epoch_schedule, probabilities, sampler_exponent, schedule
 
 PAPER = {"sst": 8544, "quora": 283_003, "sts": 6040}
 SMALL = {"sst": 5, "quora": 7, "sts": 3}  # in batches of 2: 3, 4 and 2
@@ -179,3 +181,20 @@ def test_one_task_alone() -> None:
 def test_an_unknown_sampler_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown sampler 'sqare_root'"):
         epoch_schedule(SMALL, 2, "sqare_root", "depletion", 0, 0)
+
+
+def test_a_run_is_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "MOST_STEPS", 27)
+    run = schedule(SMALL, 2, "sequential", "depletion", 3, 3)
+    assert [tasks(epoch) for epoch in run] == [
+        tasks(epoch_schedule(SMALL, 2, "sequential", "depletion", 3, n)) for n in range(3)
+    ]
+    monkeypatch.setattr(sampling, "MOST_STEPS", 26)
+    with pytest.raises(MtbertError, match=r"epochs: 3 of 9 steps each \(epoch_end: depletion\).* 26 steps"):
+        schedule(SMALL, 2, "sequential", "depletion", 3, 3)
+
+
+@pytest.mark.parametrize(("epoch_end", "epochs"), [(10**10, 1), (10**6, 10**6), ("depletion", 10**12)])
+def test_more_steps_than_memory_holds_are_refused_at_once(epoch_end: str | int, epochs: int) -> None:
+    with pytest.raises(MtbertError, match=r"more than the 10,000,000 steps .*lower this run's epoch_end or epochs"):
+        schedule(SMALL, 2, "square_root", epoch_end, 3, epochs)
