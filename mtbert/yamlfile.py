@@ -5,7 +5,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, ScalarEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
 from mtbert.errors import MtbertError
 
@@ -48,8 +48,7 @@ def _check_size(path: Path, text: str) -> None:
     """Look at the file as a stream of events, which costs no more memory than the text."""
     depth = 0
     for event in YAML(typ="safe", pure=True).parse(text):
-        kind = type(event).__name__
-        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         where = f"{path}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
         if depth > DEEPEST:
             raise MtbertError(f"{where}: nested more than {DEEPEST} deep; remove the extra brackets or indentation")
