@@ -64,7 +64,9 @@ class Params(Section):
             raise Contradiction(f"no run is called {start!r}{nearest(start, ['pretrained', *self.runs])}", *key)
         if start == name or self.runs[start].adapter is not None:
             raise Contradiction(f"{start!r} must be a fully fine-tuned run; an adapter starts from plain weights", *key)
-        if any(getattr(run, part) != getattr(self.runs[start], part) for part in ("quora", "sts", "pooling", "encoding")):
+        if any(
+            getattr(run, part) != getattr(self.runs[start], part) for part in ("quora", "sts", "pooling", "encoding")
+        ):
             raise Contradiction(f"{start!r} has other heads, pooling or encoding than {name}; name another run", *key)
 
     def run(self, name: str) -> Run:

@@ -42,7 +42,9 @@ def explain_all(details: list[ErrorDetails], model: type[BaseModel], resolved: R
         fault = (where, detail["type"])
         first, heirs = lines.get(fault, (line, -1))
         lines[fault] = (first, heirs + 1)
-    return [line + (f" (inherited by {heirs} run{'s' * (heirs > 1)})" if heirs else "") for line, heirs in lines.values()]
+    return [
+        line + (f" (inherited by {heirs} run{'s' * (heirs > 1)})" if heirs else "") for line, heirs in lines.values()
+    ]
 
 
 def _is_number(value: Any) -> bool:
@@ -60,10 +62,13 @@ def _of_whole_run(detail: ErrorDetails) -> bool:
 
 def _keys(detail: ErrorDetails, settings: Any) -> list[str]:
     """The location without the names of union members, which pydantic puts in and no file holds."""
-    keys, node = [], settings
+    keys: list[str] = []
+    node: Any = settings
     for number, part in enumerate(detail["loc"], start=1):
         last = number == len(detail["loc"])
-        if (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int) and part < len(node)):
+        if (isinstance(node, dict) and part in node) or (
+            isinstance(node, list) and isinstance(part, int) and part < len(node)
+        ):
             node = node[part]
         elif not (last and detail["type"] == "missing"):
             continue

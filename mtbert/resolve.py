@@ -112,7 +112,9 @@ def _check_shape(tree: Tree) -> None:
                 raise MtbertError(f"unknown key {where}{nearest(str(key), [*SECTIONS, 'budget'])}")
             _expect_mapping(where, part)
             if key in WATCHED and "path" in part:
-                raise MtbertError(f"{where}.path: dvc.yaml reads {key}.path, the same for all profiles; set it there and remove this")
+                raise MtbertError(
+                    f"{where}.path: dvc.yaml reads {key}.path, the same for all profiles; set it there and remove this"
+                )
 
 
 def _expect_mapping(where: str, value: Any) -> None:

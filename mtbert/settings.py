@@ -83,7 +83,9 @@ class RandomEncoder(Section):
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> "RandomEncoder":
         if self.hidden % self.heads:
-            raise Contradiction(f"{self.hidden} is not a multiple of heads ({self.heads}); change one of them", "hidden")
+            raise Contradiction(
+                f"{self.hidden} is not a multiple of heads ({self.heads}); change one of them", "hidden"
+            )
         return self
 
 

@@ -20,9 +20,7 @@ def main() -> None:
     params = load_params()
     check_paths(params)
     confine(PLAN)
-    code = {
-        stage: {file: sha256_file(Path(file)) for file in files} for stage, files in code_of_stages(Path()).items()
-    }
+    code = {stage: {file: sha256_file(Path(file)) for file in files} for stage, files in code_of_stages(Path()).items()}
     plan = settings_of_stages(params)
     with replaced_folder(PLAN) as folder:
         for name, settings in plan.items():
@@ -56,7 +54,7 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
 def check_paths(params: Params) -> None:
     """Refuse folders that DVC cannot follow into a temporary workspace, where queued experiments run."""
     for key, path in (("data.path", params.data.path), ("encoder.path", params.encoder.path)):
-        full = Path(os.path.expanduser(path)).resolve()  # noqa: PTH111 - Path's fails where there is no such user
+        full = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111 - without the errors of Path's own
         outside = Path.cwd().resolve() not in full.parents
         if path.startswith("~") or (outside and not Path(path).is_absolute()):
             raise MtbertError(f"params.yaml: {key}: DVC does not find {path} from every workspace; write {key}: {full}")

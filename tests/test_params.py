@@ -182,7 +182,7 @@ def test_an_unknown_run(shipped: Params) -> None:
 
 def test_nothing_can_be_changed_after_loading(shipped: Params) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        shipped.run("baseline").epochs = 1  # type: ignore[misc]
+        shipped.run("baseline").epochs = 1
 
 
 # ---- values that are valid
@@ -305,7 +305,7 @@ def test_a_checksum_pins_any_published_encoder(load: Load) -> None:
     ],
 )
 def test_an_unknown_key_at_each_level(fault: Fault, key: str, message: str) -> None:
-    value = {} if key == "profiles.only.encodr" else 1
+    value: Any = {} if key == "profiles.only.encodr" else 1
     assert fault({key: value}) == message
 
 
@@ -509,8 +509,14 @@ START = "runs.dora_r4.adapter.start_from"
             {START: "best_perfomance"},
             f"{START}: no run is called 'best_perfomance'; did you mean 'best_performance'?",
         ),
-        ({START: "dora_r4"}, f"{START}: 'dora_r4' must be a fully fine-tuned run; an adapter starts from plain weights"),
-        ({START: "dora_r8"}, f"{START}: 'dora_r8' must be a fully fine-tuned run; an adapter starts from plain weights"),
+        (
+            {START: "dora_r4"},
+            f"{START}: 'dora_r4' must be a fully fine-tuned run; an adapter starts from plain weights",
+        ),
+        (
+            {START: "dora_r8"},
+            f"{START}: 'dora_r8' must be a fully fine-tuned run; an adapter starts from plain weights",
+        ),
         (
             {START: "concat_u_v"},
             f"{START}: 'concat_u_v' has other heads, pooling or encoding than dora_r4; name another run",
@@ -664,7 +670,10 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
             {"tables.table3.balanced": "sampler_balancd"},
             [r"tables\.table3\.balanced: no run is called 'sampler_balancd'; did you mean 'sampler_balanced'\?; .*"],
         ),
-        ({"runs.sampler_balanced": DELETE}, [r"tables\.table3\.balanced: no run .*; correct the name or remove the row"]),
+        (
+            {"runs.sampler_balanced": DELETE},
+            [r"tables\.table3\.balanced: no run .*; correct the name or remove the row"],
+        ),
     ],
 )
 def test_a_fault_is_reported_once_where_it_is_caused(fault: Fault, changes: dict[str, Any], lines: list[str]) -> None:

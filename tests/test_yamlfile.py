@@ -39,7 +39,10 @@ def fault(path: Path) -> str:
         (b"a: \xff\n", "not UTF-8 at byte 3; save the file as UTF-8"),
         (b"a: 2026-13-45\n", "not valid YAML: month must be in 1..12"),
         (b"a: *nowhere\n", "1:4: *nowhere is a YAML alias"),
-        (b"a: &x 1\nb: *x\n", "2:4: *x is a YAML alias, and DVC loses those when it writes the file; write the values out"),
+        (
+            b"a: &x 1\nb: *x\n",
+            "2:4: *x is a YAML alias, and DVC loses those when it writes the file; write the values out",
+        ),
         (b"a: &x {b: 1}\nc:\n  <<: *x\n", "3:7: *x is a YAML alias"),
         (BOMB.encode(), "2:8: *a is a YAML alias"),
         (b"[" * 5000 + b"]" * 5000, "1:21: nested more than 20 deep; remove the extra brackets or indentation"),
@@ -67,7 +70,9 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 def test_what_settings_need(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text("%YAML 1.2\n---\n# é\na: [1e-5, on, 2.0e-4, .5, null, 'x: y']\nb: {c: {d: true}}\n", encoding="utf-8")
+    path.write_text(
+        "%YAML 1.2\n---\n# é\na: [1e-5, on, 2.0e-4, .5, null, 'x: y']\nb: {c: {d: true}}\n", encoding="utf-8"
+    )
     assert read_yaml(path) == {"a": [1e-5, "on", 2e-4, 0.5, None, "x: y"], "b": {"c": {"d": True}}}
     path.write_text("[" * 20 + "]" * 20, encoding="utf-8")
     assert read_yaml(path)
