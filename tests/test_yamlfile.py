@@ -15,12 +15,12 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 def fault(path: Path) -> str:
-    """The error, without the path before it; it comes within a second and is one short line."""
-    start = time.perf_counter()
+    """The error, without the path before it; it takes no second of the processor and is one short line."""
+    start = time.process_time()
     with pytest.raises(MtbertError) as caught:
         read_yaml(path)
     message = str(caught.value)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert "\n" not in message
     assert len(message) < 300 + len(str(path))
     assert message.startswith(f"{path}:")
@@ -34,10 +34,15 @@ def fault(path: Path) -> str:
         (b"data:\n\tpath: x\n", "2:1: not valid YAML: "),
         (b"a: 1\nb: 2\na: 3\n", '3:1: not valid YAML: found duplicate key "a"'),
         (b"a: 1\n---\nb: 2\n", "2:1: not valid YAML: but found another document"),
-        (b"a: !!python/object:os.system x\n", "1:4: not valid YAML: could not determine a constructor for the tag"),
+        (b"a: !!python/object:os.system x\n", "1:4: a YAML tag, "),
+        (b"a: !!float ''\n", "1:4: a YAML tag, "),
+        (b"!!bool a: 1\n", "1:1: a YAML tag, "),
+        (b"a: !!timestamp {b: 1}\n", "1:4: a YAML tag, "),
+        (b"a: ! 1\n", "1:4: a YAML tag, "),
         (b"a: \x07\n", "not valid YAML: unacceptable character #x0007"),
         (b"a: \xff\n", "not UTF-8 at byte 3; save the file as UTF-8"),
         (b"a: 2026-13-45\n", "not valid YAML: month must be in 1..12"),
+        (b"[[1]]: 2\n", "not valid YAML: unhashable type: 'list'; correct it"),
         (b"a: *nowhere\n", "1:4: *nowhere is a YAML alias"),
         (
             b"a: &x 1\nb: *x\n",
@@ -52,7 +57,7 @@ def fault(path: Path) -> str:
         (b"a" * 5000 + b": 1", "1:1: a value of 5,000 characters"),
         (b"a: " + b"x" * LARGEST_FILE, "larger than 1,048,576 bytes; settings need a few thousand"),
     ],
-    ids=range(18),
+    ids=range(23),
 )
 def test_a_file_that_holds_no_settings(tmp_path: Path, text: bytes, message: str) -> None:
     (tmp_path / "params.yaml").write_bytes(text)

@@ -136,7 +136,9 @@ def test_encoder_sees_what_its_source_needs(
 
 
 @pytest.mark.parametrize("key", ["data.path", "encoder.path"])
-@pytest.mark.parametrize("path", ["..", "../mine", "a/../../mine", "~", "~/mine", "~nobody-of-this-name/mine", "link", "."])
+@pytest.mark.parametrize(
+    "path", ["..", "../mine", "a/../../mine", "~", "~/mine", "~nobody-of-this-name/mine", "link", "."]
+)
 def test_a_folder_that_dvc_does_not_find_from_every_workspace(
     edited: Callable[[dict[str, Any]], Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, path: str
 ) -> None:
