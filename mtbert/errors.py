@@ -37,3 +37,9 @@ def nearest(word: str, valid: Sequence[str]) -> str:
     """`; did you mean 'x'?`, or the valid names where none is near: the end of a message about an unknown name."""
     close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(valid)}"
+
+
+def short(value: object) -> str:
+    """The value as Python writes it, cut to 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -7,8 +7,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from mtbert.errors import nearest
-from mtbert.resolve import TOP, Resolved, short
+from mtbert.errors import nearest, short
+from mtbert.resolve import TOP, Resolved
 
 
 def explain_all(details: list[ErrorDetails], model: type[BaseModel], resolved: Resolved) -> list[str]:
@@ -62,12 +62,12 @@ def _of_whole_run(detail: ErrorDetails) -> bool:
 
 def _keys(detail: ErrorDetails, settings: Any) -> list[str]:
     """The location without the names of union members, which pydantic puts in and no file holds."""
-    keys, node = [], settings
+    keys: list[str] = []
+    node: Any = settings
     for number, part in enumerate(detail["loc"], start=1):
         last = number == len(detail["loc"])
-        if (isinstance(node, dict) and part in node) or (
-            isinstance(node, list) and isinstance(part, int) and part < len(node)
-        ):
+        inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+        if inside:
             node = node[part]
         elif not (last and detail["type"] == "missing"):
             continue

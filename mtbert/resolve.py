@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mtbert.errors import MtbertError, nearest
+from mtbert.errors import MtbertError, nearest, short
 
 # The sections that a profile may overlay, and its budget, which lies under every run.
 SECTIONS = ("data", "prepare", "encoder", "compute")
@@ -97,7 +97,9 @@ def _check_shape(tree: Tree) -> None:
     if unknown:
         raise MtbertError("\n".join(unknown))
     for name in ("profiles", "runs"):
-        if not isinstance(tree.get(name), dict) or not tree[name]:
+        if name not in tree:
+            raise MtbertError(f"missing key {name}; add it, with at least one name below it")
+        if not isinstance(tree[name], dict) or not tree[name]:
             raise MtbertError(f"{name}: expected names with settings below them; add at least one")
         for key, value in tree[name].items():
             if not isinstance(key, str):
@@ -169,9 +171,3 @@ def _run(
             if rate in budget:
                 section["learning_rate"] = budget[rate]
     return run, origins
-
-
-def short(value: Any) -> str:
-    """The value as Python writes it, cut to 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -5,9 +5,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, ScalarEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
-from mtbert.errors import MtbertError
+from mtbert.errors import MtbertError, short
 
 LARGEST_FILE = 1 << 20  # bytes
 DEEPEST = 20  # nested mappings and lists
@@ -19,7 +19,7 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         MtbertError: the file is missing, is not YAML, or holds what no settings need: an anchor's alias (a few of them can
-            describe more than memory holds), very deep nesting, a value of thousands of characters.
+            describe more than memory holds), a tag, very deep nesting, a value of thousands of characters.
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
@@ -40,7 +40,7 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise MtbertError(f"{where}: not valid YAML: {error.problem}; correct that line") from None
-    except (YAMLError, ValueError) as error:  # a control character; a number or a date that Python cannot hold
+    except (YAMLError, ValueError, TypeError) as error:  # a control character, an impossible date, a list as a key
         raise MtbertError(f"{path}: not valid YAML: {' '.join(str(error).split())}; correct it") from None
 
 
@@ -48,8 +48,7 @@ def _check_size(path: Path, text: str) -> None:
     """Look at the file as a stream of events, which costs no more memory than the text."""
     depth = 0
     for event in YAML(typ="safe", pure=True).parse(text):
-        kind = type(event).__name__
-        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         where = f"{path}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
         if depth > DEEPEST:
             raise MtbertError(f"{where}: nested more than {DEEPEST} deep; remove the extra brackets or indentation")
@@ -58,5 +57,7 @@ def _check_size(path: Path, text: str) -> None:
                 f"{where}: *{event.anchor} is a YAML alias, and DVC loses those when it writes the file; "
                 "write the values out, or let a run inherit them with `from: RUN`"
             )
+        if getattr(event, "tag", None) is not None:
+            raise MtbertError(f"{where}: a YAML tag, {short(event.tag)}; remove it, settings need none")
         if isinstance(event, ScalarEvent) and len(event.value) > LONGEST:
             raise MtbertError(f"{where}: a value of {len(event.value):,} characters; at most {LONGEST:,} are allowed")

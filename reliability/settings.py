@@ -13,7 +13,7 @@ from unittest.mock import patch
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from mtbert import params
+from mtbert import params, params_errors, resolve
 from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
 from reliability.project import ROOT, call, tiny_project
@@ -21,6 +21,8 @@ from reliability.trial import Tally, Trial
 
 Path_ = tuple[str, ...]
 RUNS = ("baseline", "best_performance", "dora_r4")  # between them they have every key
+PROFILE = "trial"
+OPTIONAL = ("adapter", "epochs", "epoch_end", "batch_size", "learning_rate")  # a run without them has the budget's
 yaml = YAML(typ="safe")
 
 # What each number may not be; a key is named by its end. Kept apart from mtbert.params on purpose.
@@ -36,12 +38,11 @@ NUMBERS: dict[str, list[Any]] = {
     "heads": [0, 3],
     "intermediate": [0],
     "positions": [7],
-    "checkpoint_seconds": [-1, math.inf, math.nan],
     "margin": [-1.1, 1.1, math.nan],
     "threshold": [0, -1, 5.1, math.nan],
     "epochs": [0, -1, 1.5],
     "batch_size": [0, -3, 2.5],
-    "learning_rate": [0, -1e-5, math.inf, math.nan],
+    **{f"{kind}learning_rate": [0, -1e-5, math.inf, math.nan] for kind in ("", "adapter_", "rest_")},
     "encoder_dropout": [-0.1, 1, 1.5, math.nan],
     "head_dropout": [-0.1, 1, math.nan],
     "rank": [0, -1, 1.5],
@@ -66,9 +67,9 @@ WORDS = {
 }
 CONTRADICTIONS: list[dict[str, Any]] = [
     {"encoder.source": "hub"},
-    {"encoder.source": "hub", "encoder.name": "a/b", "encoder.revision": "main"},
-    {"encoder.source": "local"},
-    {"encoder.source": "local", "encoder.path": "x"},
+    {"encoder.revision": "main", "encoder.source": "hub", "encoder.name": "a/b"},
+    {"encoder.source": "local", "encoder.name": "a/b"},
+    {"encoder.source": "hub", "encoder.revision": "0" * 40},
     {"encoder.sha256": "abc"},
     {"encoder.random.heads": 5},
     {"runs.baseline.tasks": ["sst", "sst"]},
@@ -84,18 +85,22 @@ CONTRADICTIONS: list[dict[str, Any]] = [
     {"runs.dora_r4.adapter.start_from": "nothing"},
     {"runs.dora_r4.adapter.start_from": "dora_r4"},
     {"runs.dora_r4.adapter.start_from": "baseline"},
-    {"runs.Upper": {}},
-    {"runs.pretrained": {}},
-    {"runs.a b": {}},
-    {"runs.": {}},
+    {"runs.dora_r4.from": "best_perfomance"},
+    {"runs.dora_r4.from": "dora_r4"},
+    {"runs.best_performance.from": "dora_r4", "runs.dora_r4.from": "best_performance"},
+    {"tables.table1.baseline": "baselin"},
+    {"figures.figure3.full": "nothing"},
+    {"profile": "tril"},
+    {"profiles.trial.data.path": "x"},
+    *({f"runs.{name}": {}} for name in ("Upper", "pretrained", "a b", "")),
+    *({f"runs.{name}": {"from": "baseline"}} for name in ("Upper", "pretrained", "a b", "")),
 ]
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     """Every key, one fault at a time; through `dvc exp run -S` in the full tier."""
     tally = Tally(10, "faulty settings", "100% refused, with the nearest valid key", seed)
-    tree = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    tree["runs"] = {name: tree["runs"][name] for name in RUNS}
+    tree = _written_out()
     rng = random.Random(seed)
     faults = list(_faults(tree, rng))
     chosen = rng.sample(faults, 150) if quick else faults
@@ -107,8 +112,8 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         lenient = SimpleNamespace(model_validate=_ignoring(ignored), model_fields=Params.model_fields)
         with patch.object(params, "Params", lenient):
             tally.control(not all(_judged(folder, *case)[0] for case in rng.sample(faults, len(faults))), bug)
-    with patch.object(params, "nearest", lambda *_: ""):
-        tally.control(not all(_judged(folder, *case)[0] for case in rng.sample(faults, 100)), "no nearest key told")
+    with patch.object(params_errors, "nearest", lambda *_: ""), patch.object(resolve, "nearest", lambda *_: ""):
+        tally.control(not all(_judged(folder, *case)[0] for case in rng.sample(faults, 100)), "no nearest key named")
     if not quick:
         _through_dvc(tally, folder / "project")
     return [
@@ -118,12 +123,24 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     ]
 
 
+def _written_out() -> dict[str, Any]:
+    """The shipped settings of a few runs, nothing inherited: every key stands once, where its fault must be reported."""
+    tree = load_params(ROOT / "params.yaml").model_dump(exclude_none=True)
+    tree |= {"profile": PROFILE, "profiles": {PROFILE: {"budget": tree.pop("budget"), "data": {"source": "sample"}}}}
+    del tree["data"]["source"]
+    tree["runs"] = {name: tree["runs"][name] for name in RUNS}
+    for kind in ("tables", "figures"):
+        for view, rows in tree[kind].items():
+            tree[kind][view] = {row: run for row, run in rows.items() if run in RUNS}
+    return tree
+
+
 def _faults(tree: dict[str, Any], rng: random.Random) -> Iterator[tuple[dict[str, Any], list[str]]]:
     """(a faulty tree, patterns that the error must hold) for every key and fault."""
     for path in _keys(tree):
         last, told = path[-1], ".".join(path)
         siblings = _at(tree, path[:-1])
-        if path[:-1] != ("runs",):
+        if not _is_name(path):
             for wrong in _misspelt(last, rng):
                 if wrong not in siblings:
                     yield (
@@ -133,7 +150,7 @@ def _faults(tree: dict[str, Any], rng: random.Random) -> Iterator[tuple[dict[str
                             f"'{last}'|missing key {told};",  # another valid key may be nearer
                         ],
                     )
-            if last != "objective":
+            if last != "objective" and not (path[0] == "runs" and last in OPTIONAL):
                 yield _renamed(tree, path, None), ["missing key", last]
         old = siblings[last]
         for bad in ({"a": 1}, ["x", 3], "some text", True, None, 3.25):
@@ -148,7 +165,12 @@ def _faults(tree: dict[str, Any], rng: random.Random) -> Iterator[tuple[dict[str
         changed = tree
         for key, value in changes.items():
             changed = _set(changed, tuple(key.split(".")), value)
-        yield changed, [next(iter(changes)).split(".")[1]]
+        yield changed, [next(iter(changes)).split(".")[:2][-1]]
+
+
+def _is_name(path: Path_) -> bool:
+    """Whether the user makes the key up: a run, a profile, a table's row."""
+    return len(path) > 1 and (path[0] in ("tables", "figures") or (path[0] in ("runs", "profiles") and len(path) == 2))
 
 
 def _judged(folder: Path, tree: dict[str, Any], words: list[str]) -> tuple[bool, str]:
@@ -186,14 +208,12 @@ def _misspelt(word: str, rng: random.Random) -> set[str]:
 
 def _other_type(key: str, old: Any, bad: Any) -> bool:
     """Whether `bad` is of a type that the key cannot have, going by its present value."""
-    if old is None:  # keys that are null take text: encoder.name and the like; adapter takes a section
-        return not isinstance(bad, str | dict | None) or (key == "adapter" and bad == {"a": 1})
     if isinstance(old, bool) or isinstance(bad, bool):
         return type(old) is not type(bad)
     if isinstance(old, dict):
         return not isinstance(bad, dict) and not (key == "adapter" and bad is None)
     if isinstance(bad, float):
-        return not isinstance(old, float) and key not in ("sampler", "checkpoint_seconds", "alpha")
+        return not isinstance(old, float) and key not in ("sampler", "alpha")
     if isinstance(old, str) and isinstance(bad, str):
         return key in WORDS | {"sampler", "epoch_end", "threads"}
     return type(old) is not type(bad)
@@ -251,13 +271,18 @@ def _through_dvc(tally: Tally, project: Path) -> None:
     for setting, word in (
         ("data.sample.seeds=1", "seeds"),
         ("+data.sample.seeds=1", "unknown key data.sample.seeds; did you mean 'seed'?"),
-        ("data.source=smaple", "did you mean 'sample'?"),
+        (
+            "profiles.sample.data.source=smaple",
+            "profiles.sample.data.source: 'smaple' is not valid; did you mean 'sample'?",
+        ),
         ("data.sample.seed=-1", "data.sample.seed"),
         ("data.sample.label_noise=much", "data.sample.label_noise"),
         ("runs.baseline.encoding=both", "runs.baseline"),
+        ("+runs.dora_r4.encoding=bi", "runs.dora_r4: quora uses u, v, c, which needs encoding: both"),
+        ("profile=corse", "profile: no profile is called 'corse'; did you mean 'course'?"),
         ("+runs.baseline.poling=mean", "unknown key runs.baseline.poling; did you mean 'pooling'?"),
     ):
-        status, output = call(project, "dvc", "exp", "run", "-S", setting, "fetch")
+        status, output = call(project, "dvc", "exp", "run", "-S", setting, "plan")
         clear = status != 0 and word in output and "Traceback" not in output
         tally.trial(clear, f"dvc exp run -S {setting}: {output[-300:]}")
         (project / "params.yaml").write_bytes(sound)

@@ -3,8 +3,8 @@
 Every later stage depends on its own file and reads nothing else of params.yaml, so an edit re-runs exactly what it reaches.
 """
 
-import os
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,7 @@ def refresh(params: Params) -> None:
     """Write the plan of these settings and of today's code; files that are there already and say the same stay."""
     check_paths(params)
     confine(PLAN)
-    code = {
-        stage: {file: sha256_file(Path(file)) for file in files} for stage, files in code_of_stages(Path()).items()
-    }
+    code = {stage: {file: sha256_file(Path(file)) for file in files} for stage, files in code_of_stages(Path()).items()}
     plan = {
         f"{name}.json": {"settings": settings, "code": code[name.partition("/")[0]]}
         for name, settings in settings_of_stages(params).items()
@@ -73,7 +71,7 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
 def check_paths(params: Params) -> None:
     """Refuse folders that DVC cannot follow into a temporary workspace, where queued experiments run."""
     for key, path in (("data.path", params.data.path), ("encoder.path", params.encoder.path)):
-        full = Path(os.path.expanduser(path)).resolve()  # noqa: PTH111 - Path's fails where there is no such user
+        full = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111 - without the errors of Path's own
         outside = Path.cwd().resolve() not in full.parents
         if path.startswith("~") or (outside and not Path(path).is_absolute()):
             raise MtbertError(f"params.yaml: {key}: DVC does not find {path} from every workspace; write {key}: {full}")

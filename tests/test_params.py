@@ -182,7 +182,7 @@ def test_an_unknown_run(shipped: Params) -> None:
 
 def test_nothing_can_be_changed_after_loading(shipped: Params) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        shipped.run("baseline").epochs = 1  # type: ignore[misc]
+        shipped.run("baseline").epochs = 1
 
 
 # ---- values that are valid
@@ -305,7 +305,7 @@ def test_a_checksum_pins_any_published_encoder(load: Load) -> None:
     ],
 )
 def test_an_unknown_key_at_each_level(fault: Fault, key: str, message: str) -> None:
-    value = {} if key == "profiles.only.encodr" else 1
+    value: Any = {} if key == "profiles.only.encodr" else 1
     assert fault({key: value}) == message
 
 
@@ -319,8 +319,8 @@ def test_an_unknown_key_called_like_an_inner_word(fault: Fault, place: str, word
     ("key", "message"),
     [
         ("profile", "missing key profile; add it (valid: only)"),
-        ("profiles", "profiles: expected names with settings below them; add at least one"),
-        ("runs", "runs: expected names with settings below them; add at least one"),
+        ("profiles", "missing key profiles; add it, with at least one name below it"),
+        ("runs", "missing key runs; add it, with at least one name below it"),
         ("tables", f"missing key tables; add it (valid here: {TOP})"),
         ("data", f"missing key data; add it (valid here: {TOP})"),
         ("data.path", "missing key data.path; add it (valid here: source, path, sample)"),
@@ -405,6 +405,7 @@ def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
         ("runs.dora_r4.adapter.method", "lora", ["adapter.method: 'lora' is not valid; did you mean 'dora'?"]),
         ("runs.dora_r4.adapter", "dora", ["runs.dora_r4.adapter: ", "not 'dora'"]),
         ("runs.baseline", None, ["runs.baseline: expected settings below it, found None"]),
+        ("runs", {}, ["runs: expected names with settings below them; add at least one"]),
         ("runs", None, ["runs: expected names with settings below them"]),
         ("prepare", [], ["prepare: expected settings below it, found []"]),
         ("prepare", None, ["prepare: expected settings below it, found None"]),

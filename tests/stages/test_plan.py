@@ -1,0 +1,176 @@
+"""What `plan` writes for each stage and run, and which of it an edit of params.yaml changes."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from mtbert.errors import MtbertError
+from mtbert.params import Params, load_params
+from mtbert.settings import Run
+from stages import plan
+from stages.plan import check_paths, settings_of_stages
+
+ROOT = Path(__file__).parents[2]
+Planned = Callable[..., dict[str, Any]]
+RUNS = load_params(ROOT / "params.yaml").runs
+ADAPTED = {name for name, run in RUNS.items() if run.adapter}
+BEST = {"best_performance", "concat_u_v", "concat_sum_diff", *ADAPTED} | {
+    f"sampler_{name}" for name in ("sequential", "round_robin", "proportional", "balanced")
+}
+TRAINING = ("train", "evaluate")
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Callable[[dict[str, Any]], Params]:
+    """The shipped settings with these keys changed, whose sections exist."""
+
+    def load(changes: dict[str, Any]) -> Params:
+        tree = json.loads(json.dumps(YAML(typ="safe", pure=True).load(ROOT / "params.yaml")))
+        for key, value in changes.items():
+            *parents, last = key.split(".")
+            node = tree
+            for parent in parents:
+                node = node[parent]
+            node[last] = value
+        (tmp_path / "params.yaml").write_text(json.dumps(tree), encoding="utf-8")
+        return load_params(tmp_path / "params.yaml")
+
+    return load
+
+
+def files(stages: tuple[str, ...], runs: set[str]) -> set[str]:
+    return {f"{stage}/{run}" for stage in stages for run in runs}
+
+
+def test_a_file_for_each_stage_and_run() -> None:
+    planned = settings_of_stages(load_params(ROOT / "params.yaml"))
+    views = {f"table/table{n}" for n in (1, 2, 3, 4)} | {f"figure/figure{n}" for n in (1, 2, 3, 4)}
+    runs = files(("convert", *TRAINING), set(RUNS))
+    assert set(planned) == {"fetch", "encoder", "prepare", "report"} | views | runs
+    for name, run in RUNS.items():
+        for stage in TRAINING:
+            assert Run.model_validate(planned[f"{stage}/{name}"]["run"]) == run
+    assert json.loads(json.dumps(planned)) == planned
+
+
+@pytest.mark.parametrize(
+    ("changes", "reached"),
+    [
+        ({"runs.concat_u_v.seed": 1}, files(TRAINING, {"concat_u_v"})),
+        ({"runs.best_performance.head_dropout": 0.5}, files(TRAINING, BEST) | files(("convert",), ADAPTED)),
+        ({"runs.best_performance.epochs": 9}, files(TRAINING, BEST)),
+        ({"runs.baseline.sampler": "balanced"}, files(TRAINING, {"baseline", "key_update_1"})),
+        ({"runs.dora_r8.adapter.rank": 9}, files((*TRAINING, "convert"), {"dora_r8"})),
+        ({"runs.dora_r4.adapter.norm_gradient": "detached"}, files((*TRAINING, "convert"), ADAPTED)),
+        ({"runs.dora_r8.adapter": None}, files((*TRAINING, "convert"), {"dora_r8"})),
+        ({"profiles.sample.budget.learning_rate": 1.0}, files(TRAINING, set(RUNS) - ADAPTED)),
+        ({"profiles.sample.budget.rest_learning_rate": 1.0}, files(TRAINING, ADAPTED)),
+        ({"profiles.sample.budget.adapter_learning_rate": 1.0}, files((*TRAINING, "convert"), ADAPTED)),
+        ({"profiles.sample.budget.epochs": 9}, files(TRAINING, set(RUNS))),
+        ({"profiles.course.budget.epochs": 9}, set()),
+        ({"compute.threads": 1}, files(TRAINING, set(RUNS))),
+        ({"prepare.max_tokens": 64}, {"prepare"} | files(TRAINING, set(RUNS))),
+        ({"prepare.leakage": "drop"}, {"prepare"}),
+        ({"data.sample.seed": 1}, {"fetch"}),
+        ({"data.path": "elsewhere"}, set()),  # read only where source is folder
+        ({"encoder.path": "elsewhere"}, set()),
+        ({"encoder.random.layers": 3}, set()),
+        ({"encoder.sha256": "0" * 64}, {"encoder"}),
+        ({"tables.table2.u_v": "baseline"}, {"table/table2", "report"}),
+        ({"figures.figure3": {"r4": "dora_r4"}}, {"figure/figure3", "report"}),
+    ],
+)
+def test_an_edit_changes_the_files_of_what_it_reaches(
+    edited: Callable[[dict[str, Any]], Params], changes: dict[str, Any], reached: set[str]
+) -> None:
+    before, after = settings_of_stages(edited({})), settings_of_stages(edited(changes))
+    assert set(before) == set(after)
+    assert {name for name in before if before[name] != after[name]} == reached
+
+
+def test_a_run_is_added_renamed_and_removed_in_params_yaml_alone(edited: Callable[[dict[str, Any]], Params]) -> None:
+    before = settings_of_stages(edited({}))
+    after = settings_of_stages(edited({"runs.mine": {"from": "dora_r8", "seed": 1}}))
+    assert set(after) - set(before) == {"convert/mine", "train/mine", "evaluate/mine"}
+    assert {name for name in before if before[name] != after[name]} == {"report"}
+    assert after["train/mine"]["run"] == before["train/dora_r8"]["run"] | {"seed": 1}
+
+
+def test_a_conversion_that_starts_from_a_run_depends_on_that_run(edited: Callable[[dict[str, Any]], Params]) -> None:
+    start = {"runs.dora_r8.adapter.start_from": "best_performance"}
+    before = settings_of_stages(edited(start))
+    assert before["convert/dora_r8"]["start_run"] == before["train/best_performance"]["run"]
+    assert "start_run" not in before["convert/dora_r4"]
+    after = settings_of_stages(edited(start | {"runs.best_performance.epochs": 9}))
+    assert before["convert/dora_r8"] != after["convert/dora_r8"]
+    assert before["convert/dora_r4"] == after["convert/dora_r4"]
+
+
+@pytest.mark.parametrize(
+    ("source", "keys"), [("sample", {"source", "sample"}), ("folder", {"source", "path"}), ("download", {"source"})]
+)
+def test_fetch_sees_what_its_source_needs(
+    edited: Callable[[dict[str, Any]], Params], source: str, keys: set[str]
+) -> None:
+    assert set(settings_of_stages(edited({"profiles.sample.data.source": source}))["fetch"]) == keys
+
+
+@pytest.mark.parametrize(
+    ("encoder", "keys"),
+    [
+        ({"source": "minilm"}, {"source"}),
+        ({"source": "random"}, {"source", "random"}),
+        ({"source": "local", "sha256": "0" * 64}, {"source", "path", "sha256"}),
+        ({"source": "hub", "name": "a/b", "revision": "0" * 40}, {"source", "name", "revision"}),
+    ],
+)
+def test_encoder_sees_what_its_source_needs(
+    edited: Callable[[dict[str, Any]], Params], encoder: dict[str, str], keys: set[str]
+) -> None:
+    assert set(settings_of_stages(edited({"profiles.sample.encoder": encoder}))["encoder"]) == keys
+
+
+@pytest.mark.parametrize("key", ["data.path", "encoder.path"])
+@pytest.mark.parametrize(
+    "path", ["..", "../mine", "a/../../mine", "~", "~/mine", "~nobody-of-this-name/mine", "link", "."]
+)
+def test_a_folder_that_dvc_does_not_find_from_every_workspace(
+    edited: Callable[[dict[str, Any]], Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, path: str
+) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    Path("link").symlink_to("../elsewhere")
+    with pytest.raises(MtbertError) as caught:
+        check_paths(edited({key: path}))
+    told = re.fullmatch(rf"params\.yaml: {key}: .* {re.escape(path)} .*; write {key}: (/.*)", str(caught.value))
+    assert told
+    check_paths(edited({key: told[1]}))  # the remedy, to the letter
+
+
+@pytest.mark.parametrize("path", ["data/course", "./mine", "a/../mine", "/somewhere/else"])
+def test_folders_that_dvc_finds(edited: Callable[[dict[str, Any]], Params], path: str) -> None:
+    check_paths(edited({"data.path": path, "encoder.path": path}))
+
+
+def test_the_stage_writes_settings_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    for folder in ("mtbert", "stages"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    plan.main()
+    found = {str(path.relative_to("build/plan").with_suffix("")) for path in Path("build/plan").rglob("*.json")}
+    wanted = settings_of_stages(load_params())
+    assert found == set(wanted)
+    train = json.loads(Path("build/plan/train/dora_r4.json").read_text(encoding="utf-8"))
+    assert train["settings"] == wanted["train/dora_r4"]
+    assert re.fullmatch(r"[0-9a-f]{64}", train["code"]["stages/train.py"])
+    assert "stages/report.py" not in train["code"]
+    code = {Path(f"build/plan/train/{name}.json").read_text(encoding="utf-8").partition('"code"')[2] for name in RUNS}
+    assert len(code) == 1

@@ -1,0 +1,263 @@
+"""Profiles and predecessors put together; and DVC's `-S KEY=VALUE` is the same as an edit of that key by hand."""
+
+import copy
+import difflib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
+
+from mtbert.resolve import Tree, lineage, resolve
+from mtbert.yamlfile import read_yaml
+
+Keys = tuple[str, ...]
+
+
+def tree_of(**runs: Any) -> Tree:
+    budget = {"epochs": 1, "learning_rate": 1.0, "adapter_learning_rate": 2.0, "rest_learning_rate": 3.0}
+    profiles = {
+        "a": {"budget": budget},
+        "b": {"budget": {**budget, "epochs": 5}, "data": {"source": "b", "x": {"y": 2}}},
+    }
+    return {"profile": "a", "profiles": profiles, "data": {"source": "a", "x": {"y": 1, "z": 1}}, "runs": runs}
+
+
+def runs_of(**runs: Any) -> Tree:
+    return resolve(tree_of(**runs)).settings["runs"]
+
+
+def test_a_profile_lies_over_the_sections_and_its_budget_under_the_runs() -> None:
+    tree = tree_of(one={}, two={"from": "one", "epochs": 9, "learning_rate": 0.5})
+    before = copy.deepcopy(tree)
+    settings = resolve(tree).settings
+    assert settings["data"] == {"source": "a", "x": {"y": 1, "z": 1}}
+    assert settings["runs"] == {
+        "one": {"epochs": 1, "learning_rate": 1.0},
+        "two": {"epochs": 9, "learning_rate": 0.5},
+    }
+    other = resolve(tree, "b").settings
+    assert other["data"] == {"source": "b", "x": {"y": 2, "z": 1}}
+    assert (other["profile"], other["runs"]["one"]["epochs"], other["runs"]["two"]["epochs"]) == ("b", 5, 9)
+    assert tree == before, "resolving changes nothing in what it is given"
+
+
+def test_an_adapter_brings_the_rates_of_adapters() -> None:
+    dora = {"method": "dora", "rank": 4}
+    runs = runs_of(
+        plain={},
+        adapted={"from": "plain", "adapter": dora},
+        own={"from": "adapted", "adapter": {"learning_rate": 9.0}, "learning_rate": 8.0},
+        unadapted={"from": "adapted", "adapter": None},
+        again={"from": "unadapted", "adapter": {"rank": 1}},
+    )
+    assert runs["plain"]["learning_rate"] == runs["unadapted"]["learning_rate"] == 1.0
+    assert runs["adapted"]["learning_rate"] == 3.0
+    assert runs["adapted"]["adapter"] == dora | {"learning_rate": 2.0}
+    assert (runs["own"]["learning_rate"], runs["own"]["adapter"]["learning_rate"]) == (8.0, 9.0)
+    assert runs["again"]["adapter"] == {"rank": 1, "learning_rate": 2.0}, "nothing comes from behind a null"
+
+
+def test_a_section_of_another_kind_starts_anew() -> None:
+    head = {"objective": "linear", "features": ["u"]}
+    runs = runs_of(
+        one={"quora": head},
+        same={"from": "one", "quora": {"objective": "linear", "features": ["v"]}},
+        other={"from": "one", "quora": {"objective": "cosine"}},
+        back={"from": "other", "quora": {"objective": "linear"}},
+    )
+    assert runs["same"]["quora"] == {"objective": "linear", "features": ["v"]}
+    assert runs["other"]["quora"] == {"objective": "cosine"}
+    assert runs["back"]["quora"] == {"objective": "linear"}
+
+
+def test_where_a_key_stands() -> None:
+    tree = tree_of(
+        two={"from": "one", "adapter": {"rank": 8}},
+        one={"adapter": {"method": "dora", "rank": 4}, "quora": {"objective": "linear", "features": ["u"]}},
+        three={"from": "two", "quora": {"objective": "cosine"}},
+    )
+    place = resolve(tree, "b").place
+    for location, where in {
+        "profile": "profile",
+        "budget.epochs": "profiles.b.budget.epochs",
+        "data.source": "profiles.b.data.source",
+        "data.x.y": "profiles.b.data.x.y",
+        "data.x.z": "data.x.z",
+        "data.missing": "data.missing",
+        "runs.three": "runs.three",
+        "runs.three.adapter.rank": "runs.two.adapter.rank",
+        "runs.three.adapter.method": "runs.one.adapter.method",
+        "runs.three.adapter.missing": "runs.one.adapter.missing",
+        "runs.two.quora.features.0": "runs.one.quora.features.0",
+        "runs.three.quora.features": "runs.three.quora.features",
+        "runs.three.missing": "runs.one.missing",
+        "runs.three.epochs": "profiles.b.budget.epochs",
+        "runs.three.batch_size": "profiles.b.budget.batch_size",
+        "runs.three.learning_rate": "profiles.b.budget.rest_learning_rate",
+        "runs.three.adapter.learning_rate": "profiles.b.budget.adapter_learning_rate",
+        "tables.table1.x": "tables.table1.x",
+    }.items():
+        assert place(location.split(".")) == where
+
+
+# ---- -S equals the edit
+
+
+@pytest.fixture(scope="module")
+def shipped(root: Path) -> Tree:
+    tree: Tree = read_yaml(root / "params.yaml")
+    return tree
+
+
+@pytest.fixture
+def set_param(root: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of params.yaml, changed as `dvc exp run -S A -S B ...` does before it starts a stage."""
+
+    def changed(*overrides: str) -> Path:
+        path = tmp_path / "params.yaml"
+        path.write_bytes((root / "params.yaml").read_bytes())
+        apply_overrides(path, list(overrides))
+        return path
+
+    return changed
+
+
+def leaves(tree: Any, above: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    for key, value in tree.items():
+        yield from leaves(value, (*above, key)) if isinstance(value, dict) else [((*above, key), value)]
+
+
+def another(value: Any) -> Any:
+    """Another value of the same type; whether the models accept it does not matter here."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, list):
+        return [*value[1:], "|x-y|"]
+    return "other" if isinstance(value, str) else value + 1
+
+
+def by_hand(tree: Tree, keys: Keys, value: Any) -> Tree:
+    key, *rest = keys
+    return {**tree, key: by_hand(tree.get(key, {}), tuple(rest), value) if rest else value}
+
+
+def override(keys: Keys, value: Any, plus: str = "") -> str:
+    return f"{plus}{'.'.join(keys)}={json.dumps(value)}"
+
+
+def changed_lines(before: str, after: str) -> tuple[list[str], list[str]]:
+    """Lines that went, and lines that came."""
+    old, new = before.splitlines(), after.splitlines()
+    removed, added = [], []
+    for kind, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind != "equal":
+            removed += old[i:j]
+            added += new[k:m]
+    return removed, added
+
+
+def get(tree: Any, keys: Keys) -> Any:
+    for key in keys:
+        if not isinstance(tree, dict) or key not in tree:
+            return None
+        tree = tree[key]
+    return tree
+
+
+OUTSIDE = ["profile", "data", "prepare", "encoder", "compute", "tables", "figures"]
+
+
+@pytest.mark.parametrize("part", [*OUTSIDE, "profiles", "runs"])
+def test_setting_a_key_changes_its_line_alone(
+    root: Path, shipped: Tree, set_param: Callable[..., Path], part: str
+) -> None:
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    for keys, old in leaves({part: shipped[part]}):
+        new = another(old)
+        path = set_param(override(keys, new))
+        removed, added = changed_lines(text, path.read_text(encoding="utf-8"))
+        edited = by_hand(shipped, keys, new)
+        assert read_yaml(path) == edited, keys
+        if isinstance(old, list):
+            assert [[line.strip(" -'") for line in lines] for lines in (removed, added)] == [[old[0]], ["|x-y|"]]
+        else:
+            assert len(removed) == len(added) == 1, (keys, removed, added)
+            assert added[0].startswith(removed[0].partition(":")[0] + ": ")
+            assert removed[0].partition("#")[2] == added[0].partition("#")[2], "the comment stays"
+
+
+def inherited(tree: Tree, name: str) -> Iterator[tuple[Keys, Any]]:
+    """What a run has from its predecessors and the budget."""
+    for keys, value in leaves({"runs": {name: resolve(tree).settings["runs"][name]}}):
+        if get(tree, keys) is None:
+            yield keys, value
+
+
+def test_setting_what_a_run_inherits_only_adds_lines(root: Path, shipped: Tree, set_param: Callable[..., Path]) -> None:
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    for name in shipped["runs"]:
+        changes = {keys: another(value) for keys, value in inherited(shipped, name)}
+        assert changes
+        for batch in [[keys] for keys in changes] if name == "dora_r8" else [list(changes)]:
+            path = set_param(*(override(keys, changes[keys], "+") for keys in batch))
+            edited = shipped
+            for keys in batch:
+                edited = by_hand(edited, keys, changes[keys])
+            assert read_yaml(path) == edited
+            removed, added = changed_lines(text, path.read_text(encoding="utf-8"))
+            assert removed == [], "comments and neighbours stay where they are"
+            assert all(line.startswith("    ") and "#" not in line for line in added)
+
+
+def test_a_change_reaches_the_run_and_the_heirs_that_do_not_override_it(shipped: Tree) -> None:
+    before = resolve(shipped).settings
+    heirs = {
+        name: [run for run in shipped["runs"] if name in lineage(shipped["runs"], run)] for name in shipped["runs"]
+    }
+    for name in shipped["runs"]:
+        for keys, old in leaves({"runs": {name: before["runs"][name]}}):
+            after = resolve(by_hand(shipped, keys, another(old))).settings
+            assert {key: after[key] for key in after if key != "runs"} == {
+                key: before[key] for key in before if key != "runs"
+            }
+            inner = keys[2:]
+            for run in shipped["runs"]:
+                between = lineage(shipped["runs"], run)
+                overriding = between[: between.index(name)] if run in heirs[name] else []
+                reached = run in heirs[name] and not any(_sets(shipped["runs"][by], inner) for by in overriding)
+                assert (after["runs"][run] != before["runs"][run]) == reached, (keys, run)
+                if reached and inner[-1] not in ("objective", "method"):
+                    assert after["runs"][run] == by_hand(before["runs"][run], inner, another(old)), (keys, run)
+
+
+def _sets(run: Tree, keys: Keys) -> bool:
+    """Whether the run's delta says anything of its own about the key: sets it, or starts its section anew."""
+    section = get(run, keys[:-1]) if len(keys) > 1 else run
+    return section is not None and (keys[-1] in section or (len(keys) > 1 and "objective" in section))
+
+
+@pytest.mark.parametrize(
+    ("change", "reached"),
+    [
+        ("profiles.sample.budget.learning_rate=0.5", {"learning_rate": "plain"}),
+        ("profiles.sample.budget.rest_learning_rate=0.5", {"learning_rate": "adapted"}),
+        ("profiles.sample.budget.adapter_learning_rate=0.5", {"adapter": "adapted"}),
+        ("profiles.sample.budget.batch_size=7", {"batch_size": "all"}),
+        ("profiles.course.budget.batch_size=7", {}),
+        ("profile=course", {"epochs": "all", "batch_size": "all", "learning_rate": "all", "adapter": "adapted"}),
+        ("~runs.dora_r8.adapter", {"adapter": ["dora_r8"]}),
+        ("runs.dora_r32.adapter=null", {"adapter": ["dora_r32"]}),
+    ],
+)
+def test_what_else_is_set(shipped: Tree, set_param: Callable[..., Path], change: str, reached: dict[str, Any]) -> None:
+    before = resolve(shipped).settings["runs"]
+    after = resolve(read_yaml(set_param(change))).settings["runs"]
+    adapted = {name for name, run in before.items() if run.get("adapter")}
+    groups = {"all": set(before), "adapted": adapted, "plain": set(before) - adapted}
+    for key in {key for run in before.values() for key in run}:
+        wanted = reached.get(key, [])
+        changed = {name for name in before if before[name].get(key) != after[name].get(key)}
+        assert changed == (groups[wanted] if isinstance(wanted, str) else set(wanted)), key

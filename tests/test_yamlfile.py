@@ -1,0 +1,85 @@
+"""A YAML file that people edit: whatever is wrong with it is one error, at once."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mtbert.errors import MtbertError
+from mtbert.yamlfile import LARGEST_FILE, read_yaml
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(9)
+)
+
+
+def fault(path: Path) -> str:
+    """The error, without the path before it; it takes no second of the processor and is one short line."""
+    start = time.process_time()
+    with pytest.raises(MtbertError) as caught:
+        read_yaml(path)
+    message = str(caught.value)
+    assert time.process_time() - start < 1
+    assert "\n" not in message
+    assert len(message) < 300 + len(str(path))
+    assert message.startswith(f"{path}:")
+    return message.removeprefix(f"{path}:").strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"data:\n  a: [1, 2\nrest: 1\n", "3:5: not valid YAML: "),
+        (b"data:\n\tpath: x\n", "2:1: not valid YAML: "),
+        (b"a: 1\nb: 2\na: 3\n", '3:1: not valid YAML: found duplicate key "a"'),
+        (b"a: 1\n---\nb: 2\n", "2:1: not valid YAML: but found another document"),
+        (b"a: !!python/object:os.system x\n", "1:4: a YAML tag, "),
+        (b"a: !!float ''\n", "1:4: a YAML tag, "),
+        (b"!!bool a: 1\n", "1:1: a YAML tag, "),
+        (b"a: !!timestamp {b: 1}\n", "1:4: a YAML tag, "),
+        (b"a: ! 1\n", "1:4: a YAML tag, "),
+        (b"a: \x07\n", "not valid YAML: unacceptable character #x0007"),
+        (b"a: \xff\n", "not UTF-8 at byte 3; save the file as UTF-8"),
+        (b"a: 2026-13-45\n", "not valid YAML: month must be in 1..12"),
+        (b"[[1]]: 2\n", "not valid YAML: unhashable type: 'list'; correct it"),
+        (b"a: *nowhere\n", "1:4: *nowhere is a YAML alias"),
+        (
+            b"a: &x 1\nb: *x\n",
+            "2:4: *x is a YAML alias, and DVC loses those when it writes the file; write the values out",
+        ),
+        (b"a: &x {b: 1}\nc:\n  <<: *x\n", "3:7: *x is a YAML alias"),
+        (BOMB.encode(), "2:8: *a is a YAML alias"),
+        (b"[" * 5000 + b"]" * 5000, "1:21: nested more than 20 deep; remove the extra brackets or indentation"),
+        (b"\n".join(b" " * n + b"a:" for n in range(1000)), "21:21: nested more than 20 deep"),
+        (b"- " * 5000, "1:41: nested more than 20 deep"),
+        (b"a: " + b"9" * 5000, "1:4: a value of 5,000 characters; at most 1,000 are allowed"),
+        (b"a" * 5000 + b": 1", "1:1: a value of 5,000 characters"),
+        (b"a: " + b"x" * LARGEST_FILE, "larger than 1,048,576 bytes; settings need a few thousand"),
+    ],
+    ids=range(23),
+)
+def test_a_file_that_holds_no_settings(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "params.yaml").write_bytes(text)
+    assert fault(tmp_path / "params.yaml").startswith(message)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    assert fault(tmp_path / "params.yaml") == "not found; run from the project's root, where it lies"
+    assert fault(tmp_path) == "not a file; put one with the settings in its place"
+    os.mkfifo(tmp_path / "pipe")
+    assert fault(tmp_path / "pipe") == "not a file; put one with the settings in its place"
+    (tmp_path / "loop").symlink_to("loop")
+    assert fault(tmp_path / "loop").startswith("cannot be read (")
+
+
+def test_what_settings_need(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "%YAML 1.2\n---\n# é\na: [1e-5, on, 2.0e-4, .5, null, 'x: y']\nb: {c: {d: true}}\n", encoding="utf-8"
+    )
+    assert read_yaml(path) == {"a": [1e-5, "on", 2e-4, 0.5, None, "x: y"], "b": {"c": {"d": True}}}
+    path.write_text("[" * 20 + "]" * 20, encoding="utf-8")
+    assert read_yaml(path)
+    path.write_text("9" * 1000, encoding="utf-8")
+    assert read_yaml(path) == 10**1000 - 1
