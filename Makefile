@@ -64,7 +64,7 @@ lock: .venv/pyvenv.cfg ## renew requirements/*.txt after an edit of pyproject.to
 	compile --output-file requirements/benchmarks.txt --group dev --group benchmarks --constraint requirements/dev.txt
 
 clean: ## remove what can be rebuilt: data, models, results, DVC's cache, checkpoints
-	@rm -rf data/raw data/prepared data/*.record.json models results .dvc/cache .dvc/tmp .dvc-site-cache .mtbert dvc_plots build ./*.egg-info
+	@rm -rf data/raw data/prepared models results metrics plots .dvc/cache .dvc/tmp .dvc-site-cache .mtbert dvc_plots build ./*.egg-info
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find mtbert stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

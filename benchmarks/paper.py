@@ -91,7 +91,7 @@ def build(run: Run, setting: Setting) -> MultitaskModel:
         quora, sts = (getattr(head, "features", None) for head in (run.quora, run.sts))
         model = MultitaskModel(encoder, run.pooling, quora, sts, run.head_dropout)
     if run.adapter is not None:
-        adapt(model, run)
+        adapt(model, run, "runs")
     return model.to(setting.device)
 
 

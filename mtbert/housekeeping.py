@@ -79,23 +79,26 @@ def human(size: int) -> str:
 
 
 def _checkpoints(root: Path) -> Iterator[tuple[Path, str]]:
-    if _in_training(root):  # a folder is named after all that determines the run, not after the run
-        return
-    for folder in sorted((root / WORK).glob("[0-9a-f]" * 24)):
-        if folder.is_dir() and not folder.is_symlink():
-            yield folder, "checkpoint of a run that was stopped; the same settings would resume from it"
+    for about in work_folders(root / WORK):
+        if not _held(about.path / LOCK):
+            what = f"{about.run or 'a run'}, stopped after step {about.step:,} {about.age / 86400:.1f} days ago"
+            yield about.path, f"checkpoint of {what}; the same settings would resume from it"
 
 
 def _in_training(root: Path) -> set[str]:
     """The runs that a process trains now: their locks are held."""
-    held = set()
-    for path in (root / WORK / "locks").glob("*"):
-        with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                held.add(path.name)
-    return held
+    return {path.name for path in (root / WORK / "locks").glob("*") if _held(path)}
+
+
+def _held(lock: Path) -> bool:
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _temporaries(root: Path) -> Iterator[tuple[Path, str]]:

@@ -38,4 +38,5 @@ install_torch
 echo "installing mtbert"
 "${pip[@]}" install --no-deps --no-build-isolation --editable .
 [ ! -d .dvc ] || give_dvc_a_private_folder
+[ ! -d .dvc ] || "$venv/bin/python" -m mtbert.report.offline || echo "note: pages of dvc plots will load their drawing code from the network" >&2
 "$venv/bin/python" -c 'import torch; print("torch", torch.__version__, "on", "CUDA" if torch.cuda.is_available() else "the CPU")'
