@@ -118,7 +118,8 @@ ADAPTED = [f"dora_r{rank}" for rank in (4, 8, 16, 32)]
 PROFILES = ["sample", "course", "paper", "paper_minilm"]
 
 
-def test_the_shipped_runs(shipped: Params) -> None:
+def test_the_shipped_runs_and_profiles(shipped: Params, written: dict[str, Any]) -> None:
+    assert list(written["profiles"]) == PROFILES
     assert list(shipped.runs) == ["baseline", *DELTAS, *ADAPTED]
     assert (shipped.run("baseline").tasks, shipped.run("baseline").pooling) == (["sst"], "cls")
 
@@ -155,10 +156,6 @@ def test_every_profile_loads_and_its_budget_lies_under_the_runs(
             assert run.adapter.model_dump() == first | {"rank": rank, "alpha": rank}
             assert run.adapter.learning_rate == budget.adapter_learning_rate
             assert (run.adapter.start_from, run.adapter.train_rest) == ("pretrained", True)
-
-
-def test_the_profiles_are_these(written: dict[str, Any]) -> None:
-    assert list(written["profiles"]) == PROFILES
 
 
 def test_an_unknown_profile(root: Path) -> None:

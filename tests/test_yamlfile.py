@@ -15,7 +15,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 def fault(path: Path) -> str:
-    """The error, without the path before it; it takes no second of the processor and is one short line."""
+    """The error, without the path before it; it takes less than a second of CPU time and is one short line."""
     start = time.process_time()
     with pytest.raises(MtbertError) as caught:
         read_yaml(path)
