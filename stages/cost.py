@@ -35,9 +35,10 @@ from mtbert.params import Params, load_params
 from mtbert.settings import Run
 from mtbert.training.compute import Compute, machine, resolve
 from mtbert.training.sampling import epoch_schedule
+from stages.ahead import row_tokens, views_of
 from stages.common import PRETRAINED, RAW
 from stages.plan import check_paths, settings_of_stages
-from stages.rates import Rates, measure, row_tokens, views_of
+from stages.rates import Rates, measure
 
 SAMPLED = 512  # rows of each task that are tokenised; up to twice as many
 SECONDS_PER_STAGE = 2.0  # start, imports and DVC's own work: .5 s without torch, 3 s with it, on two cores of an EPYC

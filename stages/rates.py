@@ -2,14 +2,14 @@
 
 import resource
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from mtbert.data.arrays import Split
-from mtbert.data.batches import make_batch, views_for
+from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.bert import BertConfig
@@ -22,6 +22,7 @@ from mtbert.training.compute import Compute
 from mtbert.training.graphs import Steps
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from mtbert.training.step import Loss
+from stages.ahead import row_tokens
 from stages.models import adapt, build
 
 SECONDS = 4.0  # for each of the five things that are timed
@@ -121,21 +122,6 @@ def share(run: Run, layers: int) -> float:
     Query, key and value are 3 of a layer's 12 D by D products, the output projection and the feed-forward network 9.
     """
     return 1 - 9 / 12 / layers if run.pooling == "cls" else 1.0
-
-
-def views_of(run: Run) -> dict[str, tuple[str, ...]]:
-    """The sequences that each task's head needs of an example, as the run's model says too."""
-    pairs = {task: views_for(getattr(getattr(run, task), "features", ["u", "v"])) for task in ("quora", "sts")}
-    return {"sst": ("u",), **pairs}
-
-
-def row_tokens(split: Split, views: Iterable[str], max_tokens: int) -> np.ndarray:
-    """The real tokens of each row, (R,) int64, of all these views together, special tokens included."""
-    first = np.diff(split.offsets1)
-    second = np.zeros_like(first) if split.offsets2 is None else np.diff(split.offsets2)
-    tokens = {"u": first + 2, "v": second + 2, "c": first + second + 3}
-    total: np.ndarray = np.sum([np.minimum(tokens[view], max_tokens) for view in views], axis=0)
-    return total
 
 
 def _model(name: str, run: Run, config: BertConfig) -> MultitaskModel:

@@ -25,6 +25,7 @@ from mtbert.training.progress import TrainingProgress
 from mtbert.training.sampling import probabilities, sampler_exponent
 from mtbert.training.step import Loss
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
+from stages.ahead import overall
 from stages.common import CONVERTED, MODELS, PLOTS, PREPARED, PRETRAINED, confine, start
 from stages.models import load_start, parents_of, weights_of, wrapper
 from stages.planned import planned
@@ -53,7 +54,7 @@ def main(run_name: str) -> None:
     with (
         only_writer(LOCKS / run_name, run_name),
         work_folder(root, run_name, fingerprint({"run": run_name, "plan": plan, **made_from}, DATA)) as work,
-        TrainingProgress(run_name) as progress,
+        TrainingProgress(run_name, overall=overall(run_name)) as progress,
     ):
         steps = StepLog(work / "steps.csv", *checkpoint_log(work))
 
@@ -77,7 +78,7 @@ def main(run_name: str) -> None:
             evaluate=partial(_evaluate, run, compute, tokens),
             on_step=on_step,
             on_epoch=progress.epoch,
-            on_resume=lambda done, steps: print(f"resuming {run_name} at step {done:,} of {steps:,}", flush=True),
+            on_resume=progress.resume,
             work=work,
             checkpoint_seconds=CHECKPOINT_SECONDS,
         )

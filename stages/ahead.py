@@ -1,0 +1,57 @@
+"""How much of the runs is still to come: tokens of a run before it starts, and those of all runs that are not trained yet."""
+
+import json
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from mtbert.data.arrays import Split, load_split
+from mtbert.data.batches import views_for
+from mtbert.data.tasks import TASKS
+from mtbert.settings import Run
+from mtbert.training.progress import Overall
+from mtbert.training.sampling import epoch_schedule
+from stages.common import MODELS, PREPARED
+from stages.planned import PLAN, planned
+from stages.provenance import RECORD, plan_hash
+
+
+def overall(run_name: str) -> Overall:
+    """Where a run stands among all that params.yaml declares: how many are trained already, and the tokens of the others."""
+    names = sorted(path.stem for path in (PLAN / "train").glob("*.json"))
+    waiting = [name for name in names if name != run_name and not _trained(name)]
+    data = {task: load_split(PREPARED, task, "train") for task in TASKS}
+    return Overall(len(names) - len(waiting) - 1, len(names), sum(_tokens(name, data) for name in waiting))
+
+
+def views_of(run: Run) -> dict[str, tuple[str, ...]]:
+    """The sequences that each task's head needs of an example, as the run's model says too."""
+    pairs = {task: views_for(getattr(getattr(run, task), "features", ["u", "v"])) for task in ("quora", "sts")}
+    return {"sst": ("u",), **pairs}
+
+
+def row_tokens(split: Split, views: Iterable[str], max_tokens: int) -> np.ndarray:
+    """The real tokens of each row, (R,) int64, of all these views together, special tokens included."""
+    first = np.diff(split.offsets1)
+    second = np.zeros_like(first) if split.offsets2 is None else np.diff(split.offsets2)
+    tokens = {"u": first + 2, "v": second + 2, "c": first + second + 3}
+    total: np.ndarray = np.sum([np.minimum(tokens[view], max_tokens) for view in views], axis=0)
+    return total
+
+
+def _trained(name: str) -> bool:
+    try:
+        made = json.loads((MODELS / name / RECORD).read_text(encoding="utf-8"))["plan"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool(made == plan_hash(planned("train", name)))
+
+
+def _tokens(name: str, data: Mapping[str, Split]) -> int:
+    """By the mean length of each task's examples and the batches of the first epoch, which are about those of every other."""
+    settings = planned("train", name)["settings"]
+    run, views = Run.model_validate(settings["run"]), views_of(Run.model_validate(settings["run"]))
+    sizes = {task: len(data[task]) for task in run.tasks}
+    means = {task: float(row_tokens(data[task], views[task], settings["max_tokens"]).mean()) for task in run.tasks}
+    epoch = epoch_schedule(sizes, run.batch_size, run.sampler, run.epoch_end, run.seed, 0)
+    return round(run.epochs * sum(means[task] * len(rows) for task, rows in epoch))
