@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from mtbert.training.work import LOCK, work_folders
+
 WORK = Path(".mtbert")
 MAKING = 60  # seconds
 OUTPUTS = {"models": "config.json", "models/converted": "config.json", "results": "metrics.json"}

@@ -51,7 +51,9 @@ def _tokens(name: str, data: Mapping[str, Split]) -> int:
     """By the mean length of each task's examples and the batches of the first epoch, which are about those of every other."""
     settings = planned("train", name)["settings"]
     run, views = Run.model_validate(settings["run"]), views_of(Run.model_validate(settings["run"]))
-    sizes = {task: len(data[task]) for task in run.tasks}
-    means = {task: float(row_tokens(data[task], views[task], settings["max_tokens"]).mean()) for task in run.tasks}
+    sizes: dict[str, int] = {task: len(data[task]) for task in run.tasks}
+    means: dict[str, float] = {
+        task: float(row_tokens(data[task], views[task], settings["max_tokens"]).mean()) for task in run.tasks
+    }
     epoch = epoch_schedule(sizes, run.batch_size, run.sampler, run.epoch_end, run.seed, 0)
     return round(run.epochs * sum(means[task] * len(rows) for task, rows in epoch))

@@ -22,7 +22,7 @@ from mtbert.training.compute import Compute
 from mtbert.training.graphs import Steps
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from mtbert.training.step import Loss
-from stages.ahead import row_tokens
+from stages.ahead import row_tokens, views_of
 from stages.models import adapt, build
 
 SECONDS = 4.0  # for each of the five things that are timed

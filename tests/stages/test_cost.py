@@ -21,8 +21,9 @@ from mtbert.params import Params, load_params
 from mtbert.settings import Run
 from mtbert.training.sampling import epoch_schedule
 from reliability.tiny import tiny_model
+from stages.ahead import views_of
 from stages.cost import PUBLISHED, Rows, count_rows, encoder_size, main, work_of
-from stages.rates import Rate, Rates, views_of
+from stages.rates import Rate, Rates
 
 ROOT = Path(__file__).parents[2]
 RUNS = load_params(ROOT / "params.yaml").runs
@@ -76,7 +77,7 @@ def tokens_of_training(run: Run, data: dict[str, Split], wrapper: Wrapper) -> tu
     """Steps and tokens as the loop takes them."""
     features = [getattr(head, "features", None) for head in (run.quora, run.sts)]
     model = tiny_model(run.pooling, *features)
-    sizes = {task: len(data[task]) for task in run.tasks}
+    sizes: dict[str, int] = {task: len(data[task]) for task in run.tasks}
     draws = [
         draw
         for epoch in range(run.epochs)
