@@ -79,13 +79,13 @@ def train(
         Stopped: SIGINT or SIGTERM came; the checkpoint of the step that was then in hand is written.
     """
     sizes = {task: len(split) for task, split in data.items()}
-    schedules = schedule(sizes, batch_size, sampler, epoch_end, seed, epochs)
-    steps = sum(map(len, schedules))
     optimizer = AdamW(model, learning_rate, adapter_learning_rate)
 
     began = saved = time.monotonic()
     done, progress = load_checkpoint(work, model, optimizer) or (0, _nothing_done(data))
     began -= progress["seconds"]
+    schedules = schedule(sizes, batch_size, sampler, epoch_end, seed, epochs)
+    steps = sum(map(len, schedules))
     step = 0
     taken: list[Taken] = []
 
