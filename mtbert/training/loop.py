@@ -62,9 +62,9 @@ def train(
     Args:
         data: training split by task, in the order of the tasks.
         losses: loss by task, of (scores, labels).
+        learning_rate, adapter_learning_rate: as for `AdamW`.
         evaluate: metrics of the model, called before training and after each epoch; its values go into the history.
-        on_step, on_epoch: observers; they see the same sequence whether or not the run was interrupted, from the
-            checkpoint on (`on_epoch` also sees the epochs before it again).
+        on_step, on_epoch: observers; they see the same sequence whether or not the run was interrupted, from the checkpoint on.
         on_resume: given the steps of the checkpoint that the run goes on from, and all its steps.
         work: folder for checkpoints.
         checkpoint_seconds: time between checkpoints; results do not depend on it.
@@ -79,13 +79,13 @@ def train(
         Stopped: SIGINT or SIGTERM came; the checkpoint of the step that was then in hand is written.
     """
     sizes = {task: len(split) for task, split in data.items()}
-    schedules = schedule(sizes, batch_size, sampler, epoch_end, seed, epochs)
-    steps = sum(map(len, schedules))
     optimizer = AdamW(model, learning_rate, adapter_learning_rate)
 
     began = saved = time.monotonic()
     done, progress = load_checkpoint(work, model, optimizer) or (0, _nothing_done(data))
     began -= progress["seconds"]
+    schedules = schedule(sizes, batch_size, sampler, epoch_end, seed, epochs)
+    steps = sum(map(len, schedules))
     step = 0
     taken: list[Taken] = []
 
@@ -110,8 +110,6 @@ def train(
 
         if done:
             on_resume(done, steps)
-        for row in progress["history"]:
-            on_epoch(row)
         if not progress["history"]:
             close_epoch(0, None)
 
