@@ -123,7 +123,7 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
-    cuda_graphs: bool
+    cuda_graphs: Literal["auto"] | bool
 
 
 class CosineHead(Section):

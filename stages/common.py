@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from mtbert.errors import MtbertError, out_of_memory
+from mtbert.errors import MtbertError, Stopped, out_of_memory
 
 RAW, PREPARED, MODELS, RESULTS = Path("data/raw"), Path("data/prepared"), Path("models"), Path("results")
 METRICS, PLOTS, REPORTS = Path("metrics"), Path("plots"), Path("reports")
@@ -147,6 +147,9 @@ def guarded(main: Callable[..., None], *arguments: Any) -> int:
             file=sys.stderr,
         )
         return 1
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
     except KeyboardInterrupt:
         again = (
             "the same command resumes training from its last checkpoint, and starts any other stage from its beginning"

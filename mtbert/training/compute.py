@@ -42,11 +42,11 @@ class Compute(NamedTuple):
         }
 
 
-def resolve(device: str, precision: str, threads: str | int, cuda_graphs: bool = False) -> Compute:
+def resolve(device: str, precision: str, threads: str | int, cuda_graphs: str | bool = False) -> Compute:
     """Resolve `auto`s, pin the thread count, and let the process keep the memory it frees.
 
     Args:
-        cuda_graphs: replay training steps from CUDA graphs; nothing is asked of a CPU.
+        cuda_graphs: replay training steps from CUDA graphs; `auto` wherever that works, on CUDA in bf16.
 
     Raises:
         MtbertError: cuda is asked for and there is none, or graphs are and the precision is fp32.
@@ -60,11 +60,11 @@ def resolve(device: str, precision: str, threads: str | int, cuda_graphs: bool =
     if chosen.type == "cpu" and (reason := build.unavailable()):
         print(f"note: {reason}; torch does all the work, more slowly", file=sys.stderr)
     bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
-    graphs = cuda_graphs and chosen.type == "cuda"
+    graphs = chosen.type == "cuda" and (bf16 if cuda_graphs == "auto" else bool(cuda_graphs))
     if graphs and not bf16:
         # In fp32 attention is written out group by group, in other shapes for each batch.
         raise MtbertError(
-            "params.yaml: compute.cuda_graphs needs bf16; set compute.precision: bf16, or cuda_graphs: false"
+            "params.yaml: compute.cuda_graphs needs bf16; set compute.precision: bf16, or cuda_graphs: auto"
         )
     return Compute(chosen, bf16, graphs)
 

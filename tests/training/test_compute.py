@@ -55,6 +55,8 @@ def test_graphs_are_for_cuda_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cuda_graphs" not in resolve("cuda", "bf16", "auto").describe()
     asked = resolve("cuda", "bf16", "auto", cuda_graphs=True)
     assert asked.graphs and asked.describe()["cuda_graphs"] is True
+    assert resolve("cuda", "bf16", "auto", cuda_graphs="auto").graphs
+    assert not resolve("cuda", "fp32", "auto", cuda_graphs="auto").graphs
     with pytest.raises(MtbertError, match=r"compute\.cuda_graphs needs bf16; set compute\.precision: bf16"):
         resolve("cuda", "fp32", "auto", cuda_graphs=True)
 
