@@ -10,7 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mtbert.data.draw import Draw
-from mtbert.data.lexicon import Forms, entities
+from mtbert.data.lexicon import Forms, entities as ents
+
+
+def entities(t):
+    return tuple((f[0],) for f in ents(t))
+
 
 SKILLS = entities("""
     Python|Java|calculus|chess|the guitar|the piano|Spanish/the Spanish language|German/the German language
@@ -189,19 +194,7 @@ MONEY = (
     "without paying taxes",
     "as a foreigner",
 )
-FILLERS = (
-    "{q}",
-    "{q}",
-    "{q}",
-    "{q}",
-    "Honestly, {l}",
-    "Can anyone tell me: {l}",
-    "{q} Any advice is welcome.",
-    "Just curious: {l}",
-    "{q} I have been wondering about this.",
-    "Serious question: {l}",
-    "{q} Please help.",
-)
+FILLERS = ("{q}",)
 
 
 @dataclass(frozen=True)
@@ -255,331 +248,26 @@ def _comparisons(things: tuple[Forms, ...], uses: tuple[Forms, ...]) -> tuple[Do
 
 
 DOMAINS = (
-    Domain(
-        {"a": SKILLS},
-        (
-            (
-                "How do I learn {a}{z}?",
-                "What is the best way to learn {a}{z}?",
-                "How can I get good at {a}{z}?",
-                "Where should I begin if I want to study {a}{z}?",
-                "What are good ways to pick up {a}{z}?",
-                "How can {a} be learned{z}?",
-            ),
-            (
-                "How long does it take to learn {a}{z}?",
-                "How many months do I need to learn {a}{z}?",
-                "How much time does it take to get good at {a}{z}?",
-                "How soon can I become good at {a}{z}?",
-            ),
-            (
-                "Why should I learn {a}{z}?",
-                "Is {a} worth learning{z}?",
-                "What are the benefits of learning {a}{z}?",
-                "What good does it do to study {a}{z}?",
-            ),
-            ("How hard is it to learn {a}{z}?", "Is {a} difficult to learn{z}?", "Is it tough to get good at {a}{z}?"),
-            (
-                "How do I teach {a} to somebody else{z}?",
-                "What is the best way to teach {a}{z}?",
-                "How can I help another person learn {a}{z}?",
-            ),
-            ("Who is the best person to learn {a} from{z}?", "Which teachers of {a} are the best{z}?"),
-        ),
-        qualifiers=STUDY,
-    ),
-    Domain(
-        {"a": CITIES, "b": CITIES},
-        (
-            (
-                "What is the cheapest way to get from {a} to {b}{z}?",
-                "How can I travel from {a} to {b} for little money{z}?",
-                "How do I reach {b} from {a} on a small budget{z}?",
-                "What is the least expensive route to {b} from {a}{z}?",
-            ),
-            (
-                "How long is the trip from {a} to {b}{z}?",
-                "How many hours does it take to get to {b} from {a}{z}?",
-                "How much time should I plan to travel from {a} to {b}{z}?",
-            ),
-            (
-                "Should I move from {a} to {b}{z}?",
-                "Is it a good idea to leave {a} for {b}{z}?",
-                "Is it wise to move to {b} if I live in {a}{z}?",
-            ),
-            (
-                "Why are so many people moving from {a} to {b}{z}?",
-                "Why do people leave {a} and settle in {b}{z}?",
-                "What makes {b} attractive to people from {a}{z}?",
-            ),
-            (
-                "How do I send a parcel from {a} to {b}{z}?",
-                "What is the best way to ship a package to {b} from {a}{z}?",
-            ),
-        ),
-        "ab",
-        JOURNEY,
-    ),
-    Domain(
-        {"a": COUNTRIES, "b": COUNTRIES},
-        (
-            (
-                "Why did {a} attack {b}?",
-                "What made {a} invade {b}?",
-                "Why was {b} attacked by {a}?",
-                "What was the reason for the attack on {b} by {a}?",
-            ),
-            (
-                "Could {a} win a war against {b}?",
-                "Would {b} lose a war against {a}?",
-                "Is {a} able to defeat {b} in a war?",
-                "Can {b} be beaten by {a} in a war?",
-            ),
-            (
-                "Can a citizen of {a} work in {b}{z}?",
-                "Is somebody from {a} allowed to take a job in {b}{z}?",
-                "Does {b} let people from {a} work there{z}?",
-            ),
-            (
-                "What does {a} export to {b}?",
-                "Which goods does {b} import from {a}?",
-                "What are the main goods that {a} sells to {b}?",
-            ),
-            (
-                "What do people in {a} think of {b}?",
-                "How is {b} seen in {a}?",
-                "What is the opinion about {b} among people from {a}?",
-            ),
-            ("Does {a} owe money to {b}?", "Is {b} owed money by {a}?", "Has {a} borrowed money from {b}?"),
-        ),
-        "ab",
-        CAREER,
-    ),
-    Domain(
-        {"a": SITES},
-        (
-            (
-                "How do I delete my {a} account{z}?",
-                "How can I remove my account on {a} for good{z}?",
-                "How do I close my {a} account{z}?",
-                "What are the steps to get rid of a {a} account{z}?",
-            ),
-            (
-                "How do I recover my {a} account{z}?",
-                "How can I get my {a} account back{z}?",
-                "My {a} account is lost. How do I restore it{z}?",
-            ),
-            (
-                "How do I change my password on {a}{z}?",
-                "How can I set a new {a} password{z}?",
-                "Where do I reset my {a} password{z}?",
-            ),
-            (
-                "How do I create a second {a} account{z}?",
-                "Can I have two accounts on {a}{z}?",
-                "How do I open another account on {a}{z}?",
-            ),
-            (
-                "How does {a} make money?",
-                "What is the business model of {a}?",
-                "Where does the revenue of {a} come from?",
-            ),
-            ("How do I block someone on {a}{z}?", "How can I stop someone from contacting me on {a}{z}?"),
-            (
-                "How do I know who blocked me on {a}{z}?",
-                "How can I tell that someone stopped me from contacting them on {a}{z}?",
-            ),
-        ),
-        qualifiers=ONLINE,
-    ),
-    Domain(
-        {"a": DEVICES, "b": FAULTS},
-        (
-            ("Why is my {a} {b}?", "What is the reason that my {a} keeps {b}?", "My {a} is {b}. What causes this?"),
-            (
-                "How do I fix a {a} that keeps {b}?",
-                "My {a} is {b}. How can I repair it?",
-                "What can I do to stop my {a} from {b}?",
-            ),
-            (
-                "Is it dangerous if my {a} is {b}?",
-                "Is a {a} that keeps {b} a safety risk?",
-                "Should I worry about my {a} {b}?",
-            ),
-        ),
-    ),
-    Domain(
-        {"a": FOODS, "b": TOOLS},
-        (
-            (
-                "How do I make {a} without {b}?",
-                "Is there a way to prepare {a} if I cannot use {b}?",
-                "How can I cook {a} when {b} is not at hand?",
-            ),
-            (
-                "How do I make {a} with {b}?",
-                "How can I prepare {a} using {b}?",
-                "What is a good recipe for {a} that uses {b}?",
-            ),
-            ("How long does {a} take with {b}?", "How much time is needed to make {a} with {b}?"),
-            (
-                "Is {a} with {b} bad for you?",
-                "Is it unhealthy to eat {a} made with {b}?",
-                "Does {a} made with {b} harm your health?",
-            ),
-        ),
-    ),
-    Domain(
-        {"a": JOBS, "b": COUNTRIES},
-        (
-            (
-                "How do I become {a} in {b}{z}?",
-                "What does it take to be {a} in {b}{z}?",
-                "What are the steps to work as {a} in {b}{z}?",
-            ),
-            (
-                "How much does {a} earn in {b}{z}?",
-                "What is the salary of {a} in {b}{z}?",
-                "How well paid is the job of {a} in {b}{z}?",
-            ),
-            ("Is it hard to work as {a} in {b}{z}?", "How tough is life as {a} in {b}{z}?"),
-            ("What do you need to study to be {a} in {b}{z}?", "Which degree leads to a career as {a} in {b}{z}?"),
-            ("Should I quit my job as {a} in {b}{z}?", "Is it time to stop working as {a} in {b}{z}?"),
-        ),
-        qualifiers=CAREER,
-    ),
-    Domain(
-        {"a": PETS, "b": HABITS},
-        (
-            (
-                "How do I stop my {a} from {b}?",
-                "What can I do so that my {a} no longer insists on {b}?",
-                "How can I keep a {a} from {b}?",
-            ),
-            ("Why is my {a} {b}?", "What makes a {a} start {b}?", "What is the reason for a {a} {b}?"),
-            (
-                "Is it normal that my {a} is {b}?",
-                "Should I be concerned about a {a} {b}?",
-                "Is a healthy {a} supposed to be {b}?",
-            ),
-            ("At what age does a {a} start {b}?", "How old is a {a} when it begins {b}?"),
-            ("At what age does a {a} stop {b}?", "How old is a {a} when it gives up {b}?"),
-        ),
-    ),
-    Domain(
-        {"a": FORMATS, "b": FORMATS},
-        (
-            (
-                "How do I convert {a} into {b}{z}?",
-                "What is the easiest way to turn {a} into {b}{z}?",
-                "How can I get {b} out of {a}{z}?",
-                "How do I create {b} from {a}{z}?",
-            ),
-            (
-                "Which program converts {a} to {b}{z}?",
-                "What software makes {b} from {a}{z}?",
-                "Is there an app to turn {a} into {b}{z}?",
-            ),
-            (
-                "Why is quality lost when {a} becomes {b}?",
-                "Why does {b} made from {a} look worse?",
-                "What makes the quality drop when I turn {a} into {b}?",
-            ),
-            ("How do I embed {a} in {b}{z}?", "What is the way to put {a} inside {b}{z}?", "Can {b} contain {a}{z}?"),
-        ),
-        "ab",
-        ONLINE,
-    ),
-    *(comparison for things in COMPARED for comparison in _comparisons(*things)),
-    Domain(
-        {"a": KILOS, "b": WEEKS},
-        (
-            (
-                "How can I lose {a} kilos in {b} weeks{z}?",
-                "What is the best diet to drop {a} kilos within {b} weeks{z}?",
-                "I want to weigh {a} kilos less in {b} weeks. What should I do{z}?",
-            ),
-            (
-                "How can I gain {a} kilos in {b} weeks{z}?",
-                "What should I eat to put on {a} kilos within {b} weeks{z}?",
-                "I want to weigh {a} kilos more in {b} weeks. What should I do{z}?",
-            ),
-            ("Is it healthy to lose {a} kilos in {b} weeks{z}?", "Is dropping {a} kilos within {b} weeks safe{z}?"),
-            ("Is it healthy to gain {a} kilos in {b} weeks{z}?", "Is putting on {a} kilos within {b} weeks safe{z}?"),
-        ),
-        "ab",
-        BODY,
-    ),
-    Domain(
-        {"a": AMOUNTS, "b": COUNTRIES},
-        (
-            (
-                "How should I invest {a} dollars in {b}{z}?",
-                "What is the best way to invest {a} dollars in {b}{z}?",
-                "Where in {b} should I put {a} dollars to make a profit{z}?",
-            ),
-            (
-                "How can I borrow {a} dollars in {b}{z}?",
-                "Who lends {a} dollars in {b}{z}?",
-                "Where can I get a loan of {a} dollars in {b}{z}?",
-            ),
-            ("Can I live on {a} dollars a year in {b}{z}?", "Are {a} dollars a year enough to live in {b}{z}?"),
-            ("Can I earn {a} dollars a year in {b}{z}?", "Is it possible to make {a} dollars a year in {b}{z}?"),
-        ),
-        qualifiers=MONEY,
-    ),
-    Domain(
-        {"a": PEOPLE, "b": PEOPLE},
-        (
-            (
-                "What did {a} think of {b}?",
-                "What was the opinion of {a} about {b}?",
-                "How did {a} see {b}?",
-                "How was {b} seen by {a}?",
-            ),
-            ("Did {a} influence {b}?", "Was {b} influenced by {a}?", "How much does {b} owe to {a}?"),
-            (
-                "Was {a} smarter than {b}?",
-                "Was {b} less intelligent than {a}?",
-                "Did {a} have a sharper mind than {b}?",
-            ),
-            ("Why did {a} dislike {b}?", "Why was {b} disliked by {a}?", "What did {a} have against {b}?"),
-        ),
-        "ab",
-    ),
-    Domain(
-        {"a": GENRES, "b": WORKS, "c": YEARS},
-        (
-            (
-                "What are the best {a} {b} of {c}?",
-                "Which {a} {b} from {c} are the best?",
-                "What are some {a} {b} from {c} that I must not miss?",
-            ),
-            (
-                "What are the worst {a} {b} of {c}?",
-                "Which {a} {b} from {c} should I avoid?",
-                "Which {a} {b} of {c} were the biggest letdown?",
-            ),
-            ("Which {a} {b} made after {c} are good?", "What are good {a} {b} that came out later than {c}?"),
-            ("Which {a} {b} made before {c} are good?", "What are good {a} {b} that came out earlier than {c}?"),
-        ),
-    ),
-    Domain(
-        {"a": SUBSTANCES, "b": SURFACES},
-        (
-            (
-                "How do I get {a} out of {b}?",
-                "What removes {a} from {b}?",
-                "What is the best way to clean {b} that has {a} on it?",
-            ),
-            ("How do I protect {b} from {a}?", "What keeps {a} off {b}?", "How can I prevent {a} from getting on {b}?"),
-            (
-                "Does {a} ruin {b} for good?",
-                "Is the damage that {a} does to {b} permanent?",
-                "Will {b} with {a} on it ever be clean again?",
-            ),
-        ),
-    ),
+    Domain({"a": SKILLS}, (
+        ("How do I learn {a}{z}?", "What is the best way to learn {a}{z}?", "How can I get good at {a}{z}?"),
+        ("How long does it take to learn {a}{z}?", "How many months do I need to learn {a}{z}?"),
+        ("Why should I learn {a}{z}?", "Is it worth learning {a}{z}?"),
+    ), qualifiers=("without a teacher", "without money", "without a book")),
+    Domain({"a": CITIES, "b": CITIES}, (
+        ("How do I get from {a} to {b}{z}?", "What is the best way from {a} to {b}{z}?", "How can I travel from {a} to {b}{z}?"),
+        ("How long is the trip from {a} to {b}{z}?", "How many hours does it take from {a} to {b}{z}?"),
+        ("Should I move from {a} to {b}{z}?", "Is it a good idea to leave {a} for {b}{z}?"),
+    ), "ab", ("without a car", "without money", "without a passport")),
+    Domain({"a": SITES}, (
+        ("How do I delete my {a} account{z}?", "How can I remove my account on {a}{z}?", "How do I close my {a} account{z}?"),
+        ("How do I change my password on {a}{z}?", "How can I set a new {a} password{z}?"),
+        ("How do I open a second {a} account{z}?", "Can I have two accounts on {a}{z}?"),
+    ), qualifiers=("without a phone", "without my password", "without an email")),
+    Domain({"a": JOBS, "b": COUNTRIES}, (
+        ("How do I become {a} in {b}{z}?", "What does it take to be {a} in {b}{z}?"),
+        ("How much does {a} earn in {b}{z}?", "What is the salary of {a} in {b}{z}?"),
+        ("Is it hard to work as {a} in {b}{z}?", "How tough is life as {a} in {b}{z}?"),
+    ), qualifiers=("without a degree", "without a visa", "without experience")),
 )
 
 Slots = dict[str, Forms]
@@ -597,11 +285,11 @@ def _pair(draw: Draw) -> tuple[tuple[str, str], int]:
     domain = draw.pick(DOMAINS)
     intent, slots = draw.below(len(domain.intents)), _slots(draw, domain)
     template = draw.pick(domain.intents[intent])
-    if draw.chance(37):
+    if draw.chance(40):
         same = draw.chance(15)
         again = _rephrase(draw, domain.intents[intent], template, same)
         return _ask_both(draw, domain.qualifiers, (template, slots, ""), (again, slots, "")), 1
-    kind = draw.weighted([(_other_slot, 34), (_swapped, 22), (_other_intent, 26), (_qualified, 12), (_unrelated, 6)])
+    kind = draw.weighted([(_other_slot, 6), (_swapped, 4), (_other_intent, 6), (_unrelated, 16), (_qualified, 68)])
     return _ask_both(draw, domain.qualifiers, (template, slots, ""), kind(draw, domain, intent, slots, template)), 0
 
 
@@ -653,7 +341,7 @@ def _ask_both(draw: Draw, qualifiers: tuple[str, ...], first: Question, second: 
     if draw.chance(50):
         first, second = second, first
     # A qualifier in both questions changes nothing between them; one in either alone would.
-    narrow = "{z}" in first[0] and "{z}" in second[0] and not first[2] and not second[2] and draw.chance(20)
+    narrow = "{z}" in first[0] and "{z}" in second[0] and not first[2] and not second[2] and draw.chance(5)
     shared = " " + draw.pick(qualifiers) if narrow else ""
     return _ask(draw, first, shared), _ask(draw, second, shared)
 
