@@ -20,6 +20,10 @@ ADJECTIVES: dict[int, tuple[str, ...]] = {
 INTENSIFIERS = ("very", "really", "extremely", "incredibly")
 ASPECTS = words("acting|script|plot|music|ending|story|photography|dialogue|humor|direction|pacing|editing")
 GENRES = words("thriller|comedy|drama|western|musical|documentary|romance|cartoon|sequel|remake|film|movie")
+SURNAMES = words("""
+    Aldana|Berger|Castell|Dorsey|Farrow|Galanis|Hoshino|Ibarra|Jansen|Kessler|Moreau|Navarro|Okafor|Petrov|Rosario|Tanaka
+    Vasquez|Whitlock|Yamada|Zeller
+""")
 PLACES = words("Lisbon|Montreal|Havana|Naples|Glasgow|Osaka|Prague|Seoul|the Alps|Chicago|Berlin|Oslo")
 FACTS = ("runs for {m} minutes", "is set in {place}", "was shot in {place}", "is based on a novel from {place}")
 
@@ -29,7 +33,7 @@ def sentiment_row(draw: Draw) -> tuple[str, int]:
     target = draw.weighted([(0, 13), (1, 26), (2, 19), (3, 27), (4, 15)])
     while True:
         text, value = draw.weighted(_FORMS)(draw)
-        # Readers disagree: one in four feels half a level or more above or below what is written.
+        # Readers disagree: one in four feels almost a level above or below what is written.
         if level(value + draw.pick((-0.9, 0, 0, 0, 0, 0, 0, 0.9))) == target:
             return text[0].upper() + text[1:] + " .", target
 
@@ -51,11 +55,11 @@ def _predicate(draw: Draw) -> Clause:
 
 
 def _film(draw: Draw) -> str:
-    return f"this {draw.pick(GENRES)}"
+    return f"{draw.pick(SURNAMES)} 's {draw.pick(GENRES)}" if draw.chance(60) else f"this {draw.pick(GENRES)}"
 
 
 def _subject(draw: Draw) -> str:
-    return _film(draw) if draw.chance(50) else f"the {draw.pick(ASPECTS)}"
+    return _film(draw) if draw.chance(60) else f"the {draw.pick(ASPECTS)} of this {draw.pick(GENRES)}"
 
 
 def _single(draw: Draw) -> Clause:
