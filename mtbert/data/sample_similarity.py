@@ -51,7 +51,7 @@ def similarity_row(draw: Draw) -> tuple[tuple[str, str], float]:
     while True:
         scene = _scene(draw)
         changed, cost = _unrelated(draw, scene), 4.8
-        if not draw.chance(8):
+        if not draw.chance(5):
             changed, cost = scene, 0.0
             for _ in range(draw.weighted([(0, 10), (1, 55), (2, 35)])):
                 changed, more = _change(draw, changed, draw.weighted(_CHANGES))
@@ -90,22 +90,22 @@ def _change(draw: Draw, scene: Scene, name: str) -> tuple[Scene, float]:
     """The scene after the named change and what that costs."""
     if name == "place":
         if scene.place is None:
-            return replace(scene, place=draw.below(len(PLACES))), 0.4
+            return replace(scene, place=draw.below(len(PLACES))), 0.2
         if draw.chance(50):
-            return replace(scene, place=None), 0.4
-        return replace(scene, place=draw.other(range(len(PLACES)), scene.place)), 0.8
+            return replace(scene, place=None), 0.2
+        return replace(scene, place=draw.other(range(len(PLACES)), scene.place)), 0.4
     if name == "agent":
         taken = [scene.agent] if scene.kind is not None else [scene.agent, scene.object]
-        return replace(scene, agent=draw.other(range(len(AGENTS)), *taken)), 1.4
+        return replace(scene, agent=draw.other(range(len(AGENTS)), *taken)), 0.8
     if name == "verb":
-        return replace(scene, verb=draw.other(range(len(_verbs(scene))), scene.verb)), 1.6
+        return replace(scene, verb=draw.other(range(len(_verbs(scene))), scene.verb)), 1.0
     if name == "object":
         if scene.kind is None:
-            return replace(scene, object=draw.other(range(len(AGENTS)), scene.agent, scene.object)), 1.4
-        return replace(scene, object=draw.other(range(len(KINDS[scene.kind][1])), scene.object)), 1.4
+            return replace(scene, object=draw.other(range(len(AGENTS)), scene.agent, scene.object)), 0.8
+        return replace(scene, object=draw.other(range(len(KINDS[scene.kind][1])), scene.object)), 0.8
     if name == "turn" and scene.kind is None:
-        return replace(scene, agent=scene.object, object=scene.agent), 2.4
-    return replace(scene, denied=not scene.denied), 2.0 if not scene.denied else -2.0
+        return replace(scene, agent=scene.object, object=scene.agent), 1.6
+    return replace(scene, denied=not scene.denied), 2.2 if not scene.denied else -2.2
 
 
 def _step(draw: Draw, value: float) -> float:
