@@ -107,7 +107,7 @@ Slots = dict[str, str]
 
 
 def paraphrase_row(draw: Draw) -> tuple[tuple[str, str], int]:
-    """A pair of questions and whether they are duplicates; .40 are, about as many as in the Quora data."""
+    """A pair of questions and whether they are duplicates; about .35 are, as in the Quora data (.37)."""
     while True:
         pair, label = _pair(draw)
         if pair[0] != pair[1]:
