@@ -67,7 +67,10 @@ def test_two_queued_experiments_train_the_same_thing_at_once(project: Path) -> N
     assert float(scores["one"]) == float(scores["two"]) == score(project, "one")
     assert "runs.dora_r4.epoch_end" in must(project, "dvc", "exp", "diff", "HEAD", "one")
     plots = json.loads(must(project, "dvc", "plots", "diff", "--json", "HEAD", "one"))
-    assert {point["rev"] for point in plots["data"]["plots/dora_r4.csv"][0]["content"]["data"]["values"]} == {"HEAD", "one"}
+    assert {point["rev"] for point in plots["data"]["plots/dora_r4.csv"][0]["content"]["data"]["values"]} == {
+        "HEAD",
+        "one",
+    }
 
 
 def test_the_guide_shows_what_its_commands_do(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,12 @@ def test_runs_are_edited_added_and_removed_in_params_yaml_alone(project: Path) -
     del tree["tables"]["table2"]["u_v"], tree["tables"]["table3"]
     yaml.dump(tree, project / "params.yaml")
     views = VIEWS - {"table@table3"}
-    assert stages_run(must(project, "dvc", "repro")) == {"plan", "convert@mine", *both({"mine", "concat_sum_diff"}), *views}
+    assert stages_run(must(project, "dvc", "repro")) == {
+        "plan",
+        "convert@mine",
+        *both({"mine", "concat_sum_diff"}),
+        *views,
+    }
     assert "mine" in (project / "reports/sample/tables/table1.md").read_text(encoding="utf-8")
     page = (project / "reports/sample/index.html").read_text(encoding="utf-8")
     assert "Table 2" in page
