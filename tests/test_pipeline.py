@@ -87,10 +87,13 @@ def test_another_profile_has_a_report_of_its_own(project: Path) -> None:
     tree["profiles"]["again"] = deepcopy(tree["profiles"]["sample"])
     tree["profile"] = "again"
     yaml.dump(tree, project / "params.yaml")
-    assert stale(project) == VIEWS
+    must(project, "dvc", "repro", "plan")
+    # Not `report`: DVC ends with an error where the folder that it reads, reports/again/tables, is not there yet.
+    assert stages_run(must(project, "dvc", "repro", "--dry", *(VIEWS - {"report"}))) == VIEWS - {"report"}
     must(project, "dvc", "repro", "table@table4", "figure@figure4")
     assert (project / "reports/again/tables/table4.md").is_file()
     assert (project / "reports/again/figures/figure4.svg").is_file()
+    assert "report" in must(project, "dvc", "status", "report"), "the page is stale too"
     assert (project / "reports/sample/index.html").is_file(), "that of the other profile stays"
     shutil.rmtree(project / "reports/again")
 
@@ -140,7 +143,7 @@ def test_an_experiment_shows_its_own_scores(project: Path) -> None:
     assert "runs.dora_r4.sts.clamp" in must(project, "dvc", "params", "diff")
     scores = json.loads((project / "metrics/dora_r4.json").read_text(encoding="utf-8"))
     shown = must(project, "dvc", "metrics", "diff", "--json")
-    assert json.loads(shown)["diff"]["metrics/dora_r4.json"]["overall"]["new"] == pytest.approx(scores["overall"])
+    assert json.loads(shown)["metrics/dora_r4.json"]["overall"]["new"] == pytest.approx(scores["overall"])
     table = must(project, "dvc", "exp", "show", "--only-changed", "--csv").splitlines()
     assert f"{scores['overall']:.6}" in "".join(table)
     assert "runs.dora_r4.sts.clamp" in table[0]
