@@ -52,7 +52,9 @@ def plan(
     profile: Annotated[
         str | None, typer.Argument(metavar="[PROFILE]", help="A key under `profiles:`; without it, the one in use.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="A folder with the course's files, in place of data.path.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A folder with the course's files, in place of data.path, or `download`.")
+    ] = None,
     project: Project = HERE,
 ) -> None:
     """Resolve params.yaml for every stage and run, and print what PROFILE will cost: steps, tokens, minutes, memory, disk."""

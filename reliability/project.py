@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
+from mtbert.data.source import write_sample
+from mtbert.data.tasks import SPLITS, TASKS, raw_name
 
 ROOT = Path(__file__).parent.parent
 yaml = YAML()
@@ -32,18 +36,39 @@ def tiny_project(folder: Path, **settings: Any) -> Path:
     return folder
 
 
+def few_runs(project: Path) -> None:
+    """Leave four runs, a table and two figures of the graph: what trials of single runs need, in half a minute."""
+    tree = yaml.load(project / "params.yaml")
+    tree["runs"]["best_performance"]["from"] = "key_update_1"
+    for name in set(tree["runs"]) - {"baseline", "key_update_1", "best_performance", "dora_r4"}:
+        del tree["runs"][name]
+    for name in ("table2", "table3", "table4"):
+        del tree["tables"][name]
+    rows = tree["tables"]["table1"]
+    del rows["key_update_2"], rows["key_update_3"]
+    rows["most_efficient"] = "dora_r4"
+    del tree["figures"]["figure3"], tree["figures"]["figure4"]
+    yaml.dump(tree, project / "params.yaml")
+
+
+def course_files(folder: Path, rows: int = 24) -> None:
+    """Write generated train and dev files under the course's published names, this many rows each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as raw:
+        write_sample(Path(raw) / "raw", 1, {task: dict.fromkeys(SPLITS, rows) for task in TASKS}, 0.0)
+        for task in TASKS.values():
+            for split in ("train", "dev"):
+                shutil.copy(Path(raw) / "raw" / raw_name(task, split), folder / task.published[split])
+
+
 def shrink(project: Path, **settings: Any) -> None:
     """Set a project's params so that a run takes a second; these further ones take precedence."""
     sizes = {task: {"train": 24, "dev": 24, "test": 16} for task in ("sst", "quora", "sts")}
-    tiny = {
-        "data__sample__sizes": sizes,
-        "profiles__sample__encoder__source": "random",
-        "compute__threads": 1,
-        "compute__precision": "fp32",
-        "profiles__sample__budget__epochs": 1,
-        "profiles__sample__budget__epoch_end": 2,
-        "profiles__sample__budget__batch_size": 4,
-    }
+    tiny: dict[str, Any] = {"data__sample__sizes": sizes, "compute__threads": 1, "compute__precision": "fp32"}
+    for profile in ("sample", "course"):
+        tiny[f"profiles__{profile}__encoder__source"] = "random"
+        for key, value in (("epochs", 1), ("epoch_end", 2), ("batch_size", 4)):
+            tiny[f"profiles__{profile}__budget__{key}"] = value
     edit(project, **{**tiny, **settings})
 
 

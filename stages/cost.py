@@ -89,7 +89,7 @@ def main(profile: str | None = None, data: str | None = None, console: Console |
 
     Args:
         profile: a key of `profiles`; by default the one that params.yaml names.
-        data: a folder to take instead of data.path.
+        data: a folder to take instead of data.path, or "download" for the published files.
         console: where to print.
 
     Raises:
@@ -97,7 +97,8 @@ def main(profile: str | None = None, data: str | None = None, console: Console |
     """
     params = load_params(profile=profile)
     if data is not None:
-        params = params.model_copy(update={"data": params.data.model_copy(update={"path": data})})
+        change = {"source": data} if data == "download" else {"path": data}
+        params = params.model_copy(update={"data": params.data.model_copy(update=change)})
     check_paths(params)
     compute = resolve(**params.compute.model_dump())
     size = encoder_size(params)

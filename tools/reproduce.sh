@@ -29,11 +29,14 @@ run_experiment() {
         "repository with a commit: git init && git add -A && git commit -m start"
     [[ $PWD != *[![:ascii:]]* ]] || fail "PROFILE=$profile runs as an experiment of DVC, which fails where the path holds other" \
         "letters than ASCII: move $PWD"
-    mtbert plan "$profile"
+    local settings=(--set-param "profile=$profile") estimate=("$profile")
+    if [ "${DATA:-}" = download ]; then
+        settings+=(--set-param "profiles.$profile.data.source=download")
+        estimate+=(--data download)
+    fi
+    mtbert plan "${estimate[@]}"
     # The name is given afterwards: until then an earlier experiment of that name stays. (--force would train everything again.)
     dvc exp remove --quiet "$profile-new" 2>/dev/null || true
-    local settings=(--set-param "profile=$profile")
-    [ "${DATA:-}" != download ] || settings+=(--set-param "profiles.$profile.data.source=download")
     dvc exp run --temp --name "$profile-new" "${settings[@]}"
     dvc exp rename --quiet --force "$profile-new" "$profile"
     head=$(git rev-parse HEAD)

@@ -53,11 +53,11 @@ def test_the_readme_s_generated_parts_are_current(monkeypatch: pytest.MonkeyPatc
 
 
 def test_check_notices_an_outdated_part_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("README.md", "dvc.yaml", str(RESULTS), str(RELIABILITY)):
+    for name in ("README.md", "dvc.yaml", str(RELIABILITY)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    with (tmp_path / RESULTS).open("a", encoding="utf-8") as file:
-        file.write("\nAnother result.\n")
+    (tmp_path / RESULTS).parent.mkdir(parents=True)
+    (tmp_path / RESULTS).write_text("Another result.\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["readme", "--check"])
     with pytest.raises(SystemExit, match="out of date"):

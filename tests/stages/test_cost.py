@@ -186,6 +186,15 @@ def test_the_estimate_names_every_run_and_fits_80_columns(params: Callable[..., 
         assert part in out.getvalue()
 
 
+def test_a_download_is_estimated_before_its_files_are_there(params: Callable[..., Params]) -> None:
+    params(data={"source": "folder", "path": "data/none"})
+    with pytest.raises(MtbertError, match="data/none: missing"):
+        main()
+    out = io.StringIO()
+    main(data="download", console=Console(file=out, width=80))
+    assert "the published sizes" in out.getvalue()
+
+
 def test_an_unknown_profile_is_refused(params: Callable[..., Params]) -> None:
     params()
     with pytest.raises(MtbertError, match="no profile is called 'corse'; did you mean 'course'"):

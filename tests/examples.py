@@ -1,0 +1,79 @@
+"""The commands of docs/experiments.md, run in a tiny project, and their output beside what the page says.
+
+Run as `python -m tests.examples` in the project's root: exit status 1 if the page is out of date; `--write` renews it.
+
+A block ```console is run, line by line, and shows the output; of a block ```sh the output is left out. Other blocks are not run.
+"""
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from reliability.project import commit, course_files, few_runs, must, tiny_project
+
+PAGE = Path("docs/experiments.md")
+BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# What differs from one run, machine or version to the next, each with what stands for it when two pages are compared.
+CHANGING = [
+    (r"\b[0-9a-f]{7,32}(\.dir)?\b", "HASH"),
+    (r"\b\d\d:\d\d [AP]M\b", "TIME"),
+    (r"-?\d+\.\d+(e-?\d+)?\b", "NUMBER"),
+    (r"[─ \t]+", " "),
+]
+
+
+def project(folder: Path) -> Path:
+    """Four runs on generated data, trained and committed; in `course-files` the files of a user."""
+    tiny_project(
+        folder,
+        data__sample__sizes={task: {"train": 64, "dev": 64, "test": 16} for task in ("sst", "quora", "sts")},
+        profiles__sample__budget__epoch_end=10,
+        profiles__sample__budget__learning_rate=1e-3,
+    )
+    few_runs(folder)
+    course_files(folder / "course-files")
+    with (folder / ".gitignore").open("a", encoding="utf-8") as file:
+        file.write("/course-files\n")
+    commit(folder, "start")
+    return folder
+
+
+def renewed(text: str, folder: Path) -> str:
+    """The page with the output that its commands have now, in the project of this folder."""
+
+    def run(block: re.Match[str]) -> str:
+        kind, body = block.groups()
+        lines = [line for line in body.splitlines() if line.startswith("$ ") or kind == "sh"]
+        shown = []
+        for line in lines:
+            command = f"set -o pipefail; {line.removeprefix('$ ')}"
+            output = must(folder, "bash", "-c", command, COLUMNS="100").replace(str(folder), "…")
+            shown.append(line)
+            if kind == "console":
+                shown += [part.rstrip() for part in output.splitlines() if part.strip()]
+        return "\n".join([f"```{kind}", *shown, "```"])
+
+    return BLOCK.sub(run, text)
+
+
+def compared(text: str) -> str:
+    """The page without what may differ."""
+    for pattern, name in CHANGING:
+        text = re.sub(pattern, name, text)
+    return text
+
+
+def main() -> None:
+    """Run the page's commands; write the page, or say whether it is current."""
+    text = PAGE.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = renewed(text, project(Path(folder) / "mtbert"))
+    if "--write" in sys.argv:
+        PAGE.write_text(fresh, encoding="utf-8")
+    elif compared(fresh) != compared(text):
+        sys.exit(f"{PAGE} is out of date: run `python -m tests.examples --write`")
+
+
+if __name__ == "__main__":
+    main()
