@@ -43,7 +43,9 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Par
         tree["compute"] |= {"device": "cpu", "precision": "fp32", "threads": 1}
         tree["profiles"]["sample"]["encoder"] = {"source": "random", "random": tiny}
         for name, keys in sections.items():
-            tree["profiles"]["sample"][name] |= keys
+            for key, value in keys.items():
+                # What no profile may set stands at the top.
+                (tree[name] if key == "path" else tree["profiles"]["sample"][name])[key] = value
         Path("params.yaml").write_text(json.dumps(tree), encoding="utf-8")
         return load_params()
 
