@@ -1,7 +1,6 @@
 """A symbolic link that leads out of the project is refused, whether a stage would read or write through it."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
