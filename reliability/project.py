@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 yaml = YAML()
+yaml.representer.ignore_aliases = lambda *_: True
 
 
 def tiny_project(folder: Path, **settings: Any) -> Path:
