@@ -12,9 +12,3 @@ def words(text: str) -> tuple[str, ...]:
 def entities(text: str) -> tuple[Forms, ...]:
     """The entries of a list, each as the tuple of its forms."""
     return tuple(tuple(entry.split("/")) for entry in words(text))
-
-
-def verbs(text: str) -> tuple[tuple[Forms, Forms], ...]:
-    """The entries of a list of `progressive:participle`, each as the forms of the two."""
-    pairs = (entry.split(":") for entry in words(text))
-    return tuple((tuple(progressive.split("/")), tuple(participle.split("/"))) for progressive, participle in pairs)

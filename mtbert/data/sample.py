@@ -1,7 +1,8 @@
 """The embedded default data: generated English for the three tasks, a pure function of its arguments.
 
-It stands in for the course's files where nothing can be downloaded: hard enough that no model saturates, and built so
-that word order, composition and comparing the two sentences of a pair matter. It says nothing about real English.
+It stands in for the course's files where nothing can be downloaded: easy enough that a hundred short steps teach a small
+encoder every task, and built so that composition and comparing the two sentences of a pair matter. It says nothing about
+real English.
 """
 
 from collections.abc import Mapping
