@@ -49,11 +49,10 @@ def remove(root: Path, runs: Collection[str], listed: Collection[Leftover]) -> N
     """
     paths = {leftover.path for leftover in listed}
     for path in (root / leftover.path for leftover in leftovers(root, runs) if leftover.path in paths):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
-        path.with_name(f"{path.name}.record.json").unlink(missing_ok=True)  # lies beside a converted encoder
 
 
 def listing(found: Collection[Leftover]) -> str:

@@ -11,26 +11,26 @@ from unittest.mock import patch
 
 import torch
 
-from mtbert.data import prepare
+from mtbert.data import arrays, prepare
 from mtbert.model import store
 from mtbert.report import results
 from reliability.project import call, commit, forked, isolated, must, tiny_project
 from reliability.trainer import training_project
 from reliability.trial import Tally, Trial
-from stages import models
 from stages.common import guarded
 
 RUN = "dora_balanced"
 # An output, and the stage that reads it next.
 READERS: list[tuple[str, str, str]] = [
     ("data/raw", "prepare", ""),
-    ("data/prepared", "train", RUN),
-    ("data/prepared", "evaluate", RUN),
+    ("data/prepared/train", "train", RUN),
+    ("data/prepared/dev", "train", RUN),
+    ("data/prepared/test", "evaluate", RUN),
     ("models/pretrained", "convert", RUN),
     (f"models/converted/{RUN}", "train", RUN),
     (f"models/{RUN}", "evaluate", RUN),
-    ("results/best_performance", "table", "table4"),
-    ("results/best_performance", "figure", "figure2"),
+    (f"results/{RUN}", "table", "table4"),
+    (f"results/{RUN}", "figure", "figure2"),
 ]
 # Files that no stage computes with: the live plots, leaderboard files, tables of other tasks, the steps' log.
 READ = {
@@ -64,7 +64,6 @@ def _trials(quick: bool, seed: int, project: Path) -> tuple[list[Outcome], list[
     for stage in ("train", "evaluate"):
         if _status(stage, RUN, Path("log")):
             raise RuntimeError(Path("log").read_text(encoding="utf-8"))
-    shutil.copytree(f"results/{RUN}", "results/best_performance")
     rng = random.Random(seed)
     readers = READERS[::3] if quick else READERS
     outcomes = [
@@ -146,7 +145,7 @@ def _in_cache(tally: Tally, seed: int, project: Path) -> None:
     ):
         name = {
             "data/raw": "sst-dev.csv",
-            "data/prepared": "sst/dev/labels.npy",
+            "data/prepared": "dev/sst/labels.npy",
             "models/pretrained": "model.safetensors",
         }[out]
         for kind in ("flip", "zero"):
@@ -175,9 +174,9 @@ def _blind(*_: Any) -> None: ...
 
 PLANTED: list[tuple[str, Any, str, Any, int]] = [
     ("raw files not compared", prepare, "check_seal", _blind, 0),
-    ("prepared files not compared", models, "check_seal", _blind, 2),
-    ("weights not compared", store, "sha256_file", lambda path: Same(""), 3),
-    ("results not compared", results, "check_seal", _blind, 6),
+    ("prepared files not compared", arrays, "check_seal", _blind, 3),
+    ("weights not compared", store, "sha256_file", lambda path: Same(""), 4),
+    ("results not compared", results, "check_seal", _blind, 7),
 ]
 
 

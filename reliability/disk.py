@@ -32,8 +32,8 @@ STAGES: list[tuple[str, tuple[str, ...], str]] = [
     ("convert", (RUN,), f"models/converted/{RUN}"),
     ("train", (RUN,), f"models/{RUN}"),
     ("evaluate", (RUN,), f"results/{RUN}"),
-    ("table", ("table4",), "reports/tables"),
-    ("figure", ("figure4",), "reports/figures"),
+    ("table", ("table4",), "reports/sample/tables"),
+    ("figure", ("figure4",), "reports/sample/figures"),
 ]
 DISK = 96 << 20
 CLEAR = re.compile(r"error: [^\n]*(File too large|No space left on device|disk I/O error|disk is full)[^\n]*; [^\n]+")
@@ -78,8 +78,6 @@ def _trials(quick: bool, mounted: bool, seed: int, disk: Path) -> tuple[list[Out
     for stage, arguments, out in STAGES:
         if _run(stage, arguments)[0]:
             raise RuntimeError(f"{stage} fails with room enough")
-        if stage == "evaluate":  # what the last two read
-            shutil.copytree(out, "results/best_performance")
         if quick and stage not in ("fetch", "train"):
             continue
         largest = max(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
@@ -142,8 +140,8 @@ def _run(stage: str, arguments: tuple[str, ...], limit: int | None = None) -> tu
 
 
 def _state(out: Path) -> dict[str, str]:
-    """sha256 of every file of an output but the record, which tells times."""
-    files = (path for path in sorted(out.rglob("*")) if path.is_file() and path.name != "record.json")
+    """sha256 of every file of an output."""
+    files = (path for path in sorted(out.rglob("*")) if path.is_file())
     return {path.relative_to(out).as_posix(): sha256_file(path) for path in files}
 
 

@@ -19,6 +19,7 @@ from mtbert.report import results, text
 from mtbert.report.page import page
 from mtbert.report.tables import table4
 from mtbert.report.text import to_csv, to_json, to_latex, to_markdown, visible
+from mtbert.seal import seal
 from mtbert.tabular import write_csv
 from reliability.trial import Tally, Trial
 
@@ -260,6 +261,7 @@ def _written(folder: Path, payload: str) -> dict[str, str]:
     path = folder / "results/best_performance/examples/quora-dev.csv"
     rows = [["q0", payload, payload, 0, 1, 0.99], ["q1", payload, payload, 1, 0, 0.01], ["q2", "a", "b", 1, 1, 0.9]]
     _write(path, [*rows, ["q3", "a", "b", 0, 1, 0.6]])
+    seal(folder / "results/best_performance")
     table = table4(folder / "results", {"best_performance": "best_performance"})
     atomic_write_text(folder / "tables/table4.json", to_json(table))
     bad = {"where": "data/raw/quora-train.csv:3:5", "what": f"id {payload!r} stands on line 2 already"}

@@ -23,7 +23,7 @@ from reliability.project import edit, forked, isolated
 from reliability.trainer import quietly, train_here, training_project
 from reliability.trial import Tally, Trial
 
-# Two hours at a quarter of a second a step, which is faster than any run of reports/provenance.json. The trial's clock goes that
+# Two hours at a quarter of a second a step, which is faster than any run of reports/*/provenance.json. The trial's clock goes that
 # much at each step, so that checkpoints are as many as in two hours: 120.
 STEP_SECONDS, CHECKPOINT_SECONDS = 0.25, 60
 STEPS, EPOCHS, EVERY = 28_800, 10, 60  # EVERY is a multiple of the tasks: samples then meet batches of one task
@@ -71,8 +71,8 @@ def _measured(
 ) -> dict[str, Samples]:
     """Samples of the run as it is and with each bug planted; every one trains in a fork of its own."""
     torch.set_num_threads(1)
-    training_project(folder, [RUN])
-    edit(folder, compute__checkpoint_seconds=CHECKPOINT_SECONDS, **{f"runs__{RUN}__seed": seed})
+    training_project(folder, [RUN], CHECKPOINT_SECONDS)
+    edit(folder, **{f"runs__{RUN}__seed": seed})
     found = {RUN: _trained(*length)}
     return found | {bug: _trained(*short, plant) for bug, plant in plants.items()}
 
@@ -80,7 +80,8 @@ def _measured(
 def _trained(steps: int, epochs: int, every: int, plant: Callable[[], None] | None = None) -> Samples:
     budget = {"epochs": epochs, "epoch_end": steps // epochs, "learning_rate": 1e-4}
     edit(Path(), **{f"runs__{RUN}__{key}": value for key, value in budget.items()})
-    quietly("convert", RUN)  # a converted encoder knows the run's settings
+    for stage, *argument in (("plan",), ("convert", RUN)):
+        quietly(stage, *argument)
     if forked(lambda: train_here(RUN, partial(_watched, every, plant))):
         raise RuntimeError(f"{RUN} failed")
     samples: Samples = json.loads(Path("samples.json").read_text(encoding="utf-8"))

@@ -43,8 +43,13 @@ MODULES = (
     "mtbert/peft/product.py",
     "mtbert/peft/convert.py",
     "mtbert/training/checkpoint.py",
+    "mtbert/resolve.py",
+    "mtbert/settings.py",
+    "mtbert/params_errors.py",
     "mtbert/params.py",
 )
+# Those without a file of tests by their own name.
+TESTED_BY = dict.fromkeys(("mtbert/settings.py", "mtbert/params_errors.py"), "tests/test_params.py")
 QUICK = ("mtbert/evaluation/metrics.py", "mtbert/training/sampling.py")
 NEEDED = 0.85
 SAMPLE, FEW = 150, 6  # mutants of each module, in the two tiers
@@ -125,6 +130,8 @@ def _count(tally: Tally, name: str, told: list[tuple[Mutant, int]], of: int, ver
 
 def mirror(module: str) -> str:
     """The tests of a module: `mtbert/data/read.py` has `tests/data/test_read.py`."""
+    if module in TESTED_BY:
+        return TESTED_BY[module]
     path = Path("tests", *Path(module).parts[1:])
     return str(path.with_name(f"test_{path.name}"))
 

@@ -19,6 +19,7 @@ from mtbert.data.tasks import SPLITS, TASKS, raw_name
 
 ROOT = Path(__file__).parent.parent
 yaml = YAML()
+yaml.representer.ignore_aliases = lambda *_: True
 
 
 def tiny_project(folder: Path, **settings: Any) -> Path:
@@ -93,6 +94,7 @@ def start(project: Path, *command: str, umask: int = -1, **variables: str) -> su
         "PYTHONPATH": str(project),
         "OMP_NUM_THREADS": "1",
         "DVC_SITE_CACHE_DIR": str(project / ".dvc-site-cache"),
+        "MTBERT_CHECKPOINT_SECONDS": "0",
         **{f"GIT_{who}_{what}": "trial@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         **variables,
     }

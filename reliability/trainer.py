@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import dvclive  # noqa: F401  # imported here, so that a fork need not
 import torch
-import torch._dynamo  # as dvclive: building on the meta device imports it
+import torch._dynamo  # imported here, so that a fork need not: building on the meta device does
 from safetensors.torch import save_file
 
 import stages.train
 from mtbert.files import sha256_file
+from mtbert.params import load_params
 from mtbert.training import loop
 from mtbert.training.log import StepLog
 from mtbert.training.loop import Step
@@ -28,29 +28,34 @@ Plant = Callable[[], None]
 """Puts a bug into this process's trainer."""
 
 
-def training_project(folder: Path, runs: list[str]) -> None:
-    """Make a project of these of RUNS, with its data prepared and encoders converted, and enter it."""
+def training_project(folder: Path, runs: list[str], checkpoint_seconds: float = 0) -> None:
+    """Make a project of these of RUNS, with its data prepared and encoders converted, and enter it.
+
+    Its tables and figures of one run show the first.
+    """
     tiny_project(
         folder,
         encoder__random={"seed": 1, "layers": 2, "hidden": 32, "heads": 2, "intermediate": 32, "positions": 64},
         prepare__max_tokens=64,
-        compute__checkpoint_seconds=0,
     )
     tree = yaml.load(folder / "params.yaml")
-    best, dora = dict(tree["runs"]["best_performance"]), dict(tree["runs"]["dora_r4"]["adapter"])
+    params = load_params(folder / "params.yaml")
+    best, dora = params.run("best_performance").model_dump(), params.run("dora_r4").model_dump()["adapter"]
     best |= {"epochs": 2, "epoch_end": "depletion", "batch_size": 4, "learning_rate": 0.01}
-    dora |= {"rank": 2, "alpha": 2, "dropout": 0.1}
+    dora |= {"rank": 2, "alpha": 2, "dropout": 0.1, "learning_rate": 0.01}
     tree["runs"] = {
         run: {**best, "sampler": run.partition("_")[2], "adapter": dora if run.startswith("dora") else None}
         for run in runs
     }
+    one = {"best_performance": runs[0]}
+    tree |= {"tables": {"table4": one}, "figures": {"figure2": one, "figure4": one}}
     yaml.dump(tree, folder / "params.yaml")
     os.chdir(folder)
-    for stage in ("fetch", "encoder", "prepare"):
+    stages.train.CHECKPOINT_SECONDS = checkpoint_seconds
+    for stage in ("plan", "fetch", "encoder", "prepare"):
         quietly(stage)
     for run in runs:
-        if run.startswith("dora"):
-            quietly("convert", run)
+        quietly("convert", run)
 
 
 def attempt(run: str, plant: Plant | None = None, die_in_step: int | None = None) -> int:
@@ -90,9 +95,9 @@ def train_here(run: str, plant: Plant | None = None, die_in_step: int | None = N
 
 
 def left(run: str) -> dict[str, str]:
-    """sha256 of all that a run leaves but its record, which tells times: weights, optimizer, history, steps and live metrics."""
+    """sha256 of all that a run leaves: weights, optimizer, history, steps and record."""
     folder = Path("models") / run
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "record.json")
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 
 

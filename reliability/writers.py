@@ -16,7 +16,7 @@ import torch
 
 import stages.train
 from reliability.project import call, commit, edit, ended, fork, isolated, must, start, tiny_project
-from reliability.trainer import training_project
+from reliability.trainer import quietly, training_project
 from reliability.trial import Tally, Trial
 
 RUN = "full_balanced"
@@ -42,6 +42,7 @@ def _trainers(times: int, folder: Path) -> tuple[list[tuple[bool, str]], bool]:
     torch.set_num_threads(1)
     training_project(folder, [RUN])
     edit(folder, **{f"runs__{RUN}__epoch_end": 100_000})
+    quietly("plan")
     outcomes = [_race(folder) for _ in range(times)]
     with patch.object(stages.train, "only_writer", lambda *_: nullcontext()):
         caught = not _race(folder)[0]
@@ -99,10 +100,11 @@ def _train(log: Path) -> None:
 
 
 def _with_dvc(tally: Tally, times: int, project: Path) -> None:
-    tiny_project(project, compute__checkpoint_seconds=0)
+    tiny_project(project)
     commit(project, "tiny")
     must(project, "dvc", "repro", "prepare")
     edit(project, runs__baseline__epoch_end=100_000)
+    must(project, "dvc", "repro", "convert@baseline")  # and with it the plan, which the trainers beside DVC read
     repro = ("dvc", "repro", "train@baseline")
     trainer = (sys.executable, "-m", "stages.train", "baseline")
     for _ in range(times):

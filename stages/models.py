@@ -14,6 +14,7 @@ from mtbert.model.weights import check_tensors, for_pooling
 from mtbert.peft.convert import add_dora, load_adapter
 from mtbert.settings import Model, Run
 from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED
+from stages.provenance import check_current
 
 
 def weights_of(folder: Path) -> dict[str, Any]:
@@ -85,9 +86,12 @@ def load_start(run: Run, name: str) -> MultitaskModel:
     model = load_encoder(run, f"runs.{name}")
     if run.adapter is not None:
         adapt(model, run, f"runs.{name}")
+        pretrained = run.adapter.start_from == "pretrained"
+        if not pretrained:
+            check_current(run.adapter.start_from, f"runs.{name}.adapter.start_from")
         tensors, config = load_model(CONVERTED / name)
         _check_parent(config["parent"], CONVERTED / name, f"convert@{name}")
-        if run.adapter.start_from == "pretrained":
+        if pretrained:
             load_adapter(model, tensors, str(CONVERTED / name / WEIGHTS))
         else:
             _fill(model, tensors, CONVERTED / name)
@@ -131,7 +135,9 @@ def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
 def _check_parent(parent: dict[str, Any], folder: Path, stage: str) -> None:
     """The magnitudes belong to the weights that they were taken from; shapes alone do not tell others apart."""
     if weights_of(Path(parent["folder"])) != parent:
-        raise MtbertError(f"{folder}: was made from other weights of {parent['folder']}; run `dvc repro {stage}`")
+        # Forced: DVC does not know the weights of a run among the inputs of convert.
+        again = f"run `dvc repro --force --single-item {stage}`, then the same command again"
+        raise MtbertError(f"{folder}: was made from other weights of {parent['folder']}; {again}")
 
 
 def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], folder: Path) -> None:

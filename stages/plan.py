@@ -27,6 +27,8 @@ def refresh(params: Params) -> None:
     """Write the plan of these settings and of today's code; files that are there already and say the same stay."""
     check_paths(params)
     confine(PLAN)
+    if not Path("stages/train.py").is_file():
+        raise MtbertError(f"{Path.cwd()}: no stages/train.py here, whose code the plan lists; go to the project's root")
     code = {stage: {file: sha256_file(Path(file)) for file in files} for stage, files in code_of_stages(Path()).items()}
     plan = {
         f"{name}.json": {"settings": settings, "code": code[name.partition("/")[0]]}

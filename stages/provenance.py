@@ -81,19 +81,17 @@ def check_record(run: str, now: Mapping[str, Any]) -> None:
 
 
 def check_current(run: str, key: str) -> None:
-    """Refuse to start from a run that was not trained with the settings and code of the present plan.
+    """Refuse to start from a run that was not trained with the settings and code of the present plan, on the present data.
 
     Raises:
         MtbertError: names the key of params.yaml that asks for the run, and the command that trains it.
     """
-    if (MODELS / run).is_dir() and read_record(MODELS / run, f"train@{run}").get("plan") == plan_hash(
-        planned("train", run)
-    ):
-        return
-    raise MtbertError(
-        f"params.yaml: {key} is {run}, which is not trained yet with its present settings; "
-        f"run `dvc repro train@{run}`, then the same command again"
-    )
+    found = read_record(MODELS / run, f"train@{run}") if (MODELS / run).is_dir() else {}
+    if found.get("plan") != plan_hash(planned("train", run)) or found.get("data") != data_hash():
+        raise MtbertError(
+            f"params.yaml: {key} is {run}, which is not trained yet with its present settings, code and data; "
+            f"run `dvc repro train@{run}`, then the same command again"
+        )
 
 
 def write_log(work: Path, stage: str, name: str, weights: str, **more: Any) -> None:
@@ -129,6 +127,9 @@ def commit() -> str:
 
 
 def _difference(key: str, recorded: Any, value: Any) -> str:
+    if key == "parents":
+        changed = [parent["folder"] for parent in value if parent not in (recorded or [])]
+        return f"{key} ({', '.join(changed) or 'their number'})"
     if isinstance(recorded, dict) and isinstance(value, dict):
         return f"{key} ({', '.join(name for name in value if recorded.get(name) != value[name])})"
     return f"{key} is {value}, recorded is {recorded}"

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,6 @@ def project(tmp_path: Path) -> Path:
         "models/dropped/config.json",
         "models/converted/baseline/config.json",
         "models/converted/dropped/config.json",
-        "models/converted/dropped.record.json",
         "results/baseline/metrics.json",
         "results/dropped/metrics.json",
     ):
@@ -67,10 +67,11 @@ def test_all_kinds_are_found_and_nothing_else_is_touched(project: Path) -> None:
 
 
 def test_what_is_being_trained_stays(project: Path) -> None:
-    lock = project / ".mtbert/locks/dropped"
+    locks = project / ".mtbert/locks/dropped", project / f".mtbert/{HEX}/lock"
     listed = leftovers(project, RUNS)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        for lock in locks:
+            fcntl.flock(held.enter_context(lock.open("w")), fcntl.LOCK_EX)
         remove(project, RUNS, listed)  # it has begun since they were listed
     assert (project / f".mtbert/{HEX}/latest.json").exists()
     assert (project / "models/dropped").exists()
@@ -100,6 +101,7 @@ def test_a_link_is_not_followed(project: Path, tmp_path_factory: pytest.TempPath
     (project / ".mtbert" / HEX[::-1]).symlink_to(elsewhere)
     remove(project, RUNS, leftovers(project, RUNS))
     assert (elsewhere / "config.json").exists()
+    assert not (project / ".mtbert" / HEX[::-1]).is_symlink(), "training refuses it, so it can go"
 
 
 def test_sizes_as_people_read_them() -> None:

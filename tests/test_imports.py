@@ -1,10 +1,11 @@
-"""What may import what, what no file may call, and that each stage in dvc.yaml depends on the list of all code that it runs.
+"""What may import what, what no file may call, and that each stage in dvc.yaml depends on its own plan and reads no other settings.
 
 All by reading the sources (ast), importing none. Each check is a function of a project's root that lists what is wrong:
 the last tests plant each mistake in a small made-up project and see it found.
 """
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +14,34 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.common import CODE
 from stages.imports import PACKAGES, closure, code_of_stages, imports, modules, tree
+from stages.planned import PLAN
 
 ROOT = Path(__file__).parent.parent
-# "may be imported by" goes from left to right
+# Of the package's parts, each may import those named here and itself. `layer` goes from left to right: "may be imported by".
 LAYERS = ("kernels", "data", "model", "peft", "evaluation", "training")
-REPORT_MAY_IMPORT = {"report", "data", "evaluation", "errors", "files", "seal", "tabular"}
+FILES = {"errors", "files", "seal", "tabular"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "": set(),  # mtbert itself
+    "errors": set(),
+    "files": {"errors"},
+    "seal": {"errors", "files"},
+    "tabular": {"errors", "files"},
+    **{layer: FILES | set(LAYERS[:place]) for place, layer in enumerate(LAYERS)},
+    "report": FILES | {"data", "evaluation"},  # it reads results, it computes none
+    "yamlfile": {"errors"},
+    "resolve": {"errors"},
+    "settings": {"errors"},
+    "params_errors": {"errors", "resolve"},
+    "params": {"errors", "yamlfile", "resolve", "settings", "params_errors"},
+    "housekeeping": {"errors", "files", "training"},
+    "doctor": {"errors", "files", "housekeeping", "kernels", "training"},
+    "cli": {"errors", "params", "housekeeping", "doctor"},
+    "__main__": {"cli"},
+}
+ONLY_CLI = {"typer", "dvc", "stages"}
+# The stages that may read params.yaml: `plan` resolves it for all others, `cost` estimates before there is a plan.
+READS_PARAMS = {"stages.plan", "stages.cost"}
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 BANNED_CALLS = {
     "eval": "eval",
@@ -38,32 +60,42 @@ def wrong_directions(root: Path) -> list[str]:
     graph = imports(root)
     found = []
     for name, targets in graph.items():
-        package, _, rest = name.partition(".")
-        part = rest.split(".")[0]
+        part = _part(name)
+        if name.startswith("mtbert") and part not in MAY_IMPORT:
+            found.append(f"{name}: {part} is not in MAY_IMPORT")
+            continue
         for target in sorted(targets):
-            top = target.split(".")[0]
-            if package == "mtbert" and part != "cli" and top in ("typer", "dvc", "stages"):
+            if name.startswith("stages"):
+                if target.startswith("mtbert.params") and name not in READS_PARAMS:
+                    found.append(f"{name} imports {target}: a stage reads its plan, not params.yaml")
+            elif part != "cli" and target.split(".")[0] in ONLY_CLI:
                 found.append(f"{name} imports {target}: only mtbert.cli may")
-            if target not in graph or package != "mtbert" or top != "mtbert" or part in ("", "cli", "__main__"):
-                continue
-            other = target.partition(".")[2].split(".")[0]
-            if other in ("", part):
-                continue
-            if other in ("params", "cli"):
-                found.append(f"{name} imports {target}: modules take plain arguments, only stages read the settings")
-            elif part in ("errors", "files") and other != "errors":
-                found.append(f"{name} imports {target}: all others build on it")
-            elif part == "report" and other not in REPORT_MAY_IMPORT:
-                found.append(f"{name} imports {target}: the report reads results, it computes none")
-            elif part in LAYERS and other in LAYERS and LAYERS.index(other) > LAYERS.index(part):
-                found.append(f"{name} imports {target}: the order is {' -> '.join(LAYERS)}")
-            elif part in LAYERS and other == "report":
-                found.append(f"{name} imports {target}: nothing builds on the report")
+            elif target in graph and target.startswith("mtbert.") and _part(target) not in {part, *MAY_IMPORT[part]}:
+                allowed = ", ".join(sorted(MAY_IMPORT[part])) or "nothing"
+                found.append(f"{name} imports {target}: {part} may import {allowed}")
     for name in graph:
         if name.startswith("mtbert.report"):
             for via in sorted(closure(name, graph)):
                 if any(target.split(".")[0] == "torch" for target in graph[via]):
                     found.append(f"{name} loads torch through {via}")
+    return found
+
+
+def _part(name: str) -> str:
+    """The second part of a module's name: `model` of mtbert.model.bert."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def settings_read(root: Path) -> list[str]:
+    """Places that name params.yaml as a file, outside of the two modules that look for it."""
+    found = []
+    for name, path in modules(root).items():
+        if name not in ("mtbert.params", "mtbert.cli"):
+            found += [
+                f"{path.relative_to(root).as_posix()}:{node.lineno}: names params.yaml as a file"
+                for node in ast.walk(tree(path))
+                if isinstance(node, ast.Constant) and node.value == "params.yaml"
+            ]
     return found
 
 
@@ -104,32 +136,54 @@ def banned(root: Path) -> list[str]:
 
 
 def uncovered(root: Path) -> list[str]:
-    """Stages that an edit of the code they run would not re-run, as stage: what is wrong.
+    """Stages that an edit of their settings or code would not re-run, or that one of others' would, as stage: what is wrong.
 
-    `code` reads the packages and writes a list per stage; every other stage depends on its own list, and on no code beside it.
+    `plan` alone reads params.yaml and the packages; every other stage, expanded, depends on its own file of the plan.
     """
-    found = []
-    known, listed = modules(root), code_of_stages(root)
-    stages = YAML(typ="safe").load(root / "dvc.yaml")["stages"]
-    for stage, entry in stages.items():
-        block = entry.get("do", entry)
+    found, expanded = [], set()
+    known, listed, params = modules(root), code_of_stages(root), _yaml(root / "params.yaml")
+    for stage, name, key, block in _expanded(_yaml(root / "dvc.yaml")["stages"], params):
         command = block["cmd"]
-        match = re.fullmatch(r"python -m stages\.(\w+)( \S+)*", command) if isinstance(command, str) else None
+        match = re.fullmatch(r"python -m stages\.(\w+)((?: \S+)*)", command) if isinstance(command, str) else None
         if match is None or f"stages.{match[1]}" not in known:
-            found.append(f"{stage}: cmd {command!r} is not `python -m stages.NAME` of a module that exists")
+            found.append(f"{name}: cmd {command!r} is not `python -m stages.NAME` of a module that exists")
             continue
         if match[1] not in listed:
-            found.append(f"{stage}: stages.{match[1]} does not import stages.common.start, so it is not listed")
+            found.append(f"{name}: stages.{match[1]} does not import stages.common.start, so it is not listed")
             continue
-        wanted = set(PACKAGES) if match[1] == "code" else {f"{CODE.as_posix()}/{match[1]}.json"}
+        if match[1] != stage or match[2].split() != ([key] if key else []):
+            found.append(f"{name}: cmd {command!r} is not its own")
+        expanded.add(stage)
+        own = f"{stage}/{key}" if key else stage
+        wanted = set(PACKAGES) if stage == "plan" else {f"{PLAN.as_posix()}/{own}.json"}
         deps = {
-            dep for dep in _paths(block, "deps") if dep.split("/")[0] in PACKAGES or dep.startswith(CODE.as_posix())
+            dep for dep in _paths(block, "deps") if dep.split("/")[0] in PACKAGES or dep.startswith(PLAN.as_posix())
         }
-        found += [f"{stage}: {dep} is not among its deps" for dep in sorted(wanted - deps)]
-        found += [f"{stage}: {dep} is not its code" for dep in sorted(deps - wanted)]
-    if CODE.as_posix() not in _paths(stages.get("code", {}), "outs"):
-        found.append(f"code: {CODE.as_posix()} is not among its outs")
-    return found
+        found += [f"{name}: {dep} is not among its deps" for dep in sorted(wanted - deps)]
+        found += [f"{name}: {dep} is not its own" for dep in sorted(deps - wanted)]
+        sections = set(params) if stage == "plan" else set()
+        read = {entry if isinstance(entry, str) else str(entry) for entry in block.get("params", [])}
+        found += [f"{name}: {section} is not among its params" for section in sorted(sections - read)]
+        found += [f"{name}: {section} is read from params.yaml" for section in sorted(read - sections)]
+        if stage == "plan" and PLAN.as_posix() not in _paths(block, "outs"):
+            found.append(f"plan: {PLAN.as_posix()} is not among its outs")
+    return found + [f"{stage}: not in dvc.yaml" for stage in sorted(listed.keys() - expanded)]
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    tree: dict[str, Any] = YAML(typ="safe").load(path)
+    return tree
+
+
+def _expanded(stages: dict[str, Any], params: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """(stage, its name in DVC, key, block) of every stage, as DVC expands `foreach: ${runs}`."""
+    for stage, entry in stages.items():
+        if "foreach" not in entry:
+            yield stage, stage, "", entry
+            continue
+        section = entry["foreach"].removeprefix("${").removesuffix("}")
+        for key in params[section]:
+            yield stage, f"{stage}@{key}", key, json.loads(json.dumps(entry["do"]).replace("${key}", key))
 
 
 def _paths(block: dict[str, Any], key: str) -> list[str]:
@@ -144,12 +198,17 @@ def test_nothing_runs_data_as_code() -> None:
     assert not (found := banned(ROOT)), "\n" + "\n".join(found)
 
 
-def test_each_stage_depends_on_the_list_of_the_code_it_runs() -> None:
+def test_params_yaml_is_read_in_one_place() -> None:
+    assert not (found := settings_read(ROOT)), "\n" + "\n".join(found)
+
+
+def test_each_stage_depends_on_its_own_plan_and_reads_nothing_else_of_the_settings() -> None:
     assert not (found := uncovered(ROOT)), "\n" + "\n".join(found)
 
 
 GOOD = {
     "mtbert/__init__.py": "",
+    "mtbert/params.py": "PARAMS_FILE = 'params.yaml'",
     "mtbert/errors.py": "class MtbertError(Exception): ...",
     "mtbert/data/__init__.py": "",
     "mtbert/data/tasks.py": "from mtbert.errors import MtbertError",
@@ -160,23 +219,25 @@ GOOD = {
     "mtbert/report/page.j2": "<html>",
     "stages/__init__.py": "",
     "stages/common.py": "def start(main): main()",
-    "stages/code.py": "from stages.common import start\nstart(print)",
+    "stages/plan.py": "from mtbert.params import load_params\nfrom stages.common import start\nstart(load_params)",
     "stages/train.py": "from mtbert.model.bert import build\nfrom stages.common import start\nstart(build().eval)",
     "stages/report.py": "import mtbert.report.page\nfrom .common import start\nstart(print)",
+    "params.yaml": "{profile: sample, runs: {a: {}, b: {}}}",
     "dvc.yaml": """
 stages:
-  code:
-    cmd: python -m stages.code
+  plan:
+    cmd: python -m stages.plan
+    params: [profile, runs]
     deps: [mtbert, stages]
-    outs: [build/code]
+    outs: [build/plan]
   train:
-    foreach: {a: 1}
+    foreach: ${runs}
     do:
       cmd: python -m stages.train ${key}
-      deps: [data/raw, build/code/train.json]
+      deps: [data/raw, "build/plan/train/${key}.json"]
   report:
     cmd: python -m stages.report
-    deps: [build/code/report.json]
+    deps: [build/plan/report.json]
 """,
 }
 
@@ -195,7 +256,7 @@ def made(root: Path, **changes: str) -> Path:
 
 def test_the_made_up_project_is_good(tmp_path: Path) -> None:
     root = made(tmp_path)
-    assert wrong_directions(root) == banned(root) == uncovered(root) == []
+    assert wrong_directions(root) == banned(root) == settings_read(root) == uncovered(root) == []
 
 
 @pytest.mark.parametrize(
@@ -208,8 +269,23 @@ def test_the_made_up_project_is_good(tmp_path: Path) -> None:
         ("model__bert", "import typer", "mtbert.model.bert imports typer"),
         ("model__bert", "from dvc.api import open", "mtbert.model.bert imports dvc.api"),
         ("model__bert", "import stages.train", "mtbert.model.bert imports stages.train"),
-        ("model__bert", "from mtbert.report import page", "nothing builds on the report"),
-        ("report__page", "import mtbert.model.bert", "the report reads results"),
+        (
+            "model__bert",
+            "from mtbert.report import page",
+            "mtbert.model.bert imports mtbert.report.page: model may import",
+        ),
+        ("report__page", "import mtbert.model.bert", "mtbert.report.page imports mtbert.model.bert: report may import"),
+        (
+            "settings",
+            "import mtbert.data.tasks",
+            "mtbert.settings imports mtbert.data.tasks: settings may import errors",
+        ),
+        ("data__tasks", "import mtbert.params", "mtbert.data.tasks imports mtbert.params: data may import"),
+        ("tabular", "from mtbert.data import tasks", "mtbert.tabular imports mtbert.data.tasks: tabular may import"),
+        ("doctor", "import mtbert.params", "mtbert.doctor imports mtbert.params: doctor may import"),
+        ("doctor", "import stages.train", "mtbert.doctor imports stages.train: only mtbert.cli may"),
+        ("housekeeping", "import dvc", "mtbert.housekeeping imports dvc: only mtbert.cli may"),
+        ("strange", "", "mtbert.strange: strange is not in MAY_IMPORT"),
         ("report__page", "import torch", "mtbert.report.page loads torch through mtbert.report.page"),
         ("data__tasks", "import torch.nn", "mtbert.report.page loads torch through mtbert.data.tasks"),
     ],
@@ -218,9 +294,15 @@ def test_a_wrong_import_is_found(tmp_path: Path, module: str, code: str, message
     assert message in "\n".join(wrong_directions(made(tmp_path, **{module: code})))
 
 
-def test_settings_stop_at_the_stages(tmp_path: Path) -> None:
-    root = made(tmp_path, params="", model__bert="from mtbert import params")
-    assert "mtbert.model.bert imports mtbert.params" in "\n".join(wrong_directions(root))
+def test_a_stage_that_reads_the_settings_itself_is_found(tmp_path: Path) -> None:
+    root = made(tmp_path)
+    path = root / "stages/train.py"
+    sound = path.read_text(encoding="utf-8")
+    path.write_text(f"from mtbert.params import load_params\n{sound}", encoding="utf-8")
+    assert "stages.train imports mtbert.params: a stage reads its plan" in "\n".join(wrong_directions(root))
+    path.write_text(f"{sound}\nopen('params.yaml')", encoding="utf-8")
+    (found,) = settings_read(root)
+    assert found.startswith("stages/train.py:4: ")
 
 
 @pytest.mark.parametrize(
@@ -247,18 +329,31 @@ def test_data_run_as_code_is_found(tmp_path: Path, code: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (", build/code/train.json", "", "train: build/code/train.json is not among its deps"),
-        ("build/code/train.json", "build/code/report.json", "train: build/code/train.json is not among its deps"),
-        ("train.json]", "train.json, build/code/report.json]", "train: build/code/report.json is not its code"),
-        ("train.json]", "train.json, build/code]", "train: build/code is not its code"),
-        ("report.json]", "report.json, mtbert/report]", "report: mtbert/report is not its code"),
-        ("python -m stages.report", "python -m stages.train", "report: build/code/train.json is not among its deps"),
+        (', "build/plan/train/${key}.json"', "", "train@a: build/plan/train/a.json is not among its deps"),
+        ("plan/train/${key}.json", "plan/train/a.json", "train@b: build/plan/train/b.json is not among its deps"),
+        (
+            'train/${key}.json"]',
+            'train/${key}.json", build/plan/report.json]',
+            "train@a: build/plan/report.json is not its own",
+        ),
+        ('train/${key}.json"]', 'train/${key}.json", build/plan]', "train@b: build/plan is not its own"),
+        ("report.json]", "report.json, mtbert/report]", "report: mtbert/report is not its own"),
+        ("report.json]", "report.json]\n    params: [profile]", "report: profile is read from params.yaml"),
+        ("report.json]", "report.json]\n    params: [other.yaml: [a]]", "report: {'other.yaml': ['a']} is read from"),
+        ("python -m stages.report", "python -m stages.train", "report: cmd 'python -m stages.train' is not its own"),
+        ("stages.train ${key}", "stages.train a", "train@b: cmd 'python -m stages.train a' is not its own"),
         ("python -m stages.report", "python -m stages.page", "report: cmd 'python -m stages.page' is not"),
         ("python -m stages.report", "mtbert report && true", "report: cmd 'mtbert report && true' is not"),
         ("python -m stages.report", "python -m stages.common", "report: stages.common does not import"),
-        ("[mtbert, stages]", "[mtbert]", "code: stages is not among its deps"),
-        ("[mtbert, stages]", "[mtbert/, stages/train.py]", "code: stages is not among its deps"),
-        ("outs: [build/code]", "outs: [build]", "code: build/code is not among its outs"),
+        (
+            "  report:\n    cmd: python -m stages.report\n    deps: [build/plan/report.json]\n",
+            "",
+            "report: not in dvc.yaml",
+        ),
+        ("[mtbert, stages]", "[mtbert]", "plan: stages is not among its deps"),
+        ("[mtbert, stages]", "[mtbert/, stages/train.py]", "plan: stages is not among its deps"),
+        ("[profile, runs]", "[runs]", "plan: profile is not among its params"),
+        ("outs: [build/plan]", "outs: [build]", "plan: build/plan is not among its outs"),
     ],
 )
 def test_a_gap_in_the_deps_is_found(tmp_path: Path, old: str, new: str, message: str) -> None:

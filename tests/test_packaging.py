@@ -207,7 +207,7 @@ def test_make_installs_in_any_path(tmp_path: Path, name: str) -> None:
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     dvc = Path(sys.executable).parent / "dvc"
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LOG": str(tmp_path / "log"), "DVC": str(dvc)}
-    for expected in (["-c", "--version", "-m", "-m", "-m", "-m", "-c"], []):  # a second make has nothing to do
+    for expected in (["-c", "--version", *["-m"] * 5, "-c"], []):  # a second make has nothing to do
         (tmp_path / "log").write_text("", encoding="utf-8")
         command = ["make", "install", f"PYTHON={tmp_path / 'python'}"]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -41,9 +41,9 @@ def by_run(
     return {
         run: {
             "command": record.get("command", UNKNOWN),
-            "requirements_sha256": record.get("requirements_sha256"),
+            "requirements_sha256": times.get(run, {}).get("requirements_sha256", UNTIMED),
             "data": record.get("data", UNKNOWN),
-            "parent": record.get("parent", UNKNOWN),
+            "parents": record.get("parents", UNKNOWN),
             "weights": record.get("weights", UNKNOWN),
             **{key: record.get("settings", {}).get(key, UNKNOWN) for key in SETTINGS},
             **{key: record.get(key, UNKNOWN) for key in COMPUTE},

@@ -322,14 +322,16 @@ def test_a_new_test_file_changes_nothing_that_training_reads(raw: Path, tokenize
 @pytest.mark.parametrize("name", ["tokenizer.json", "train/sst/labels.npy", "dev/sts/examples.csv", "dev/sha256.json"])
 def test_a_part_that_was_changed_or_removed_is_named(raw: Path, tokenizer_file: Path, name: str) -> None:
     run(raw, tokenizer_file)
-    prepared = raw.parent / "prepared"
+    prepared = raw.parent / "data/prepared"  # where the remedy knows the stage
+    prepared.parent.mkdir()
+    (raw.parent / "prepared").rename(prepared)
     (prepared / "test/sst/labels.npy").unlink()
     check_prepared(prepared, ["train", "dev"])
     with pytest.raises(MtbertError, match=r"test/sst/labels.npy: not found"):
         check_prepared(prepared, ["test"])
     data = (prepared / name).read_bytes()
     (prepared / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(MtbertError, match=rf"prepared/{name}: .*; run `dvc repro --force --single-item prepare`"):
+    with pytest.raises(MtbertError, match=rf"prepared/{name}: .*; run `dvc repro -f -s prepare`, then"):
         check_prepared(prepared, ["train", "dev"])
     (prepared / name).unlink()
     with pytest.raises(MtbertError, match=rf"prepared/{name}: not found; run `dvc repro .*prepare`"):

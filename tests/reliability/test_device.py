@@ -54,12 +54,11 @@ def killed_and_not(
         compute__device=device,
         compute__precision="bf16" if device == "cuda" else "fp32",
         compute__cuda_graphs=cuda_graphs,
-        compute__checkpoint_seconds=0,
         runs__baseline__epochs=40,
         runs__baseline__epoch_end=20,
         encoder__random={"seed": 1, "layers": 2, "hidden": 64, "heads": 2, "intermediate": 128, "positions": 256},
     )
-    for stage in ("fetch", "encoder", "prepare"):
+    for stage in ("plan", "fetch", "encoder", "prepare"):
         status, told = call(project, sys.executable, "-m", f"stages.{stage}")
         assert status == 0, told
     undisturbed, _ = trained(project, 0, random.Random(1))

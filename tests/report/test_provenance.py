@@ -9,21 +9,23 @@ SETTINGS = {"epochs": 2, "epoch_end": "depletion", "batch_size": 16, "learning_r
 
 def record(**changes: Any) -> dict[str, Any]:
     parent = {"folder": "models/pretrained", "sha256": "ab"}
-    made = {"data": "d1", "parent": parent, "settings": SETTINGS, "weights": "cd", "device": "cpu", "threads": 2}
+    made = {"data": "d1", "parents": [parent], "settings": SETTINGS, "weights": "cd", "device": "cpu", "threads": 2}
     return made | {"precision": "fp32"} | changes
 
 
 LOG = {"commit": "c1", "machine": "one", "seconds": 9.5, "tokens_per_second": 1.0, "finished": "2026-01-02"}
+LOG |= {"requirements_sha256": "ef"}
 
 
-def test_each_run_has_its_settings_parent_and_log() -> None:
+def test_each_run_has_its_settings_parents_and_log() -> None:
     found = by_run({"a": record(), "b": record()}, {"a": LOG})
     run = found["a"]
-    assert (run["commit"], run["data"], run["seconds"], run["parent"]["sha256"]) == ("c1", "d1", 9.5, "ab")
+    assert (run["commit"], run["data"], run["seconds"], run["parents"][0]["sha256"]) == ("c1", "d1", 9.5, "ab")
     assert (run["weights"], run["threads"], run["torch"]) == ("cd", 2, "not recorded")
     kept = {key: value for key, value in SETTINGS.items() if key != "tasks"}
     assert {key: run[key] for key in kept} == kept
     assert "tasks" not in run
+    assert [one["requirements_sha256"] for one in found.values()] == ["ef", "not recorded here"]
     assert (found["b"]["commit"], found["b"]["seconds"]) == ("not recorded here", "not recorded here")
 
 

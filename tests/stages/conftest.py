@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,12 @@ ROOT = Path(__file__).parents[2]
 TINY = {"seed": 1, "layers": 1, "hidden": 8, "heads": 2, "intermediate": 12, "positions": 256}
 
 
-def write_params(folder: Path, **changes: dict[str, Any]) -> None:
-    """params.yaml with tiny data, encoder and budget, these keys of its runs changed; and the plan of it."""
+def write_params(folder: Path, only: Collection[str] = (), **changes: dict[str, Any]) -> None:
+    """params.yaml with tiny data, encoder and budget, these keys of its runs changed; and the plan of it.
+
+    Args:
+        only: the runs to keep, without any table or figure; none for all.
+    """
     tree = json.loads(json.dumps(YAML(typ="safe").load(ROOT / "params.yaml")))
     tree["data"]["sample"]["sizes"] = {task: {"train": 16, "dev": 12, "test": 8} for task in ("sst", "quora", "sts")}
     tree["profiles"]["sample"]["encoder"] = {"source": "random"}
@@ -25,7 +29,11 @@ def write_params(folder: Path, **changes: dict[str, Any]) -> None:
     tree["profiles"]["sample"]["budget"] |= {"epochs": 1, "epoch_end": "depletion", "batch_size": 8}
     tree["compute"] |= {"device": "cpu", "precision": "fp32", "threads": 1}
     for run, keys in changes.items():
-        tree["runs"][run] |= keys
+        for key, value in keys.items():
+            before = tree["runs"][run].get(key)
+            tree["runs"][run][key] = {**before, **value} if isinstance(value, dict) and before else value
+    if only:
+        tree |= {"runs": {run: tree["runs"][run] for run in only}, "tables": {}, "figures": {}}
     (folder / "params.yaml").write_text(json.dumps(tree), encoding="utf-8")
     for package in ("mtbert", "stages"):  # whose code the plan lists
         if not (folder / package).exists():
@@ -53,12 +61,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it to work in, and the current folder of the test."""
-    shutil.copytree(trained, tmp_path / "project")
+    shutil.copytree(trained, tmp_path / "project", symlinks=True)
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
 
 
 @pytest.fixture
 def change(project: Path) -> Callable[..., None]:
-    """change(RUN={key: value}): the tiny params.yaml with these keys of its runs changed."""
+    """change(RUN={key: value}): the tiny params.yaml with these keys of its runs changed, and its plan."""
     return partial(write_params, project)

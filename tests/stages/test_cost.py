@@ -43,7 +43,9 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Par
         tree["compute"] |= {"device": "cpu", "precision": "fp32", "threads": 1}
         tree["profiles"]["sample"]["encoder"] = {"source": "random", "random": tiny}
         for name, keys in sections.items():
-            tree["profiles"]["sample"][name] |= keys
+            for key, value in keys.items():
+                # What no profile may set stands at the top.
+                (tree[name] if key == "path" else tree["profiles"]["sample"][name])[key] = value
         Path("params.yaml").write_text(json.dumps(tree), encoding="utf-8")
         return load_params()
 
@@ -102,7 +104,8 @@ def test_steps_and_tokens_are_those_of_the_loop(
     for task, size in SIZES.items():
         split = make_split(task, size)
         # Sentences of one length: then a task's mean is every row's, whichever rows are drawn. Pairs are longer than max_tokens.
-        data[task] = Split(task, "train", Path(), *_equal(size, 9), *(_equal(size, 14) if split.ids2 is not None else (None, None)), split.labels)  # fmt: skip
+        second = _equal(size, 14) if split.ids2 is not None else (None, None)
+        data[task] = Split(task, "train", Path(), *_equal(size, 9), *second, split.labels)
     rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
     work = work_of(run, rows, wrapper.max_tokens)
     assert (work.steps, round(work.tokens)) == tokens_of_training(run, data, wrapper)

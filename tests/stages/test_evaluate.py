@@ -13,14 +13,14 @@ from mtbert.errors import MtbertError
 from mtbert.evaluation.metrics import accuracy
 from mtbert.model.store import load_model, save_model
 from mtbert.seal import seal, sealed
-from stages import encoder, evaluate, train
-from stages.provenance import RECORD
+from stages import encoder, evaluate, plan
+from stages.planned import planned
+from stages.provenance import RECORD, plan_hash
 
 
 def test_an_unlabelled_test_split_has_leaderboard_files_and_no_score(project: Path) -> None:
-    (project / "data/prepared/quora/test/labels.npy").unlink()
-    seal(project / "data/prepared")
-    train.main("baseline")  # the weights of other data would be refused
+    (project / "data/prepared/test/quora/labels.npy").unlink()
+    seal(project / "data/prepared/test")
     evaluate.main("baseline")
     results = project / "results/baseline"
     metrics = json.loads((results / "metrics.json").read_text(encoding="utf-8"))
@@ -44,17 +44,16 @@ def test_the_scores_are_those_of_the_examples_beside_them(project: Path) -> None
 
 
 def test_a_split_that_is_not_there_is_passed_over(project: Path) -> None:
-    (project / "data/prepared/quora/test").rename(project / "elsewhere")
-    seal(project / "data/prepared")
-    train.main("baseline")
+    (project / "data/prepared/test/quora").rename(project / "elsewhere")
+    seal(project / "data/prepared/test")
     evaluate.main("baseline")
     assert not list((project / "results/baseline").rglob("*para*test*"))
 
 
 def other_data(project: Path) -> None:
-    with (project / "data/prepared/sst/dev/examples.csv").open("a", encoding="utf-8") as file:
+    with (project / "data/prepared/dev/sst/examples.csv").open("a", encoding="utf-8") as file:
         file.write("another,row,0\n")
-    seal(project / "data/prepared")
+    seal(project / "data/prepared/dev")
 
 
 def other_weights(project: Path) -> None:
@@ -66,6 +65,7 @@ def other_weights(project: Path) -> None:
 def other_parent(project: Path) -> None:
     text = (project / "params.yaml").read_text(encoding="utf-8")
     (project / "params.yaml").write_text(text.replace('"random": {"seed": 1', '"random": {"seed": 2'), encoding="utf-8")
+    plan.main()
     encoder.main()
 
 
@@ -91,7 +91,7 @@ def record_lost(project: Path) -> None:
     [
         (other_data, r"disagrees with what is there: data is [0-9a-f]{24}, recorded is [0-9a-f]{24};"),
         (other_weights, r"disagrees with what is there: weights is [0-9a-f]{64}, recorded is [0-9a-f]{64};"),
-        (other_parent, r"disagrees with what is there: parent \(sha256\);"),
+        (other_parent, r"disagrees with what is there: parents \(models/pretrained\);"),
         (other_settings, r"disagrees with what is there: settings \(batch_size\);"),
         (record_damaged, r"cannot be read \(its content changed since it was written\);"),
         (record_lost, r"cannot be read \(.*No such file"),
@@ -101,7 +101,10 @@ def test_weights_that_disagree_with_their_record_are_refused(
     project: Path, change: Callable[[Path], None], message: str
 ) -> None:
     change(project)
-    with pytest.raises(MtbertError, match=rf"^models/baseline/record\.json: {message}.* run `dvc repro`"):
+    with pytest.raises(
+        MtbertError,
+        match=rf"^models/baseline/record\.json: {message}.* run `dvc repro (--force --single-item )?train@baseline`",
+    ):
         evaluate.main("baseline")
     assert not (project / "results/baseline").exists()
 
@@ -117,7 +120,7 @@ def test_the_evaluation_has_a_record_of_its_own(project: Path) -> None:
     trained = json.loads((project / "results/baseline/record.json").read_text(encoding="utf-8"))
     record = json.loads((project / "results/baseline/evaluation.json").read_text(encoding="utf-8"))
     assert record["command"] == "python -m stages.evaluate baseline"
-    assert record["parent"] == {"folder": "models/baseline", "sha256": trained["weights"]}
-    assert {key: record[key] for key in ("data", "settings", "code", "torch", "threads", "device")} == {
-        key: trained[key] for key in ("data", "settings", "code", "torch", "threads", "device")
-    }
+    assert record["parents"] == [{"folder": "models/baseline", "sha256": trained["weights"]}]
+    same = ("data", "settings", "torch", "threads", "device")
+    assert {key: record[key] for key in same} == {key: trained[key] for key in same}
+    assert record["plan"] == plan_hash(planned("evaluate", "baseline")) != trained["plan"]

@@ -1,7 +1,6 @@
 """A symbolic link that leads out of the project is refused, whether a stage would read or write through it."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import Any
 import pytest
 
 from mtbert.errors import MtbertError
-from stages import code, convert, encoder, evaluate, fetch, figure, prepare, report, table, train
+from stages import convert, encoder, evaluate, fetch, figure, plan, prepare, report, table, train
 from stages.common import confine
 
 Stage = Callable[..., Any]
 # The place that becomes a link, and a stage that reads or writes there.
 PLACES: list[tuple[str, Stage, list[str]]] = [
-    ("build", code.main, []),
-    ("build/code", code.main, []),
+    ("build", plan.main, []),
+    ("build/plan", plan.main, []),
     ("data", fetch.main, []),
     ("data/raw", fetch.main, []),
     ("data/raw/sst-dev.csv", prepare.main, []),
@@ -27,7 +26,9 @@ PLACES: list[tuple[str, Stage, list[str]]] = [
     ("models/pretrained/model.safetensors", train.main, ["baseline"]),
     ("models/pretrained", convert.main, ["dora_r4"]),
     ("models/converted", convert.main, ["dora_r4"]),
-    ("data/prepared/sst", train.main, ["baseline"]),
+    ("models/converted/baseline", convert.main, ["baseline"]),
+    ("models/converted/baseline", train.main, ["baseline"]),
+    ("data/prepared/dev/sst", train.main, ["baseline"]),
     (".mtbert", train.main, ["baseline"]),
     (".mtbert/locks", train.main, ["baseline"]),
     ("models/baseline", train.main, ["baseline"]),
@@ -35,9 +36,10 @@ PLACES: list[tuple[str, Stage, list[str]]] = [
     ("results", evaluate.main, ["baseline"]),
     ("results/best_performance/metrics.json", table.main, ["table4"]),
     ("results/best_performance", figure.main, ["figure4"]),
-    ("reports/tables", table.main, ["table4"]),
-    ("reports/figures", figure.main, ["figure4"]),
+    ("reports/sample/tables", table.main, ["table4"]),
+    ("reports/sample/figures", figure.main, ["figure4"]),
     ("data/raw/source.json", report.main, []),
+    ("reports/sample", report.main, []),
 ]
 
 
@@ -111,9 +113,12 @@ def test_the_user_s_own_data_may_lie_elsewhere(project: Path, tmp_path: Path, mo
     monkeypatch.setattr(fetch, "copy_course", lambda source, folder: asked.append(source))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/sts-dev.csv").write_text("x", encoding="utf-8")
-    shutil.rmtree(project / "data/course")
-    (project / "data/course").symlink_to(tmp_path / "mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
     text = (project / "params.yaml").read_text(encoding="utf-8")
-    (project / "params.yaml").write_text(text.replace('"source": "sample"', '"source": "cs224n"'), encoding="utf-8")
+    for old, new in (('"source": "sample"', '"source": "folder"'), ('"data/course"', f'"{tmp_path}/link"')):
+        assert old in text
+        text = text.replace(old, new)
+    (project / "params.yaml").write_text(text, encoding="utf-8")
+    plan.main()
     fetch.main()
-    assert asked == [Path("data/course")]
+    assert asked == [tmp_path / "link"]

@@ -1,5 +1,6 @@
 """The encoder stage's weights in a run's model: the pooler goes with cls pooling alone, all else is loaded strictly."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,10 @@ from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
 from mtbert.model.store import save_model
 from mtbert.model.weights import POOLER, config_to_json, random_weights
+from stages.common import PRETRAINED
 from stages.models import load_encoder
 
+Save = Callable[[set[str]], dict[str, torch.Tensor]]
 CONFIG = BertConfig(vocabulary=11, positions=7, layers=1, hidden=4, heads=2, intermediate=6)
 
 
@@ -21,26 +24,35 @@ def run(pooling: str) -> Any:
     return SimpleNamespace(seed=1, pooling=pooling, encoder_dropout=0.1, head_dropout=0.3, quora=head, sts=head)
 
 
-def save(folder: Path, without: set[str]) -> dict[str, torch.Tensor]:
-    tensors = {name: tensor for name, tensor in random_weights(CONFIG, 0).items() if name not in without}
-    save_model(folder, tensors, {"encoder": config_to_json(CONFIG)})
-    return tensors
+@pytest.fixture
+def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Save:
+    """save(names): the encoder stage's output without these tensors, in a folder that the test works in."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(without: set[str]) -> dict[str, torch.Tensor]:
+        tensors = {name: tensor for name, tensor in random_weights(CONFIG, 0).items() if name not in without}
+        save_model(PRETRAINED, tensors, {"encoder": config_to_json(CONFIG)})
+        return tensors
+
+    return write
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
 @pytest.mark.parametrize("without", [set(), POOLER], ids=["with a pooler", "without"])
-def test_the_pooler_goes_with_cls_pooling(tmp_path: Path, pooling: str, without: set[str]) -> None:
-    tensors = save(tmp_path, without)
+def test_the_pooler_goes_with_cls_pooling(save: Save, pooling: str, without: set[str]) -> None:
+    tensors = save(without)
     if pooling == "cls" and without:
-        with pytest.raises(MtbertError, match=r"pooling is cls, but .*model\.safetensors has no pooler"):
-            load_encoder(run(pooling), tmp_path)
+        with pytest.raises(
+            MtbertError, match=r"^params\.yaml: runs\.mine\.pooling is cls, but .*model\.safetensors has no pooler"
+        ):
+            load_encoder(run(pooling), "runs.mine")
         return
-    found = load_encoder(run(pooling), tmp_path).encoder.state_dict()
+    found = load_encoder(run(pooling), "runs.mine").encoder.state_dict()
     assert found.keys() == (tensors.keys() if pooling == "cls" else tensors.keys() - POOLER)
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.items())
 
 
-def test_all_else_must_be_there(tmp_path: Path) -> None:
-    save(tmp_path, {"embeddings.norm.bias"})
+def test_all_else_must_be_there(save: Save) -> None:
+    save({"embeddings.norm.bias"})
     with pytest.raises(MtbertError, match=r"missing: embeddings\.norm\.bias"):
-        load_encoder(run("mean"), tmp_path)
+        load_encoder(run("mean"), "runs.mine")

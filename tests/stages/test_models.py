@@ -13,12 +13,15 @@ from stages.models import load_run
 
 
 def test_the_trained_weights_come_back(project: Path) -> None:
-    model = load_run(load_params().run("baseline"), Path("models/baseline"))
+    model = load_run(load_params().run("baseline"), "baseline")
     tensors, _ = load_model(project / "models/baseline")
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
 
 
 def test_other_settings_are_named(project: Path, change: Callable[..., None]) -> None:
     change(baseline={"learning_rate": 0.5, "seed": 3})
-    with pytest.raises(MtbertError, match=r"baseline: was made with other settings \(learning_rate, seed\).*dvc repro"):
-        load_run(load_params().run("baseline"), Path("models/baseline"))
+    with pytest.raises(
+        MtbertError,
+        match=r"baseline: was made with other settings \(seed, learning_rate\); run `dvc repro train@baseline`",
+    ):
+        load_run(load_params().run("baseline"), "baseline")

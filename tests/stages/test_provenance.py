@@ -1,20 +1,15 @@
-"""What the records say: the commit, and whether that is the code; lock file, settings, data, weights and threads."""
+"""Records, their hashes, and the log beside them: the commit and whether that is the code, lock file, threads."""
 
 import hashlib
-import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from mtbert.model.store import read_config
-from mtbert.params import load_params
-from mtbert.seal import unsealed
+from mtbert.errors import MtbertError
 from mtbert.training.compute import resolve
-from stages import convert
-from stages.provenance import LOCK, commit, origin
+from stages.provenance import LOCK, RECORD, commit, plan_hash, read_log, read_record, write_log
 
 
 def git(*arguments: str) -> str:
@@ -40,46 +35,39 @@ def test_clean_dirty_and_not_under_git(tmp_path: Path, monkeypatch: pytest.Monke
     assert commit() == f"commit {head} with uncommitted changes"
 
 
-def record_of(path: Path) -> dict[str, Any]:
-    return unsealed(json.loads(path.read_text(encoding="utf-8")))
+def test_a_changed_record_and_a_lost_one_are_refused(project: Path) -> None:
+    path = project / "models/baseline" / RECORD
+    assert read_record(path.parent, "train@baseline")["command"] == "python -m stages.train baseline"
+    path.write_text(path.read_text(encoding="utf-8").replace('"threads": 1', '"threads": 2'), encoding="utf-8")
+    remedy = r"run `dvc repro --force --single-item train@baseline`$"
+    with pytest.raises(MtbertError, match=rf"record\.json: cannot be read \(its content changed .*{remedy}"):
+        read_record(path.parent, "train@baseline")
+    path.unlink()
+    with pytest.raises(MtbertError, match=remedy):
+        read_record(path.parent, "train@baseline")
 
 
-def beside(project: Path, folder: str) -> dict[str, Any]:
-    return record_of(project / f"{folder}.record.json")
+def test_the_plan_s_hash_is_of_settings_and_code_in_any_order() -> None:
+    plan = {"settings": {"a": 1, "b": 2}, "code": {"x.py": "0"}}
+    assert plan_hash(plan) == plan_hash({"code": {"x.py": "0"}, "settings": {"b": 2, "a": 1}})
+    assert plan_hash(plan) != plan_hash({**plan, "code": {"x.py": "1"}})
+    assert plan_hash(plan) != plan_hash({**plan, "settings": {"a": 1, "b": 3}})
 
 
-def test_data_and_encoder_have_records_beside_them_that_lead_from_one_to_the_next(project: Path) -> None:
-    params = load_params()
-    raw, encoder, prepared = (beside(project, name) for name in ("data/raw", "models/pretrained", "data/prepared"))
-    assert raw["settings"] == params.data.model_dump(), "the seed of generated data is among them"
-    assert prepared["settings"] == params.prepare.model_dump()
-    assert prepared["parent"] == {"folder": "data/raw", "sha256": raw["data"]}
-    assert prepared["data"] == record_of(project / "models/baseline/record.json")["data"] != raw["data"]
-    assert encoder["weights"] == read_config(project / "models/pretrained")["sha256"]
-    assert encoder["settings"]["random"]["seed"] == 1
-    assert (encoder["threads"], encoder["device"]) == (1, "cpu")
-    for record, stage in ((raw, "fetch"), (encoder, "encoder"), (prepared, "prepare")):
-        assert record["command"] == f"python -m stages.{stage}"
-        assert record["code"] == commit()
-
-
-def test_a_conversion_has_a_record_that_names_the_encoder(project: Path) -> None:
-    convert.main("dora_r4")
-    record = beside(project, "models/converted/dora_r4")
-    assert record["parent"]["sha256"] == beside(project, "models/pretrained")["weights"]
-    assert (
-        record["weights"] == read_config(project / "models/converted/dora_r4")["sha256"] != record["parent"]["sha256"]
-    )
-    assert record["settings"]["adapter"]["rank"] == 4
-    assert (record["threads"], record["command"]) == (1, "python -m stages.convert dora_r4")
-
-
-def test_the_lock_file_is_named_by_its_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_of_the_weights_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert origin("fetch", {})["requirements_sha256"] is None
+    write_log(tmp_path, "train", "mine", "ab", seconds=2.5)
+    log = read_log(tmp_path, "train", "mine", "ab")
+    assert (log["seconds"], log["requirements_sha256"]) == (2.5, None)
+    assert log.keys() >= {"commit", "machine", "finished"}
+    assert read_log(tmp_path, "train", "mine", "cd") == {}
+    assert read_log(tmp_path, "train", "other", "ab") == {}
     LOCK.parent.mkdir()
     LOCK.write_bytes(b"torch==1\n")
-    assert origin("fetch", {})["requirements_sha256"] == hashlib.sha256(b"torch==1\n").hexdigest()
+    write_log(tmp_path, "train", "mine", "ab")
+    assert read_log(tmp_path, "train", "mine", "ab")["requirements_sha256"] == hashlib.sha256(b"torch==1\n").hexdigest()
+    (tmp_path / "log/train-mine.json").write_text("{", encoding="utf-8")
+    assert read_log(tmp_path, "train", "mine", "ab") == {}
 
 
 def test_automatic_threads_are_recorded_as_the_number_they_came_to() -> None:

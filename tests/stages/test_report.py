@@ -1,43 +1,83 @@
-"""The page shows the runs that dvc.yaml hands to it, and says which of params.yaml it leaves out."""
+"""The page of the profile's runs: every run of params.yaml, and times only of what this machine trained."""
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from mtbert.errors import MtbertError
-from mtbert.params import load_params
-from stages import report
+from stages import evaluate, report, train
 
-ROOT = Path(__file__).parents[2]
-
-
-def test_the_shipped_graph_hands_over_every_shipped_run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(ROOT)
-    runs = list(load_params().runs)
-    assert report.handed_runs(runs) == runs
-    assert capsys.readouterr().out == ""
+FOLDER = Path("reports/sample")
 
 
-def test_a_run_without_its_line_is_left_out_and_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copy(ROOT / "dvc.yaml", project)
-    assert report.handed_runs(["mine", "baseline"]) == ["baseline"]
+@pytest.fixture
+def alone(project: Path, change: Callable[..., None]) -> Path:
+    """The project with `baseline` as its only run, trained and evaluated."""
+    change(only=["baseline"])
+    evaluate.main("baseline")
+    return project
+
+
+def written(name: str) -> Any:
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def test_every_run_must_have_results(project: Path) -> None:
+    """No result is there, so the error names the first run of params.yaml."""
+    with pytest.raises(MtbertError, match=r"results/baseline/metrics\.json: .* run `dvc repro evaluate@baseline`"):
+        report.main()
+    evaluate.main("baseline")
+    with pytest.raises(MtbertError, match="run `dvc repro evaluate@key_update_1`"):
+        report.main()
+
+
+def test_the_page_says_where_everything_came_from(alone: Path) -> None:
+    report.main()
+    scores = json.loads((alone / "metrics/baseline.json").read_text(encoding="utf-8"))
+    assert written("metrics.json")["baseline"]["overall"] == pytest.approx(scores["overall"])
+    provenance, record = written("provenance.json"), json.loads((alone / "results/baseline/record.json").read_bytes())
+    assert provenance["Profile"] == "sample"
+    run = provenance["Runs"]["baseline"]
+    assert {key: run[key] for key in ("data", "weights", "parents", "threads")} == {
+        key: record[key] for key in ("data", "weights", "parents", "threads")
+    }
+    assert run["seconds"] > 0
+    assert run["requirements_sha256"] is None, "the tiny project has no lock file"
+    assert record["weights"] in (FOLDER / "provenance.json").read_text(encoding="utf-8")
+    assert "baseline" in (FOLDER / "index.html").read_text(encoding="utf-8")
+
+
+def test_times_of_other_machines_and_other_weights_are_not_ours(alone: Path) -> None:
+    report.main()
+    ours, scores = written("provenance.json"), written("metrics.json")
+    path = alone / ".mtbert/log/train-baseline.json"
+    log = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(log | {"weights": "0" * 64}), encoding="utf-8")
+    report.main()
+    other = written("provenance.json")
+    shutil.rmtree(alone / ".mtbert")
+    report.main()
+    assert written("provenance.json") == other
+    assert written("metrics.json") == scores
+    differing = {key for key, value in ours["Runs"]["baseline"].items() if other["Runs"]["baseline"][key] != value}
+    assert differing == {"commit", "machine", "seconds", "tokens_per_second", "finished", "requirements_sha256"}
     assert (
-        capsys.readouterr().out == "mine is not on the page: add `- results/mine` to the deps of report in dvc.yaml\n"
+        other["Runs"]["baseline"]["seconds"] == other["Trained by"].removesuffix(" (all runs)") == "not recorded here"
     )
 
 
-def test_only_results_that_are_handed_over_are_read(project: Path) -> None:
-    """No result is there, so the error names the first that is asked for, in the order of params.yaml."""
-    graph = YAML(typ="safe").load(ROOT / "dvc.yaml")
-    graph["stages"]["report"]["deps"] = ["results/dora_r4", "results/baseline"]
-    YAML().dump(graph, project / "dvc.yaml")
-    with pytest.raises(MtbertError, match=r"results/baseline/metrics\.json: .* run `dvc repro evaluate@baseline`"):
-        report.main()
-    graph["stages"]["report"]["deps"] = ["results/dora_r4"]
-    YAML().dump(graph, project / "dvc.yaml")
-    with pytest.raises(MtbertError, match="evaluate@dora_r4"):
-        report.main()
+def test_a_run_trained_again_gives_the_same_page_but_for_times(alone: Path) -> None:
+    report.main()
+    before = written("provenance.json")
+    train.main("baseline")
+    evaluate.main("baseline")
+    report.main()
+    after = written("provenance.json")
+    for provenance in (before, after):
+        for key in ("seconds", "tokens_per_second", "finished"):
+            del provenance["Runs"]["baseline"][key]
+    assert before == after

@@ -1,34 +1,77 @@
-"""train leaves a record of what made the run."""
+"""train leaves a record of what made the run, equal for equal inputs, and a log of when and where."""
 
 import csv
 import json
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from mtbert.cli import app
 from mtbert.model.store import read_config
 from mtbert.params import load_params
-from stages import train
+from stages import evaluate, plan, train
+from stages.planned import planned
+from stages.provenance import plan_hash, read_log, read_record
 
 
 def test_the_record_says_what_made_the_run(trained: Path) -> None:
     record = json.loads((trained / "models/baseline/record.json").read_text(encoding="utf-8"))
-    assert record["code"].startswith(("commit ", "not under git"))
     assert record["command"] == "python -m stages.train baseline"
     assert record["settings"] == load_params(trained / "params.yaml").run("baseline").model_dump()
-    assert record["parent"] == {
-        "folder": "models/pretrained",
-        "sha256": read_config(trained / "models/pretrained")["sha256"],
-    }
-    assert record["requirements_sha256"] is None, "the tiny project has no lock file"
+    pretrained = read_config(trained / "models/pretrained")["sha256"]
+    assert record["parents"] == [{"folder": "models/pretrained", "sha256": pretrained}]
+    plan = json.loads((trained / "build/plan/train/baseline.json").read_text(encoding="utf-8"))
+    assert record["plan"] == plan_hash(plan)
     assert len(record["data"]) == 24
     assert record["weights"] == read_config(trained / "models/baseline")["sha256"]
     assert (record["threads"], record["device"], record["precision"]) == (1, "cpu", "fp32")
     assert record["torch"] == torch.__version__
-    assert record["seconds"] > 0
+    log = read_log(trained / ".mtbert", "train", "baseline", record["weights"])
+    assert log["seconds"] > 0
+    assert log["tokens_per_second"] > 0
+    assert log["commit"].startswith(("commit ", "not under git"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_equal_inputs_give_equal_bytes_in_another_folder_at_another_time(
+    trained: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate.main("baseline")
+    shutil.copytree(trained, tmp_path / "deeper/again", symlinks=True)
+    monkeypatch.chdir(tmp_path / "deeper/again")
+    for made in ("models/baseline", ".mtbert", "plots"):
+        shutil.rmtree(made)
+    train.main("baseline")
+    evaluate.main("baseline")
+    for out in ("models/baseline", "plots", "results/baseline", "metrics"):
+        here = files(Path(out))
+        assert here
+        assert here == files(project / out)
+    logs = [json.loads((folder / ".mtbert/log/train-baseline.json").read_bytes()) for folder in (Path(), project)]
+    assert logs[0]["seconds"] != logs[1]["seconds"]
+
+
+def test_the_command_trains_with_what_params_yaml_says_now(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unlike `python -m stages.train`, which DVC starts after `plan`."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    assert text.count('"seed": 11711') == 2, "of the sample data and of baseline"
+    (project / "params.yaml").write_text(text[::-1].replace("11711"[::-1], "3", 1)[::-1], encoding="utf-8")
+    before = read_record(project / "models/baseline", "")
+    done = CliRunner().invoke(app, ["train", "baseline"])
+    assert done.exit_code == 0, done.output
+    after = read_record(project / "models/baseline", "")
+    assert (before["settings"]["seed"], after["settings"]["seed"]) == (11711, 3)
+    assert after["plan"] == plan_hash(planned("train", "baseline")) != before["plan"]
 
 
 def test_tasks_are_trained_in_the_run_s_order(project: Path, change: Callable[..., None]) -> None:
@@ -55,13 +98,26 @@ def test_a_killed_run_goes_on_unless_something_that_determines_it_changed(
         (project / "params.yaml").write_text(
             re.sub(r'"max_tokens": \d+', f'"max_tokens": {max_tokens}', text), encoding="utf-8"
         )
+        plan.main()
         with pytest.raises(KeyboardInterrupt):
             train.main("baseline")
     assert places[0] == places[1] != places[2]
 
 
-def test_the_code_that_names_the_checkpoints_is_there() -> None:
-    """A wrong path would be an empty folder to the fingerprint."""
-    root = Path(train.__file__).parents[1]
-    assert all((root / path).exists() for path in train.CODE)
-    assert {"stages/train.py", "stages/models.py"} <= {path.as_posix() for path in train.CODE}
+def test_an_edit_of_the_code_starts_anew(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan lists the code, and the checkpoints' folder is named by the plan."""
+    places = []
+
+    def killed(*_: object, work: Path, **__: object) -> None:
+        places.append(work)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train", killed)
+    path = project / "build/plan/train/baseline.json"
+    for digit in ("0", "0", "1"):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        about["code"]["mtbert/training/loop.py"] = digit * 64
+        path.write_text(json.dumps(about), encoding="utf-8")
+        with pytest.raises(KeyboardInterrupt):
+            train.main("baseline")
+    assert places[0] == places[1] != places[2]

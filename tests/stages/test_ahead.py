@@ -1,0 +1,55 @@
+"""How much is still to come: rows' tokens as batches have them, and the runs that are not trained with the present plan."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtbert.data.arrays import Split
+from mtbert.data.batches import make_batch
+from mtbert.data.tokens import Wrapper
+from mtbert.params import load_params
+from stages import convert, train
+from stages.ahead import overall, row_tokens
+
+NAMES = ["baseline", "key_update_1", "sampler_sequential"]
+
+
+@pytest.mark.parametrize(
+    ("task", "views"), [("sst", ("u",)), ("quora", ("u", "v")), ("quora", ("u", "v", "c")), ("sts", ("c",))]
+)
+def test_a_row_s_tokens_are_those_of_its_batch(
+    task: str, views: tuple[str, ...], make_split: Callable[..., Split], wrapper: Wrapper
+) -> None:
+    split = make_split(task, 20)
+    for longest in (wrapper.max_tokens, 8):
+        cut = Wrapper(wrapper.cls, wrapper.sep, longest)
+        batches = [make_batch(task, split, np.array([row]), views, cut).stream.tokens for row in range(20)]
+        assert row_tokens(split, views, longest).tolist() == batches
+
+
+def test_what_is_trained_counts_no_more(project: Path, change: Callable[..., None]) -> None:
+    inherited = ("key_update_1", "key_update_2", "key_update_3", "best_performance", "sampler_sequential")
+    change(only=["baseline", *inherited])
+    done, total, left = overall("key_update_1")
+    assert (done, total) == (1, 6), "baseline is trained"
+    assert overall("baseline").done_runs == 0, "the run itself counts as running"
+    convert.main("sampler_sequential")
+    train.main("sampler_sequential")
+    config = json.loads((project / "models/sampler_sequential/config.json").read_text(encoding="utf-8"))
+    after = overall("key_update_1")
+    assert after.done_runs == 2
+    assert left - after.remaining_tokens == pytest.approx(config["training"]["tokens"], rel=0.05)
+
+
+def test_a_run_of_an_earlier_plan_is_to_be_trained_again(project: Path, change: Callable[..., None]) -> None:
+    before = overall("key_update_1")
+    change(baseline={"epochs": 3})
+    after = overall("key_update_1")
+    assert (before.done_runs, after.done_runs) == (1, 0)
+    assert after.remaining_tokens > before.remaining_tokens
+    (project / "models/baseline/record.json").write_text("{", encoding="utf-8")
+    assert overall("key_update_1") == after
+    assert len(load_params().runs) == after.total_runs
