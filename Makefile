@@ -33,7 +33,6 @@ test: .venv/.dev ## run the tests, offline
 
 reliability: .venv/.dev ## kills, corruption, bad input, two writers: run all trials, half an hour on two cores
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m reliability --jobs 2 || failed=$$?
-	python -m mtbert.report.readme
 	exit $${failed:-0}
 
 lint: .venv/.dev ## ruff and mypy

@@ -1,4 +1,4 @@
-"""The README's table from reports/benchmarks/*.json, between its two markers: `python -m benchmarks.table [--check]`."""
+"""The table in docs/performance.md from reports/benchmarks/*.json, between its two markers: `python -m benchmarks.table [--check]`."""
 
 import json
 from pathlib import Path
@@ -9,16 +9,18 @@ import typer
 from benchmarks.harness import RESULTS
 from mtbert.report.readme import update_block
 
-README = Path("README.md")
+PAGE = Path("docs/performance.md")
 
 
 def main(check: bool = False) -> None:
-    """Write the table into README.md, or with --check fail if it is not what stands there."""
-    old = README.read_text(encoding="utf-8")
+    """Write the table into docs/performance.md, or with --check fail if it is not what stands there."""
+    old = PAGE.read_text(encoding="utf-8")
     new = update_block(old, "benchmarks", table())
     if check and new != old:
-        raise SystemExit("error: README.md: the benchmark table is out of date; run `python -m benchmarks.table`")
-    README.write_text(new, encoding="utf-8")
+        raise SystemExit(
+            "error: docs/performance.md: the benchmark table is out of date; run `python -m benchmarks.table`"
+        )
+    PAGE.write_text(new, encoding="utf-8")
 
 
 def table(folder: Path = RESULTS) -> str:

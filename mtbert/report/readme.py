@@ -1,4 +1,4 @@
-"""The README's generated parts: the picture of the graph, from dvc.yaml, and the tables of results and reliability.
+"""The README's generated parts: the picture of the graph, from dvc.yaml, and the table of results.
 
 Run as `python -m mtbert.report.readme` in the project's root to renew them, with `--check` to see whether they are current.
 """
@@ -16,7 +16,6 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text
 
 RESULTS = Path("reports/course/tables/table1.md")  # made by `make reproduce PROFILE=course DATA=...`
-RELIABILITY = Path("reports/reliability.md")
 
 
 def update_block(text: str, name: str, content: str) -> str:
@@ -68,7 +67,6 @@ def main() -> None:
         fresh = update_block(text, "graph", graph_picture(Path("dvc.yaml")))
         if RESULTS.exists():  # until that profile has been run, the README keeps what it has
             fresh = update_block(fresh, "results", RESULTS.read_text(encoding="utf-8"))
-        fresh = update_block(fresh, "reliability", RELIABILITY.read_text(encoding="utf-8"))
     except MtbertError as error:
         sys.exit(f"error: {error}")
     if fresh != text and check:

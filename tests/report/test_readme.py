@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mtbert.errors import MtbertError
-from mtbert.report.readme import RELIABILITY, RESULTS, graph_picture, main, update_block
+from mtbert.report.readme import RESULTS, graph_picture, main, update_block
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +53,7 @@ def test_the_readme_s_generated_parts_are_current(monkeypatch: pytest.MonkeyPatc
 
 
 def test_check_notices_an_outdated_part_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("README.md", "dvc.yaml", str(RELIABILITY)):
+    for name in ("README.md", "dvc.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / RESULTS).parent.mkdir(parents=True)
