@@ -44,13 +44,15 @@ def graph_picture(path: Path) -> str:
         parts = stage.get("do", stage)
         outs = [_path(entry) for part in ("outs", "metrics", "plots") for entry in parts.get(part, [])]
         nodes[_node(name, stage)] = [_path(entry) for entry in parts.get("deps", [])], outs
-    edges = [
-        f"  {_id(source)} --> {_id(target)}"
-        for source, (_, outs) in nodes.items()
-        for target, (deps, _) in nodes.items()
-        if source != target and any(_overlap(out, dep) for out in outs for dep in deps)
-    ]
-    labels = [f'  {_id(node)}["{node}"]' for node in nodes]
+    labels = [f'  {_id(node)}["{node}"]' for node in nodes if _id(node) != node]
+    edges = []
+    for source, (_, outs) in nodes.items():
+        targets = [
+            _id(target)
+            for target, (deps, _) in nodes.items()
+            if source != target and any(_overlap(out, dep) for out in outs for dep in deps)
+        ]
+        edges += [f"  {_id(source)} --> {' & '.join(targets)}"] if targets else []
     return "\n".join(["```mermaid", "flowchart LR", *labels, *edges, "```"])
 
 

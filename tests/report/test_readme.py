@@ -26,8 +26,8 @@ def test_missing_markers_are_an_error(text: str) -> None:
 def test_the_picture_follows_the_data() -> None:
     picture = graph_picture(ROOT / "dvc.yaml")
     assert '["plan"]' not in picture, "an arrow to every stage would hide the others"
-    edges = {tuple(line.split(" --> ")) for line in picture.split("\n") if "-->" in line}
-    edges = {(source.strip(), target) for source, target in edges}
+    lines = [line.strip().split(" --> ") for line in picture.split("\n") if "-->" in line]
+    edges = {(source, target) for source, targets in lines for target in targets.split(" & ")}
     assert {
         ("fetch", "prepare"),
         ("encoder", "prepare"),
