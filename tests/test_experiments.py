@@ -68,7 +68,7 @@ def test_two_queued_experiments_train_the_same_thing_at_once(project: Path) -> N
     assert score(project, "one") == score(project, "two")
     table = must(project, "dvc", "exp", "show", "--only-changed", "--csv")
     shown = list(csv.DictReader(table[table.index("Experiment,") :].splitlines()))
-    scores = {row["Experiment"]: row["metrics/dora_r4.json:overall"] for row in shown}
+    scores = {row["Experiment"]: row["overall"] for row in shown}
     assert float(scores["one"]) == float(scores["two"]) == score(project, "one")
     assert "runs.dora_r4.epoch_end" in must(project, "dvc", "exp", "diff", "HEAD", "one")
     must(project, "dvc", "plots", "diff", "HEAD", "one", "--targets", "plots/dora_r4.csv")
