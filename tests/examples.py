@@ -16,6 +16,8 @@ PAGE = Path("docs/experiments.md")
 BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What differs from one run, machine or version to the next, each with what stands for it when two pages are compared.
 CHANGING = [
+    (r"(?m)^( |metrics/).*\n", ""),  # scores, and which of them changed
+    (r"Worker status: .*", "WORKERS"),
     (r"\b[0-9a-f]{7,32}(\.dir)?\b", "HASH"),
     (r"\b\d\d:\d\d [AP]M\b", "TIME"),
     (r"-?\d+\.\d+(e-?\d+)?\b", "NUMBER"),
