@@ -78,6 +78,7 @@ def test_two_queued_experiments_train_the_same_thing_at_once(project: Path) -> N
     must(project, "dvc", "queue", "stop")
 
 
+@pytest.mark.slow
 def test_the_guide_shows_what_its_commands_do(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "argv", ["examples"])

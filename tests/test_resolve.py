@@ -247,7 +247,10 @@ def _sets(run: Tree, keys: Keys) -> bool:
         ("profiles.sample.budget.adapter_learning_rate=0.5", {"adapter": "adapted"}),
         ("profiles.sample.budget.batch_size=7", {"batch_size": "all"}),
         ("profiles.course.budget.batch_size=7", {}),
-        ("profile=course", {"epochs": "all", "batch_size": "all", "learning_rate": "all", "adapter": "adapted"}),
+        (
+            "profile=course",
+            {"epochs": "all", "epoch_end": "all", "batch_size": "all", "learning_rate": "all", "adapter": "adapted"},
+        ),
         ("~runs.dora_r8.adapter", {"adapter": ["dora_r8"]}),
         ("runs.dora_r32.adapter=null", {"adapter": ["dora_r32"]}),
     ],

@@ -112,7 +112,7 @@ def test_steps_and_tokens_are_those_of_the_loop(
 
 
 def test_tokens_of_unequal_sentences_are_those_of_the_loop(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
-    run = RUNS["sampler_sequential"].model_copy(update={"epochs": 2, "batch_size": 8})
+    run = RUNS["sampler_sequential"].model_copy(update={"epochs": 2, "epoch_end": "depletion", "batch_size": 8})
     data = {task: make_split(task, size) for task, size in SIZES.items()}
     rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
     work = work_of(run, rows, wrapper.max_tokens)

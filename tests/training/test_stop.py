@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,14 @@ def run(
         return {**result, **model.state_dict(), "resumed": resumed}
 
     return attempt
+
+
+@pytest.fixture(autouse=True)
+def _not_ignored() -> Iterator[None]:
+    """A shell starts background commands with SIGINT ignored, and what is ignored stays so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -125,7 +133,8 @@ def test_a_request_that_came_between_raises_before_the_next_evaluation() -> None
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM)])
 def test_a_second_signal_kills_at_once(root: Path, first: signal.Signals, second: signal.Signals) -> None:
     code = (
-        "import os, time\n"
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from mtbert.training.stop import stop_requests\n"
         "with stop_requests():\n"
         f"    os.kill(os.getpid(), {first:d})\n"
