@@ -32,7 +32,7 @@ READERS: list[tuple[str, str, str]] = [
     (f"results/{RUN}", "table", "table4"),
     (f"results/{RUN}", "figure", "figure2"),
 ]
-# Files that no stage computes with: the live plots, leaderboard files, tables of other tasks, the steps' log.
+# Files that no stage computes with: leaderboard files, tables of other tasks, the steps' log.
 READ = {
     "models/pretrained": ("model.safetensors", "config.json"),
     f"models/converted/{RUN}": ("model.safetensors", "config.json"),
