@@ -16,8 +16,8 @@ from benchmarks.harness import Timed
 from benchmarks.work import batches, wait
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
-from mtbert.model import pretrained
 from mtbert.model.bert import BertConfig
+from mtbert.pretrained import source as pretrained
 
 GROUP = 50  # batches that are sorted together by length, as in transformers' length grouping
 

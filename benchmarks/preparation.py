@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.harness import Target, publish, ratio
-from mtbert.data.tasks import SPLITS, TASKS, raw_name
+from mtbert.tasks.paper import SPLITS, TASKS, raw_name
 
 PAIRS = 404_290
 
@@ -76,7 +76,7 @@ def _run(name: str, place: str) -> dict[str, Any]:
 
 
 def _generate(place: Path, pairs: int) -> None:
-    from mtbert.data.source import write_sample
+    from mtbert.corpus.source import write_sample
 
     sizes = {task: dict.fromkeys(SPLITS, 8) for task in TASKS}
     sizes["quora"]["train"] = pairs
@@ -90,7 +90,7 @@ def _tokenizer() -> Path:
 
 
 def _ours() -> Callable[[Path], object]:
-    from mtbert.data.prepare import prepare
+    from mtbert.corpus.prepare import prepare
 
     tokenizer = _tokenizer()
     return lambda place: prepare(place / "raw", place / "prepared", tokenizer, "error", "keep", "course", 256)

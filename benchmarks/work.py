@@ -12,7 +12,7 @@ from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.pretrained import pretrained
+from mtbert.pretrained.source import pretrained
 from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
 from mtbert.training.graphs import Steps

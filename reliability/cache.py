@@ -11,8 +11,9 @@ from unittest.mock import patch
 
 import torch
 
-from mtbert.data import arrays, prepare
-from mtbert.model import store
+from mtbert.corpus import prepare
+from mtbert.data import arrays
+from mtbert.pretrained import store
 from mtbert.report import results
 from reliability.project import call, commit, forked, isolated, must, tiny_project
 from reliability.trainer import training_project

@@ -186,7 +186,7 @@ PLANTED = [
     ),
     Plant(
         "a seed taken from a string's hash",
-        "mtbert/data/sample.py",
+        "mtbert/sample/generate.py",
         "Draw(seed, number, part), Draw",
         "Draw(seed, number, hash(split) % 1000), Draw",
         ("stages.fetch",),

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from mtbert.data import read
-from mtbert.data.origins import Origin
-from mtbert.data.read import BadRow, read_split
-from mtbert.data.tasks import TASKS, Task
+from mtbert.corpus import read
+from mtbert.corpus.origins import Origin
+from mtbert.corpus.read import BadRow, read_split
 from mtbert.errors import MtbertError
+from mtbert.tasks.paper import TASKS, Task
 from reliability.trial import Tally, Trial
 
 Rows = list[list[str]]

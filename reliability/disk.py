@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import torch
 
-from mtbert.data import source
+from mtbert.corpus import source
 from mtbert.files import sha256_file
 from reliability.project import forked, isolated
 from reliability.trainer import training_project

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from mtbert.data.read import BadRow, Example, read_split
-from mtbert.data.tasks import TASKS, Task
+from mtbert.corpus.read import BadRow, Example, read_split
 from mtbert.errors import MtbertError
+from mtbert.tasks.paper import TASKS, Task
 from reliability.trial import Tally, Trial
 
 Reader = Callable[[Path, Task, bool, Any], tuple[list[Example], list[BadRow]]]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtbert.errors import MtbertError
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.store import read_safetensors
+from mtbert.pretrained.store import read_safetensors
 from mtbert.training import checkpoint, graphs, loop, step
 from mtbert.training.compute import Compute
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression

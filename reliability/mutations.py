@@ -35,7 +35,7 @@ from reliability.project import ROOT, forked
 from reliability.trial import Tally, Trial
 
 MODULES = (
-    "mtbert/data/read.py",
+    "mtbert/corpus/read.py",
     "mtbert/training/sampling.py",
     "mtbert/evaluation/metrics.py",
     "mtbert/peft/dora.py",
@@ -129,7 +129,7 @@ def _count(tally: Tally, name: str, told: list[tuple[Mutant, int]], of: int, ver
 
 
 def mirror(module: str) -> str:
-    """The tests of a module: `mtbert/data/read.py` has `tests/data/test_read.py`."""
+    """The tests of a module: `mtbert/corpus/read.py` has `tests/corpus/test_read.py`."""
     if module in TESTED_BY:
         return TESTED_BY[module]
     path = Path("tests", *Path(module).parts[1:])

@@ -17,9 +17,9 @@ from mtbert.model import bert, features, fused
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.fused import finished
 from mtbert.model.pooling import POOLINGS
-from mtbert.model.weights import TOP_NAMES, from_hf
 from mtbert.peft import norm
 from mtbert.peft.dora import DoraLinear
+from mtbert.pretrained.weights import TOP_NAMES, from_hf
 from mtbert.training import losses
 from reliability.tiny import NARROW
 from reliability.trial import Tally, Trial

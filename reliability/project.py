@@ -14,8 +14,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from mtbert.data.source import write_sample
-from mtbert.data.tasks import SPLITS, TASKS, raw_name
+from mtbert.corpus.source import write_sample
+from mtbert.tasks.paper import SPLITS, TASKS, raw_name
 
 ROOT = Path(__file__).parent.parent
 yaml = YAML()

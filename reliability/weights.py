@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, sha256_file
-from mtbert.model import store
-from mtbert.model.store import load_model, save_model
-from mtbert.model.weights import check_tensors, random_weights
+from mtbert.pretrained import store
+from mtbert.pretrained.store import load_model, save_model
+from mtbert.pretrained.weights import check_tensors, random_weights
 from mtbert.seal import sealed
 from mtbert.training import checkpoint
 from mtbert.training.checkpoint import load_checkpoint, save_checkpoint

@@ -7,8 +7,8 @@ import numpy as np
 
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.batches import views_for
-from mtbert.data.tasks import TASKS
 from mtbert.settings import Run
+from mtbert.tasks.paper import TASKS
 from mtbert.training.progress import Overall
 from mtbert.training.sampling import epoch_schedule
 from stages.common import MODELS, PREPARED

@@ -21,8 +21,8 @@ def main(run_name: str) -> None:
 
 
 def _convert(run_name: str, settings: dict[str, Any]) -> None:
-    from mtbert.model.store import save_model
     from mtbert.peft.convert import adapter_state, count_parameters
+    from mtbert.pretrained.store import save_model
     from mtbert.settings import Model, Run
     from mtbert.training.compute import resolve
     from stages.models import adapt, load_encoder, load_run, weights_of

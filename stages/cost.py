@@ -19,20 +19,20 @@ from rich.table import Table
 from rich.text import Text
 from tokenizers import Tokenizer
 
+from mtbert.corpus.prepare import clean
+from mtbert.corpus.read import has_labels, read_blocks
+from mtbert.corpus.source import copy_course, write_sample
+from mtbert.corpus.wordpieces import Wordpieces
 from mtbert.data.arrays import Split
-from mtbert.data.prepare import clean
-from mtbert.data.read import has_labels, read_blocks
-from mtbert.data.source import copy_course, write_sample
-from mtbert.data.tasks import SPLITS, TASKS, raw_name
 from mtbert.data.tokens import wrapper_for
-from mtbert.data.wordpieces import Wordpieces
 from mtbert.errors import MtbertError
 from mtbert.evaluation.development import PAIRS
 from mtbert.model.bert import BertConfig
-from mtbert.model.pretrained import pretrained
-from mtbert.model.store import TOKENIZER, read_config
 from mtbert.params import Params, load_params
+from mtbert.pretrained.source import pretrained
+from mtbert.pretrained.store import TOKENIZER, read_config
 from mtbert.settings import Run
+from mtbert.tasks.paper import SPLITS, TASKS, raw_name
 from mtbert.training.compute import Compute, machine, resolve
 from mtbert.training.sampling import epoch_schedule
 from stages.ahead import row_tokens, views_of

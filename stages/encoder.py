@@ -2,9 +2,9 @@
 
 from mtbert.errors import MtbertError
 from mtbert.files import replaced_folder
-from mtbert.model.pretrained import pretrained
-from mtbert.model.store import TOKENIZER, save_model
-from mtbert.model.weights import config_to_json
+from mtbert.pretrained.source import pretrained
+from mtbert.pretrained.store import TOKENIZER, save_model
+from mtbert.pretrained.weights import config_to_json
 from mtbert.training.compute import resolve
 from stages.common import PRETRAINED, confine, start
 from stages.planned import planned

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from mtbert.data.arrays import Split, check_prepared, has_split, load_split
-from mtbert.data.tasks import TASKS
 from mtbert.errors import MtbertError
 from mtbert.evaluation.leaderboard import write_predictions
 from mtbert.evaluation.metrics import accuracy, four, majority_share, overall, pearson
 from mtbert.evaluation.predict import Predictions, decide, raw_scores
 from mtbert.files import atomic_json, replaced_folder
-from mtbert.model.store import CONFIG, read_config
 from mtbert.peft.convert import merge
+from mtbert.pretrained.store import CONFIG, read_config
 from mtbert.seal import seal
 from mtbert.settings import CosineEmbedding, Run
 from mtbert.tabular import write_csv
+from mtbert.tasks.paper import TASKS
 from mtbert.training.compute import resolve
 from stages.common import METRICS, MODELS, PREPARED, RESULTS, confine, start
 from stages.models import load_run, parents_of, weights_of, wrapper

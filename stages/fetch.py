@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mtbert.data.source import copy_course, download_course, write_sample
+from mtbert.corpus.source import copy_course, download_course, write_sample
 from stages.common import RAW, confine, start
 from stages.planned import planned
 

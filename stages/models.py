@@ -9,9 +9,9 @@ from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.store import TOKENIZER, WEIGHTS, load_model, read_config
-from mtbert.model.weights import check_tensors, for_pooling
 from mtbert.peft.convert import add_dora, load_adapter
+from mtbert.pretrained.store import TOKENIZER, WEIGHTS, load_model, read_config
+from mtbert.pretrained.weights import check_tensors, for_pooling
 from mtbert.settings import Model, Run
 from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED
 from stages.provenance import check_current

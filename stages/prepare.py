@@ -2,8 +2,8 @@
 
 import sys
 
-from mtbert.data.prepare import prepare, summary
-from mtbert.model.store import TOKENIZER
+from mtbert.corpus.prepare import prepare, summary
+from mtbert.pretrained.store import TOKENIZER
 from stages.common import PREPARED, PRETRAINED, RAW, confine, start
 from stages.planned import planned
 

@@ -14,8 +14,8 @@ from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.weights import random_weights
 from mtbert.peft.convert import ADAPTER_PARAMETERS, count_parameters
+from mtbert.pretrained.weights import random_weights
 from mtbert.settings import Run
 from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from mtbert.data.arrays import Split, check_prepared, load_split
-from mtbert.data.tasks import TASKS
 from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.development import development_metrics
 from mtbert.files import replaced_folder
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.store import read_config, save_model
-from mtbert.model.weights import config_to_json
 from mtbert.peft.convert import count_parameters
+from mtbert.pretrained.store import read_config, save_model
+from mtbert.pretrained.weights import config_to_json
 from mtbert.settings import CosineEmbedding, Run
+from mtbert.tasks.paper import TASKS
 from mtbert.training.compute import Compute, resolve
 from mtbert.training.fingerprint import fingerprint
 from mtbert.training.log import Step, StepLog, write_history

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtbert.data.tasks import TASKS, Task
 from mtbert.errors import MtbertError
 from mtbert.seal import SEAL, check_seal
+from mtbert.tasks.paper import TASKS, Task
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from mtbert.data.tasks import Task
 from mtbert.files import atomic_write_text
+from mtbert.tasks.paper import Task
 
 
 def write_predictions(folder: Path, task: Task, split: str, ids: Iterable[str], values: Iterable[float]) -> Path:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from mtbert.errors import MtbertError
 from mtbert.model.dropout import Dropout
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.weights import check_tensors
 from mtbert.peft.dora import DoraLinear
+from mtbert.pretrained.weights import check_tensors
 
 
 def convert(model: MultitaskModel, replace: Callable[[nn.Linear], nn.Module]) -> list[str]:

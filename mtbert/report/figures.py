@@ -21,12 +21,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mtbert.data.tasks import STS
 from mtbert.errors import MtbertError
 from mtbert.evaluation.analysis import confusion, normalised, residuals
 from mtbert.files import atomic_write_bytes
 from mtbert.report import paper, results
 from mtbert.tabular import write_csv
+from mtbert.tasks.paper import STS
 
 # Okabe and Ito's colours, told apart by colour-blind readers and in print.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mtbert.data.tasks import SPLITS, TASKS, raw_name
+from mtbert.tasks.paper import SPLITS, TASKS, raw_name
 
 UNKNOWN, UNTIMED = "not recorded", "not recorded here"
 COMPUTE = ("device", "precision", "threads", "torch")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_bytes, sha256_file
-from mtbert.model.store import read_safetensors
+from mtbert.pretrained.store import read_safetensors
 from mtbert.seal import sealed, unsealed
 from mtbert.training.work import LATEST
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mtbert.data.tasks import QUORA, SST, STS
 from mtbert.evaluation.leaderboard import write_predictions
+from mtbert.tasks.paper import QUORA, SST, STS
 
 
 def test_exact_bytes(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mtbert.model import bert, fused
 from mtbert.model.attention import lay_out_groups, lay_out_packed
 from mtbert.model.bert import BertConfig, BertEncoder, initialise
 from mtbert.model.dropout import Dropout, Mask
-from mtbert.model.weights import from_hf, random_weights
+from mtbert.pretrained.weights import from_hf, random_weights
 
 transformers = pytest.importorskip("transformers")
 

@@ -14,7 +14,7 @@ from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.weights import LAYER_NAMES, TOP_NAMES
+from mtbert.pretrained.weights import LAYER_NAMES, TOP_NAMES
 
 # One that our kernels do not take, and one that they do.
 CONFIGS = {

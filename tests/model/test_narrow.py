@@ -13,7 +13,7 @@ from mtbert.data.tokens import TokenStream, lay_out
 from mtbert.kernels import build
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.narrow import NarrowProduct, keep, narrow, narrow_copy, unchanged
-from mtbert.model.weights import random_weights
+from mtbert.pretrained.weights import random_weights
 from mtbert.training.adamw import AdamW
 
 CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=32, heads=2, intermediate=64)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mtbert.errors import MtbertError
-from mtbert.model.store import load_model, read_config
 from mtbert.params import load_params
+from mtbert.pretrained.store import load_model, read_config
 from mtbert.seal import seal
 from stages import convert, evaluate, train
 from stages.models import load_start

@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from mtbert.corpus.source import copy_course
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
-from mtbert.data.source import copy_course
-from mtbert.data.tasks import TASKS
 from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
 from mtbert.settings import Run
+from mtbert.tasks.paper import TASKS
 from mtbert.training.sampling import epoch_schedule
 from reliability.tiny import tiny_model
 from stages.ahead import views_of

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mtbert.data.tasks import TASKS
 from mtbert.errors import MtbertError
 from mtbert.evaluation.metrics import accuracy
-from mtbert.model.store import load_model, save_model
+from mtbert.pretrained.store import load_model, save_model
 from mtbert.seal import seal, sealed
+from mtbert.tasks.paper import TASKS
 from stages import encoder, evaluate, plan
 from stages.planned import planned
 from stages.provenance import RECORD, plan_hash

@@ -10,8 +10,8 @@ import torch
 
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
-from mtbert.model.store import save_model
-from mtbert.model.weights import POOLER, config_to_json, random_weights
+from mtbert.pretrained.store import save_model
+from mtbert.pretrained.weights import POOLER, config_to_json, random_weights
 from stages.common import PRETRAINED
 from stages.models import load_encoder
 

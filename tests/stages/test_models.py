@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mtbert.errors import MtbertError
-from mtbert.model.store import load_model
 from mtbert.params import load_params
+from mtbert.pretrained.store import load_model
 from stages.models import load_run
 
 

@@ -13,8 +13,8 @@ import torch
 from typer.testing import CliRunner
 
 from mtbert.cli import app
-from mtbert.model.store import read_config
 from mtbert.params import load_params
+from mtbert.pretrained.store import read_config
 from stages import evaluate, plan, train
 from stages.planned import planned
 from stages.provenance import plan_hash, read_log, read_record

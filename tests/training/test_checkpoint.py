@@ -11,7 +11,7 @@ from torch import nn
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, sha256_file
-from mtbert.model.store import read_safetensors
+from mtbert.pretrained.store import read_safetensors
 from mtbert.seal import sealed
 from mtbert.training.checkpoint import load_checkpoint, save_checkpoint
 from mtbert.training.work import checkpoint_step

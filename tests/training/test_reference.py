@@ -17,8 +17,8 @@ from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.weights import from_hf
 from mtbert.peft.convert import add_dora, merge
+from mtbert.pretrained.weights import from_hf
 from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression

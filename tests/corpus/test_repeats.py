@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtbert.data import hashes, repeats
-from mtbert.data.hashes import Met
-from mtbert.data.repeats import Keys, sentences_keys
+from mtbert.corpus import hashes, repeats
+from mtbert.corpus.hashes import Met
+from mtbert.corpus.repeats import Keys, sentences_keys
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip)
 

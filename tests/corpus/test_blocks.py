@@ -14,12 +14,12 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from mtbert.data import lines, repeats
-from mtbert.data.prepare import prepare
-from mtbert.data.read import read_blocks
-from mtbert.data.tasks import QUORA, SPLITS, TASKS
+from mtbert.corpus import lines, repeats
+from mtbert.corpus.prepare import prepare
+from mtbert.corpus.read import read_blocks
 from mtbert.errors import MtbertError
 from mtbert.seal import seal
+from mtbert.tasks.paper import QUORA, SPLITS, TASKS
 
 HEADER = b"\tid\tsentence1\tsentence2\tis_duplicate"
 SIZES = (1, 60, 200)  # bytes, read on to the end of a line

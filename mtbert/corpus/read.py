@@ -16,12 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mtbert.data.hashes import Met
-from mtbert.data.lines import Lines
-from mtbert.data.origins import Origin, users_own
-from mtbert.data.rows import BadRow, Block, Example
-from mtbert.data.tasks import Task
+from mtbert.corpus.hashes import Met
+from mtbert.corpus.lines import Lines
+from mtbert.corpus.origins import Origin, users_own
+from mtbert.corpus.rows import BadRow, Block, Example
 from mtbert.errors import MtbertError
+from mtbert.tasks.paper import Task
 
 INDEX_NAME = re.compile(r"|[0-9]+|Unnamed: [0-9]+")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

@@ -8,8 +8,8 @@ them (from A to B, from B to A), ask a neighbouring intent about the same thing,
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mtbert.data.draw import Draw
-from mtbert.data.lexicon import words
+from mtbert.sample.draw import Draw
+from mtbert.sample.lexicon import words
 
 SKILLS = words("""
     Python|Java|calculus|chess|the guitar|the piano|Spanish|German

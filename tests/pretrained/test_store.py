@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mtbert.errors import MtbertError
-from mtbert.model.store import load_model, read_config, read_safetensors, save_model
+from mtbert.pretrained.store import load_model, read_config, read_safetensors, save_model
 
 TENSORS = {"a": torch.randn(5, 3), "b": torch.arange(6.0).view(2, 3).T}
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mtbert.data import hashes, lines, read
-from mtbert.data.read import has_labels, place_of, read_blocks, read_split
-from mtbert.data.tasks import QUORA, SST, STS, TASKS, Task
+from mtbert.corpus import hashes, lines, read
+from mtbert.corpus.read import has_labels, place_of, read_blocks, read_split
 from mtbert.errors import MtbertError
+from mtbert.tasks.paper import QUORA, SST, STS, TASKS, Task
 
 SST_HEADER = "\tid\tsentence\tsentiment"
 QUORA_HEADER = "\tid\tsentence1\tsentence2\tis_duplicate"

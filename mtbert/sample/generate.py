@@ -8,11 +8,11 @@ real English.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mtbert.data.draw import Draw
-from mtbert.data.sample_paraphrase import paraphrase_row
-from mtbert.data.sample_sentiment import sentiment_row
-from mtbert.data.sample_similarity import similarity_row
-from mtbert.data.tasks import SPLITS, TASKS
+from mtbert.sample.draw import Draw
+from mtbert.sample.paraphrase import paraphrase_row
+from mtbert.sample.sentiment import sentiment_row
+from mtbert.sample.similarity import similarity_row
+from mtbert.tasks.paper import SPLITS, TASKS
 
 
 class SampleRow(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from mtbert.data.origins import Origin
+from mtbert.corpus.origins import Origin
 from mtbert.errors import MtbertError
 
 BLOCK = 1 << 17  # bytes read at once, and on to the end of a line; larger, the rows leave the processor's cache

@@ -12,12 +12,12 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+from mtbert.corpus.prepare import clean, prepare, summary
 from mtbert.data.arrays import check_prepared, has_split, load_split
-from mtbert.data.prepare import clean, prepare, summary
-from mtbert.data.tasks import QUORA, SST, STS
 from mtbert.data.tokens import wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.seal import seal
+from mtbert.tasks.paper import QUORA, SST, STS
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d", "e", "f", ".", "?", ",", "'", "##x"]
 HEADERS = {

@@ -5,8 +5,8 @@ joined so that one outweighs the other ("A, but B" and "although A, B" follow B)
 whole, so that the same words may stand at several levels.
 """
 
-from mtbert.data.draw import Draw
-from mtbert.data.lexicon import words
+from mtbert.sample.draw import Draw
+from mtbert.sample.lexicon import words
 
 Clause = tuple[str, float]
 

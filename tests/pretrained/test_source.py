@@ -15,10 +15,10 @@ from tokenizers.models import WordPiece
 from mtbert.data.tokens import Wrapper, lay_out
 from mtbert.errors import MtbertError
 from mtbert.files import sha256_file
-from mtbert.model import pretrained as module
 from mtbert.model.bert import BertConfig, BertEncoder
-from mtbert.model.pretrained import MINILM_PACKAGE, MINILM_SHA256, pretrained
-from mtbert.model.weights import LAYER_NAMES, TOP_NAMES, random_weights
+from mtbert.pretrained import source as module
+from mtbert.pretrained.source import MINILM_PACKAGE, MINILM_SHA256, pretrained
+from mtbert.pretrained.weights import LAYER_NAMES, TOP_NAMES, random_weights
 
 CONFIG = BertConfig(vocabulary=11, positions=7, layers=1, hidden=4, heads=2, intermediate=6)
 RANDOM = {"seed": 7, "layers": 1, "hidden": 4, "heads": 2, "intermediate": 6, "positions": 9}

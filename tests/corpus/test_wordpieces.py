@@ -11,8 +11,8 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 
-from mtbert.data import wordpieces as module
-from mtbert.data.wordpieces import Wordpieces
+from mtbert.corpus import wordpieces as module
+from mtbert.corpus.wordpieces import Wordpieces
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.ascii_letters, *string.digits, *string.punctuation]
 VOCABULARY += [f"##{letter}" for letter in string.ascii_letters + string.digits] + ["the", "##ing", "é", "##é", "日"]

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from mtbert.data import source
-from mtbert.data.read import has_labels, read_split
-from mtbert.data.sample import generate
-from mtbert.data.tasks import SPLITS, TASKS
+from mtbert.corpus import source
+from mtbert.corpus.read import has_labels, read_split
 from mtbert.errors import MtbertError
+from mtbert.sample.generate import generate
+from mtbert.tasks.paper import SPLITS, TASKS
 
 SIZES = {task: {"train": 12, "dev": 9, "test": 8} for task in TASKS}
 

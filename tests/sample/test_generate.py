@@ -8,10 +8,10 @@ from functools import cache
 
 import pytest
 
-from mtbert.data.draw import Draw
-from mtbert.data.sample import SampleRow, generate
-from mtbert.data.sample_sentiment import level
-from mtbert.data.tasks import SPLITS, TASKS
+from mtbert.sample.draw import Draw
+from mtbert.sample.generate import SampleRow, generate
+from mtbert.sample.sentiment import level
+from mtbert.tasks.paper import SPLITS, TASKS
 
 Rows = dict[tuple[str, str], list[SampleRow]]
 

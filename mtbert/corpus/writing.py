@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mtbert.data.rows import Block
-from mtbert.data.tasks import Task
+from mtbert.corpus.rows import Block
+from mtbert.tasks.paper import Task
 
 
 class SplitWriter:

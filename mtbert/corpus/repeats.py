@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtbert.data.hashes import hashes
+from mtbert.corpus.hashes import hashes
 
 SEPARATOR = " \0 "  # of sentences; no row holds a NUL
 

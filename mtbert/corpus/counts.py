@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mtbert.data.repeats import Keys
-from mtbert.data.rows import BadRow, Block
-from mtbert.data.tasks import Task
+from mtbert.corpus.repeats import Keys
+from mtbert.corpus.rows import BadRow, Block
+from mtbert.tasks.paper import Task
 
 LISTED = 100  # rows that the report names one by one; all are counted
 

@@ -13,12 +13,12 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from mtbert.data.lines import check_is_file
-from mtbert.data.sample import SampleRow, generate
-from mtbert.data.tasks import SPLITS, TASKS, Task, raw_name
+from mtbert.corpus.lines import check_is_file
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder
+from mtbert.sample.generate import SampleRow, generate
 from mtbert.seal import seal
+from mtbert.tasks.paper import SPLITS, TASKS, Task, raw_name
 
 REPOSITORY = "gpoesia/minbert-default-final-project"
 COMMIT = "7ac8260577fc12a86c7aaf38918056c30054ef39"
@@ -42,7 +42,7 @@ GIT_BLOBS = {
 
 
 def write_sample(folder: Path, seed: int, sizes: Mapping[str, Mapping[str, int]], label_noise: float) -> None:
-    """Replace `folder` by generated files (`mtbert.data.sample.generate`); their test splits are labelled."""
+    """Replace `folder` by generated files (`mtbert.sample.generate.generate`); their test splits are labelled."""
     rows = generate(seed, sizes, label_noise)
     about = {
         "source": "sample",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
-from mtbert.model.weights import (
+from mtbert.pretrained.weights import (
     LAYER_NAMES,
     SIZES,
     TOP_NAMES,

@@ -7,8 +7,8 @@ of mean embeddings hardly sees these. Synonyms cost nothing.
 
 from dataclasses import dataclass, replace
 
-from mtbert.data.draw import Draw
-from mtbert.data.lexicon import Forms, entities, words
+from mtbert.sample.draw import Draw
+from mtbert.sample.lexicon import Forms, entities, words
 
 AGENTS: tuple[Forms, ...] = entities("""
     man/guy|woman/lady|boy|girl|baby|doctor|soldier|teacher|farmer|nurse|clown|dog|cat|horse|monkey|tiger|bear|duck

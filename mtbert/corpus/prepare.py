@@ -10,17 +10,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from mtbert.data.counts import Counts, Leaks
-from mtbert.data.origins import Origin, origin_of
-from mtbert.data.read import has_labels, place_of, read_blocks
-from mtbert.data.repeats import Keys, sentences_keys
-from mtbert.data.rows import BadRow, Block
-from mtbert.data.tasks import SPLITS, STS, TASKS, Task, raw_name
-from mtbert.data.wordpieces import Wordpieces
-from mtbert.data.writing import SplitWriter
+from mtbert.corpus.counts import Counts, Leaks
+from mtbert.corpus.origins import Origin, origin_of
+from mtbert.corpus.read import has_labels, place_of, read_blocks
+from mtbert.corpus.repeats import Keys, sentences_keys
+from mtbert.corpus.rows import BadRow, Block
+from mtbert.corpus.wordpieces import Wordpieces
+from mtbert.corpus.writing import SplitWriter
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, sha256_file
 from mtbert.seal import check_seal, seal
+from mtbert.tasks.paper import SPLITS, STS, TASKS, Task, raw_name
 
 WIDTH = 10  # of a column in the summary
 LARGEST_VOCABULARY = 65536  # ids are stored as uint16

@@ -1,0 +1,1 @@
+"""Pretrained encoders: where they come from, their names and ours, a model's folder on disk."""

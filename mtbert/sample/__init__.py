@@ -1,0 +1,1 @@
+"""The generated English that the default profile runs on."""
