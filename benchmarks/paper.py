@@ -19,9 +19,10 @@ from benchmarks.harness import Target, write
 from benchmarks.work import batches, stepper, wait
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
-from mtbert.data.static import rows_for
+from mtbert.engines import engine_for
 from mtbert.errors import MtbertError
 from mtbert.evaluation.development import PAIRS, development_metrics
+from mtbert.fast.cuda.static import rows_for
 from mtbert.model.bert import BertEncoder, initialise
 from mtbert.model.multitask import MultitaskModel
 from mtbert.params import load_params
@@ -97,7 +98,7 @@ def build(run: Run, setting: Setting) -> MultitaskModel:
 
 def slice_of(run: Run, model: MultitaskModel, setting: Setting, compute: Compute, data: Split) -> Slice:
     """The same batches twice: the first time they are recorded."""
-    taker = stepper(model, compute, run.batch_size, TOKENS, _losses(run))
+    engine, loss_of = stepper(model, compute, run.batch_size), _losses(run)[data.task]
     chosen, views = batches(len(data), run.batch_size, 0), model.views(data.task)
     stream = [next(chosen) for _ in range(3 if setting.tiny else 40)]
     seconds = []
@@ -105,12 +106,13 @@ def slice_of(run: Run, model: MultitaskModel, setting: Setting, compute: Compute
         wait(setting.device)
         began = time.perf_counter()
         for step, rows in enumerate(stream, start=1):
-            taker.take(make_batch(data.task, data, rows, views, TOKENS), 0, step)
+            engine.step(make_batch(data.task, data, rows, views, TOKENS), loss_of, 0, step)
         wait(setting.device)
         seconds.append(time.perf_counter() - began)
-    recording = max(0.0, seconds[0] - seconds[1]) / taker.recorded if taker.recorded else 0.0
+    recorded = getattr(engine, "recorded", 0)
+    recording = max(0.0, seconds[0] - seconds[1]) / recorded if recorded else 0.0
     tokens = np.array([_tokens(data, next(chosen), views) for _ in range(100 if setting.tiny else 3000)])
-    shapes = len({rows_for(int(count)) for count in tokens}) if taker.recorded else 0
+    shapes = len({rows_for(int(count)) for count in tokens}) if recorded else 0
     return Slice(seconds[1] / len(stream), recording, shapes)
 
 
@@ -118,9 +120,10 @@ def evaluated(run: Run, model: MultitaskModel, compute: Compute, data: dict[str,
     """Seconds of what the loop does before the first epoch and after each."""
     sizes = {"sst": 24 if tiny else DEV_SST, "quora": 24 if tiny else PAIRS, "sts": 24 if tiny else PAIRS}
     dev = {task: made_up(task, count) for task, count in sizes.items()}
+    engine = engine_for(model, compute)
     for _ in range(2):
         began = time.perf_counter()
-        with compute.autocast():
+        with engine.inference():
             development_metrics(
                 model, dev, data["sst"], TOKENS, sts_cosine=isinstance(run.sts, CosineEmbedding), clamp=True, seed=0
             )

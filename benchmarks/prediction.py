@@ -17,6 +17,7 @@ from benchmarks import peers
 from benchmarks.harness import Target, alternate, publish, ratio
 from benchmarks.work import PREPARED, minilm, split, wrapper
 from mtbert.data.arrays import Split
+from mtbert.engines import engine_for
 from mtbert.evaluation.predict import decide, raw_scores
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute, resolve
@@ -69,12 +70,12 @@ def ours(model: MultitaskModel, texts: list[tuple[str, str]], compute: Compute) 
     tokenizer, tokens = Tokenizer.from_file(str(PREPARED / "tokenizer.json")), wrapper()
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    model.eval()
+    engine = engine_for(model.eval(), compute)
 
     def predict() -> np.ndarray:
         sides = [_arrays(tokenizer, [text[side] for text in texts]) for side in (0, 1)]
         data = Split("quora", "dev", Path(), *sides[0], *sides[1], None)
-        with compute.autocast():
+        with engine.inference():
             return decide("quora", raw_scores(model, "quora", data, tokens), cosine=False).scores
 
     return predict

@@ -1,6 +1,6 @@
 """The work that all cases of a benchmark share: rows of a prepared split, and mtbert's step over them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +9,15 @@ import torch
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper, wrapper_for
+from mtbert.engines import engine_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
 from mtbert.pretrained.source import pretrained
-from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
-from mtbert.training.graphs import Steps
+from mtbert.training.engine import Engine
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression
+from mtbert.training.recipe import Recipe
 from mtbert.training.step import Loss
 
 LOSSES: dict[str, Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
@@ -73,7 +74,7 @@ def training(
     model: MultitaskModel, data: Split, tokens: Wrapper, compute: Compute, batch_size: int, steps: int
 ) -> Callable[[], float]:
     """A case: `steps` of mtbert's own training step, from rows to updated weights; returns the real tokens."""
-    taker = stepper(model, compute, batch_size, tokens)
+    engine = stepper(model, compute, batch_size)
     chosen, step = batches(len(data), batch_size, 0), 0
 
     def case() -> float:
@@ -82,7 +83,7 @@ def training(
         for _ in range(steps):
             step += 1
             batch = make_batch(data.task, data, next(chosen), model.views(data.task), tokens)
-            taker.take(batch, 0, step)
+            engine.step(batch, LOSSES[data.task], 0, step)
             done += batch.stream.tokens
         wait(compute.device)
         return float(done)
@@ -90,12 +91,12 @@ def training(
     return case
 
 
-def stepper(
-    model: MultitaskModel, compute: Compute, batch_size: int, tokens: Wrapper, losses: Mapping[str, Loss] = LOSSES
-) -> Steps:
+def stepper(model: MultitaskModel, compute: Compute, batch_size: int) -> Engine:
     """What takes mtbert's training steps, with the training loop's optimizer."""
     model.to(compute.device).train()
-    return Steps(model, AdamW(model, 1e-5), losses, compute, batch_size, tokens.max_tokens)
+    engine = engine_for(model, compute)
+    engine.optimizer(Recipe("sequential", "depletion", 1, batch_size, 1e-5))
+    return engine
 
 
 def wait(device: torch.device) -> None:

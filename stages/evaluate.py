@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbert.data.arrays import Split, check_prepared, has_split, load_split
+from mtbert.engines import engine_for
 from mtbert.errors import MtbertError
 from mtbert.evaluation.leaderboard import write_predictions
 from mtbert.evaluation.metrics import accuracy, four, majority_share, overall, pearson
@@ -36,7 +37,7 @@ def main(run_name: str) -> None:
     trained = weights_of(MODELS / run_name)
     _check(run, run_name, trained["sha256"])
     merge(model)
-    model.to(compute.device).eval()
+    engine = engine_for(model.to(compute.device), compute)
     cosine, clamp = isinstance(run.sts, CosineEmbedding), getattr(run.sts, "clamp", True)
 
     with replaced_folder(RESULTS / run_name) as folder:
@@ -48,7 +49,7 @@ def main(run_name: str) -> None:
                 if not has_split(PREPARED, task, part):  # the course's Quora test file is often not at hand
                     continue
                 split = load_split(PREPARED, task, part)
-                with compute.autocast():
+                with engine.inference():
                     raw = raw_scores(model, task, split, tokens)
                 predictions = decide(task, raw, cosine=cosine, clamp=clamp)
                 table = split.example_table()
@@ -65,7 +66,10 @@ def main(run_name: str) -> None:
         atomic_json(folder / "metrics.json", metrics)
         for name in ("history.csv", RECORD):
             shutil.copyfile(MODELS / run_name / name, folder / name)
-        write_record(folder / EVALUATION, record("evaluate", run_name, parents=[trained], **compute.describe()))
+        write_record(
+            folder / EVALUATION,
+            record("evaluate", run_name, parents=[trained], **compute.describe(), **engine.describe()),
+        )
         seal(folder)
     scores = four(metrics["dev"])
     atomic_json(METRICS / f"{run_name}.json", scores)

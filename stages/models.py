@@ -9,7 +9,7 @@ from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_dora, load_adapter
+from mtbert.peft.convert import add_adapter, load_adapter
 from mtbert.pretrained.store import TOKENIZER, WEIGHTS, load_model, read_config
 from mtbert.pretrained.weights import check_tensors, for_pooling
 from mtbert.settings import Model, Run
@@ -52,8 +52,9 @@ def adapt(model: MultitaskModel, settings: Model, where: str) -> None:
     adapter = settings.adapter
     assert adapter is not None
     try:
-        add_dora(
+        add_adapter(
             model,
+            adapter.method,
             rank=adapter.rank,
             alpha=adapter.alpha,
             dropout=adapter.dropout,

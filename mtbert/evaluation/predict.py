@@ -9,7 +9,6 @@ from mtbert.data.arrays import Split
 from mtbert.data.batches import length_grouped, make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.narrow import unchanged
 
 
 class Predictions(NamedTuple):
@@ -51,7 +50,7 @@ def raw_scores(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), unchanged(model):
+        with torch.inference_mode():
             for chosen in length_grouped(split, rows, batch_size):
                 batch = make_batch(task, split, rows[chosen], model.views(task), wrapper)
                 parts.append(model(batch.to(device)).cpu().numpy())

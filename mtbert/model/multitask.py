@@ -1,17 +1,26 @@
 """One encoder, three heads: the multitask model (section 4)."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mtbert.data.batches import Batch
+from mtbert.data.tokens import TokenStream
 from mtbert.model.bert import BertEncoder
 from mtbert.model.heads import CosineHead, LinearHead
 from mtbert.model.pooling import pool
 
 CLASSES = 5  # of sentiment
+
+
+class Encoding(Protocol):
+    """What a model asks of the engine that computes for it (mtbert/training/engine.py)."""
+
+    def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor: ...
+
+    def release(self) -> None: ...
 
 
 class MultitaskModel(nn.Module):
@@ -38,6 +47,7 @@ class MultitaskModel(nn.Module):
             encoder.pooler = None
         self.encoder = encoder
         self.pooling = pooling
+        self.engine: Encoding | None = None  # no submodule: state dicts don't depend on it
         hidden, noise = encoder.config.hidden, encoder.noise
         self.heads = nn.ModuleDict(
             {
@@ -49,10 +59,11 @@ class MultitaskModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Class logits (B, 5) for sst; a logit (B,) for quora; a similarity 0..5, or a cosine, (B,) for sts. Float32."""
+        encode = self.encoder if self.engine is None else self.engine.encode
         if self.pooling == "cls":
-            pooled_ND = self.encoder(batch.stream, first_only=True)
+            pooled_ND = encode(batch.stream, first_only=True)
         else:
-            pooled_ND = pool(self.pooling, self.encoder(batch.stream), batch.stream)
+            pooled_ND = pool(self.pooling, encode(batch.stream), batch.stream)
         # Similarities and logits need more than bf16's three digits; these products are small.
         with torch.autocast(pooled_ND.device.type, enabled=False):
             pooled_ND = pooled_ND.to(torch.promote_types(pooled_ND.dtype, torch.float32))
@@ -69,5 +80,18 @@ class MultitaskModel(nn.Module):
     def reseed(self, seed: int, step: int) -> None:
         """Make all that is random in a step (dropout) a function of (seed, step): resuming needs no generator state."""
         self.encoder.noise.reseed(seed, step)
-        if next(self.parameters()).is_cuda:
-            torch.cuda.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1))
+
+    def release(self) -> None:
+        """Let go of the engine: the modules compute by themselves again."""
+        if self.engine is not None:
+            self.engine.release()
+        self.engine = None
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "MultitaskModel":
+        """What moves a model to another device or type; an engine is made for one place."""
+        self.release()
+        moved: MultitaskModel = super()._apply(*args, **kwargs)
+        return moved
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "engine": None}  # a copy has other weights than the engine's

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mtbert.training.log import Step
+from mtbert.training.log import Observer, Step
 
 
 class Overall(NamedTuple):
@@ -46,7 +46,7 @@ class _Line(Progress):
         return table
 
 
-class TrainingProgress:
+class TrainingProgress(Observer):
     """Shows the steps and epochs of one run, and the speed of this process; use as a context manager.
 
     Args:
