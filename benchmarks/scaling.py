@@ -12,9 +12,9 @@ from benchmarks.harness import RESULTS, alternate, publish
 from benchmarks.work import minilm
 from mtbert.data.batches import ROWS, Batch
 from mtbert.data.tokens import lay_out
+from mtbert.tasks.losses import cross_entropy
 from mtbert.training.adamw import AdamW
 from mtbert.training.compute import resolve
-from mtbert.training.losses import sentiment
 from mtbert.training.step import train_step
 
 BATCH_SIZES = (8, 16, 32, 64, 128, 256)
@@ -35,7 +35,7 @@ def main(rounds: int = 3, most: Annotated[int, typer.Option(help="tokens a step"
 
         def case(batch: Batch) -> float:
             model.reseed(0, 1)
-            train_step(model, optimizer, batch, sentiment, compute, "a step")
+            train_step(model, optimizer, batch, cross_entropy, compute, "a step")
             return float(batch.stream.tokens)
 
         cases = {

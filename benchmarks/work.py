@@ -13,13 +13,13 @@ from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
 from mtbert.pretrained.source import pretrained
+from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
 from mtbert.training.graphs import Steps
-from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from mtbert.training.step import Loss
 
-LOSSES: dict[str, Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
+LOSSES: dict[str, Loss] = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
 PREPARED = Path("data/prepared")
 # Rounds that do not count. The CPU's matrix library compiles a kernel for each number of rows when it first comes, which costs more than
 # the product: a run of thousands of steps has met them all soon.

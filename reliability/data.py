@@ -12,7 +12,8 @@ from mtbert.corpus import read
 from mtbert.corpus.origins import Origin
 from mtbert.corpus.read import BadRow, read_split
 from mtbert.errors import MtbertError
-from mtbert.tasks.paper import TASKS, Task
+from mtbert.tasks.paper import TASKS
+from mtbert.tasks.task import Task
 from reliability.trial import Tally, Trial
 
 Rows = list[list[str]]

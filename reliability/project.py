@@ -15,7 +15,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from mtbert.corpus.source import write_sample
-from mtbert.tasks.paper import SPLITS, TASKS, raw_name
+from mtbert.tasks.paper import TASKS
+from mtbert.tasks.task import SPLITS, raw_name
 
 ROOT = Path(__file__).parent.parent
 yaml = YAML()

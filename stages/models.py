@@ -8,6 +8,7 @@ import torch
 from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_dora, load_adapter
 from mtbert.pretrained.store import TOKENIZER, WEIGHTS, load_model, read_config
@@ -32,13 +33,8 @@ def build(settings: Model, config: BertConfig) -> MultitaskModel:
     torch.manual_seed(settings.seed)
     with torch.device("meta"):
         encoder = BertEncoder(config, settings.encoder_dropout)
-    model = MultitaskModel(
-        encoder,
-        settings.pooling,
-        quora=getattr(settings.quora, "features", None),
-        sts=getattr(settings.sts, "features", None),
-        dropout=settings.head_dropout,
-    )
+    heads = build_heads(settings.heads, settings.known, config.hidden, settings.head_dropout, encoder.noise)
+    model = MultitaskModel(encoder, settings.pooling, heads)
     encoder.to_empty(device="cpu")
     return model
 

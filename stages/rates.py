@@ -20,14 +20,11 @@ from mtbert.settings import Run
 from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
 from mtbert.training.graphs import Steps
-from mtbert.training.losses import paraphrase, sentiment, similarity_regression
-from mtbert.training.step import Loss
 from stages.ahead import row_tokens, views_of
 from stages.models import adapt, build
 
 SECONDS = 4.0  # for each of the five things that are timed
 PREDICTED = {"cpu": 32, "cuda": 256}  # rows of each task; a GPU is slower in a short batch
-LOSSES: dict[str, Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
 
 
 class Rate(NamedTuple):
@@ -139,7 +136,8 @@ def _training(
     tokens = {task: row_tokens(sample[task], model.views(task), wrapper.max_tokens) for task in run.tasks}
     light, heavy = (choose(run.tasks, key=lambda task: tokens[task].mean()) for choose in (min, max))
     optimizer = AdamW(model, run.learning_rate)
-    steps = Steps(model, optimizer, LOSSES, compute, run.batch_size, wrapper.max_tokens)
+    losses = {name: run.heads[name].loss(task) for name, task in run.known.items()}
+    steps = Steps(model, optimizer, losses, compute, run.batch_size, wrapper.max_tokens)
 
     def taking(task: str, rows: np.ndarray) -> Callable[[], float]:
         return lambda: float(steps.take(make_batch(task, sample[task], rows, model.views(task), wrapper), run.seed, 1))
@@ -164,6 +162,7 @@ def _training(
 
 def _prediction(model: MultitaskModel, sample: Mapping[str, Split], wrapper: Wrapper, compute: Compute) -> float:
     """Seconds for each token."""
+    sample = {task: split for task, split in sample.items() if task in model.heads}
     rows = {task: np.arange(min(PREDICTED[compute.device.type], len(split))) for task, split in sample.items()}
     counts = [row_tokens(sample[task], model.views(task), wrapper.max_tokens)[rows[task]].sum() for task in rows]
 

@@ -14,16 +14,14 @@ from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import count_parameters
 from mtbert.pretrained.store import read_config, save_model
 from mtbert.pretrained.weights import config_to_json
-from mtbert.settings import CosineEmbedding, Run
-from mtbert.tasks.paper import TASKS
+from mtbert.settings import Run
+from mtbert.tasks.paper import CURVE
 from mtbert.training.compute import Compute, resolve
 from mtbert.training.fingerprint import fingerprint
 from mtbert.training.log import Step, StepLog, write_history
 from mtbert.training.loop import train
-from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.sampling import probabilities, sampler_exponent
-from mtbert.training.step import Loss
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
 from stages.ahead import overall
 from stages.common import CONVERTED, MODELS, PLOTS, PREPARED, PRETRAINED, confine, start
@@ -44,7 +42,7 @@ def main(run_name: str) -> None:
     compute = resolve(**settings["compute"])
     check_prepared(PREPARED, ["train", "dev"])
     model = load_start(run, run_name).to(compute.device)
-    data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in run.tasks}
+    data: dict[str, Split] = {task: load_split(PREPARED, run.known[task], "train") for task in run.tasks}
     tokens = wrapper(model, settings["max_tokens"])
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
     made_from = record("train", run_name, parents=parents, **compute.describe())
@@ -65,7 +63,7 @@ def main(run_name: str) -> None:
         result = train(
             model,
             data,
-            _losses(run),
+            {name: run.heads[name].loss(task) for name, task in run.known.items()},
             wrapper=tokens,
             compute=compute,
             sampler=run.sampler,
@@ -97,24 +95,17 @@ def _evaluate(run: Run, compute: Compute, tokens: Wrapper, model: MultitaskModel
     with compute.autocast():
         return development_metrics(
             model,
-            {task: load_split(PREPARED, task, "dev") for task in TASKS},
-            load_split(PREPARED, "sst", "train"),
+            run.known,
+            run.heads,
+            {name: load_split(PREPARED, task, "dev") for name, task in run.known.items()},
+            {name: load_split(PREPARED, task, "train") for name, task in run.known.items() if name == CURVE.name},
             tokens,
-            sts_cosine=isinstance(run.sts, CosineEmbedding),
-            clamp=getattr(run.sts, "clamp", True),
             seed=run.seed,
         )
 
 
-def _losses(run: Run) -> dict[str, Loss]:
-    sts: Loss = similarity_regression
-    if isinstance(run.sts, CosineEmbedding):
-        sts = partial(cosine_embedding, margin=run.sts.margin, threshold=run.sts.threshold)
-    return {"sst": sentiment, "quora": paraphrase, "sts": sts}
-
-
 def _write(folder: Path, run: Run, model: MultitaskModel, result: dict[str, Any], work: Path) -> None:
-    sizes: dict[str, int] = {task: len(load_split(PREPARED, task, "train")) for task in run.tasks}
+    sizes: dict[str, int] = {task: len(load_split(PREPARED, run.known[task], "train")) for task in run.tasks}
     exponent = sampler_exponent(run.sampler)
     config = {
         "encoder": config_to_json(model.encoder.config),

@@ -19,9 +19,9 @@ from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_dora, merge
 from mtbert.pretrained.weights import from_hf
+from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
-from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from mtbert.training.sampling import epoch_schedule
 from mtbert.training.step import train_step
 
@@ -29,7 +29,7 @@ transformers = pytest.importorskip("transformers")
 
 CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=32, heads=2, intermediate=64)
 SIZES = {"sst": 40, "quora": 90, "sts": 50}
-LOSSES = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
+LOSSES = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
 RATE = 2e-3
 
 
