@@ -19,7 +19,7 @@ from mtbert.yamlfile import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-RESERVED_NAMES = {"tasks": RESERVED, "runs": {"pretrained", "converted"}}
+RESERVED_NAMES = {"pretrained", "converted"}  # folders beside those of the runs
 
 
 class Params(Section):
@@ -39,12 +39,11 @@ class Params(Section):
         kinds = ("tasks", "runs", "tables", "figures")
         names = [(kind, name) for kind in kinds for name in getattr(self, kind)]
         for kind, name in [("profiles", self.profile), *names]:
-            reserved = RESERVED_NAMES.get(kind, set())
+            reserved = RESERVED if kind == "tasks" else RESERVED_NAMES
             if not NAME.fullmatch(name) or name in reserved:
-                but = f", and is none of {', '.join(sorted(reserved))}" if reserved else ""
                 raise Contradiction(
-                    "a name is lower-case letters, digits and _, starts with a letter, has at most 64 characters"
-                    f"{but}; rename it",
+                    "a name is lower-case letters, digits and _, starts with a letter, has at most 64 characters, "
+                    f"and is none of {', '.join(sorted(reserved))}; rename it",
                     kind,
                     name,
                 )

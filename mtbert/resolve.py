@@ -67,7 +67,8 @@ def resolve(tree: Tree, profile: str | None = None) -> Resolved:
     for name, names in lineages.items():
         run, found = _run(tree["runs"], names, budget, origins["budget",])
         heads = run.get("heads")
-        run["declared"] = {key: part for key, part in tasks.items() if isinstance(heads, dict) and key in heads}
+        if declared := {key: part for key, part in tasks.items() if isinstance(heads, dict) and key in heads}:
+            run["declared"] = declared
         settings["runs"][name] = run
         origins |= {("runs", name, *keys): place for keys, place in found.items()}
     return Resolved(settings, origins, lineages)

@@ -348,9 +348,8 @@ ODDITIES: dict[str, Vary] = {
 }
 
 
-def _forgetful(real: Callable[..., Any], row: Any, task: Task, *rest: Any) -> Any:
-    index_columns, labelled, _, labels = rest
-    return real(row, task, index_columns, labelled, {}, labels)
+def _forgetful(real: Callable[..., Any], row: Any, layout: Any, _: Any, labels: Any) -> Any:
+    return real(row, layout, {}, labels)
 
 
 BLIND: list[tuple[str, str, Any, str]] = [

@@ -60,7 +60,7 @@ def course_files(folder: Path, rows: int = 24) -> None:
         write_sample(Path(raw) / "raw", 1, {task: dict.fromkeys(SPLITS, rows) for task in TASKS}, 0.0)
         for task in TASKS.values():
             for split in ("train", "dev"):
-                shutil.copy(Path(raw) / "raw" / raw_name(task, split), folder / task.published[split])
+                shutil.copy(Path(raw) / "raw" / raw_name(task, split), folder / task.file(split))
 
 
 def shrink(project: Path, **settings: Any) -> None:

@@ -14,6 +14,7 @@ from mtbert.peft.convert import add_dora, load_adapter
 from mtbert.pretrained.store import TOKENIZER, WEIGHTS, load_model, read_config
 from mtbert.pretrained.weights import check_tensors, for_pooling
 from mtbert.settings import Model, Run
+from mtbert.training.step import Loss
 from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED
 from stages.provenance import check_current
 
@@ -37,6 +38,11 @@ def build(settings: Model, config: BertConfig) -> MultitaskModel:
     model = MultitaskModel(encoder, settings.pooling, heads)
     encoder.to_empty(device="cpu")
     return model
+
+
+def losses_of(settings: Model) -> dict[str, Loss]:
+    """The loss of each head, by task."""
+    return {name: settings.heads[name].loss(task) for name, task in settings.known.items()}
 
 
 def adapt(model: MultitaskModel, settings: Model, where: str) -> None:

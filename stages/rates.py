@@ -21,7 +21,7 @@ from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
 from mtbert.training.graphs import Steps
 from stages.ahead import row_tokens, views_of
-from stages.models import adapt, build
+from stages.models import adapt, build, losses_of
 
 SECONDS = 4.0  # for each of the five things that are timed
 PREDICTED = {"cpu": 32, "cuda": 256}  # rows of each task; a GPU is slower in a short batch
@@ -136,8 +136,7 @@ def _training(
     tokens = {task: row_tokens(sample[task], model.views(task), wrapper.max_tokens) for task in run.tasks}
     light, heavy = (choose(run.tasks, key=lambda task: tokens[task].mean()) for choose in (min, max))
     optimizer = AdamW(model, run.learning_rate)
-    losses = {name: run.heads[name].loss(task) for name, task in run.known.items()}
-    steps = Steps(model, optimizer, losses, compute, run.batch_size, wrapper.max_tokens)
+    steps = Steps(model, optimizer, losses_of(run), compute, run.batch_size, wrapper.max_tokens)
 
     def taking(task: str, rows: np.ndarray) -> Callable[[], float]:
         return lambda: float(steps.take(make_batch(task, sample[task], rows, model.views(task), wrapper), run.seed, 1))

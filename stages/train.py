@@ -25,7 +25,7 @@ from mtbert.training.sampling import probabilities, sampler_exponent
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
 from stages.ahead import overall
 from stages.common import CONVERTED, MODELS, PLOTS, PREPARED, PRETRAINED, confine, start
-from stages.models import load_start, parents_of, weights_of, wrapper
+from stages.models import load_start, losses_of, parents_of, weights_of, wrapper
 from stages.planned import planned
 from stages.provenance import DATA, RECORD, record, write_log, write_record
 
@@ -63,7 +63,7 @@ def main(run_name: str) -> None:
         result = train(
             model,
             data,
-            {name: run.heads[name].loss(task) for name, task in run.known.items()},
+            losses_of(run),
             wrapper=tokens,
             compute=compute,
             sampler=run.sampler,

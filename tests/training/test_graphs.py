@@ -475,7 +475,10 @@ def test_after_a_recording_that_fails_the_process_goes_on_as_ever(
 ) -> None:
     """A loss that waits cannot be recorded. Without learning only the masks can change a loss: its own, and those of graphs
     that were recorded before and after it, must stay functions of (seed, step)."""
-    waiting = {**LOSSES, "quora": lambda scores, labels: binary_cross_entropy(scores, labels) * float(scores.sum() < 1e9)}
+    waiting = {
+        **LOSSES,
+        "quora": lambda scores, labels: binary_cross_entropy(scores, labels) * float(scores.sum() < 1e9),
+    }
     model = make_model(config=WIDE, dropout=0.5, head_dropout=0.5)
     batch = {task: one for task, one in zip(("quora", "sts", "sst"), batches(model, 3), strict=True)}
 

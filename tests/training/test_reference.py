@@ -24,6 +24,7 @@ from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
 from mtbert.training.sampling import epoch_schedule
 from mtbert.training.step import train_step
+from reliability.tiny import multitask
 
 transformers = pytest.importorskip("transformers")
 
@@ -112,7 +113,7 @@ def fast_model() -> MultitaskModel:
     from mtbert.model.bert import BertEncoder
 
     reference = Reference()
-    model = MultitaskModel(BertEncoder(CONFIG, 0.0), "mean", ["u", "v", "c"], ["u", "v", "c"], 0.0)
+    model = multitask(BertEncoder(CONFIG, 0.0), "mean", ["u", "v", "c"], ["u", "v", "c"], 0.0)
     model.encoder.load_state_dict(from_hf(reference.bert.state_dict(), CONFIG, "reference"))
     for task, head in reference.heads.items():
         model.heads[task].linear.load_state_dict(head.state_dict())
