@@ -14,8 +14,8 @@ from benchmarks.work import batches, stepper, wait
 from mtbert.data.batches import Batch, make_batch
 from mtbert.fast.cuda.static import rows_for
 from mtbert.model.multitask import MultitaskModel
+from mtbert.tasks.losses import binary_cross_entropy
 from mtbert.training.engine import Engine
-from mtbert.training.losses import paraphrase
 
 
 def graphs(setting: Setting) -> None:
@@ -38,7 +38,9 @@ def graphs(setting: Setting) -> None:
 
 def _curve(setting: Setting, stream: list[Batch], *, graphs: bool, dropout: float) -> np.ndarray:
     engine = stepper(model(setting.config, dropout), setting.graphs if graphs else setting.compute, 8)
-    return np.array([float(engine.step(batch, paraphrase, 0, step)) for step, batch in enumerate(stream, start=1)])
+    return np.array(
+        [float(engine.step(batch, binary_cross_entropy, 0, step)) for step, batch in enumerate(stream, start=1)]
+    )
 
 
 def _costs(setting: Setting, stream: list[Batch]) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def _costs(setting: Setting, stream: list[Batch]) -> dict[str, Any]:
 
 def _pass(engine: Engine, stream: list[Batch]) -> None:
     for step, batch in enumerate(stream, start=1):
-        engine.step(batch, paraphrase, 0, step)
+        engine.step(batch, binary_cross_entropy, 0, step)
 
 
 def _timed(setting: Setting, work: Callable[[], None]) -> tuple[float, float]:

@@ -15,11 +15,12 @@ import typer
 
 from benchmarks import peers
 from benchmarks.harness import Target, alternate, publish, ratio
-from benchmarks.work import PREPARED, minilm, split, wrapper
+from benchmarks.work import PREPARED, minilm, objectives, split, wrapper
 from mtbert.data.arrays import Split
 from mtbert.engines import engine_for
-from mtbert.evaluation.predict import decide, raw_scores
+from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
+from mtbert.tasks.paper import TASKS
 from mtbert.training.compute import Compute, resolve
 
 BATCHES = (16, 32, 64, 128)
@@ -76,7 +77,7 @@ def ours(model: MultitaskModel, texts: list[tuple[str, str]], compute: Compute) 
         sides = [_arrays(tokenizer, [text[side] for text in texts]) for side in (0, 1)]
         data = Split("quora", "dev", Path(), *sides[0], *sides[1], None)
         with engine.inference():
-            return decide("quora", raw_scores(model, "quora", data, tokens), cosine=False).scores
+            return objectives(["c"])["quora"].decide(raw_scores(model, "quora", data, tokens), TASKS["quora"]).scores
 
     return predict
 

@@ -12,8 +12,8 @@ from benchmarks.harness import RESULTS, alternate, publish
 from benchmarks.work import minilm, stepper
 from mtbert.data.batches import ROWS, Batch
 from mtbert.data.tokens import lay_out
+from mtbert.tasks.losses import cross_entropy
 from mtbert.training.compute import resolve
-from mtbert.training.losses import sentiment
 
 BATCH_SIZES = (8, 16, 32, 64, 128, 256)
 LENGTHS = (16, 32, 64, 128, 256, 512)
@@ -31,7 +31,7 @@ def main(rounds: int = 3, most: Annotated[int, typer.Option(help="tokens a step"
         torch.set_num_threads(threads)
 
         def case(batch: Batch) -> float:
-            engine.step(batch, sentiment, 0, 1)
+            engine.step(batch, cross_entropy, 0, 1)
             return float(batch.stream.tokens)
 
         cases = {

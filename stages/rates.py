@@ -19,15 +19,13 @@ from mtbert.peft.convert import adapter_names, count_parameters
 from mtbert.pretrained.weights import random_weights
 from mtbert.settings import Run
 from mtbert.training.compute import Compute
-from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from mtbert.training.recipe import Recipe
-from mtbert.training.step import Loss, naming_batch_size
+from mtbert.training.step import naming_batch_size
 from stages.ahead import row_tokens, views_of
-from stages.models import adapt, build
+from stages.models import adapt, build, losses_of
 
 SECONDS = 4.0  # for each of the five things that are timed
 PREDICTED = {"cpu": 32, "cuda": 256}  # rows of each task; a GPU is slower in a short batch
-LOSSES: dict[str, Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
 
 
 class Rate(NamedTuple):
@@ -140,12 +138,13 @@ def _training(
     light, heavy = (choose(run.tasks, key=lambda task: tokens[task].mean()) for choose in (min, max))
     engine = engine_for(model, compute)
     engine.optimizer(Recipe(run.sampler, run.epoch_end, run.epochs, run.batch_size, run.learning_rate))
+    losses = losses_of(run)
 
     def taking(task: str, rows: np.ndarray) -> Callable[[], float]:
         def step() -> float:
             batch = make_batch(task, sample[task], rows, model.views(task), wrapper)
             with naming_batch_size(compute, f"runs.{name}: a step ({task})"):
-                return float(engine.step(batch, LOSSES[task], run.seed, 1))
+                return float(engine.step(batch, losses[task], run.seed, 1))
 
         return step
 
@@ -170,6 +169,7 @@ def _training(
 
 def _prediction(model: MultitaskModel, sample: Mapping[str, Split], wrapper: Wrapper, compute: Compute) -> float:
     """Seconds for each token."""
+    sample = {task: split for task, split in sample.items() if task in model.heads}
     rows = {task: np.arange(min(PREDICTED[compute.device.type], len(split))) for task, split in sample.items()}
     counts = [row_tokens(sample[task], model.views(task), wrapper.max_tokens)[rows[task]].sum() for task in rows]
 

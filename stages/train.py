@@ -14,22 +14,20 @@ from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import count_parameters
 from mtbert.pretrained.store import read_config, save_model
 from mtbert.pretrained.weights import config_to_json
-from mtbert.settings import CosineEmbedding, Run
-from mtbert.tasks.paper import TASKS
+from mtbert.settings import Run
+from mtbert.tasks.paper import CURVE
 from mtbert.training.compute import resolve
 from mtbert.training.engine import Engine
 from mtbert.training.fingerprint import fingerprint
 from mtbert.training.log import StepLog, write_history
 from mtbert.training.loop import Progress, train
-from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.recipe import Recipe
 from mtbert.training.sampling import probabilities, sampler_exponent
-from mtbert.training.step import Loss
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
 from stages.ahead import overall
 from stages.common import CONVERTED, MODELS, PLOTS, PREPARED, PRETRAINED, confine, start
-from stages.models import load_start, parents_of, weights_of, wrapper
+from stages.models import load_start, losses_of, parents_of, weights_of, wrapper
 from stages.planned import planned
 from stages.provenance import DATA, RECORD, record, write_log, write_record
 
@@ -47,7 +45,7 @@ def main(run_name: str) -> None:
     check_prepared(PREPARED, ["train", "dev"])
     model = load_start(run, run_name).to(compute.device)
     engine = engine_for(model, compute)
-    data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in run.tasks}
+    data: dict[str, Split] = {task: load_split(PREPARED, run.known[task], "train") for task in run.tasks}
     tokens = wrapper(model, settings["max_tokens"])
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
     made_from = record("train", run_name, parents=parents, **compute.describe(), **engine.describe())
@@ -63,7 +61,7 @@ def main(run_name: str) -> None:
         done = train(
             engine,
             data,
-            _losses(run),
+            losses_of(run),
             _recipe(run),
             wrapper=tokens,
             evaluate=partial(_evaluate, run, engine, tokens),
@@ -91,24 +89,17 @@ def _evaluate(run: Run, engine: Engine, tokens: Wrapper, model: MultitaskModel) 
     with engine.inference():
         return development_metrics(
             model,
-            {task: load_split(PREPARED, task, "dev") for task in TASKS},
-            load_split(PREPARED, "sst", "train"),
+            run.known,
+            run.heads,
+            {name: load_split(PREPARED, task, "dev") for name, task in run.known.items()},
+            {name: load_split(PREPARED, task, "train") for name, task in run.known.items() if name == CURVE.name},
             tokens,
-            sts_cosine=isinstance(run.sts, CosineEmbedding),
-            clamp=getattr(run.sts, "clamp", True),
             seed=run.seed,
         )
 
 
-def _losses(run: Run) -> dict[str, Loss]:
-    sts: Loss = similarity_regression
-    if isinstance(run.sts, CosineEmbedding):
-        sts = partial(cosine_embedding, margin=run.sts.margin, threshold=run.sts.threshold)
-    return {"sst": sentiment, "quora": paraphrase, "sts": sts}
-
-
 def _write(folder: Path, run: Run, model: MultitaskModel, done: Progress, work: Path) -> None:
-    sizes: dict[str, int] = {task: len(load_split(PREPARED, task, "train")) for task in run.tasks}
+    sizes: dict[str, int] = {task: len(load_split(PREPARED, run.known[task], "train")) for task in run.tasks}
     exponent = sampler_exponent(run.sampler)
     config = {
         "encoder": config_to_json(model.encoder.config),

@@ -37,6 +37,7 @@ class Lines:
 
     Attributes:
         origin: what messages about the content name and advise.
+        delimiter: what separates the fields of a row; the header decides.
         loaded: how many lines have been read so far, those forgotten among them.
 
     Raises:
@@ -46,6 +47,7 @@ class Lines:
 
     def __init__(self, path: Path, origin: Origin) -> None:
         self.origin = origin
+        self.delimiter = "\t"
         self._count = _checked(path, origin)
         self._blocks = _blocks(path)
         self._lines: list[str] = []

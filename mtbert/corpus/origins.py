@@ -1,4 +1,4 @@
-"""What errors about a raw file name and advise: each run of fetch writes data/raw anew, so nothing that is mended there stays."""
+"""What errors about a raw file name and advise: fetch overwrites data/raw, so a correction made there is lost."""
 
 import json
 from pathlib import Path
@@ -42,12 +42,13 @@ def origin_of(path: Path) -> Origin:
     about = path.with_name("source.json")
     try:
         source = json.loads(about.read_text(encoding="utf-8"))
-        came_from = source["files"][path.name].get("from")
+        about_file = source["files"][path.name]
+        came_from = about_file.get("from")
     except FileNotFoundError:
         return users_own(str(path))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise MtbertError(f"{about}: cannot be read, or says nothing of {path.name} ({error!r}); {FETCH}") from None
-    if source["source"] == "folder":
+    if source["source"] == "folder" or about_file.get("declared"):
         return users_own(str(came_from))
     made = "generated" if came_from is None else f"downloaded from {came_from}"
     return Origin(

@@ -1,6 +1,6 @@
-"""One encoder, three heads: the multitask model (section 4)."""
+"""One encoder, a head for each task: the multitask model (section 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from mtbert.data.batches import Batch
 from mtbert.data.tokens import TokenStream
 from mtbert.model.bert import BertEncoder
-from mtbert.model.heads import CosineHead, LinearHead
 from mtbert.model.pooling import pool
-
-CLASSES = 5  # of sentiment
 
 
 class Encoding(Protocol):
@@ -24,41 +21,25 @@ class Encoding(Protocol):
 
 
 class MultitaskModel(nn.Module):
-    """Scores for a batch of any of the three tasks.
+    """Scores for a batch of any of its tasks.
 
     Args:
         encoder: the shared encoder; it loses its pooler where pooling is not cls, so that no unused weight counts as trainable.
         pooling: cls, mean or max; cls is followed by BERT's pooler, tanh(W h + b), as in the course's framework.
-        quora: features of the paraphrase head, or None for logit = cos(u, v).
-        sts: features of the regression head, or None for cos(u, v), which the cosine embedding loss trains.
-        dropout: on the input of each linear head.
+        heads: by task, as `mtbert.model.heads.build_heads` gives them; their dropout draws from the encoder's noise.
     """
 
-    def __init__(
-        self,
-        encoder: BertEncoder,
-        pooling: str,
-        quora: Sequence[str] | None,
-        sts: Sequence[str] | None,
-        dropout: float = 0.3,
-    ) -> None:
+    def __init__(self, encoder: BertEncoder, pooling: str, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
         if pooling != "cls":
             encoder.pooler = None
         self.encoder = encoder
         self.pooling = pooling
         self.engine: Encoding | None = None  # no submodule: state dicts don't depend on it
-        hidden, noise = encoder.config.hidden, encoder.noise
-        self.heads = nn.ModuleDict(
-            {
-                "sst": LinearHead(["u"], hidden, CLASSES, dropout, noise),
-                "quora": LinearHead(quora, hidden, 1, dropout, noise) if quora else CosineHead(),
-                "sts": LinearHead(sts, hidden, 1, dropout, noise) if sts else CosineHead(),
-            }
-        )
+        self.heads = nn.ModuleDict(dict(heads))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Class logits (B, 5) for sst; a logit (B,) for quora; a similarity 0..5, or a cosine, (B,) for sts. Float32."""
+        """The head's output for the batch's task: class logits (B, C), or a logit, score or cosine (B,). Float32."""
         encode = self.encoder if self.engine is None else self.engine.encode
         if self.pooling == "cls":
             pooled_ND = encode(batch.stream, first_only=True)
