@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mtbert.errors import nearest
-from mtbert.section import Contradiction, Section
+from mtbert.model.pooling import POOLINGS
+from mtbert.peft.registry import AnyAdapter
+from mtbert.section import Contradiction, Positive, Probability, Section, one_of
 from mtbert.tasks.objective import OBJECTIVES, AnyObjective, CosineEmbedding
 from mtbert.tasks.paper import TASKS, known_tasks
 from mtbert.tasks.task import Kind, Task
+from mtbert.training.sampling import SAMPLERS
 
 # Which kind of label an optional key of a declared task belongs to, and what that kind needs.
 KIND_KEYS = {"classes": "classes", "low": "score", "high": "score"}
@@ -17,10 +20,6 @@ KIND_NEEDS = {"classes": "their names as the files spell them", "score": "the en
 # Which sources an optional key of the encoder belongs to.
 ENCODER_KEYS = {"name": ["hub"], "revision": ["hub"], "sha256": ["minilm", "hub", "local"]}
 
-SamplerName = Literal["sequential", "round_robin", "proportional", "square_root", "balanced"]
-
-Probability = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
 EpochEnd = Literal["depletion"] | Annotated[int, Field(ge=1, le=10_000_000)]
@@ -160,19 +159,6 @@ class DeclaredTask(Section):
         return self
 
 
-class Dora(Section):
-    """Equation 2. `start_from` names the weights to convert: the pretrained encoder or another run's result."""
-
-    method: Literal["dora"]
-    rank: int = Field(ge=1, le=4096)
-    alpha: Positive
-    learning_rate: Positive
-    dropout: Probability
-    train_rest: bool
-    norm_gradient: Literal["exact", "detached"]
-    start_from: str
-
-
 class Model(Section):
     """What a run's model is: how sentences are represented, its heads by task, and its adapter.
 
@@ -180,13 +166,13 @@ class Model(Section):
         declared: of the tasks that params.yaml declares those that the run has a head for; `mtbert.resolve` puts them here.
     """
 
-    pooling: Literal["cls", "mean", "max"]
+    pooling: Annotated[str, one_of(POOLINGS)]
     encoding: Literal["bi", "cross", "both"]
     heads: dict[str, AnyObjective] = Field(min_length=1)
     encoder_dropout: Probability
     head_dropout: Probability
     seed: Seed
-    adapter: Dora | None = None
+    adapter: AnyAdapter | None = None
     declared: dict[str, DeclaredTask] = Field(default_factory=dict)
 
     @property
@@ -248,7 +234,7 @@ class Run(Model):
     """One configuration of the paper: its model, what it is trained on, and for how long."""
 
     tasks: list[str] = Field(min_length=1)
-    sampler: SamplerName | Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    sampler: Annotated[str, one_of(SAMPLERS)] | Annotated[float, Field(ge=0, allow_inf_nan=False)]
     epoch_end: EpochEnd
     epochs: Epochs
     batch_size: BatchSize

@@ -61,8 +61,8 @@ def adapt(model: MultitaskModel, settings: Model, where: str) -> None:
             alpha=adapter.alpha,
             dropout=adapter.dropout,
             train_rest=adapter.train_rest,
-            exact_norm=adapter.norm_gradient == "exact",
             seed=settings.seed,
+            **adapter.own,
         )
     except MtbertError as error:
         raise MtbertError(f"params.yaml: {where}.{error}") from None

@@ -351,7 +351,7 @@ def test_an_unknown_key_called_like_an_inner_word(fault: Fault, place: str, word
         (
             "runs.dora_r8.adapter.start_from",
             "missing key runs.dora_r8.adapter.start_from; add it (valid here: method, rank, alpha, learning_rate, "
-            "dropout, train_rest, norm_gradient, start_from)",
+            "dropout, train_rest, start_from, norm_gradient)",
         ),
         (
             "runs.concat_u_v.heads.sts.objective",
@@ -424,7 +424,8 @@ def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
             ["u", "|v-u|"],
             ["runs.concat_u_v.heads.sts.features.1: '|v-u|' is not valid"],
         ),
-        ("runs.dora_r4.adapter.method", "lora", ["adapter.method: 'lora' is not valid; did you mean 'dora'?"]),
+        ("runs.dora_r4.adapter.method", "dorra", ["adapter.method: 'dorra' is not valid; did you mean 'dora'?"]),
+        ("runs.dora_r4.adapter.method", "lora", ["unknown key runs.dora_r4.adapter.norm_gradient; valid: method, rank"]),
         ("runs.dora_r4.adapter", "dora", ["runs.dora_r4.adapter: ", "not 'dora'"]),
         ("runs.baseline", None, ["runs.baseline: expected settings below it, found None"]),
         ("runs", {}, ["runs: expected names with settings below them; add at least one"]),

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.data.batches import views_for
 from mtbert.model.dropout import Dropout, Noise
-from mtbert.model.features import concatenate
+from mtbert.tasks.features import FEATURES
 from mtbert.tasks.objective import Objective
 from mtbert.tasks.task import Task
 
@@ -49,7 +50,9 @@ class LinearHead(nn.Module):
         self.linear = nn.Linear(hidden * len(features), outputs)
 
     def forward(self, pooled: Mapping[str, Tensor]) -> Tensor:
-        return self.linear(self.dropout(concatenate(self.features, pooled))).squeeze(-1)
+        return self.linear(
+            self.dropout(torch.cat([FEATURES[feature](pooled) for feature in self.features], dim=-1))
+        ).squeeze(-1)
 
 
 class CosineHead(nn.Module):

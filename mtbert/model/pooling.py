@@ -4,28 +4,30 @@ Each function takes the last hidden states (T, D) and where the sequences start 
 in stream order.
 """
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from mtbert.data.tokens import TokenStream
+if TYPE_CHECKING:  # reading the settings, which names the poolings, needs no torch
+    from torch import Tensor
+
+    from mtbert.data.tokens import TokenStream
 
 
-def pool(pooling: str, x_TD: Tensor, stream: TokenStream) -> Tensor:
+def pool(pooling: str, x_TD: "Tensor", stream: "TokenStream") -> "Tensor":
     """One vector per sequence of the stream, by cls, mean or max."""
     return POOLINGS[pooling](x_TD, stream.offsets)
 
 
-def first_token(x_TD: Tensor, offsets: Tensor) -> Tensor:
+def first_token(x_TD: "Tensor", offsets: "Tensor") -> "Tensor":
     """The state of [CLS]."""
     return x_TD.index_select(0, offsets[:-1])
 
 
-def mean(x_TD: Tensor, offsets: Tensor) -> Tensor:
+def mean(x_TD: "Tensor", offsets: "Tensor") -> "Tensor":
     """The mean over a sequence's tokens, [CLS] and [SEP] included, as sentence-transformers counts them."""
     return _reduce("mean", x_TD, offsets)
 
 
-def maximum(x_TD: Tensor, offsets: Tensor) -> Tensor:
+def maximum(x_TD: "Tensor", offsets: "Tensor") -> "Tensor":
     """The largest value of each feature over a sequence's tokens."""
     return _reduce("max", x_TD, offsets)
 
@@ -33,7 +35,9 @@ def maximum(x_TD: Tensor, offsets: Tensor) -> Tensor:
 POOLINGS = {"cls": first_token, "mean": mean, "max": maximum}
 
 
-def _reduce(reduction: str, x_TD: Tensor, offsets: Tensor) -> Tensor:
+def _reduce(reduction: str, x_TD: "Tensor", offsets: "Tensor") -> "Tensor":
+    import torch
+
     # It adds a sequence's tokens in their order, so that equal inputs give equal bits; `index_add` on CUDA does not.
     # `unsafe` skips a check of the offsets' values, for which the host would have to wait.
     return torch.segment_reduce(x_TD, reduction, offsets=offsets, axis=0, unsafe=True)

@@ -11,7 +11,7 @@ from mtbert.errors import MtbertError
 from mtbert.model.dropout import Dropout
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.lora import LoraLinear
-from mtbert.peft.registry import METHODS
+from mtbert.peft.registry import ADAPTERS
 from mtbert.pretrained.weights import check_tensors
 
 
@@ -43,7 +43,7 @@ def add_adapter(
     Trainable afterwards: what the adapter adds, and the heads; with `train_rest` also embeddings, norms and biases.
 
     Args:
-        method: a key of `METHODS`.
+        method: a key of `ADAPTERS`.
         own: further settings of the method.
 
     Returns:
@@ -62,7 +62,7 @@ def add_adapter(
     with torch.random.fork_rng(devices=[]):
         # A stream of its own: with the heads' seed, A would start as a copy of a head.
         torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-        noise, layer = model.encoder.noise, METHODS[method]
+        noise, layer = model.encoder.noise, ADAPTERS[method].layer()
         names = convert(model, lambda linear: layer(linear, rank, alpha, Dropout(dropout, noise), **own))
     if not train_rest:
         added = adapter_names(model)

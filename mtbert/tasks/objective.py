@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, get_
 import numpy as np
 from pydantic import Field
 
-from mtbert.section import Section
+from mtbert.section import Section, one_of
+from mtbert.tasks.features import FEATURES
 from mtbert.tasks.task import Kind, Task
 
 if TYPE_CHECKING:
     from torch import Tensor  # the losses are imported where they are used: reading the settings needs no torch
 
-Feature = Literal["u", "v", "|u-v|", "|u+v|", "c"]
+Feature = Annotated[str, one_of(FEATURES)]
 
 
 class Predictions(NamedTuple):

@@ -9,6 +9,7 @@ from mtbert.errors import MtbertError
 
 # The three sampling-based methods are one: p_i proportional to |D_i| ** exponent (Table 3).
 EXPONENTS = {"proportional": 1.0, "square_root": 0.5, "balanced": 0.0}
+SAMPLERS = ("sequential", "round_robin", *EXPONENTS)
 
 
 class Draw(NamedTuple):
