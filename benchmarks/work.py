@@ -12,6 +12,7 @@ from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
+from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import pretrained
 from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
@@ -66,7 +67,7 @@ def multitask(
 
 def wrapper(prepared: Path = PREPARED, max_tokens: int = 256) -> Wrapper:
     """[CLS] and [SEP] of the prepared tokenizer."""
-    return wrapper_for(prepared / "tokenizer.json", max_tokens)
+    return wrapper_for(prepared / "tokenizer.json", max_tokens, BERT.special_tokens)
 
 
 def training(

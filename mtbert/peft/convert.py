@@ -10,7 +10,7 @@ from mtbert.errors import MtbertError
 from mtbert.model.dropout import Dropout
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.dora import DoraLinear
-from mtbert.pretrained.weights import check_tensors
+from mtbert.pretrained.checks import check_tensors
 
 
 def convert(model: MultitaskModel, replace: Callable[[nn.Linear], nn.Module]) -> list[str]:

