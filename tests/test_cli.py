@@ -141,13 +141,13 @@ def test_clean_asks_and_doctor_tells(tmp_path: Path) -> None:
     told = mtbert("doctor", *there)
     assert told.returncode == 1
     assert "problem DVC 3" in told.stdout
-    assert "note    3 bytes left behind" in told.stdout
+    assert "note    3 bytes of leftovers" in told.stdout
     assert mtbert("clean", "--yes", *there).returncode == 0
     assert not left.exists()
-    assert mtbert("clean", *there).stdout == "Nothing is left behind.\n"
+    assert mtbert("clean", *there).stdout == "Nothing to remove.\n"
     (tmp_path / "params.yaml").write_text("runs: {", encoding="utf-8")
     assert mtbert("clean", *there).stderr.startswith("error: params.yaml")
-    assert "problem params.yaml cannot be read; `mtbert clean` says why" in mtbert("doctor", *there).stdout
+    assert "problem params.yaml cannot be read; run `mtbert clean` to see why" in mtbert("doctor", *there).stdout
 
 
 def test_memory_that_runs_out_in_a_stage_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:

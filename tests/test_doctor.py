@@ -92,5 +92,5 @@ def test_this_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".mtbert" / ("a" * 24) / "x").write_bytes(b"12345")
     last = list(doctor.examine(tmp_path, {"baseline"}))[-1]
     assert str(last).startswith(
-        "note    5 bytes left behind (1 × checkpoint of a run, stopped after step 0 0.0 days ago); `mtbert clean`"
+        "note    5 bytes of leftovers (1 × checkpoint of a run, stopped after step 0, 0.0 days ago); run `mtbert clean`"
     )

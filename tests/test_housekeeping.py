@@ -57,13 +57,13 @@ def files(folder: Path) -> set[str]:
 
 def test_all_kinds_are_found_and_nothing_else_is_touched(project: Path) -> None:
     before, found = files(project), leftovers(project, RUNS)
-    assert listing(found).splitlines()[-1] == "  35 bytes  in all"
+    assert listing(found).splitlines()[-1] == "  35 bytes  total"
     remove(project, RUNS, found)
     kept = {name for name in before if str(os.getpid()) in name or "elsewhere" in name or ".venv" in name}
     kept |= {name for name in before if any(part in name for part in ("baseline", "pretrained", "mine"))}
     assert files(project) == kept
     assert leftovers(project, RUNS) == []
-    assert listing([]) == "Nothing is left behind."
+    assert listing([]) == "Nothing to remove."
 
 
 def test_what_is_being_trained_stays(project: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_change_is_named_with_the_remedy(folder: Path, damage: Callable[[Path]
     damage(folder)
     with pytest.raises(MtbertError, match=message) as caught:
         check_seal(folder)
-    assert re.search(r"; run `dvc repro( -f -s)? STAGE`, where STAGE makes ", str(caught.value))
+    assert re.search(r"; run `dvc repro( -f -s)? STAGE`, where STAGE is the stage that writes ", str(caught.value))
 
 
 def test_only_named_files_are_compared(folder: Path) -> None:

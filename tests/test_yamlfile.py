@@ -46,7 +46,7 @@ def fault(path: Path) -> str:
         (b"a: *nowhere\n", "1:4: *nowhere is a YAML alias"),
         (
             b"a: &x 1\nb: *x\n",
-            "2:4: *x is a YAML alias, and DVC loses those when it writes the file; write the values out",
+            "2:4: *x is a YAML alias, which DVC loses when it writes the file; write the values out",
         ),
         (b"a: &x {b: 1}\nc:\n  <<: *x\n", "3:7: *x is a YAML alias"),
         (BOMB.encode(), "2:8: *a is a YAML alias"),
@@ -65,10 +65,10 @@ def test_a_file_that_holds_no_settings(tmp_path: Path, text: bytes, message: str
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    assert fault(tmp_path / "params.yaml") == "not found; run from the project's root, where it lies"
-    assert fault(tmp_path) == "not a file; put one with the settings in its place"
+    assert fault(tmp_path / "params.yaml") == "not found; run from the project's root"
+    assert fault(tmp_path) == "not a file; put a file with the settings there"
     os.mkfifo(tmp_path / "pipe")
-    assert fault(tmp_path / "pipe") == "not a file; put one with the settings in its place"
+    assert fault(tmp_path / "pipe") == "not a file; put a file with the settings there"
     (tmp_path / "loop").symlink_to("loop")
     assert fault(tmp_path / "loop").startswith("cannot be read (")
 

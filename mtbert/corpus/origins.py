@@ -1,4 +1,4 @@
-"""What errors about a raw file name and advise: each run of fetch writes data/raw anew, so nothing that is mended there stays."""
+"""The file that errors about data/raw name, and their remedies: fetch overwrites data/raw, so the file to correct is its source."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,12 @@ FETCH = "run `dvc repro --force --single-item fetch`"
 
 
 class Origin(NamedTuple):
-    """Where the content of a raw file came from.
+    """The source of a raw file.
 
     Attributes:
         name: the file that messages name.
-        mend_row: what to do about a malformed row.
-        mend_file: what to do about a file that is malformed as a whole.
+        mend_row: the remedy for a malformed row.
+        mend_file: the remedy for a file that is malformed as a whole.
     """
 
     name: str
@@ -24,34 +24,34 @@ class Origin(NamedTuple):
 
 
 def users_own(name: str) -> Origin:
-    """A file that its user can edit; what DVC tracks may be a read-only hard link into its cache, which must not be written to."""
+    """A file that the user can edit. If DVC tracks it, it may be a read-only hard link into the cache: unprotect it first."""
     first = f"run `dvc unprotect {name}` and " if Path(f"{name}.dvc").exists() else ""
     return Origin(
         name,
         f"{first}correct the row, or set prepare.on_bad_row: drop to leave it out",
-        f"{first}replace the file by a whole copy of it",
+        f"{first}replace the file by an intact copy",
     )
 
 
 def origin_of(path: Path) -> Origin:
-    """The origin of data/raw/NAME.csv by the source.json beside it; where there is none, the file itself.
+    """The origin of data/raw/NAME.csv according to the source.json beside it; without one, the file itself.
 
     Raises:
         MtbertError: source.json is damaged.
     """
-    about = path.with_name("source.json")
+    record = path.with_name("source.json")
     try:
-        source = json.loads(about.read_text(encoding="utf-8"))
+        source = json.loads(record.read_text(encoding="utf-8"))
         came_from = source["files"][path.name].get("from")
     except FileNotFoundError:
         return users_own(str(path))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise MtbertError(f"{about}: cannot be read, or says nothing of {path.name} ({error!r}); {FETCH}") from None
+        raise MtbertError(f"{record}: cannot be read, or does not list {path.name} ({error!r}); {FETCH}") from None
     if source["source"] == "folder":
         return users_own(str(came_from))
     made = "generated" if came_from is None else f"downloaded from {came_from}"
     return Origin(
         str(path),
-        f"set prepare.on_bad_row: drop to leave the row out (the file was {made} and is not to be mended by hand)",
+        f"set prepare.on_bad_row: drop to leave the row out (the file was {made}, so do not edit it)",
         f"{FETCH} (the file was {made})",
     )

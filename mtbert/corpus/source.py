@@ -1,6 +1,6 @@
-"""Where the course-format files come from, by data.source: a generated sample, a folder, or a download. Never one for another.
+"""Where the course-format files come from, by data.source: a generated sample, a folder or a download; none replaces another.
 
-Each way fills a folder with {task}-{split}.csv and, last, source.json, which says where every file came from.
+Each source fills a folder with {task}-{split}.csv and source.json, which records where every file came from.
 """
 
 import csv
@@ -24,7 +24,7 @@ REPOSITORY = "gpoesia/minbert-default-final-project"
 COMMIT = "7ac8260577fc12a86c7aaf38918056c30054ef39"
 URL = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/data/"
 TIMEOUT_SECONDS = 30
-COURSE = Path("data/course")  # where the user's copies lie unless data.path names another folder
+COURSE = Path("data/course")  # the user's copies, unless data.path names another folder
 BY_HAND = f"copy the course's files into {COURSE} and set data.source: folder"
 
 GIT_BLOBS = {
@@ -44,7 +44,7 @@ GIT_BLOBS = {
 def write_sample(folder: Path, seed: int, sizes: Mapping[str, Mapping[str, int]], label_noise: float) -> None:
     """Replace `folder` by generated files (`mtbert.sample.generate.generate`); their test splits are labelled."""
     rows = generate(seed, sizes, label_noise)
-    about = {
+    record = {
         "source": "sample",
         "seed": seed,
         "label_noise": label_noise,
@@ -52,7 +52,7 @@ def write_sample(folder: Path, seed: int, sizes: Mapping[str, Mapping[str, int]]
     }
     _write(
         folder,
-        about,
+        record,
         {raw_name(TASKS[task], split): (_course_format(TASKS[task], part), {}) for (task, split), part in rows.items()},
     )
 
@@ -60,11 +60,11 @@ def write_sample(folder: Path, seed: int, sizes: Mapping[str, Mapping[str, int]]
 def copy_course(source_folder: Path, folder: Path) -> None:
     """Replace `folder` by the course's files of `source_folder` (`~` is the home folder), byte for byte.
 
-    The unlabelled test files are optional (only leaderboard predictions need them); source.json lists those absent.
-    Files other than the published ones are taken too: source.json says of each whether it is the pinned one.
+    The unlabelled test files are optional (only leaderboard predictions need them); source.json lists the absent ones.
+    The files may differ from the published ones; source.json records which do.
 
     Raises:
-        MtbertError: naming every train and dev file that is missing, or the one that cannot be read.
+        MtbertError: names every train and dev file that is missing, or the one that cannot be read.
     """
     files: dict[str, tuple[bytes, dict[str, Any]]] = {}
     absent: list[str] = []
@@ -85,10 +85,10 @@ def copy_course(source_folder: Path, folder: Path) -> None:
 
 
 def _read(path: Path) -> bytes | None:
-    """The file's bytes, or None where there is none."""
+    """The file's bytes, or None if there is no file."""
     try:
         file = path.expanduser()
-        check_is_file(file, "put the file itself there")
+        check_is_file(file, "put the CSV file there")
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: `~nobody`
         return None
@@ -97,10 +97,10 @@ def _read(path: Path) -> bytes | None:
 
 
 def download_course(folder: Path) -> None:
-    """Replace `folder` by the course's published files, each checked against its git blob id.
+    """Replace `folder` by the course's published files, each verified by its git blob id.
 
     Raises:
-        MtbertError: offline, or if a file is not the pinned one; `folder` is then as it was.
+        MtbertError: a download fails, or a file is not the pinned one; `folder` is then unchanged.
     """
     files = {}
     for task, split, name in _published():
@@ -114,7 +114,7 @@ def download_course(folder: Path) -> None:
 
 
 def git_blob_id(data: bytes) -> str:
-    """The id under which git stores this content."""
+    """Git's id of this content."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
@@ -148,13 +148,13 @@ def _course_format(task: Task, rows: list[SampleRow]) -> bytes:
     return text.getvalue().encode("utf-8")
 
 
-def _write(folder: Path, about: dict[str, Any], files: dict[str, tuple[bytes, dict[str, Any]]]) -> None:
+def _write(folder: Path, record: dict[str, Any], files: dict[str, tuple[bytes, dict[str, Any]]]) -> None:
     with replaced_folder(folder) as fresh:
         for name, (data, _) in files.items():
             (fresh / name).write_bytes(data)
-        told = {
+        listed = {
             name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), **more}
             for name, (data, more) in files.items()
         }
-        atomic_json(fresh / "source.json", {**about, "files": told})
+        atomic_json(fresh / "source.json", {**record, "files": listed})
         seal(fresh)

@@ -131,7 +131,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, make: Any, what: str
     make(course / name)
     with pytest.raises(MtbertError) as error:
         source.copy_course(course, tmp_path / "raw")
-    assert str(error.value) == f"{course / name}: {what} where a file must be; put the file itself there"
+    assert str(error.value) == f"{course / name}: {what} instead of a file; put the CSV file there"
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,9 +51,9 @@ def sentences(wordpieces: Wordpieces, texts: list[str]) -> list[list[int]]:
     return [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])]
 
 
-@pytest.mark.parametrize("remembered", [1 << 18, 2])
-def test_order_is_kept_over_kinds_of_text_and_words_forgotten(monkeypatch: pytest.MonkeyPatch, remembered: int) -> None:
-    monkeypatch.setattr(module, "REMEMBERED", remembered)
+@pytest.mark.parametrize("cached", [1 << 18, 2])
+def test_order_is_kept_over_kinds_of_text_and_words_forgotten(monkeypatch: pytest.MonkeyPatch, cached: int) -> None:
+    monkeypatch.setattr(module, "CACHED", cached)
     texts = ["the", "café", "", "a b", "日", "sing", "the", "[SEP]", ""]
     tokenizer = bert()
     wordpieces = Wordpieces(tokenizer)

@@ -75,7 +75,7 @@ def test_missing_files(prepared: Path) -> None:
     assert split.labels is None
     (folder / "examples.csv").write_text("id,sentence1,label\na,b,c\n")
     with pytest.raises(
-        MtbertError, match=r"examples.csv: 1 rows of id, sentence1, label, expected 2 of id, sentence1, sentence2"
+        MtbertError, match=r"examples.csv: has 1 rows of id, sentence1, label, expected 2 of id, sentence1, sentence2"
     ):
         split.example_table()
     (folder / "examples.csv").unlink()

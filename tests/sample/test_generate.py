@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 
-from mtbert.sample.draw import Draw
 from mtbert.sample.generate import SampleRow, generate
+from mtbert.sample.rng import PortableRandom
 from mtbert.sample.sentiment import level
 from mtbert.tasks.paper import SPLITS, TASKS
 
@@ -35,11 +35,11 @@ def test_the_bytes_are_those_of_every_other_machine() -> None:
     assert generate(8, sizes(40, 10), 0.1) != rows
 
 
-def test_draw_follows_numpys_promised_stream() -> None:
-    draw = Draw(1, 2)
-    assert [draw.below(1000) for _ in range(5)] == [573, 251, 905, 517, 952]
-    assert Draw(1, 2).hex_id() == "92d918eb7d90ae3e4050204ba"
-    assert {Draw(3).pick("ab") for _ in range(1)} <= {"a", "b"}
+def test_random_choices_follow_numpys_promised_stream() -> None:
+    rng = PortableRandom(1, 2)
+    assert [rng.below(1000) for _ in range(5)] == [573, 251, 905, 517, 952]
+    assert PortableRandom(1, 2).hex_id() == "92d918eb7d90ae3e4050204ba"
+    assert {PortableRandom(3).pick("ab") for _ in range(1)} <= {"a", "b"}
 
 
 def test_splits_do_not_depend_on_each_others_size() -> None:

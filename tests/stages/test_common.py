@@ -41,7 +41,7 @@ def test_wrong_arguments_are_one_usage_error(command: list[str], message: str) -
             1,
             "error: a/x: No space left on device; free space on that disk",
         ),
-        (PermissionError(13, "Permission denied", "a/x"), 1, "error: a/x: Permission denied; allow yourself to read"),
+        (PermissionError(13, "Permission denied", "a/x"), 1, "error: a/x: Permission denied; give yourself read"),
         (OSError(5, "Input/output error", "a/x"), 1, "error: a/x: Input/output error; remove the cause, then run"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],

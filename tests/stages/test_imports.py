@@ -80,5 +80,5 @@ def test_an_edit_of_a_file_is_seen_though_its_tree_was_read_before(root: Path) -
 @pytest.mark.parametrize(("content", "line"), [(b"x = 1\ndef f(:\n", ":2"), (b"x = '\xff'\n", ""), (b"\0", "")])
 def test_a_file_that_is_no_python_is_named(root: Path, content: bytes, line: str) -> None:
     (root / "mtbert/data/tasks.py").write_bytes(content)
-    with pytest.raises(MtbertError, match=rf"mtbert/data/tasks\.py{line}.*: not valid Python \(.*\); mend it"):
+    with pytest.raises(MtbertError, match=rf"mtbert/data/tasks\.py{line}.*: not valid Python \(.*\); correct it"):
         code_of_stages(root)

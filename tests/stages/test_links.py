@@ -104,7 +104,7 @@ def test_a_circle_of_links(project: Path) -> None:
     (project / "models/up").symlink_to(project / "models")
     confine(Path("models"))
     (project / "models/self").symlink_to("self")
-    with pytest.raises(MtbertError, match=r"^models/self: a link that leads to itself; remove it"):
+    with pytest.raises(MtbertError, match=r"^models/self: a link to itself; remove it"):
         confine(Path("models"))
 
 
