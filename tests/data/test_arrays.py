@@ -1,4 +1,4 @@
-"""Damaged or contradictory arrays are told, not trained on."""
+"""Damaged or inconsistent arrays are errors."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_arrays_are_mapped(prepared: Path) -> None:
+def test_arrays_are_memory_mapped(prepared: Path) -> None:
     split = load_split(prepared, "quora", "dev")
     assert (len(split), split.task, split.split) == (2, "quora", "dev")
     assert isinstance(split.ids1, np.memmap) and split.ids1.tolist() == [5, 6, 7]
@@ -49,7 +49,7 @@ def test_arrays_are_mapped(prepared: Path) -> None:
         ("labels", np.array([0.0, 1.0]), "float64 of shape (2,), expected one axis of float32"),
     ],
 )
-def test_contradictions_name_the_file(prepared: Path, name: str, array: Any, what: str) -> None:
+def test_inconsistent_files_are_named(prepared: Path, name: str, array: Any, what: str) -> None:
     path = prepared / "dev" / "quora" / f"{name}.npy"
     np.save(path, array)
     with pytest.raises(MtbertError) as error:
@@ -59,7 +59,7 @@ def test_contradictions_name_the_file(prepared: Path, name: str, array: Any, wha
 
 @pytest.mark.parametrize("name", ["ids1", "offsets1", "ids2", "offsets2", "labels"])
 @pytest.mark.parametrize("size", [0, 20, 129])
-def test_files_cut_short_are_told(prepared: Path, name: str, size: int) -> None:
+def test_truncated_files_are_named(prepared: Path, name: str, size: int) -> None:
     path = prepared / "dev" / "quora" / f"{name}.npy"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(MtbertError, match=f"{name}.npy: not a readable array"):

@@ -30,7 +30,7 @@ THEIR_CONFIG = {
 }
 
 
-def test_config_of_the_published_form(tmp_path: Path) -> None:
+def test_a_published_config(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(THEIR_CONFIG), encoding="utf-8")
     assert read_hf_config(tmp_path / "config.json") == (BERT, CONFIG)
     assert BertConfig(**config_to_json(CONFIG)) == CONFIG

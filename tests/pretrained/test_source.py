@@ -1,4 +1,4 @@
-"""Where encoders come from, and what is refused on the way. No test reaches the network."""
+"""Sources of encoders, and the files that are refused. No test uses the network."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_tokenizer(folder: Path, pieces: int) -> None:
-    """A WordPiece tokenizer of so many pieces."""
+    """Write a WordPiece tokenizer with this many pieces."""
     vocabulary = {word: index for index, word in enumerate(["[UNK]", "[CLS]", "[SEP]", *map(str, range(pieces - 3))])}
     Tokenizer(WordPiece(vocabulary, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
 
@@ -72,7 +72,7 @@ def test_a_local_folder(folder: Path) -> None:
     assert pretrained("local", path=str(folder), sha256=found.source["sha256"]).source == found.source
 
 
-def test_a_folder_of_the_user_s_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_in_the_user_s_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     assert holds_the_weights(pretrained("local", path="~/mini-bert"))
     with pytest.raises(MtbertError, match=r"encoder\.path is ~nobody-of-that-name/x, but there is no such user"):
@@ -168,7 +168,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, download: Callable[..., str]) -> N
     monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "hf_hub_download", download)
 
 
-def test_the_hub_is_asked_for_that_commit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_asked_for_the_pinned_commit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def download(repo: str, file: str, *, revision: str) -> str:
@@ -189,7 +189,7 @@ def test_the_hub_is_asked_for_that_commit(folder: Path, tmp_path: Path, monkeypa
         pretrained("hub", name="someone/mini-bert", revision=COMMIT, sha256="f" * 64)
 
 
-def test_offline_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = pytest.importorskip("huggingface_hub.errors")
 
     def offline(*_: object, **__: object) -> str:
@@ -200,7 +200,7 @@ def test_offline_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         pretrained("hub", name="someone/mini-bert", revision=COMMIT)
 
 
-def test_a_name_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = pytest.importorskip("huggingface_hub.errors")
 
     def refuse(*_: object, **__: object) -> str:

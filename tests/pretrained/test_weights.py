@@ -43,7 +43,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_every_tensor_is_taken_over() -> None:
+def test_every_tensor_is_translated() -> None:
     assert same(from_hf(published(), CONFIG, "file"), random_weights(CONFIG, 0))
 
 
@@ -70,7 +70,7 @@ def test_the_prefix_old_norm_names_and_task_heads(capsys: pytest.CaptureFixture[
     )
 
 
-def test_the_pooler_is_needed_for_cls_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_cls_pooling_needs_the_pooler(capsys: pytest.CaptureFixture[str]) -> None:
     whole = from_hf(published(), CONFIG, "file")
     bare = from_hf({name: tensor for name, tensor in published().items() if "pooler" not in name}, CONFIG, "file")
     assert "note: file: has no pooler" in capsys.readouterr().err
@@ -96,7 +96,7 @@ def test_the_pooler_is_needed_for_cls_alone(capsys: pytest.CaptureFixture[str]) 
         "QuestionAnswering",
     ],
 )
-def test_every_model_of_transformers_with_a_bert_in_it_is_taken(kind: str) -> None:
+def test_the_encoder_of_every_bert_model_of_transformers_is_found(kind: str) -> None:
     transformers = pytest.importorskip("transformers")
     theirs = getattr(transformers, f"BertFor{kind}")(transformers.BertConfig(**THEIR_CONFIG))
     assert same(from_hf(theirs.state_dict(), CONFIG, "file"), from_hf(theirs.bert.state_dict(), CONFIG, "file"))
@@ -177,7 +177,7 @@ def test_a_faulty_checkpoint_is_refused(fault: Callable[[dict[str, Tensor]], Non
         from_hf(tensors, CONFIG, "x.safetensors")
 
 
-# What it would cost to make such a model shows in each of these: memory, time, or sizes that torch cannot count.
+# Making such a model would take too much memory or time, or overflow torch's sizes.
 @pytest.mark.parametrize("value", [10**5, 10**12, 10**30])
 @pytest.mark.parametrize("size", sorted(BERT.sizes.keys() - {"heads"}))
 def test_sizes_that_are_not_those_of_the_tensors_are_refused_at_once(size: str, value: int) -> None:

@@ -1,4 +1,4 @@
-"""What is shown of a run, on terminals of any width and without one."""
+"""The progress line on terminals of any width, and the output without a terminal."""
 
 import io
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def shown(width: int, clock: Callable[[float], None], overall: Overall | None = 
         (40, [f"{RUN} epoch 10", "0:00:40"], ["\u2501", "loss"]),
     ],
 )
-def test_in_a_narrow_terminal_the_bar_goes_first_and_the_time_left_never(
+def test_a_narrow_terminal_drops_the_bar_first_and_the_time_left_never(
     width: int, there: list[str], gone: list[str], clock: Callable[[float], None]
 ) -> None:
     line = shown(width, clock)
