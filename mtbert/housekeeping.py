@@ -34,7 +34,7 @@ class Leftover(NamedTuple):
 def leftovers(root: Path, runs: Collection[str]) -> list[Leftover]:
     """All that can be removed from the project at `root`, where `runs` are declared; nothing that a process uses.
 
-    A checkpoint is among them although a run with the same settings, data and code would still resume from it; `why` says so.
+    Checkpoints are included, although a run with the same settings, data and code would still resume from them; `why` says so.
     """
     found = dict([*_checkpoints(root), *_outputs(root, runs), *_workspaces(root), *_temporaries(root)])
     outer = {path: why for path, why in found.items() if not found.keys() & set(path.parents)}

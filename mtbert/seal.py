@@ -45,7 +45,7 @@ def check_seal(folder: Path, *names: str) -> None:
 
 
 def remedy(folder: Path, damaged: Path | None = None) -> str:
-    """How to restore a folder that a stage writes: a missing file, or `damaged`, which DVC may take for intact."""
+    """How to restore a folder that a stage writes: a missing file, or `damaged`, which DVC may consider intact."""
     parent, name = folder.parent.name, folder.name
     by_parent = {"converted": "convert@", "models": "train@", "results": "evaluate@"}
     own = {("data", "raw"): "fetch", ("data", "prepared"): "prepare", ("models", "pretrained"): "encoder"}

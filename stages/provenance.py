@@ -17,7 +17,7 @@ from mtbert.training.fingerprint import fingerprint
 from stages.common import MODELS, PREPARED
 from stages.planned import planned
 
-LOCK, RECORD = Path("requirements/runtime.txt"), "record.json"
+REQUIREMENTS, RECORD = Path("requirements/runtime.txt"), "record.json"
 # The prepared data that training and evaluation read.
 DATA = [PREPARED / "train", PREPARED / "dev", PREPARED / "tokenizer.json"]
 
@@ -102,7 +102,7 @@ def write_log(work: Path, stage: str, name: str, weights: str, **more: Any) -> N
         "machine": machine(),
         "finished": datetime.now(UTC).date().isoformat(),
     }
-    lock = sha256_file(LOCK) if LOCK.is_file() else None
+    lock = sha256_file(REQUIREMENTS) if REQUIREMENTS.is_file() else None
     atomic_json(work / "log" / f"{stage}-{name}.json", {**made, "requirements_sha256": lock, **more})
 
 

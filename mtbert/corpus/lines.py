@@ -22,7 +22,7 @@ def check_is_file(path: Path, remedy: str) -> None:
     """Refuse anything but a regular file: reading a FIFO or a device may block for ever.
 
     Raises:
-        MtbertError: it is something else; says what.
+        MtbertError: it is something else, which the message names.
         OSError: it is missing, or its type cannot be read.
     """
     kind = stat.S_IFMT(path.stat().st_mode)

@@ -1,4 +1,4 @@
-"""What tells one family of published encoders (BERT, …) from another: its config.json, its tensors, its special tokens."""
+"""A family of published encoders (BERT, ...): how to read its config.json and its tensors, and its special tokens."""
 
 import re
 import reprlib
@@ -23,7 +23,7 @@ class SizeKey(NamedTuple):
 class Family:
     """One family of encoders. Its files are those that transformers' `save_pretrained` writes.
 
-    A checkpoint of a whole model puts `prefix` before an encoder's tensors. Tensor names below have no prefix and no old spelling.
+    In a checkpoint with task heads, the encoder's tensor names begin with `prefix`. The names below are without prefix and old spellings.
 
     Attributes:
         name: what messages call it.
@@ -31,14 +31,14 @@ class Family:
         sizes: the field of `BertConfig` -> the key in config.json.
         defaults: values of the keys that old files lack.
         supported: keys of which `BertEncoder` computes one value only.
-        prefix: see above.
+        prefix: of the encoder's tensors in checkpoints with task heads.
         spellings: old part of a tensor's name -> the present one.
         names: their tensor -> ours, outside the layers.
-        layer: a layer's tensors: a pattern with three groups, the layer's number, a key of `layer_names`, and weight or bias.
+        layer: pattern of a layer's tensors; its groups are the layer's number, a key of `layer_names`, and weight or bias.
         layer_names: their module in a layer -> ours.
         buffers: tensors that hold no weights; they are left out.
         heads: tensors of pretraining and task heads; they are left out with a note.
-        special_tokens: what opens a sequence, and what ends each of its sentences.
+        special_tokens: the token that begins a sequence, and the token that ends each sentence in it.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Family:
 
     @property
     def remedy(self) -> str:
-        """What to do about a config.json that cannot be used."""
+        """The remedy for an unusable config.json."""
         return f"the file must be a {self.name} encoder's config.json"
 
     def read_config(self, values: Mapping[str, Any], path: Path) -> BertConfig:

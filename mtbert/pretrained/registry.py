@@ -1,7 +1,7 @@
 """The families of encoders that can be used, and which of them a config.json belongs to.
 
-A second family is a file beside bert.py and an entry here. The stages that load a model must then be told its family, which
-models/pretrained/config.json does not record while there is one.
+To add a family, add a file beside bert.py and an entry here. models/pretrained/config.json must then record the family, so that the
+stages that load a model can pass on its special tokens; with one family they use BERT's.
 """
 
 import json

@@ -9,7 +9,7 @@ import torch
 
 from mtbert.errors import MtbertError
 from mtbert.training.compute import resolve
-from stages.provenance import LOCK, RECORD, commit, plan_hash, read_log, read_record, write_log
+from stages.provenance import REQUIREMENTS, RECORD, commit, plan_hash, read_log, read_record, write_log
 
 
 def git(*arguments: str) -> str:
@@ -62,8 +62,8 @@ def test_a_log_is_valid_only_for_its_weights(tmp_path: Path, monkeypatch: pytest
     assert log.keys() >= {"commit", "machine", "finished"}
     assert read_log(tmp_path, "train", "mine", "cd") == {}
     assert read_log(tmp_path, "train", "other", "ab") == {}
-    LOCK.parent.mkdir()
-    LOCK.write_bytes(b"torch==1\n")
+    REQUIREMENTS.parent.mkdir()
+    REQUIREMENTS.write_bytes(b"torch==1\n")
     write_log(tmp_path, "train", "mine", "ab")
     assert read_log(tmp_path, "train", "mine", "ab")["requirements_sha256"] == hashlib.sha256(b"torch==1\n").hexdigest()
     (tmp_path / "log/train-mine.json").write_text("{", encoding="utf-8")
