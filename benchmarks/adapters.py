@@ -5,13 +5,11 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from torch import Tensor, nn
 
 from benchmarks import peers
 from benchmarks.harness import Target, alternate, publish, ratio
@@ -19,32 +17,14 @@ from benchmarks.work import WARM_UP, batches, minilm, split, training, wait, wra
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
-from mtbert.model.fused import Product
+from mtbert.engines import engine_for
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_dora, convert, merge
-from mtbert.peft.dora import DoraLinear, product_dtype, wide_weight
-from mtbert.peft.product import AdapterProduct, Frozen
+from mtbert.peft.convert import add_adapter, merge
 from mtbert.training.compute import Compute, resolve
 
 RANK = 16
 CLOSE = 30  # rounds of our own cases among themselves, whose targets are a few percent apart
 PEAKS = 5  # processes whose peak memory is taken, of the two that are compared
-
-
-class LoraLinear(DoraLinear):
-    """W0 x + s B A x + bias by DoRA's own product: what a step of DoRA is measured against."""
-
-    def __init__(self, base: nn.Linear) -> None:
-        super().__init__(base, RANK, RANK)
-        del self.magnitude
-
-    @staticmethod
-    def side_by_side(layers: Sequence[DoraLinear], x: Tensor) -> Product:
-        frozen = Frozen(wide_weight(layers, product_dtype(x, layers[0].weight)), None, layers[0].scale, False)
-        parameters = [getattr(layer, name) for name in ("lora_a", "lora_b") for layer in layers]
-        with torch.autocast(x.device.type, enabled=False):
-            z, _ = AdapterProduct.apply(x, frozen, *parameters)
-        return Product(z, None, torch.cat([layer.bias for layer in layers]))
 
 
 def main(
@@ -64,7 +44,7 @@ def main(
     repeats = {"DoRA": PEAKS, "LoRA": PEAKS}
     peaks = {name: [_peak_of(name, batch_size, steps) for _ in range(repeats.get(name, 1))] for name in cases}
     memory = statistics.median(peaks["DoRA"]) / statistics.median(peaks["LoRA"])
-    models = with_dora(minilm(["c"])), minilm(["c"])
+    models = adapted(minilm(["c"]), "dora"), minilm(["c"])
     merged = merged_forward(*models, split("quora"), wrapper(), compute, batch_size, steps)
     targets = [
         Target("time of a step over LoRA's", ratio(own, "LoRA", "DoRA"), 1.05, True),
@@ -97,8 +77,8 @@ def _best(rates: dict[str, list[float]], batches_: str) -> str:
 def _cases(bf16: bool) -> dict[str, Callable[[Compute, int, int], Callable[[], float]]]:
     """Ours; and peft on the same batches, and on batches of like length that it makes itself."""
     cases = {
-        "DoRA": lambda *work: _ours(with_dora(minilm(["c"])), *work),
-        "LoRA": lambda *work: _ours(with_lora(minilm(["c"])), *work),
+        "DoRA": lambda *work: _ours(adapted(minilm(["c"]), "dora"), *work),
+        "LoRA": lambda *work: _ours(adapted(minilm(["c"]), "lora"), *work),
         "full": lambda *work: _ours(minilm(["c"]), *work),
     }
     best = "bf16" if bf16 else "fp32"
@@ -115,17 +95,9 @@ def _cases(bf16: bool) -> dict[str, Callable[[Compute, int, int], Callable[[], f
     return cases
 
 
-def with_dora(model: MultitaskModel) -> MultitaskModel:
-    """The model under DoRA, in place, everything but the adapters and the head frozen."""
-    add_dora(model, rank=RANK, alpha=RANK, dropout=0.0, train_rest=False, exact_norm=True, seed=0)
-    return model
-
-
-def with_lora(model: MultitaskModel) -> MultitaskModel:
-    """The same under LoRA."""
-    convert(model, LoraLinear)
-    for name, parameter in model.encoder.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+def adapted(model: MultitaskModel, method: str) -> MultitaskModel:
+    """The model under an adapter, in place, everything but the adapter and the head frozen."""
+    add_adapter(model, method, rank=RANK, alpha=RANK, dropout=0.0, train_rest=False, seed=0)
     return model
 
 
@@ -144,7 +116,7 @@ def _peft(
 
 
 def merged_forward(
-    adapted: MultitaskModel,
+    merged: MultitaskModel,
     plain: MultitaskModel,
     data: Split,
     tokens: Wrapper,
@@ -153,14 +125,14 @@ def merged_forward(
     steps: int,
 ) -> float:
     """Time of the forward of an adapted model, which is merged here, over that of a plain one of the same size."""
-    merge(adapted)
+    merge(merged)
 
     def forward(model: MultitaskModel) -> Callable[[], float]:
         chosen = batches(len(data), batch_size, 0)
-        model.to(compute.device).eval()
+        engine = engine_for(model.to(compute.device).eval(), compute)
 
         def case() -> float:
-            with torch.inference_mode(), compute.autocast():
+            with engine.inference():
                 for _ in range(steps):
                     batch = make_batch("quora", data, next(chosen), model.views("quora"), tokens)
                     model(batch.to(compute.device))
@@ -169,7 +141,7 @@ def merged_forward(
 
         return case
 
-    return ratio(alternate({"plain": forward(plain), "merged": forward(adapted)}, 60, WARM_UP), "plain", "merged")
+    return ratio(alternate({"plain": forward(plain), "merged": forward(merged)}, 60, WARM_UP), "plain", "merged")
 
 
 def _peak_of(name: str, batch_size: int, steps: int) -> int:

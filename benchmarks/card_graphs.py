@@ -12,9 +12,10 @@ from benchmarks.card import TOKENS, Setting, free, made_up, model
 from benchmarks.harness import write
 from benchmarks.work import batches, stepper, wait
 from mtbert.data.batches import Batch, make_batch
-from mtbert.data.static import rows_for
+from mtbert.fast.cuda.static import rows_for
 from mtbert.model.multitask import MultitaskModel
-from mtbert.training.graphs import Steps
+from mtbert.tasks.losses import binary_cross_entropy
+from mtbert.training.engine import Engine
 
 
 def graphs(setting: Setting) -> None:
@@ -36,31 +37,33 @@ def graphs(setting: Setting) -> None:
 
 
 def _curve(setting: Setting, stream: list[Batch], *, graphs: bool, dropout: float) -> np.ndarray:
-    taker = stepper(model(setting.config, dropout), setting.graphs if graphs else setting.compute, 8, TOKENS)
-    return np.array([float(taker.take(batch, 0, step)) for step, batch in enumerate(stream, start=1)])
+    engine = stepper(model(setting.config, dropout), setting.graphs if graphs else setting.compute, 8)
+    return np.array(
+        [float(engine.step(batch, binary_cross_entropy, 0, step)) for step, batch in enumerate(stream, start=1)]
+    )
 
 
 def _costs(setting: Setting, stream: list[Batch]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, compute in (("eager", setting.compute), ("replayed", setting.graphs)):
         one: MultitaskModel = model(setting.config)
-        taker = stepper(one, compute, 8, TOKENS)
-        run = partial(_pass, taker, stream)
+        engine = stepper(one, compute, 8)
+        run = partial(_pass, engine, stream)
         first = _timed(setting, run)[1]
         host, whole = _timed(setting, run)
         told[name] = {"host_seconds": host / len(stream), "seconds": whole / len(stream)}
-        told[name]["launches"] = _launches(setting, partial(_pass, taker, stream[:1]))
-        if taker.recorded:
-            told["recorded"], told["seconds_per_recording"] = taker.recorded, (first - whole) / taker.recorded
+        told[name]["launches"] = _launches(setting, partial(_pass, engine, stream[:1]))
+        if recorded := getattr(engine, "recorded", 0):
+            told["recorded"], told["seconds_per_recording"] = recorded, (first - whole) / recorded
             told["waits"] = _waits(run)
-        del one, taker, run
+        del one, engine, run
         free(setting.device)
     return told
 
 
-def _pass(taker: Steps, stream: list[Batch]) -> None:
+def _pass(engine: Engine, stream: list[Batch]) -> None:
     for step, batch in enumerate(stream, start=1):
-        taker.take(batch, 0, step)
+        engine.step(batch, binary_cross_entropy, 0, step)
 
 
 def _timed(setting: Setting, work: Callable[[], None]) -> tuple[float, float]:

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from benchmarks import ceiling, peers
-from benchmarks.adapters import RANK, merged_forward, with_dora, with_lora
+from benchmarks.adapters import RANK, adapted, merged_forward
 from benchmarks.card import TOKENS, Setting, copy_rate, free, made_up, model, peak_of, working
 from benchmarks.harness import Case, Target, alternate, publish, ratio
 from benchmarks.work import training, wait
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
+from mtbert.engines import engine_for
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute
 
@@ -78,8 +79,8 @@ def adapters(setting: Setting, data: Split, batch_size: int) -> None:
     """DoRA beside LoRA and full fine-tuning, both in mtbert's engine, and beside peft: time, memory, the merged forward."""
     cases: dict[str, Callable[[], Case]] = {}
     kinds: dict[str, Callable[[MultitaskModel], MultitaskModel]] = {
-        "DoRA": with_dora,
-        "LoRA": with_lora,
+        "DoRA": partial(adapted, method="dora"),
+        "LoRA": partial(adapted, method="lora"),
         "full": lambda plain: plain,
     }
     for name, adapt in kinds.items():
@@ -100,7 +101,7 @@ def adapters(setting: Setting, data: Split, batch_size: int) -> None:
         targets.append(Target("times peft's DoRA", ratio(rates, best_of(rates, "DoRA"), "peft DoRA"), 4.0))
     if peaks["DoRA"] and peaks["LoRA"]:
         targets.append(Target("peak memory of steps over LoRA's", peaks["DoRA"] / peaks["LoRA"], 1.02, True))
-    pair = with_dora(model(setting.config)), model(setting.config)
+    pair = adapted(model(setting.config), "dora"), model(setting.config)
     forward = merged_forward(*pair, data, TOKENS, setting.compute, batch_size, setting.steps)
     targets.append(Target("merged forward over the plain model's", forward, 1.02, True))
     publish(
@@ -180,8 +181,8 @@ def agreement(setting: Setting, data: Split) -> float:
     batch = make_batch("quora", data, np.arange(64), one.views("quora"), TOKENS)
     with torch.inference_mode():
         exact = one(batch)
-        one.to(setting.device)
-        with setting.compute.autocast():
+        engine = engine_for(one.to(setting.device), setting.compute)
+        with engine.inference():
             found = one(batch.to(setting.device)).float().cpu()
     return float((exact - found).abs().max())
 

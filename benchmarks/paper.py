@@ -19,17 +19,18 @@ from benchmarks.harness import Target, write
 from benchmarks.work import batches, stepper, wait
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
-from mtbert.data.static import rows_for
+from mtbert.engines import engine_for
 from mtbert.errors import MtbertError
-from mtbert.evaluation.development import PAIRS, development_metrics
+from mtbert.evaluation.development import WATCHED, development_metrics
+from mtbert.fast.cuda.static import rows_for
 from mtbert.model.bert import BertEncoder, initialise
+from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.params import load_params
-from mtbert.settings import CosineEmbedding, Run
+from mtbert.settings import Run
 from mtbert.training.compute import Compute
 from mtbert.training.sampling import epoch_schedule
-from stages.models import adapt
-from stages.train import _losses
+from stages.models import adapt, losses_of
 
 SIZES = {"sst": 8544, "quora": 283_003, "sts": 6040}
 DEV_SST = 1101
@@ -68,7 +69,7 @@ def paper(setting: Setting) -> None:
 def kind_of(run: Run) -> str:
     """What a step's time depends on, as a key; the tasks too, since each kind is measured on its own tasks."""
     told = run.model_dump()
-    keys = ("tasks", "pooling", "quora", "sts", "batch_size", "encoder_dropout", "head_dropout", "adapter")
+    keys = ("tasks", "pooling", "heads", "batch_size", "encoder_dropout", "head_dropout", "adapter")
     return json.dumps({key: told[key] for key in keys}, sort_keys=True)
 
 
@@ -88,8 +89,8 @@ def build(run: Run, setting: Setting) -> MultitaskModel:
     with torch.device(setting.device):
         encoder = BertEncoder(setting.config, run.encoder_dropout)
         encoder.apply(initialise)
-        quora, sts = (getattr(head, "features", None) for head in (run.quora, run.sts))
-        model = MultitaskModel(encoder, run.pooling, quora, sts, run.head_dropout)
+        heads = build_heads(run.heads, run.known, setting.config.hidden, run.head_dropout, encoder.noise)
+        model = MultitaskModel(encoder, run.pooling, heads)
     if run.adapter is not None:
         adapt(model, run, "runs")
     return model.to(setting.device)
@@ -97,7 +98,7 @@ def build(run: Run, setting: Setting) -> MultitaskModel:
 
 def slice_of(run: Run, model: MultitaskModel, setting: Setting, compute: Compute, data: Split) -> Slice:
     """The same batches twice: the first time they are recorded."""
-    taker = stepper(model, compute, run.batch_size, TOKENS, _losses(run))
+    engine, loss_of = stepper(model, compute, run.batch_size), losses_of(run)[data.task]
     chosen, views = batches(len(data), run.batch_size, 0), model.views(data.task)
     stream = [next(chosen) for _ in range(3 if setting.tiny else 40)]
     seconds = []
@@ -105,25 +106,25 @@ def slice_of(run: Run, model: MultitaskModel, setting: Setting, compute: Compute
         wait(setting.device)
         began = time.perf_counter()
         for step, rows in enumerate(stream, start=1):
-            taker.take(make_batch(data.task, data, rows, views, TOKENS), 0, step)
+            engine.step(make_batch(data.task, data, rows, views, TOKENS), loss_of, 0, step)
         wait(setting.device)
         seconds.append(time.perf_counter() - began)
-    recording = max(0.0, seconds[0] - seconds[1]) / taker.recorded if taker.recorded else 0.0
+    recorded = getattr(engine, "recorded", 0)
+    recording = max(0.0, seconds[0] - seconds[1]) / recorded if recorded else 0.0
     tokens = np.array([_tokens(data, next(chosen), views) for _ in range(100 if setting.tiny else 3000)])
-    shapes = len({rows_for(int(count)) for count in tokens}) if taker.recorded else 0
+    shapes = len({rows_for(int(count)) for count in tokens}) if recorded else 0
     return Slice(seconds[1] / len(stream), recording, shapes)
 
 
 def evaluated(run: Run, model: MultitaskModel, compute: Compute, data: dict[str, Split], tiny: bool) -> float:
     """Seconds of what the loop does before the first epoch and after each."""
-    sizes = {"sst": 24 if tiny else DEV_SST, "quora": 24 if tiny else PAIRS, "sts": 24 if tiny else PAIRS}
+    sizes = {"sst": 24 if tiny else DEV_SST, "quora": 24 if tiny else WATCHED, "sts": 24 if tiny else WATCHED}
     dev = {task: made_up(task, count) for task, count in sizes.items()}
+    engine = engine_for(model, compute)
     for _ in range(2):
         began = time.perf_counter()
-        with compute.autocast():
-            development_metrics(
-                model, dev, data["sst"], TOKENS, sts_cosine=isinstance(run.sts, CosineEmbedding), clamp=True, seed=0
-            )
+        with engine.inference():
+            development_metrics(model, run.known, run.heads, dev, data, TOKENS, seed=0)
     return time.perf_counter() - began
 
 

@@ -15,10 +15,12 @@ import typer
 
 from benchmarks import peers
 from benchmarks.harness import Target, alternate, publish, ratio
-from benchmarks.work import PREPARED, minilm, split, wrapper
+from benchmarks.work import PREPARED, minilm, objectives, split, wrapper
 from mtbert.data.arrays import Split
-from mtbert.evaluation.predict import decide, raw_scores
+from mtbert.engines import engine_for
+from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
+from mtbert.tasks.paper import TASKS
 from mtbert.training.compute import Compute, resolve
 
 BATCHES = (16, 32, 64, 128)
@@ -69,13 +71,13 @@ def ours(model: MultitaskModel, texts: list[tuple[str, str]], compute: Compute) 
     tokenizer, tokens = Tokenizer.from_file(str(PREPARED / "tokenizer.json")), wrapper()
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    model.eval()
+    engine = engine_for(model.eval(), compute)
 
     def predict() -> np.ndarray:
         sides = [_arrays(tokenizer, [text[side] for text in texts]) for side in (0, 1)]
         data = Split("quora", "dev", Path(), *sides[0], *sides[1], None)
-        with compute.autocast():
-            return decide("quora", raw_scores(model, "quora", data, tokens), cosine=False).scores
+        with engine.inference():
+            return objectives(["c"])["quora"].decide(raw_scores(model, "quora", data, tokens), TASKS["quora"]).scores
 
     return predict
 

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.harness import Target, publish, ratio
-from mtbert.tasks.paper import SPLITS, TASKS, raw_name
+from mtbert.tasks.paper import TASKS
+from mtbert.tasks.task import SPLITS, raw_name
 
 PAIRS = 404_290
 

@@ -9,13 +9,11 @@ import torch
 import typer
 
 from benchmarks.harness import RESULTS, alternate, publish
-from benchmarks.work import minilm
+from benchmarks.work import minilm, stepper
 from mtbert.data.batches import ROWS, Batch
 from mtbert.data.tokens import lay_out
-from mtbert.training.adamw import AdamW
+from mtbert.tasks.losses import cross_entropy
 from mtbert.training.compute import resolve
-from mtbert.training.losses import sentiment
-from mtbert.training.step import train_step
 
 BATCH_SIZES = (8, 16, 32, 64, 128, 256)
 LENGTHS = (16, 32, 64, 128, 256, 512)
@@ -26,16 +24,14 @@ MOST = 16384  # tokens a step
 def main(rounds: int = 3, most: Annotated[int, typer.Option(help="tokens a step")] = MOST) -> None:
     """Full fine-tuning of MiniLM-L6 on random wordpieces, every sequence equally long."""
     compute = resolve("auto", "auto", "auto")
-    model = minilm().train()
-    optimizer = AdamW(model, 1e-5)
+    engine = stepper(minilm(), compute, MIDDLE)
     points = {(size, MIDDLE) for size in BATCH_SIZES} | {(MIDDLE, length) for length in LENGTHS}
     rates: dict[str, list[float]] = {}
     for threads in (1, 2):
         torch.set_num_threads(threads)
 
         def case(batch: Batch) -> float:
-            model.reseed(0, 1)
-            train_step(model, optimizer, batch, sentiment, compute, "a step")
+            engine.step(batch, cross_entropy, 0, 1)
             return float(batch.stream.tokens)
 
         cases = {

@@ -1,6 +1,6 @@
 """The work that all cases of a benchmark share: rows of a prepared split, and mtbert's step over them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +9,27 @@ import torch
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper, wrapper_for
+from mtbert.engines import engine_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import pretrained
-from mtbert.training.adamw import AdamW
+from mtbert.tasks.objective import (
+    BinaryCrossEntropy,
+    Cosine,
+    CosineEmbedding,
+    CrossEntropy,
+    MeanSquaredError,
+    Objective,
+)
+from mtbert.tasks.paper import QUORA, SST, STS, TASKS
 from mtbert.training.compute import Compute
-from mtbert.training.graphs import Steps
-from mtbert.training.losses import paraphrase, sentiment, similarity_regression
+from mtbert.training.engine import Engine
+from mtbert.training.recipe import Recipe
 from mtbert.training.step import Loss
 
-LOSSES: dict[str, Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
 PREPARED = Path("data/prepared")
 # Rounds that do not count. The CPU's matrix library compiles a kernel for each number of rows when it first comes, which costs more than
 # the product: a run of thousands of steps has met them all soon.
@@ -31,7 +40,7 @@ def split(task: str, prepared: Path = PREPARED) -> Split:
     """The training split, as `dvc repro prepare` leaves it."""
     if not prepared.is_dir():
         raise MtbertError(f"{prepared}: not found; run `dvc repro prepare` first, on the data to be measured with")
-    return load_split(prepared, task, "train")
+    return load_split(prepared, TASKS[task], "train")
 
 
 def batches(rows: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
@@ -62,7 +71,24 @@ def multitask(
     """A model of this size whose encoder `fill` gives its weights."""
     encoder = BertEncoder(config, dropout)
     fill(encoder)
-    return MultitaskModel(encoder, pooling, quora=features, sts=features, dropout=dropout)
+    heads = build_heads(objectives(features), TASKS, config.hidden, dropout, encoder.noise)
+    return MultitaskModel(encoder, pooling, heads)
+
+
+def objectives(features: Sequence[str] | None) -> dict[str, Objective]:
+    """The paper's: layers over these features for the pair tasks, or cosines where there are none."""
+    pairs: dict[str, Objective] = {
+        QUORA.name: BinaryCrossEntropy.model_validate({"objective": "bce", "features": list(features)})
+        if features
+        else Cosine(objective="cosine"),
+        STS.name: MeanSquaredError.model_validate({"objective": "mse", "features": list(features), "clamp": True})
+        if features
+        else CosineEmbedding(objective="cosine_embedding", margin=0.0, threshold=2.5),
+    }
+    return {SST.name: CrossEntropy(objective="cross_entropy", features=["u"]), **pairs}
+
+
+LOSSES: dict[str, Loss] = {name: one.loss(TASKS[name]) for name, one in objectives(("u", "v")).items()}
 
 
 def wrapper(prepared: Path = PREPARED, max_tokens: int = 256) -> Wrapper:
@@ -74,7 +100,7 @@ def training(
     model: MultitaskModel, data: Split, tokens: Wrapper, compute: Compute, batch_size: int, steps: int
 ) -> Callable[[], float]:
     """A case: `steps` of mtbert's own training step, from rows to updated weights; returns the real tokens."""
-    taker = stepper(model, compute, batch_size, tokens)
+    engine = stepper(model, compute, batch_size)
     chosen, step = batches(len(data), batch_size, 0), 0
 
     def case() -> float:
@@ -83,7 +109,7 @@ def training(
         for _ in range(steps):
             step += 1
             batch = make_batch(data.task, data, next(chosen), model.views(data.task), tokens)
-            taker.take(batch, 0, step)
+            engine.step(batch, LOSSES[data.task], 0, step)
             done += batch.stream.tokens
         wait(compute.device)
         return float(done)
@@ -91,12 +117,12 @@ def training(
     return case
 
 
-def stepper(
-    model: MultitaskModel, compute: Compute, batch_size: int, tokens: Wrapper, losses: Mapping[str, Loss] = LOSSES
-) -> Steps:
+def stepper(model: MultitaskModel, compute: Compute, batch_size: int) -> Engine:
     """What takes mtbert's training steps, with the training loop's optimizer."""
     model.to(compute.device).train()
-    return Steps(model, AdamW(model, 1e-5), losses, compute, batch_size, tokens.max_tokens)
+    engine = engine_for(model, compute)
+    engine.optimizer(Recipe("sequential", "depletion", 1, batch_size, 1e-5))
+    return engine
 
 
 def wait(device: torch.device) -> None:

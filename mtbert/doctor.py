@@ -1,14 +1,12 @@
 """`mtbert doctor`: what this machine and this checkout have, what they lack, and what to do about it."""
 
 import importlib
-import io
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -66,8 +64,7 @@ def _processor(_root: Path) -> Check:
         compute = importlib.import_module("mtbert.training.compute")
     except (ImportError, OSError):
         return Check("note", "processor not examined", "see torch above")
-    with redirect_stderr(io.StringIO()):  # its note about missing kernels: a later check reports them
-        bf16 = compute.resolve("cpu", "auto", "auto").bf16
+    bf16 = compute.resolve("cpu", "auto", "auto").bf16
     return Check("ok", f"{compute.machine()}, {'in bf16' if bf16 else 'in fp32: it has no bf16 instructions'}")
 
 
@@ -83,13 +80,14 @@ def _gpu(_root: Path) -> Check:
 
 def _kernels(_root: Path) -> Check:
     try:
-        build = importlib.import_module("mtbert.kernels.build")
+        engines = importlib.import_module("mtbert.engines")
     except (ImportError, OSError):
         return Check("note", "kernels not examined", "see torch above")
-    if reason := build.unavailable():
+    found, which = engines.kernels()
+    if not found:
         remedy = "install g++ (Debian: `apt install g++`); without it training is slower"
-        return Check("note", reason, remedy)
-    return Check("ok", f"CPU kernels compiled by {build.compiler()}")
+        return Check("note", which, remedy)
+    return Check("ok", f"CPU kernels compiled by {which}")
 
 
 def _git(root: Path) -> Check:

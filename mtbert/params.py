@@ -12,12 +12,14 @@ from pydantic import Field, ValidationError, model_validator
 from mtbert.errors import MtbertError, nearest
 from mtbert.params_errors import explain_all
 from mtbert.resolve import TOP, resolve
-from mtbert.settings import Budget, Compute, Contradiction, Data, Encoder, Prepare, Run, Section
+from mtbert.section import Contradiction, Section
+from mtbert.settings import Budget, Compute, Data, DeclaredTask, Encoder, Prepare, Run
+from mtbert.tasks.paper import RESERVED, TASKS
 from mtbert.yamlfile import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-RESERVED_RUN_NAMES = {"pretrained", "converted"}
+RESERVED_NAMES = {"pretrained", "converted"}  # folders beside those of the runs
 
 
 class Params(Section):
@@ -27,18 +29,21 @@ class Params(Section):
     prepare: Prepare
     encoder: Encoder
     compute: Compute
+    tasks: dict[str, DeclaredTask]
     tables: dict[str, dict[str, str]]
     figures: dict[str, dict[str, str]]
     runs: dict[str, Run] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Params":
-        names = [(kind, name) for kind in ("runs", "tables", "figures") for name in getattr(self, kind)]
+        kinds = ("tasks", "runs", "tables", "figures")
+        names = [(kind, name) for kind in kinds for name in getattr(self, kind)]
         for kind, name in [("profiles", self.profile), *names]:
-            if not NAME.fullmatch(name) or name in RESERVED_RUN_NAMES:
+            reserved = RESERVED if kind == "tasks" else RESERVED_NAMES
+            if not NAME.fullmatch(name) or name in reserved:
                 raise Contradiction(
                     "a name is lower-case letters, digits and _, starts with a letter, has at most 64 characters, "
-                    f"and is none of {', '.join(sorted(RESERVED_RUN_NAMES))}; rename it",
+                    f"and is none of {', '.join(sorted(reserved))}; rename it",
                     kind,
                     name,
                 )
@@ -56,6 +61,14 @@ class Params(Section):
                             view,
                             row,
                         )
+                    if missing := [task for task in TASKS if task not in self.runs[run_name].heads]:
+                        raise Contradiction(
+                            f"run {run_name} has no head for {', '.join(missing)}, and tables and figures are about the "
+                            "paper's tasks; give it one, or remove the row",
+                            kind,
+                            view,
+                            row,
+                        )
         return self
 
     def _check_start(self, name: str, run: Run, start: str) -> None:
@@ -64,9 +77,7 @@ class Params(Section):
             raise Contradiction(f"no run is called {start!r}{nearest(start, ['pretrained', *self.runs])}", *key)
         if start == name or self.runs[start].adapter is not None:
             raise Contradiction(f"{start!r} must be a fully fine-tuned run; an adapter starts from plain weights", *key)
-        if any(
-            getattr(run, part) != getattr(self.runs[start], part) for part in ("quora", "sts", "pooling", "encoding")
-        ):
+        if any(getattr(run, part) != getattr(self.runs[start], part) for part in ("heads", "pooling", "encoding")):
             raise Contradiction(f"{start!r} has other heads, pooling or encoding than {name}; name another run", *key)
 
     def run(self, name: str) -> Run:
@@ -103,7 +114,9 @@ def _checked(path: Path, tree: dict[str, Any], profile: str | None) -> Params:
         try:
             return Params.model_validate(resolved.settings)
         except ValidationError as error:
-            lines = explain_all(error.errors(), Params, resolved)
+            # A run holds copies of the tasks that it has heads for: their faults are explained where they stand.
+            faults = [fault for fault in error.errors() if fault["loc"][2:3] != ("declared",)]
+            lines = explain_all(faults, Params, resolved)
     except MtbertError as error:
         lines = str(error).splitlines()
     raise MtbertError("\n".join(f"{path}: {line}" for line in lines))

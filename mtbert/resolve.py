@@ -7,7 +7,7 @@ from mtbert.errors import MtbertError, nearest, short
 
 # The sections that a profile may overlay, and its budget, which lies under every run.
 SECTIONS = ("data", "prepare", "encoder", "compute")
-TOP = ("profile", "profiles", *SECTIONS, "tables", "figures", "runs")
+TOP = ("profile", "profiles", *SECTIONS, "tasks", "tables", "figures", "runs")
 WATCHED = ("data", "encoder")  # their `path` is a dependency in dvc.yaml, which knows no profiles
 SHARED_BUDGET = ("epochs", "epoch_end", "batch_size")  # a run's keys of the same name
 # A section that names another kind of thing than its predecessor's does not inherit that one's settings.
@@ -62,9 +62,13 @@ def resolve(tree: Tree, profile: str | None = None) -> Resolved:
         for where, part in (((), tree), (("profiles", chosen), overlay)):
             if key in part:
                 _lay(settings, {key: part[key]}, where, origins)
+    tasks = tree.get("tasks", {})
     lineages = {name: lineage(tree["runs"], name) for name in tree["runs"]}
     for name, names in lineages.items():
         run, found = _run(tree["runs"], names, budget, origins["budget",])
+        heads = run.get("heads")
+        if declared := {key: part for key, part in tasks.items() if isinstance(heads, dict) and key in heads}:
+            run["declared"] = declared
         settings["runs"][name] = run
         origins |= {("runs", name, *keys): place for keys, place in found.items()}
     return Resolved(settings, origins, lineages)
@@ -105,8 +109,11 @@ def _check_shape(tree: Tree) -> None:
             if not isinstance(key, str):
                 raise MtbertError(f"{name}.{key}: a name must be text; write it in quotes or give it another name")
             _expect_mapping(f"{name}.{key}", value)
-    for key in SECTIONS:
+    for key in (*SECTIONS, "tasks"):
         _expect_mapping(key, tree.get(key, {}))
+    for name, run in tree["runs"].items():
+        if "declared" in run:
+            raise MtbertError(f"unknown key runs.{name}.declared; tasks are declared under tasks, at the top")
     for name, overlay in tree["profiles"].items():
         for key, part in overlay.items():
             where = f"profiles.{name}.{key}"

@@ -3,13 +3,20 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from mtbert.errors import nearest
+from mtbert.section import Contradiction, Section
+from mtbert.tasks.objective import OBJECTIVES, AnyObjective, CosineEmbedding
+from mtbert.tasks.paper import TASKS, known_tasks
+from mtbert.tasks.task import Kind, Task
+
+# Which kind of label an optional key of a declared task belongs to, and what that kind needs.
+KIND_KEYS = {"classes": "classes", "low": "score", "high": "score"}
+KIND_NEEDS = {"classes": "their names as the files spell them", "score": "the ends of its range"}
 # Which sources an optional key of the encoder belongs to.
 ENCODER_KEYS = {"name": ["hub"], "revision": ["hub"], "sha256": ["minilm", "hub", "local"]}
 
-TaskName = Literal["sst", "quora", "sts"]
-Feature = Literal["u", "v", "|u-v|", "|u+v|", "c"]
 SamplerName = Literal["sequential", "round_robin", "proportional", "square_root", "balanced"]
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -17,22 +24,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
 EpochEnd = Literal["depletion"] | Annotated[int, Field(ge=1, le=10_000_000)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 BatchSize = Annotated[int, Field(ge=1, le=65536)]
 SplitSize = Annotated[int, Field(ge=8, le=1_000_000)]
-
-
-class Section(BaseModel):
-    """Base of every section: no unknown keys, no silent conversions (`"8"` is not 8), no changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Contradiction(ValueError):
-    """Settings that do not fit together; `keys` lead from the section that is checked to the key that has to change."""
-
-    def __init__(self, message: str, *keys: str) -> None:
-        super().__init__(message)
-        self.keys = keys
 
 
 class SampleSizes(Section):
@@ -126,33 +120,44 @@ class Compute(Section):
     cuda_graphs: Literal["auto"] | bool
 
 
-class CosineHead(Section):
-    """logit = cos(u, v), nothing to learn (section 4.1)."""
+class DeclaredTask(Section):
+    """A task of one's own: the columns of its files, and what its labels are."""
 
-    objective: Literal["cosine"]
+    texts: list[str] = Field(min_length=1, max_length=2)
+    label: str = Field(min_length=1)
+    kind: Kind
+    classes: list[str] | None = None
+    low: Finite | None = None
+    high: Finite | None = None
 
-
-class LinearHead(Section):
-    """logit = linear layer over the concatenated features, binary cross-entropy (section 4.2)."""
-
-    objective: Literal["linear"]
-    features: list[Feature] = Field(min_length=1)
-
-
-class CosineEmbedding(Section):
-    """Equation 1 on (u, v); similarity >= threshold maps to y = 1, below to y = -1 (section 4.4)."""
-
-    objective: Literal["cosine_embedding"]
-    margin: float = Field(ge=-1, le=1)
-    threshold: float = Field(gt=0, le=5)
-
-
-class Regression(Section):
-    """Mean squared error of a linear layer over the features; predictions clamped to [0, 5] if `clamp` (section 4.4)."""
-
-    objective: Literal["mse"]
-    features: list[Feature] = Field(min_length=1)
-    clamp: bool
+    @model_validator(mode="after")
+    def _kind_has_its_keys(self) -> "DeclaredTask":
+        columns = [*self.texts, self.label]
+        for number, name in enumerate(columns):
+            if not name.strip() or name == "id" or name in columns[:number]:
+                raise Contradiction(
+                    f"{name!r} cannot be the name of this column; columns have names of their own, other than id",
+                    *(("texts", str(number)) if number < len(self.texts) else ("label",)),
+                )
+        for key, kind in KIND_KEYS.items():
+            value = getattr(self, key)
+            if value is not None and kind != self.kind:
+                raise Contradiction(f"kind {self.kind} has no use for it; remove it, or set kind: {kind}", key)
+            if value is None and kind == self.kind:
+                raise Contradiction(f"{kind} needs {key} beside it, {KIND_NEEDS[kind]}", "kind")
+        if self.classes is not None:
+            if len(self.classes) < 2:
+                raise Contradiction("has fewer than two classes; name them all", "classes")
+            for number, name in enumerate(self.classes):
+                if name != name.strip() or not name:
+                    raise Contradiction(
+                        f"{name!r} is empty, or starts or ends with a blank; rename it", "classes", str(number)
+                    )
+                if name in self.classes[:number]:
+                    raise Contradiction(f"names {name!r} twice; remove one", "classes")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise Contradiction(f"must be above low, which is {self.low:g}", "high")
+        return self
 
 
 class Dora(Section):
@@ -169,28 +174,44 @@ class Dora(Section):
 
 
 class Model(Section):
-    """What a run's model is: how sentences are represented, its heads, and its adapter."""
+    """What a run's model is: how sentences are represented, its heads by task, and its adapter.
+
+    Attributes:
+        declared: of the tasks that params.yaml declares those that the run has a head for; `mtbert.resolve` puts them here.
+    """
 
     pooling: Literal["cls", "mean", "max"]
     encoding: Literal["bi", "cross", "both"]
-    quora: Annotated[CosineHead | LinearHead, Field(discriminator="objective")]
-    sts: Annotated[CosineEmbedding | Regression, Field(discriminator="objective")]
+    heads: dict[str, AnyObjective] = Field(min_length=1)
     encoder_dropout: Probability
     head_dropout: Probability
     seed: Seed
     adapter: Dora | None = None
+    declared: dict[str, DeclaredTask] = Field(default_factory=dict)
+
+    @property
+    def known(self) -> dict[str, Task]:
+        """The tasks that the run has heads for, in the order in which heads are built and metrics are listed."""
+        known = known_tasks({name: task.model_dump() for name, task in self.declared.items()})
+        return {name: task for name, task in known.items() if name in self.heads}
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> "Model":
         needed: set[str] = set()
-        for name, head in (("quora", self.quora), ("sts", self.sts)):
-            features = getattr(head, "features", ["u", "v"])
-            if len(set(features)) != len(features):
-                raise Contradiction("names a feature twice; remove one", name, "features")
-            needs = {"cross" if feature == "c" else "bi" for feature in features}
+        for name, head in self.heads.items():
+            if name not in self.known:
+                raise Contradiction(
+                    f"no task is called {name!r}{nearest(name, list(TASKS))}; declare it under tasks, or remove its head",
+                    *("heads", name),
+                )
+            task = self.known[name]
+            _check_objective(task, head)
+            if not task.is_pair:
+                continue
+            needs = {"cross" if feature == "c" else "bi" for feature in head.inputs}
             if self.encoding != "both" and needs != {self.encoding}:
                 raise ValueError(
-                    f"{name} uses {', '.join(features)}, which needs encoding: "
+                    f"{name} uses {', '.join(head.inputs)}, which needs encoding: "
                     f"{'both' if len(needs) == 2 else next(iter(needs))}, but encoding is {self.encoding}"
                 )
             needed |= needs
@@ -201,10 +222,32 @@ class Model(Section):
         return self
 
 
+def _check_objective(task: Task, head: AnyObjective) -> None:
+    where = ("heads", task.name)
+    if task.kind not in head.kinds:
+        fitting = " or ".join(name for name, other in OBJECTIVES.items() if task.kind in other.kinds)
+        raise Contradiction(
+            f"{head.objective} does not fit {task.name}, whose kind of label is {task.kind}; set it to {fitting}",
+            *(*where, "objective"),
+        )
+    if len(set(head.inputs)) != len(head.inputs):
+        raise Contradiction("names a feature twice; remove one", *where, "features")
+    if not task.is_pair and list(head.inputs) != ["u"]:
+        key = "features" if head.head == "linear" else "objective"
+        raise Contradiction(
+            f"an example of {task.name} is one sentence, u; a head can look at nothing else", *where, key
+        )
+    if isinstance(head, CosineEmbedding) and not task.low < head.threshold <= task.high:
+        raise Contradiction(
+            f"must be above {task.low:g} and at most {task.high:g}, the range of {task.name}, not {head.threshold:g}",
+            *(*where, "threshold"),
+        )
+
+
 class Run(Model):
     """One configuration of the paper: its model, what it is trained on, and for how long."""
 
-    tasks: list[TaskName] = Field(min_length=1)
+    tasks: list[str] = Field(min_length=1)
     sampler: SamplerName | Annotated[float, Field(ge=0, allow_inf_nan=False)]
     epoch_end: EpochEnd
     epochs: Epochs
@@ -212,9 +255,15 @@ class Run(Model):
     learning_rate: Positive
 
     @model_validator(mode="after")
-    def _tasks_differ(self) -> "Run":
+    def _tasks_have_heads(self) -> "Run":
         if len(set(self.tasks)) != len(self.tasks):
             raise Contradiction("names a task twice; remove one", "tasks")
+        for number, name in enumerate(self.tasks):
+            if name not in self.heads:
+                raise Contradiction(
+                    f"{name!r} has no head{nearest(name, list(self.heads))}; give it one under heads, or remove it",
+                    *("tasks", str(number)),
+                )
         return self
 
 

@@ -12,7 +12,8 @@ from mtbert.corpus import read
 from mtbert.corpus.origins import Origin
 from mtbert.corpus.read import BadRow, read_split
 from mtbert.errors import MtbertError
-from mtbert.tasks.paper import TASKS, Task
+from mtbert.tasks.paper import TASKS
+from mtbert.tasks.task import Task
 from reliability.trial import Tally, Trial
 
 Rows = list[list[str]]
@@ -347,9 +348,8 @@ ODDITIES: dict[str, Vary] = {
 }
 
 
-def _forgetful(real: Callable[..., Any], row: Any, task: Task, *rest: Any) -> Any:
-    index_columns, labelled, _, labels = rest
-    return real(row, task, index_columns, labelled, {}, labels)
+def _forgetful(real: Callable[..., Any], row: Any, layout: Any, _: Any, labels: Any) -> Any:
+    return real(row, layout, {}, labels)
 
 
 BLIND: list[tuple[str, str, Any, str]] = [

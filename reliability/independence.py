@@ -9,22 +9,24 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from mtbert.kernels import build
+from mtbert.model.attention import Layout, Packed, lay_out_groups, lay_out_packed
 from torch import Tensor
 
 from mtbert.data import batches
 from mtbert.data.tokens import TokenStream, lay_out
-from mtbert.evaluation.predict import decide, raw_scores
-from mtbert.kernels import build
+from mtbert.evaluation.predict import raw_scores
 from mtbert.model import attention
-from mtbert.model.attention import Layout, Packed, lay_out_groups, lay_out_packed
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.pooling import POOLINGS, mean
-from reliability.tiny import WRAPPER, tiny_model, tiny_split
+from mtbert.tasks import paper
+from reliability.tiny import WRAPPER, objectives, tiny_model, tiny_split
 from reliability.trial import Tally, Trial
 
 # By precision, and in fp32 with our kernels and without.
 LIMITS = {"fp64": 1e-12, "fp32": 5e-6, "fp32 by torch": 5e-6}
 TASKS = ("sst", "quora", "sts")
+OBJECTIVES = objectives(("u", "v"), ("u", "v"))
 ROWS = 40
 
 
@@ -83,8 +85,8 @@ def _scores(model: MultitaskModel, task: str, split: Any, rows: np.ndarray) -> T
 
 
 def _labels(task: str, scores: Tensor) -> np.ndarray:
-    """Classes; a similarity is no label, the limits on scores are all that can be asked of it."""
-    return np.empty(0) if task == "sts" else decide(task, scores.float().numpy(), cosine=False).values
+    """Labels; a similarity is none, the limits on scores are all that can be asked of it."""
+    return np.empty(0) if task == "sts" else OBJECTIVES[task].decide(scores.float().numpy(), paper.TASKS[task]).values
 
 
 def _over_neighbours(blocks: Any, tokens: int, heads: int, device: torch.device) -> Layout:

@@ -125,14 +125,14 @@ def _tensors() -> int:
 
 def _graphs_kept() -> None:
     kept: list[Tensor] = []
-    losses = stages.train._losses
+    losses = stages.train.losses_of
 
     def keeping(loss_of: loop.Loss, scores: Tensor, labels: Tensor) -> Tensor:
         kept.append(loss_of(scores, labels))
         return kept[-1]
 
     patch.object(
-        stages.train, "_losses", lambda run: {task: partial(keeping, loss) for task, loss in losses(run).items()}
+        stages.train, "losses_of", lambda run: {task: partial(keeping, loss) for task, loss in losses(run).items()}
     ).start()
 
 

@@ -15,15 +15,15 @@ from torch import Tensor
 from mtbert.errors import MtbertError
 from mtbert.model.multitask import MultitaskModel
 from mtbert.pretrained.store import read_safetensors
+from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from mtbert.training import checkpoint, graphs, loop, step
 from mtbert.training.compute import Compute
-from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from mtbert.training.work import checkpoint_step
 from reliability.project import forked, isolated
 from reliability.tiny import WRAPPER, tiny_model, tiny_split
 from reliability.trial import Tally, Trial
 
-LOSSES: dict[str, loop.Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
+LOSSES: dict[str, loop.Loss] = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
 SAMPLERS = ("sequential", "round_robin", "proportional", "square_root", "balanced")
 STEPS = 12
 MEGABYTES = 30

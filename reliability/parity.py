@@ -9,19 +9,19 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mtbert.model.fused import finished
 from torch import Tensor, nn
 
 from mtbert.data.tokens import lay_out
 from mtbert.kernels import build
 from mtbert.model import bert, features, fused
 from mtbert.model.bert import BertConfig, BertEncoder
-from mtbert.model.fused import finished
 from mtbert.model.pooling import POOLINGS
 from mtbert.peft import norm
 from mtbert.peft.dora import DoraLinear
 from mtbert.pretrained.bert import NAMES
 from mtbert.pretrained.weights import from_hf
-from mtbert.training import losses
+from mtbert.tasks import losses
 from reliability.tiny import NARROW
 from reliability.trial import Tally, Trial
 
@@ -151,11 +151,14 @@ def _features() -> Iterator[tuple[str, float]]:
 
 def _losses() -> Iterator[tuple[str, float]]:
     logits, classes = torch.randn(16, 5), torch.randint(0, 5, (16,))
-    yield "cross-entropy", _apart(losses.sentiment(logits, classes.float()), nn.CrossEntropyLoss()(logits, classes))
+    yield "cross-entropy", _apart(losses.cross_entropy(logits, classes.float()), nn.CrossEntropyLoss()(logits, classes))
     logit, duplicate = torch.randn(16), torch.randint(0, 2, (16,)).float()
-    yield "binary cross-entropy", _apart(losses.paraphrase(logit, duplicate), nn.BCEWithLogitsLoss()(logit, duplicate))
+    yield (
+        "binary cross-entropy",
+        _apart(losses.binary_cross_entropy(logit, duplicate), nn.BCEWithLogitsLoss()(logit, duplicate)),
+    )
     score, similarity = torch.randn(16), 5 * torch.rand(16)
-    yield "mean squared error", _apart(losses.similarity_regression(score, similarity), nn.MSELoss()(score, similarity))
+    yield "mean squared error", _apart(losses.mean_squared_error(score, similarity), nn.MSELoss()(score, similarity))
     u, v = torch.randn(2, 16, 8)
     y = torch.where(similarity >= 2.5, 1, -1)
     mine = losses.cosine_embedding(F.cosine_similarity(u, v), similarity, 0.1, 2.5)

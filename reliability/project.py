@@ -15,7 +15,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from mtbert.corpus.source import write_sample
-from mtbert.tasks.paper import SPLITS, TASKS, raw_name
+from mtbert.tasks.paper import TASKS
+from mtbert.tasks.task import SPLITS, raw_name
 
 ROOT = Path(__file__).parent.parent
 yaml = YAML()
@@ -59,7 +60,7 @@ def course_files(folder: Path, rows: int = 24) -> None:
         write_sample(Path(raw) / "raw", 1, {task: dict.fromkeys(SPLITS, rows) for task in TASKS}, 0.0)
         for task in TASKS.values():
             for split in ("train", "dev"):
-                shutil.copy(Path(raw) / "raw" / raw_name(task, split), folder / task.published[split])
+                shutil.copy(Path(raw) / "raw" / raw_name(task, split), folder / task.file(split))
 
 
 def shrink(project: Path, **settings: Any) -> None:

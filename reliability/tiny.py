@@ -10,13 +10,44 @@ import torch
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
+from mtbert.tasks.objective import (
+    BinaryCrossEntropy,
+    Cosine,
+    CosineEmbedding,
+    CrossEntropy,
+    MeanSquaredError,
+    Objective,
+)
+from mtbert.tasks.paper import QUORA, SST, STS, TASKS
 
 # Of a size that our kernels take, in fp32.
 TINY = BertConfig(vocabulary=40, positions=64, layers=2, hidden=32, heads=2, intermediate=48)
 # So is this; fp32's rounding grows with the width, and some limits are near it.
 NARROW = replace(TINY, hidden=16, heads=1, intermediate=32)
 WRAPPER = Wrapper(cls=1, sep=2, max_tokens=48)  # wordpieces start at 3
+
+
+def objectives(quora: Sequence[str] | None, sts: Sequence[str] | None) -> dict[str, Objective]:
+    """The paper's objectives: layers over these features, or cosines where they are None."""
+    pair: dict[str, Objective] = {
+        QUORA.name: BinaryCrossEntropy.model_validate({"objective": "bce", "features": list(quora)})
+        if quora
+        else Cosine(objective="cosine"),
+        STS.name: MeanSquaredError.model_validate({"objective": "mse", "features": list(sts), "clamp": True})
+        if sts
+        else CosineEmbedding(objective="cosine_embedding", margin=0.0, threshold=2.5),
+    }
+    return {SST.name: CrossEntropy(objective="cross_entropy", features=["u"]), **pair}
+
+
+def multitask(
+    encoder: BertEncoder, pooling: str, quora: Sequence[str] | None, sts: Sequence[str] | None, dropout: float = 0.3
+) -> MultitaskModel:
+    """The paper's model over this encoder, with heads for `objectives(quora, sts)`."""
+    heads = build_heads(objectives(quora, sts), TASKS, encoder.config.hidden, dropout, encoder.noise)
+    return MultitaskModel(encoder, pooling, heads)
 
 
 def tiny_model(
@@ -32,7 +63,7 @@ def tiny_model(
     """An untrained model; every parameter is away from its default, so that one that is ignored shows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MultitaskModel(BertEncoder(config, dropout), pooling, quora, sts, head_dropout)
+        model = multitask(BertEncoder(config, dropout), pooling, quora, sts, head_dropout)
         for parameter in model.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
     return model

@@ -1,14 +1,13 @@
 """How much of the runs is still to come: tokens of a run before it starts, and those of all runs that are not trained yet."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.batches import views_for
 from mtbert.settings import Run
-from mtbert.tasks.paper import TASKS
 from mtbert.training.progress import Overall
 from mtbert.training.sampling import epoch_schedule
 from stages.common import MODELS, PREPARED
@@ -20,14 +19,12 @@ def overall(run_name: str) -> Overall:
     """Where a run stands among all that params.yaml declares: how many are trained already, and the tokens of the others."""
     names = sorted(path.stem for path in (PLAN / "train").glob("*.json"))
     waiting = [name for name in names if name != run_name and not _trained(name)]
-    data = {task: load_split(PREPARED, task, "train") for task in TASKS}
-    return Overall(len(names) - len(waiting) - 1, len(names), sum(_tokens(name, data) for name in waiting))
+    return Overall(len(names) - len(waiting) - 1, len(names), sum(map(_tokens, waiting)))
 
 
 def views_of(run: Run) -> dict[str, tuple[str, ...]]:
     """The sequences that each task's head needs of an example, as the run's model says too."""
-    pairs = {task: views_for(getattr(getattr(run, task), "features", ["u", "v"])) for task in ("quora", "sts")}
-    return {"sst": ("u",), **pairs}
+    return {task: views_for(objective.inputs) for task, objective in run.heads.items()}
 
 
 def row_tokens(split: Split, views: Iterable[str], max_tokens: int) -> np.ndarray:
@@ -47,10 +44,11 @@ def _trained(name: str) -> bool:
     return bool(made == plan_hash(planned("train", name)))
 
 
-def _tokens(name: str, data: Mapping[str, Split]) -> int:
+def _tokens(name: str) -> int:
     """By the mean length of each task's examples and the batches of the first epoch, which are about those of every other."""
     settings = planned("train", name)["settings"]
-    run, views = Run.model_validate(settings["run"]), views_of(Run.model_validate(settings["run"]))
+    run = Run.model_validate(settings["run"])
+    views, data = views_of(run), {task: load_split(PREPARED, run.known[task], "train") for task in run.tasks}
     sizes: dict[str, int] = {task: len(data[task]) for task in run.tasks}
     means: dict[str, float] = {
         task: float(row_tokens(data[task], views[task], settings["max_tokens"]).mean()) for task in run.tasks

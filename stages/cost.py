@@ -21,19 +21,20 @@ from tokenizers import Tokenizer
 
 from mtbert.corpus.prepare import clean
 from mtbert.corpus.read import has_labels, read_blocks
-from mtbert.corpus.source import copy_course, write_sample
+from mtbert.corpus.source import copy_course, declared_files, write_sample
 from mtbert.corpus.wordpieces import Wordpieces
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import wrapper_for
 from mtbert.errors import MtbertError
-from mtbert.evaluation.development import PAIRS
+from mtbert.evaluation.development import WATCHED
 from mtbert.model.bert import BertConfig
 from mtbert.params import Params, load_params
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import pretrained
 from mtbert.pretrained.store import TOKENIZER, read_config
 from mtbert.settings import Run
-from mtbert.tasks.paper import SPLITS, TASKS, raw_name
+from mtbert.tasks.paper import CURVE, TASKS, known_tasks
+from mtbert.tasks.task import SPLITS, Task, raw_name
 from mtbert.training.compute import Compute, machine, resolve
 from mtbert.training.sampling import epoch_schedule
 from stages.ahead import row_tokens, views_of
@@ -44,14 +45,6 @@ from stages.rates import Rates, measure
 SAMPLED = 512  # rows of each task that are tokenised; up to twice as many
 SECONDS_PER_STAGE = 2.0  # start, imports and DVC's own work: .5 s without torch, 3 s with it, on two cores of an EPYC
 BYTES_PER_WORDPIECE = 5  # of English text
-
-# The course's files as `download` gets them: rows that can be used, and wordpieces per sentence.
-PUBLISHED = {
-    "sst": {"train": 8544, "dev": 1101, "test": 2210},
-    "quora": {"train": 141498, "dev": 20212, "test": 40431},
-    "sts": {"train": 6040, "dev": 863, "test": 1725},
-}
-PUBLISHED_WORDPIECES = {"sst": 22, "quora": 14, "sts": 14}
 
 
 class Rows(NamedTuple):
@@ -142,32 +135,45 @@ def count_rows(params: Params, folder: Path) -> Rows:
     Raises:
         MtbertError: as the fetch stage, of files that are missing.
     """
-    source, raw = params.data.source, folder / "raw"
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     wordpieces = Wordpieces(tokenizer)
+    paper = _paper_rows(params, folder / "raw", wordpieces)
+    given = Path(params.data.path).expanduser()
+    known = known_tasks({name: task.model_dump() for name, task in params.tasks.items()}).values()
+    declared = {task.name: task for task in known if task.course is None}
+    declared_files(given, declared.values())  # refuses what fetch refuses
+    paths = {(name, split): given / task.file(split) for name, task in declared.items() for split in SPLITS}
+    sizes, sample = _read(paths, declared, params, wordpieces)
+    return Rows(paper.sizes | sizes, paper.sample | sample, paper.source)
+
+
+def _paper_rows(params: Params, raw: Path, wordpieces: Wordpieces) -> Rows:
+    source = params.data.source
     if source == "sample":
         sizes = {task: getattr(params.data.sample.sizes, task).model_dump() for task in TASKS}
         # A longer split starts with the rows of a shorter one.
         some = {task: {split: min(count, SAMPLED) for split, count in splits.items()} for task, splits in sizes.items()}
         write_sample(raw, params.data.sample.seed, some, params.data.sample.label_noise)
-        return Rows(sizes, _read(_raw(raw), params, wordpieces)[1], "generated")
+        return Rows(sizes, _read(_raw(raw), TASKS, params, wordpieces)[1], "generated")
     if source == "folder":
         course = Path(params.data.path).expanduser()
         copy_course(course, raw)  # refuses what fetch refuses; read in place, so that errors name the user's own file
-        paths = {(name, split): course / task.published[split] for name, task in TASKS.items() for split in SPLITS}
-        return Rows(*_read(paths, params, wordpieces), params.data.path)
+        paths = {(name, split): course / task.file(split) for name, task in TASKS.items() for split in SPLITS}
+        return Rows(*_read(paths, TASKS, params, wordpieces), params.data.path)
     if _downloaded(RAW):
-        return Rows(*_read(_raw(RAW), params, wordpieces), "downloaded")
-    sample = {task: _made_up(task, wordpieces_) for task, wordpieces_ in PUBLISHED_WORDPIECES.items()}
-    return Rows(PUBLISHED, sample, "not downloaded yet; the published sizes")
+        return Rows(*_read(_raw(RAW), TASKS, params, wordpieces), "downloaded")
+    published = {name: task.course for name, task in TASKS.items() if task.course}
+    sample = {name: _made_up(TASKS[name], course.wordpieces) for name, course in published.items()}
+    sizes = {name: dict(course.rows) for name, course in published.items()}
+    return Rows(sizes, sample, "not downloaded yet; the published sizes")
 
 
 def work_of(run: Run, rows: Rows, max_tokens: int) -> Work:
     """Count what a run has to compute; exact but for the length of sentences, which is the sample's mean."""
     views = views_of(run)
-    lengths = {task: float(row_tokens(split, views[task], max_tokens).mean()) for task, split in rows.sample.items()}
+    lengths = {task: float(row_tokens(rows.sample[task], views[task], max_tokens).mean()) for task in run.known}
     train: dict[str, int] = {task: rows.sizes[task]["train"] for task in run.tasks}
     # Only a draw by chance differs from epoch to epoch, and only in when a dataset is depleted.
     by_chance = run.epoch_end == "depletion" and run.sampler not in ("sequential", "round_robin")
@@ -177,10 +183,11 @@ def work_of(run: Run, rows: Rows, max_tokens: int) -> Work:
         for task, chosen in epoch_schedule(train, run.batch_size, run.sampler, run.epoch_end, run.seed, epoch):
             steps += 1
             examples[task] += len(chosen)
-    dev = {task: splits["dev"] for task, splits in rows.sizes.items()}
-    watched = {task: min(count, PAIRS) for task, count in dev.items()}
-    watched["sst"] = dev["sst"] + min(dev["sst"], rows.sizes["sst"]["train"])
-    evaluated = {task: splits["dev"] + splits.get("test", 0) for task, splits in rows.sizes.items()}
+    sizes = {task: rows.sizes[task] for task in run.known}
+    watched = {task: min(splits["dev"], WATCHED) for task, splits in sizes.items()}
+    if curve := sizes.get(CURVE.name):
+        watched[CURVE.name] = curve["dev"] + min(curve["dev"], curve["train"])
+    evaluated = {task: splits["dev"] + splits.get("test", 0) for task, splits in sizes.items()}
     return Work(
         steps * repeated,
         _tokens(examples, lengths) * repeated,
@@ -286,12 +293,13 @@ def _raw(folder: Path) -> dict[tuple[str, str], Path]:
 
 
 def _read(
-    paths: Mapping[tuple[str, str], Path], params: Params, wordpieces: Wordpieces
+    paths: Mapping[tuple[str, str], Path], tasks: Mapping[str, Task], params: Params, wordpieces: Wordpieces
 ) -> tuple[dict[str, dict[str, int]], dict[str, Split]]:
     """Rows by task and split, and a sample of each task's training rows, evenly spread."""
-    sizes: dict[str, dict[str, int]] = {task: {} for task in TASKS}
+    sizes: dict[str, dict[str, int]] = {}
     sample = {}
-    for task in TASKS.values():
+    for task in tasks.values():
+        sizes[task.name] = {}
         kept: list[tuple[str, ...]] = []
         for split in SPLITS:
             path = paths[task.name, split]
@@ -312,17 +320,17 @@ def _read(
         pieces = [wordpieces.of(side, tidy) for side in zip(*kept, strict=True)]
         some = np.logical_and.reduce([lengths > 0 for _, lengths in pieces])
         if not kept or not some.any():
-            raise MtbertError(f"{paths[task.name, 'train']}: no row can be used; put the course's own file there")
+            raise MtbertError(f"{paths[task.name, 'train']}: no row can be used; put a sound file there")
         sides = [(ids[np.repeat(some, lengths)], lengths[some]) for ids, lengths in pieces]
         sample[task.name] = _split(task.name, sides)
     return sizes, sample
 
 
-def _made_up(task: str, mean: float) -> Split:
+def _made_up(task: Task, mean: float) -> Split:
     """Rows of sentences of about that mean length, of wordpieces that stand for no text."""
     rng = np.random.default_rng(0)
-    lengths = [1 + rng.poisson(mean - 1, SAMPLED) for _ in TASKS[task].texts]
-    return _split(task, [(rng.integers(1000, 20000, count.sum()).astype(np.uint16), count) for count in lengths])
+    lengths = [1 + rng.poisson(mean - 1, SAMPLED) for _ in task.texts]
+    return _split(task.name, [(rng.integers(1000, 20000, count.sum()).astype(np.uint16), count) for count in lengths])
 
 
 def _split(task: str, sides: list[tuple[np.ndarray, np.ndarray]]) -> Split:

@@ -4,18 +4,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mtbert.data.arrays import Split, check_prepared, has_split, load_split
-from mtbert.errors import MtbertError
+from mtbert.data.arrays import check_prepared, has_split, load_split
+from mtbert.engines import engine_for
 from mtbert.evaluation.leaderboard import write_predictions
-from mtbert.evaluation.metrics import accuracy, four, majority_share, overall, pearson
-from mtbert.evaluation.predict import Predictions, decide, raw_scores
+from mtbert.evaluation.metrics import headline, measured
+from mtbert.evaluation.predict import raw_scores
 from mtbert.files import atomic_json, replaced_folder
 from mtbert.peft.convert import merge
 from mtbert.pretrained.store import CONFIG, read_config
 from mtbert.seal import seal
-from mtbert.settings import CosineEmbedding, Run
+from mtbert.settings import Run
 from mtbert.tabular import write_csv
-from mtbert.tasks.paper import TASKS
+from mtbert.tasks.objective import Predictions
+from mtbert.tasks.paper import overall_of
+from mtbert.tasks.task import Task
 from mtbert.training.compute import resolve
 from stages.common import METRICS, MODELS, PREPARED, RESULTS, confine, start
 from stages.models import load_run, parents_of, weights_of, wrapper
@@ -36,40 +38,43 @@ def main(run_name: str) -> None:
     trained = weights_of(MODELS / run_name)
     _check(run, run_name, trained["sha256"])
     merge(model)
-    model.to(compute.device).eval()
-    cosine, clamp = isinstance(run.sts, CosineEmbedding), getattr(run.sts, "clamp", True)
+    engine = engine_for(model.to(compute.device), compute)
 
     with replaced_folder(RESULTS / run_name) as folder:
         config = read_config(MODELS / run_name)
         metrics: dict[str, Any] = {"run": run_name}
         for part in ("dev", "test"):
             metrics[part] = {}
-            for task in TASKS:
-                if not has_split(PREPARED, task, part):  # the course's Quora test file is often not at hand
+            scores: dict[str, float | None] = {}
+            for name, task in run.known.items():
+                if not has_split(PREPARED, name, part):  # the course's Quora test file is often not at hand
                     continue
-                split = load_split(PREPARED, task, part)
-                with compute.autocast():
-                    raw = raw_scores(model, task, split, tokens)
-                predictions = decide(task, raw, cosine=cosine, clamp=clamp)
+                split, objective = load_split(PREPARED, task, part), run.heads[name]
+                with engine.inference():
+                    raw = raw_scores(model, name, split, tokens)
+                predictions = objective.decide(raw, task)
                 table = split.example_table()
-                write_predictions(folder / "predictions", TASKS[task], part, table["id"], predictions.values)
-                _write_examples(folder / "examples" / f"{task}-{part}.csv", table, predictions)
+                if task.course:
+                    write_predictions(folder / "predictions", task, part, table["id"], predictions.values)
+                _write_examples(folder / "examples" / f"{name}-{part}.csv", task, table, predictions)
                 if split.labels is not None:
-                    metrics[part][task] = _metrics(task, split, predictions)
-            scores = metrics[part]
-            if len(scores) == len(TASKS) and scores["sts"]["pearson"] is not None:
-                scores["overall"] = overall(
-                    scores["sst"]["accuracy"], scores["quora"]["accuracy"], scores["sts"]["pearson"]
-                )
+                    metrics[part][name] = measured(objective.metric, split.labels, predictions.values)
+                    scores[name] = metrics[part][name][objective.metric]
+            overall = overall_of(scores)
+            if overall is not None:
+                metrics[part]["overall"] = overall
         metrics |= {"parameters": config["parameters"], "training": config["training"]}
         atomic_json(folder / "metrics.json", metrics)
         for name in ("history.csv", RECORD):
             shutil.copyfile(MODELS / run_name / name, folder / name)
-        write_record(folder / EVALUATION, record("evaluate", run_name, parents=[trained], **compute.describe()))
+        write_record(
+            folder / EVALUATION,
+            record("evaluate", run_name, parents=[trained], **compute.describe(), **engine.describe()),
+        )
         seal(folder)
-    scores = four(metrics["dev"])
-    atomic_json(METRICS / f"{run_name}.json", scores)
-    print(f"{run_name} on dev: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    shown = headline(metrics["dev"], run.known.values())
+    atomic_json(METRICS / f"{run_name}.json", shown)
+    print(f"{run_name} on dev: " + ", ".join(f"{name} {value:.3f}" for name, value in shown.items()))
 
 
 def _check(run: Run, name: str, weights: str) -> None:
@@ -83,26 +88,12 @@ def _check(run: Run, name: str, weights: str) -> None:
     check_record(name, now)
 
 
-def _metrics(task: str, split: Split, predictions: Predictions) -> dict[str, float | int | None]:
-    assert split.labels is not None
-    if task == "sts":
-        try:
-            return {"pearson": pearson(split.labels, predictions.values), "n": len(split)}
-        except MtbertError as error:  # a collapsed model's predictions are constant: no score then, and no overall
-            print(f"warning: {error}")
-            return {"pearson": None, "n": len(split)}
-    return {
-        "accuracy": accuracy(split.labels, predictions.values),
-        "n": len(split),
-        "majority": majority_share(split.labels),
-    }
-
-
-def _write_examples(path: Path, table: Any, predictions: Predictions) -> None:
-    """id, the sentences, label, prediction and score of every example."""
+def _write_examples(path: Path, task: Task, table: Any, predictions: Predictions) -> None:
+    """id, the sentences, label, prediction (a class by its name, where it has one) and score of every example."""
     columns = [name for name in ("id", "sentence1", "sentence2", "label") if name in table]
     cells = (table[name] for name in columns)
-    values = (f"{value:g}" for value in predictions.values), (f"{score:.6f}" for score in predictions.scores)
+    predicted = (task.text_of(value) if task.classes else f"{value:g}" for value in predictions.values)
+    values = predicted, (f"{score:.6f}" for score in predictions.scores)
     write_csv(path, [*columns, "prediction", "score"], zip(*cells, *values, strict=True))
 
 

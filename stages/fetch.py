@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from mtbert.corpus.source import copy_course, download_course, write_sample
+from mtbert.corpus.source import copy_course, declared_files, download_course, write_sample
+from mtbert.tasks.paper import known_tasks
 from stages.common import RAW, confine, start
 from stages.planned import planned
 
@@ -10,13 +11,14 @@ from stages.planned import planned
 def main() -> None:
     settings = planned("fetch")["settings"]
     confine(RAW)
+    declared = declared_files(Path(settings.get("path", ".")), known_tasks(settings["tasks"]).values())
     if settings["source"] == "sample":
         sample = settings["sample"]
-        write_sample(RAW, sample["seed"], sample["sizes"], sample["label_noise"])
+        write_sample(RAW, sample["seed"], sample["sizes"], sample["label_noise"], declared)
     elif settings["source"] == "folder":
-        copy_course(Path(settings["path"]), RAW)
+        copy_course(Path(settings["path"]), RAW, declared)
     else:
-        download_course(RAW)
+        download_course(RAW, declared)
     print(f"{RAW}: {settings['source']}")
 
 

@@ -8,13 +8,15 @@ import torch
 from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_dora, load_adapter
+from mtbert.peft.convert import add_adapter, load_adapter
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.checks import check_tensors
 from mtbert.pretrained.store import TOKENIZER, WEIGHTS, load_model, read_config
 from mtbert.pretrained.weights import for_pooling
 from mtbert.settings import Model, Run
+from mtbert.training.step import Loss
 from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED
 from stages.provenance import check_current
 
@@ -34,15 +36,15 @@ def build(settings: Model, config: BertConfig) -> MultitaskModel:
     torch.manual_seed(settings.seed)
     with torch.device("meta"):
         encoder = BertEncoder(config, settings.encoder_dropout)
-    model = MultitaskModel(
-        encoder,
-        settings.pooling,
-        quora=getattr(settings.quora, "features", None),
-        sts=getattr(settings.sts, "features", None),
-        dropout=settings.head_dropout,
-    )
+    heads = build_heads(settings.heads, settings.known, config.hidden, settings.head_dropout, encoder.noise)
+    model = MultitaskModel(encoder, settings.pooling, heads)
     encoder.to_empty(device="cpu")
     return model
+
+
+def losses_of(settings: Model) -> dict[str, Loss]:
+    """The loss of each head, by task."""
+    return {name: settings.heads[name].loss(task) for name, task in settings.known.items()}
 
 
 def adapt(model: MultitaskModel, settings: Model, where: str) -> None:
@@ -54,8 +56,9 @@ def adapt(model: MultitaskModel, settings: Model, where: str) -> None:
     adapter = settings.adapter
     assert adapter is not None
     try:
-        add_dora(
+        add_adapter(
             model,
+            adapter.method,
             rank=adapter.rank,
             alpha=adapter.alpha,
             dropout=adapter.dropout,

@@ -52,12 +52,15 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
     data = params.data.model_dump()
     compute = params.compute.model_dump()
     keys = {"sample": ("source", "sample"), "folder": ("source", "path"), "download": ("source",)}[params.data.source]
+    tasks = {name: task.model_dump(exclude_none=True) for name, task in params.tasks.items()}
+    if tasks:  # their files lie there, whatever the source of the paper's
+        keys = (*keys, "path")
     shared = {"max_tokens": params.prepare.max_tokens, "compute": compute}
     views = {"tables": params.tables, "figures": params.figures}
     plan: dict[str, Any] = {
-        "fetch": {key: data[key] for key in keys},
+        "fetch": {**{key: data[key] for key in keys}, "tasks": tasks},
         "encoder": _encoder(params),
-        "prepare": params.prepare.model_dump(),
+        "prepare": {**params.prepare.model_dump(), "tasks": tasks},
         "report": {"profile": params.profile, "runs": list(params.runs), **views},
     }
     for name, run in params.runs.items():

@@ -4,13 +4,16 @@ import sys
 
 from mtbert.corpus.prepare import prepare, summary
 from mtbert.pretrained.store import TOKENIZER
+from mtbert.tasks.paper import known_tasks
 from stages.common import PREPARED, PRETRAINED, RAW, confine, start
 from stages.planned import planned
 
 
 def main() -> None:
     confine(RAW, PREPARED, PRETRAINED)
-    report = prepare(RAW, PREPARED, PRETRAINED / TOKENIZER, **planned("prepare")["settings"])
+    settings = planned("prepare")["settings"]
+    known = known_tasks(settings.pop("tasks"))
+    report = prepare(RAW, PREPARED, PRETRAINED / TOKENIZER, **settings, known=known)
     print(summary(report))
     for warning in report["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)

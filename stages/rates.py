@@ -11,23 +11,21 @@ import torch
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
+from mtbert.engines import engine_for
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import ADAPTER_PARAMETERS, count_parameters
+from mtbert.peft.convert import adapter_names, count_parameters
 from mtbert.pretrained.weights import random_weights
 from mtbert.settings import Run
-from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
-from mtbert.training.graphs import Steps
-from mtbert.training.losses import paraphrase, sentiment, similarity_regression
-from mtbert.training.step import Loss
+from mtbert.training.recipe import Recipe
+from mtbert.training.step import naming_batch_size
 from stages.ahead import row_tokens, views_of
-from stages.models import adapt, build
+from stages.models import adapt, build, losses_of
 
 SECONDS = 4.0  # for each of the five things that are timed
 PREDICTED = {"cpu": 32, "cuda": 256}  # rows of each task; a GPU is slower in a short batch
-LOSSES: dict[str, Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
 
 
 class Rate(NamedTuple):
@@ -138,11 +136,17 @@ def _training(
 ) -> Rate:
     tokens = {task: row_tokens(sample[task], model.views(task), wrapper.max_tokens) for task in run.tasks}
     light, heavy = (choose(run.tasks, key=lambda task: tokens[task].mean()) for choose in (min, max))
-    optimizer = AdamW(model, run.learning_rate)
-    steps = Steps(model, optimizer, LOSSES, compute, run.batch_size, wrapper.max_tokens)
+    engine = engine_for(model, compute)
+    engine.optimizer(Recipe(run.sampler, run.epoch_end, run.epochs, run.batch_size, run.learning_rate))
+    losses = losses_of(run)
 
     def taking(task: str, rows: np.ndarray) -> Callable[[], float]:
-        return lambda: float(steps.take(make_batch(task, sample[task], rows, model.views(task), wrapper), run.seed, 1))
+        def step() -> float:
+            batch = make_batch(task, sample[task], rows, model.views(task), wrapper)
+            with naming_batch_size(compute, f"runs.{name}: a step ({task})"):
+                return float(engine.step(batch, losses[task], run.seed, 1))
+
+        return step
 
     timed = []
     for task in (light, heavy):
@@ -157,18 +161,22 @@ def _training(
     rows = np.argsort(tokens[heavy])[-run.batch_size :]
     if step + token * tokens[heavy][rows].sum() < SECONDS:
         taking(heavy, rows)()  # for the peak of memory
-    adapter = sum(p.numel() for key, p in model.named_parameters() if key.endswith(ADAPTER_PARAMETERS))
+    added = adapter_names(model)
+    adapter = sum(parameter.numel() for key, parameter in model.named_parameters() if key in added)
     counts = count_parameters(model)
     return Rate(step, token, name, many, long, counts["total"] or 0, adapter, counts["trainable"] or 0)
 
 
 def _prediction(model: MultitaskModel, sample: Mapping[str, Split], wrapper: Wrapper, compute: Compute) -> float:
     """Seconds for each token."""
+    sample = {task: split for task, split in sample.items() if task in model.heads}
     rows = {task: np.arange(min(PREDICTED[compute.device.type], len(split))) for task, split in sample.items()}
     counts = [row_tokens(sample[task], model.views(task), wrapper.max_tokens)[rows[task]].sum() for task in rows]
 
+    engine = engine_for(model, compute)
+
     def predict() -> None:
-        with compute.autocast():
+        with engine.inference():
             for task, split in sample.items():
                 raw_scores(model, task, split, wrapper, rows=rows[task])
 

@@ -4,30 +4,30 @@ import os
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mtbert.data.arrays import Split, check_prepared, load_split
 from mtbert.data.tokens import Wrapper
+from mtbert.engines import engine_for
 from mtbert.evaluation.development import development_metrics
 from mtbert.files import replaced_folder
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import count_parameters
 from mtbert.pretrained.store import read_config, save_model
 from mtbert.pretrained.weights import config_to_json
-from mtbert.settings import CosineEmbedding, Run
-from mtbert.tasks.paper import TASKS
-from mtbert.training.compute import Compute, resolve
+from mtbert.settings import Run
+from mtbert.tasks.paper import CURVE
+from mtbert.training.compute import resolve
+from mtbert.training.engine import Engine
 from mtbert.training.fingerprint import fingerprint
-from mtbert.training.log import Step, StepLog, write_history
-from mtbert.training.loop import train
-from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
+from mtbert.training.log import StepLog, write_history
+from mtbert.training.loop import Progress, train
 from mtbert.training.progress import TrainingProgress
+from mtbert.training.recipe import Recipe
 from mtbert.training.sampling import probabilities, sampler_exponent
-from mtbert.training.step import Loss
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
 from stages.ahead import overall
 from stages.common import CONVERTED, MODELS, PLOTS, PREPARED, PRETRAINED, confine, start
-from stages.models import load_start, parents_of, weights_of, wrapper
+from stages.models import load_start, losses_of, parents_of, weights_of, wrapper
 from stages.planned import planned
 from stages.provenance import DATA, RECORD, record, write_log, write_record
 
@@ -44,10 +44,11 @@ def main(run_name: str) -> None:
     compute = resolve(**settings["compute"])
     check_prepared(PREPARED, ["train", "dev"])
     model = load_start(run, run_name).to(compute.device)
-    data: dict[str, Split] = {task: load_split(PREPARED, task, "train") for task in run.tasks}
+    engine = engine_for(model, compute)
+    data: dict[str, Split] = {task: load_split(PREPARED, run.known[task], "train") for task in run.tasks}
     tokens = wrapper(model, settings["max_tokens"])
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
-    made_from = record("train", run_name, parents=parents, **compute.describe())
+    made_from = record("train", run_name, parents=parents, **compute.describe(), **engine.describe())
     root = work_root(Path.cwd())
     confine(LOCKS)
 
@@ -57,64 +58,48 @@ def main(run_name: str) -> None:
         TrainingProgress(run_name, overall=overall(run_name)) as progress,
     ):
         steps = StepLog(work / "steps.csv", *checkpoint_log(work))
-
-        def on_step(step: Step) -> None:
-            steps.write(step)
-            progress.step(step)
-
-        result = train(
-            model,
+        done = train(
+            engine,
             data,
-            _losses(run),
+            losses_of(run),
+            _recipe(run),
             wrapper=tokens,
-            compute=compute,
-            sampler=run.sampler,
-            epoch_end=run.epoch_end,
-            epochs=run.epochs,
-            batch_size=run.batch_size,
-            learning_rate=run.learning_rate,
-            adapter_learning_rate=run.adapter.learning_rate if run.adapter else None,
-            seed=run.seed,
-            evaluate=partial(_evaluate, run, compute, tokens),
-            on_step=on_step,
-            on_epoch=progress.epoch,
-            on_resume=progress.resume,
+            evaluate=partial(_evaluate, run, engine, tokens),
+            observers=(steps, progress),
             work=work,
             checkpoint_seconds=CHECKPOINT_SECONDS,
         )
         steps.close()
         with replaced_folder(MODELS / run_name) as folder:
-            _write(folder, run, model, result, work)
+            _write(folder, run, model, done, work)
             weights = read_config(folder)["sha256"]
             write_record(folder / RECORD, {**made_from, "weights": weights})
         # DVC plots files that are outputs themselves, not files in a folder that is one.
-        write_history(PLOTS / f"{run_name}.csv", result["history"])
-        seconds = result["seconds"]
-        write_log(root, "train", run_name, weights, seconds=seconds, tokens_per_second=result["tokens"] / seconds)
+        write_history(PLOTS / f"{run_name}.csv", done.history)
+        seconds = done.seconds
+        write_log(root, "train", run_name, weights, seconds=seconds, tokens_per_second=done.tokens / seconds)
 
 
-def _evaluate(run: Run, compute: Compute, tokens: Wrapper, model: MultitaskModel) -> dict[str, float | None]:
-    with compute.autocast():
+def _recipe(run: Run) -> Recipe:
+    adapter_rate = run.adapter.learning_rate if run.adapter else None
+    return Recipe(run.sampler, run.epoch_end, run.epochs, run.batch_size, run.learning_rate, adapter_rate, run.seed)
+
+
+def _evaluate(run: Run, engine: Engine, tokens: Wrapper, model: MultitaskModel) -> dict[str, float | None]:
+    with engine.inference():
         return development_metrics(
             model,
-            {task: load_split(PREPARED, task, "dev") for task in TASKS},
-            load_split(PREPARED, "sst", "train"),
+            run.known,
+            run.heads,
+            {name: load_split(PREPARED, task, "dev") for name, task in run.known.items()},
+            {name: load_split(PREPARED, task, "train") for name, task in run.known.items() if name == CURVE.name},
             tokens,
-            sts_cosine=isinstance(run.sts, CosineEmbedding),
-            clamp=getattr(run.sts, "clamp", True),
             seed=run.seed,
         )
 
 
-def _losses(run: Run) -> dict[str, Loss]:
-    sts: Loss = similarity_regression
-    if isinstance(run.sts, CosineEmbedding):
-        sts = partial(cosine_embedding, margin=run.sts.margin, threshold=run.sts.threshold)
-    return {"sst": sentiment, "quora": paraphrase, "sts": sts}
-
-
-def _write(folder: Path, run: Run, model: MultitaskModel, result: dict[str, Any], work: Path) -> None:
-    sizes: dict[str, int] = {task: len(load_split(PREPARED, task, "train")) for task in run.tasks}
+def _write(folder: Path, run: Run, model: MultitaskModel, done: Progress, work: Path) -> None:
+    sizes: dict[str, int] = {task: len(load_split(PREPARED, run.known[task], "train")) for task in run.tasks}
     exponent = sampler_exponent(run.sampler)
     config = {
         "encoder": config_to_json(model.encoder.config),
@@ -124,18 +109,18 @@ def _write(folder: Path, run: Run, model: MultitaskModel, result: dict[str, Any]
             "tasks": run.tasks,
             "sampler": run.sampler,
             "epochs": run.epochs,
-            "steps": result["steps"],
+            "steps": done.history[-1]["step"],
             "batch_size": run.batch_size,
             "learning_rate": run.learning_rate,
             "adapter_learning_rate": run.adapter.learning_rate if run.adapter else None,
             "sizes": sizes,
-            "batches": result["batches"],
+            "batches": done.batches,
             "probabilities": None if exponent is None else probabilities(sizes, exponent),
-            "tokens": result["tokens"],
+            "tokens": done.tokens,
         },
     }
     save_model(folder, model.state_dict(), config)
-    write_history(folder / "history.csv", result["history"])
+    write_history(folder / "history.csv", done.history)
     shutil.copyfile(work / "steps.csv", folder / "steps.csv")
 
 

@@ -58,7 +58,7 @@ def test_a_killed_experiment_on_the_user_s_files_goes_on_where_it_stopped(projec
 
 def test_two_queued_experiments_train_the_same_thing_at_once(project: Path) -> None:
     for name, more in (("one", []), ("two", ["-S", "+tables.table1.mine=dora_r4"])):
-        settings = ["-S", "+runs.dora_r4.sts.clamp=false", "-S", "+runs.dora_r4.epoch_end=40", *more]
+        settings = ["-S", "+runs.dora_r4.heads.sts.clamp=false", "-S", "+runs.dora_r4.epoch_end=40", *more]
         must(project, "dvc", "exp", "run", "--queue", "--name", name, *settings, TARGET)
     must(project, "dvc", "queue", "start", "-j", "2")
     deadline = time.monotonic() + 300

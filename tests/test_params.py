@@ -15,7 +15,7 @@ from mtbert.params import Params, load_params
 
 DELETE = object()
 KEPT = {"baseline", "best_performance", "concat_u_v", "dora_r4", "dora_r8"}  # runs that tests of a changed file need
-TOP = "profile, profiles, data, prepare, encoder, compute, tables, figures, runs"
+TOP = "profile, profiles, data, prepare, encoder, compute, tasks, tables, figures, runs"
 Load = Callable[..., Params]
 Fault = Callable[..., str]
 
@@ -35,7 +35,7 @@ def written(root: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def flat(shipped: Params) -> dict[str, Any]:
     """The shipped settings of few runs, nothing inherited, under a profile that has nothing but its budget."""
-    tree = shipped.model_dump()
+    tree = shipped.model_dump(exclude={"runs": {"__all__": {"declared"}}})
     tree |= {"profile": "only", "profiles": {"only": {"budget": tree.pop("budget")}}}
     tree["runs"] = {name: run for name, run in tree["runs"].items() if name in KEPT}
     for kind in ("tables", "figures"):
@@ -86,7 +86,10 @@ def fault(tmp_path: Path, load: Load) -> Fault:
 DELTAS: dict[str, tuple[str, dict[str, Any]]] = {
     "key_update_1": (
         "baseline",
-        {"tasks": ["sst", "quora", "sts"], "quora": {"objective": "linear", "features": ["u", "v", "|u-v|"]}},
+        {
+            "tasks": ["sst", "quora", "sts"],
+            "heads": {"quora": {"objective": "bce", "features": ["u", "v", "|u-v|"]}},
+        },
     ),
     "key_update_2": ("key_update_1", {"sampler": "square_root"}),
     "key_update_3": ("key_update_2", {"pooling": "mean"}),
@@ -94,8 +97,10 @@ DELTAS: dict[str, tuple[str, dict[str, Any]]] = {
         "key_update_3",
         {
             "encoding": "both",
-            "quora": {"objective": "linear", "features": ["u", "v", "c"]},
-            "sts": {"objective": "mse", "features": ["u", "v", "c"], "clamp": True},
+            "heads": {
+                "quora": {"objective": "bce", "features": ["u", "v", "c"]},
+                "sts": {"objective": "mse", "features": ["u", "v", "c"], "clamp": True},
+            },
         },
     ),
     **{
@@ -103,8 +108,10 @@ DELTAS: dict[str, tuple[str, dict[str, Any]]] = {
             "best_performance",
             {
                 "encoding": "bi",
-                "quora": {"objective": "linear", "features": features},
-                "sts": {"objective": "mse", "features": features, "clamp": True},
+                "heads": {
+                    "quora": {"objective": "bce", "features": features},
+                    "sts": {"objective": "mse", "features": features, "clamp": True},
+                },
             },
         )
         for name, features in (("concat_u_v", ["u", "v"]), ("concat_sum_diff", ["|u+v|", "|u-v|"]))
@@ -128,7 +135,8 @@ def test_the_shipped_runs_and_profiles(shipped: Params, written: dict[str, Any])
 def test_a_run_is_its_predecessor_plus_the_delta(shipped: Params, name: str) -> None:
     predecessor, delta = DELTAS[name]
     before, after = (shipped.run(run).model_dump() for run in (predecessor, name))
-    assert after == before | delta
+    heads = {"heads": before["heads"] | delta.get("heads", {})}
+    assert after == before | delta | heads
     assert all(before[key] != value for key, value in delta.items()), "each part of the delta is a change"
 
 
@@ -200,10 +208,10 @@ LIMITS: list[tuple[str, list[Any], list[Any]]] = [
     ("encoder.random.positions", [8, 32768], [7, 32769]),
     ("compute.threads", [1, 1024], [0, 1025]),
     ("runs.baseline.tasks", [["sts"]], [[]]),
-    ("runs.concat_u_v.quora.features", [["u"]], [[]]),
-    ("runs.concat_u_v.sts.features", [["v"]], [[]]),
-    ("runs.baseline.sts.margin", [-1, 1], [-1.001, 1.001]),
-    ("runs.baseline.sts.threshold", [0.001, 5], [0, 5.001]),
+    ("runs.concat_u_v.heads.quora.features", [["u"]], [[]]),
+    ("runs.concat_u_v.heads.sts.features", [["v"]], [[]]),
+    ("runs.baseline.heads.sts.margin", [-1, 1], [-1.001, 1.001]),
+    ("runs.baseline.heads.sts.threshold", [0.001, 5], [0, 5.001]),
     ("runs.baseline.sampler", [0, 0.25, 1], [-0.001]),
     *(
         (f"{place}.{key}", [1, most], [0, most + 1])
@@ -244,7 +252,7 @@ WORDS: list[tuple[str, list[Any]]] = [
     ("runs.baseline.sampler", ["sequential", "round_robin", "proportional", "square_root", "balanced"]),
     ("runs.baseline.epoch_end", ["depletion"]),
     ("runs.baseline.tasks", [["sst", "quora", "sts"]]),
-    ("runs.concat_u_v.sts.features", [["u", "v", "|u-v|", "|u+v|"]]),
+    ("runs.concat_u_v.heads.sts.features", [["u", "v", "|u-v|", "|u+v|"]]),
     ("runs.dora_r4.adapter.norm_gradient", ["exact", "detached"]),
     ("runs.dora_r4.adapter.start_from", ["pretrained", "best_performance"]),
 ]
@@ -262,7 +270,13 @@ def test_every_word_is_accepted(load: Load, key: str, words: list[Any]) -> None:
 def test_each_encoding_with_the_features_that_need_it(load: Load) -> None:
     run = "runs.concat_u_v"
     for encoding, features in (("bi", ["u", "v"]), ("cross", ["c"]), ("both", ["u", "c"])):
-        load({f"{run}.encoding": encoding, f"{run}.quora.features": features, f"{run}.sts.features": features})
+        load(
+            {
+                f"{run}.encoding": encoding,
+                f"{run}.heads.quora.features": features,
+                f"{run}.heads.sts.features": features,
+            }
+        )
 
 
 HUB = {"encoder.source": "hub", "encoder.name": "a/b", "encoder.revision": "0" * 40}
@@ -294,10 +308,13 @@ def test_a_checksum_pins_any_published_encoder(load: Load) -> None:
         ("encoder.random.layer", "unknown key encoder.random.layer; did you mean 'layers'?"),
         ("compute.thread", "unknown key compute.thread; did you mean 'threads'?"),
         ("runs.baseline.poling", "unknown key runs.baseline.poling; did you mean 'pooling'?"),
-        ("runs.baseline.sts.margins", "unknown key runs.baseline.sts.margins; did you mean 'margin'?"),
-        ("runs.concat_u_v.sts.clmap", "unknown key runs.concat_u_v.sts.clmap; did you mean 'clamp'?"),
-        ("runs.concat_u_v.quora.feature", "unknown key runs.concat_u_v.quora.feature; did you mean 'features'?"),
-        ("runs.baseline.quora.features", "unknown key runs.baseline.quora.features; valid: objective"),
+        ("runs.baseline.heads.sts.margins", "unknown key runs.baseline.heads.sts.margins; did you mean 'margin'?"),
+        ("runs.concat_u_v.heads.sts.clmap", "unknown key runs.concat_u_v.heads.sts.clmap; did you mean 'clamp'?"),
+        (
+            "runs.concat_u_v.heads.quora.feature",
+            "unknown key runs.concat_u_v.heads.quora.feature; did you mean 'features'?",
+        ),
+        ("runs.baseline.heads.quora.features", "unknown key runs.baseline.heads.quora.features; valid: objective"),
         ("runs.dora_r4.adapter.ranks", "unknown key runs.dora_r4.adapter.ranks; did you mean 'rank'?"),
     ],
 )
@@ -306,7 +323,7 @@ def test_an_unknown_key_at_each_level(fault: Fault, key: str, message: str) -> N
     assert fault({key: value}) == message
 
 
-@pytest.mark.parametrize("place", ["", "data.", "runs.baseline.", "runs.baseline.sts."])
+@pytest.mark.parametrize("place", ["", "data.", "runs.baseline.", "runs.baseline.heads.sts."])
 @pytest.mark.parametrize("word", ["float", "int", "mse", "cosine", "Dora"])
 def test_an_unknown_key_called_like_an_inner_word(fault: Fault, place: str, word: str) -> None:
     assert fault({f"{place}{word}": 1}).startswith(f"unknown key {place}{word}; ")
@@ -328,8 +345,8 @@ def test_an_unknown_key_called_like_an_inner_word(fault: Fault, place: str, word
             "(valid here: seed, layers, hidden, heads, intermediate, positions)",
         ),
         (
-            "runs.concat_u_v.sts.clamp",
-            "missing key runs.concat_u_v.sts.clamp; add it (valid here: objective, features, clamp)",
+            "runs.concat_u_v.heads.sts.clamp",
+            "missing key runs.concat_u_v.heads.sts.clamp; add it (valid here: objective, features, clamp)",
         ),
         (
             "runs.dora_r8.adapter.start_from",
@@ -337,8 +354,8 @@ def test_an_unknown_key_called_like_an_inner_word(fault: Fault, place: str, word
             "dropout, train_rest, norm_gradient, start_from)",
         ),
         (
-            "runs.concat_u_v.sts.objective",
-            "missing key runs.concat_u_v.sts.objective; add it (valid: cosine_embedding, mse)",
+            "runs.concat_u_v.heads.sts.objective",
+            "missing key runs.concat_u_v.heads.sts.objective; add it (valid: cross_entropy, bce, mse, cosine_embedding, cosine)",
         ),
         (
             "profiles.only.budget.epochs",
@@ -352,8 +369,8 @@ def test_a_missing_key(fault: Fault, key: str, message: str) -> None:
 
 
 def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
-    lines = fault({"runs.concat_u_v.sts.objective": DELETE, "runs.concat_u_v.sts.objektive": "mse"})
-    assert lines == "unknown key runs.concat_u_v.sts.objektive; did you mean 'objective'?"
+    lines = fault({"runs.concat_u_v.heads.sts.objective": DELETE, "runs.concat_u_v.heads.sts.objektive": "mse"})
+    assert lines == "unknown key runs.concat_u_v.heads.sts.objektive; did you mean 'objective'?"
 
 
 @pytest.mark.parametrize(
@@ -377,7 +394,11 @@ def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
         ("compute.threads", "all", ["compute.threads: 'all' is not valid", "auto", "number"]),
         ("compute.cuda_graphs", "yes", ["compute.cuda_graphs: 'yes' is not valid", "auto"]),
         ("compute.cuda_graphs", 1, ["compute.cuda_graphs: "]),
-        ("runs.baseline.tasks", ["stss"], ["runs.baseline.tasks.0: 'stss' is not valid; did you mean 'sts'?"]),
+        (
+            "runs.baseline.tasks",
+            ["stss"],
+            ["runs.baseline.tasks.0: 'stss' has no head; did you mean 'sts'?; give it one"],
+        ),
         ("runs.baseline.tasks", "sst", ["runs.baseline.tasks: ", "list", "not 'sst'"]),
         ("runs.baseline.pooling", "average", ["runs.baseline.pooling: 'average' is not valid; valid: cls, mean, max"]),
         (
@@ -393,12 +414,16 @@ def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
         ("runs.baseline.epochs", 2.5, ["runs.baseline.epochs: ", "integer", "not 2.5"]),
         ("runs.baseline.learning_rate", "1e-5", ["runs.baseline.learning_rate: ", "number", "not '1e-5'"]),
         (
-            "runs.baseline.quora",
-            {"objective": "linaer", "features": ["u"]},
-            ["runs.baseline.quora.objective: 'linaer' is not valid", "did you mean 'linear'?"],
+            "runs.baseline.heads.quora",
+            {"objective": "bc", "features": ["u"]},
+            ["runs.baseline.heads.quora.objective: 'bc' is not valid", "did you mean 'bce'?"],
         ),
-        ("runs.concat_u_v.sts.clamp", "yes", ["runs.concat_u_v.sts.clamp: ", "boolean", "not 'yes'"]),
-        ("runs.concat_u_v.sts.features", ["u", "|v-u|"], ["runs.concat_u_v.sts.features.1: '|v-u|' is not valid"]),
+        ("runs.concat_u_v.heads.sts.clamp", "yes", ["runs.concat_u_v.heads.sts.clamp: ", "boolean", "not 'yes'"]),
+        (
+            "runs.concat_u_v.heads.sts.features",
+            ["u", "|v-u|"],
+            ["runs.concat_u_v.heads.sts.features.1: '|v-u|' is not valid"],
+        ),
         ("runs.dora_r4.adapter.method", "lora", ["adapter.method: 'lora' is not valid; did you mean 'dora'?"]),
         ("runs.dora_r4.adapter", "dora", ["runs.dora_r4.adapter: ", "not 'dora'"]),
         ("runs.baseline", None, ["runs.baseline: expected settings below it, found None"]),
@@ -426,7 +451,7 @@ def test_a_mistyped_or_out_of_range_value(fault: Fault, key: str, value: Any, pa
     [
         "runs.baseline.sampler",
         "runs.baseline.learning_rate",
-        "runs.baseline.sts.margin",
+        "runs.baseline.heads.sts.margin",
         "runs.dora_r4.adapter.alpha",
         "profiles.only.budget.rest_learning_rate",
     ],
@@ -454,7 +479,7 @@ START = "runs.dora_r4.adapter.start_from"
             "runs.best_performance: quora uses u, v, c, which needs encoding: both, but encoding is bi",
         ),
         (
-            {"runs.concat_u_v.quora.features": ["c"]},
+            {"runs.concat_u_v.heads.quora.features": ["c"]},
             "runs.concat_u_v: quora uses c, which needs encoding: cross, but encoding is bi",
         ),
         (
@@ -462,12 +487,12 @@ START = "runs.dora_r4.adapter.start_from"
             "runs.concat_u_v: encoding is both, but every feature is bi-encoded; say encoding: bi or cross",
         ),
         (
-            {"runs.best_performance.quora.features": ["c"], "runs.best_performance.sts.features": ["c"]},
+            {"runs.best_performance.heads.quora.features": ["c"], "runs.best_performance.heads.sts.features": ["c"]},
             "runs.best_performance: encoding is both, but every feature is cross-encoded; say encoding: bi or cross",
         ),
         (
-            {"runs.concat_u_v.sts.features": ["u", "v", "u"]},
-            "runs.concat_u_v.sts.features: names a feature twice; remove one",
+            {"runs.concat_u_v.heads.sts.features": ["u", "v", "u"]},
+            "runs.concat_u_v.heads.sts.features: names a feature twice; remove one",
         ),
         ({"runs.baseline.tasks": ["sst", "sst"]}, "runs.baseline.tasks: names a task twice; remove one"),
         (
@@ -629,23 +654,23 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
             [r"runs\.dora_r4: quora uses u, v, c, .*\(inherited by 3 runs\)"],
         ),
         (
-            {"runs.sampler_balanced.quora": {"objective": "cosine"}, "runs.mine": {"from": "sampler_balanced"}}
-            | {"runs.mine.quora": {"objective": "linear"}},
-            [r"missing key runs\.mine\.quora\.features; .*"],
+            {"runs.sampler_balanced.heads.quora": {"objective": "cosine"}, "runs.mine": {"from": "sampler_balanced"}}
+            | {"runs.mine.heads.quora": {"objective": "bce"}},
+            [r"missing key runs\.mine\.heads\.quora\.features; .*"],
         ),
         (  # a section that names another objective does not take the predecessor's keys
-            {"runs.best_performance.sts": {"objective": "mse", "features": ["u", "v", "c"]}},
+            {"runs.best_performance.heads.sts": {"objective": "mse", "features": ["u", "v", "c"]}},
             [
-                r"missing key runs\.best_performance\.sts\.clamp; add it .*\(inherited by 10 runs\)",
+                r"missing key runs\.best_performance\.heads\.sts\.clamp; add it .*\(inherited by 10 runs\)",
             ],
         ),
         (
-            {"runs.best_performance.sts.objective": "cosine_embedding"},
+            {"runs.best_performance.heads.sts.objective": "cosine_embedding"},
             [
-                r"unknown key runs\.best_performance\.sts\.features; valid: .*\(inherited by 8 runs\)",
-                r"unknown key runs\.best_performance\.sts\.clamp; valid: .*\(inherited by 10 runs\)",
-                r"unknown key runs\.concat_u_v\.sts\.features; .*",
-                r"unknown key runs\.concat_sum_diff\.sts\.features; .*",
+                r"unknown key runs\.best_performance\.heads\.sts\.features; valid: .*\(inherited by 8 runs\)",
+                r"unknown key runs\.best_performance\.heads\.sts\.clamp; valid: .*\(inherited by 10 runs\)",
+                r"unknown key runs\.concat_u_v\.heads\.sts\.features; .*",
+                r"unknown key runs\.concat_sum_diff\.heads\.sts\.features; .*",
             ],
         ),
         (

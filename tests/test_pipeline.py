@@ -135,18 +135,18 @@ def test_a_stage_by_hand_leaves_dvc_with_nothing_to_do(project: Path) -> None:
 
 
 def test_an_experiment_shows_its_own_scores(project: Path) -> None:
-    settings = ["-S", "+runs.dora_r4.sts.clamp=false", "-S", "+runs.dora_r4.seed=3"]
+    settings = ["-S", "+runs.dora_r4.heads.sts.clamp=false", "-S", "+runs.dora_r4.seed=3"]
     output = must(project, "dvc", "exp", "run", *settings, "evaluate@dora_r4")
     assert stages_run(output) == {"plan", "convert@dora_r4", *both({"dora_r4"})}
     changed = [line for line in must(project, "git", "diff", "-U0", "params.yaml").splitlines() if line[:1] in "+-"]
-    assert [line.strip("+ ") for line in changed[2:]] == ["sts:", "clamp: false", "seed: 3"]
-    assert "runs.dora_r4.sts.clamp" in must(project, "dvc", "params", "diff")
+    assert [line.strip("+ ") for line in changed[2:]] == ["heads:", "sts:", "clamp: false", "seed: 3"]
+    assert "runs.dora_r4.heads.sts.clamp" in must(project, "dvc", "params", "diff")
     scores = json.loads((project / "metrics/dora_r4.json").read_text(encoding="utf-8"))
     shown = must(project, "dvc", "metrics", "diff", "--json")
     assert json.loads(shown)["metrics/dora_r4.json"]["overall"]["new"] == pytest.approx(scores["overall"])
     table = must(project, "dvc", "exp", "show", "--only-changed", "--csv").splitlines()
     assert str(scores["overall"]) in "".join(table)
-    assert "runs.dora_r4.sts.clamp" in table[0]
+    assert "runs.dora_r4.heads.sts.clamp" in table[0]
     assert "runs.baseline.seed" not in table[0]
 
 

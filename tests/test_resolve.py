@@ -61,22 +61,22 @@ def test_an_adapter_brings_the_rates_of_adapters() -> None:
 
 
 def test_a_section_of_another_kind_starts_anew() -> None:
-    head = {"objective": "linear", "features": ["u"]}
+    head = {"objective": "bce", "features": ["u"]}
     runs = runs_of(
         one={"quora": head},
-        same={"from": "one", "quora": {"objective": "linear", "features": ["v"]}},
+        same={"from": "one", "quora": {"objective": "bce", "features": ["v"]}},
         other={"from": "one", "quora": {"objective": "cosine"}},
-        back={"from": "other", "quora": {"objective": "linear"}},
+        back={"from": "other", "quora": {"objective": "bce"}},
     )
-    assert runs["same"]["quora"] == {"objective": "linear", "features": ["v"]}
+    assert runs["same"]["quora"] == {"objective": "bce", "features": ["v"]}
     assert runs["other"]["quora"] == {"objective": "cosine"}
-    assert runs["back"]["quora"] == {"objective": "linear"}
+    assert runs["back"]["quora"] == {"objective": "bce"}
 
 
 def test_where_a_key_stands() -> None:
     tree = tree_of(
         two={"from": "one", "adapter": {"rank": 8}},
-        one={"adapter": {"method": "dora", "rank": 4}, "quora": {"objective": "linear", "features": ["u"]}},
+        one={"adapter": {"method": "dora", "rank": 4}, "quora": {"objective": "bce", "features": ["u"]}},
         three={"from": "two", "quora": {"objective": "cosine"}},
     )
     place = resolve(tree, "b").place

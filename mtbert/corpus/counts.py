@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mtbert.corpus.repeats import Keys
-from mtbert.corpus.rows import BadRow, Block
-from mtbert.tasks.paper import Task
+from mtbert.corpus.rows import BadRow, RowBlock
+from mtbert.tasks.task import Task
 
 LISTED = 100  # rows that the report names one by one; all are counted
 
@@ -30,7 +30,7 @@ class Counts:
         self._largest_label = 0.0
         self._wordpieces = self._longest = self._long_sentences = self._long_sequences = 0
 
-    def read(self, rows: Block, bad: Sequence[BadRow]) -> None:
+    def read(self, rows: RowBlock, bad: Sequence[BadRow]) -> None:
         """Count what the reader gave."""
         self.rows += len(rows.ids) + len(bad)
         self.leave_out(bad)
@@ -40,7 +40,7 @@ class Counts:
         self.bad += len(bad)
         self.listed = nsmallest(LISTED, [*self.listed, *bad], key=lambda row: row.line)
 
-    def keep(self, rows: Block, lengths: Sequence[np.ndarray]) -> None:
+    def keep(self, rows: RowBlock, lengths: Sequence[np.ndarray]) -> None:
         """Count rows that are written; `lengths` (R,) are the wordpieces of first and second sentences."""
         if not rows:
             return
@@ -54,9 +54,13 @@ class Counts:
         self._long_sentences += int(sum((side > self._max_tokens - 2).sum() for side in lengths))
         self._long_sequences += int((both > self._max_tokens - 1 - len(lengths)).sum())
 
-    def told(self, labelled: bool, repeated: tuple[int, int]) -> dict[str, Any]:
-        """For the report; `repeated` as `Keys.repeated` gives it."""
-        labels = {str(label): self._labels[label] for label in range(int(self._task.low), int(self._task.high) + 1)}
+    def summed(self, labelled: bool, repeated: tuple[int, int]) -> dict[str, Any]:
+        """What the report says of the split; `repeated` as `Keys.repeated` gives it."""
+        task = self._task
+        labels = {
+            task.classes[label] if task.classes else str(label): self._labels[label]
+            for label in (sorted(self._labels) if task.kind == "score" else range(int(task.high) + 1))
+        }
         return {
             "rows_kept": self.kept,
             "bad_rows": {
@@ -72,11 +76,11 @@ class Counts:
                 ],
             },
             "repeated": {"sentences": repeated[0], "sentences_and_label": repeated[1]},
-            "labels": labels if labelled else None,  # of a regression, rounded
+            "labels": labels if labelled else None,  # of a score those that occur, rounded
             "largest_label": self._largest_label if labelled else None,
             "wordpieces": {
                 "total": self._wordpieces,
-                "mean": round(self._wordpieces / (self.kept * len(self._task.texts)), 3),
+                "mean": round(self._wordpieces / (self.kept * len(task.texts)), 3),
                 "longest": self._longest,
             },
             "over_long": {"sentences": self._long_sentences, "sequences": self._long_sequences},
@@ -92,7 +96,7 @@ class Leaks:
         self._rows = 0
         self._listed: list[dict[str, Any]] = []
 
-    def find(self, rows: Block, keys: Sequence[str]) -> list[int]:
+    def find(self, rows: RowBlock, keys: Sequence[str]) -> list[int]:
         """The places in the block of the rows that leak."""
         where: dict[int, list[str]] = {}
         for split, held in self._held_out.items():
@@ -104,8 +108,8 @@ class Leaks:
             self._listed.append({"line": rows.lines[place], "id": rows.ids[place], "also_in": sorted(where[place])})
         return sorted(where)
 
-    def told(self, removed: bool) -> dict[str, Any]:
-        """For the report."""
+    def summed(self, removed: bool) -> dict[str, Any]:
+        """What the report says of them."""
         return {
             "rows": self._rows,
             **{split: self._counts[split] for split in ("dev", "test") if split in self._held_out},

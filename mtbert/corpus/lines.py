@@ -37,6 +37,7 @@ class Lines:
 
     Attributes:
         origin: the file and the remedies that messages name.
+        delimiter: what separates the fields of a row; the header decides.
         loaded: number of lines read so far, discarded ones included.
 
     Raises:
@@ -46,6 +47,7 @@ class Lines:
 
     def __init__(self, path: Path, origin: Origin) -> None:
         self.origin = origin
+        self.delimiter = "\t"
         self._count = _checked(path, origin)
         self._blocks = _blocks(path)
         self._lines: list[str] = []

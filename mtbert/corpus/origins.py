@@ -42,12 +42,13 @@ def origin_of(path: Path) -> Origin:
     record = path.with_name("source.json")
     try:
         source = json.loads(record.read_text(encoding="utf-8"))
-        came_from = source["files"][path.name].get("from")
+        entry = source["files"][path.name]
+        came_from = entry.get("from")
     except FileNotFoundError:
         return users_own(str(path))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise MtbertError(f"{record}: cannot be read, or does not list {path.name} ({error!r}); {FETCH}") from None
-    if source["source"] == "folder":
+    if source["source"] == "folder" or entry.get("declared"):
         return users_own(str(came_from))
     made = "generated" if came_from is None else f"downloaded from {came_from}"
     return Origin(

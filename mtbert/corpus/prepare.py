@@ -1,6 +1,7 @@
-"""From files in the course's format to arrays: read, report what is wrong with them, clean, tokenise once."""
+"""From raw files to arrays: read, report what is wrong with them, clean, tokenise once."""
 
 import shutil
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,15 @@ from mtbert.corpus.counts import Counts, Leaks
 from mtbert.corpus.origins import Origin, origin_of
 from mtbert.corpus.read import has_labels, place_of, read_blocks
 from mtbert.corpus.repeats import Keys, sentences_keys
-from mtbert.corpus.rows import BadRow, Block
+from mtbert.corpus.rows import BadRow, RowBlock
 from mtbert.corpus.tokenizer import largest_id, read_tokenizer
 from mtbert.corpus.wordpieces import Wordpieces
 from mtbert.corpus.writing import SplitWriter
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, sha256_file
 from mtbert.seal import check_seal, seal
-from mtbert.tasks.paper import SPLITS, STS, TASKS, Task, raw_name
+from mtbert.tasks.paper import TASKS
+from mtbert.tasks.task import SPLITS, Task, raw_name
 
 WIDTH = 10  # of a column in the summary
 LARGEST_VOCABULARY = 65536  # ids are stored as uint16
@@ -37,6 +39,7 @@ def prepare(
     leakage: Literal["keep", "drop"],
     preprocess: Literal["course", "none"],
     max_tokens: int,
+    known: Mapping[str, Task] = TASKS,
 ) -> dict[str, Any]:
     """Replace `out_folder` by {split}/{task}/ arrays and examples, tokenizer.json and report.json.
 
@@ -50,6 +53,7 @@ def prepare(
         leakage: drop takes out of train what stands in dev or test too.
         preprocess: course, or none for the text as published.
         max_tokens: longest sequence with its special tokens.
+        known: the tasks to prepare; by default the paper's.
 
     Returns:
         The report, as written to report.json; "warnings" are sentences for the user.
@@ -65,14 +69,14 @@ def prepare(
     with replaced_folder(out_folder) as fresh:
         for split in SPLITS:
             (fresh / split).mkdir()
-        for task in TASKS.values():
+        for task in known.values():
             tasks[task.name] = _prepare_task(task, raw_folder, fresh, wordpieces, settings)
         shutil.copyfile(tokenizer_file, fresh / "tokenizer.json")
         report = {
             "settings": settings._asdict(),
             "tokenizer": {"sha256": sha256_file(tokenizer_file), "vocabulary": tokenizer.get_vocab_size()},
             "tasks": tasks,
-            "warnings": _warnings(raw_folder, tasks, tokenizer_file, tokenizer, preprocess),
+            "warnings": _warnings(raw_folder, known.values(), tasks, tokenizer_file, tokenizer, preprocess),
         }
         atomic_json(fresh / "report.json", report)
         seal(fresh, "tokenizer.json", "report.json")
@@ -98,9 +102,10 @@ def clean(text: str, task: Task, preprocess: Literal["course", "none"]) -> str:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The report as plain text for a console, one line per split and one per kind of blemish."""
+    """The report as plain text for a console: a line per split, then what was left out and why."""
     heads = ("rows", "kept", "bad", "repeated", "leaked", "too long", "wordpieces")
-    lines = [f"{'task':<6} {'split':<5} " + " ".join(f"{head:>{WIDTH}}" for head in heads)]
+    wide = max(6, *map(len, report["tasks"]))
+    lines = [f"{'task':<{wide}} {'split':<5} " + " ".join(f"{head:>{WIDTH}}" for head in heads)]
     notes = []
     for task, splits in report["tasks"].items():
         for split, told in splits.items():
@@ -112,7 +117,7 @@ def summary(report: dict[str, Any]) -> str:
                 *(told["rows_read"], told["rows_kept"], told["bad_rows"]["count"], told["repeated"]["sentences"]),
                 *(leaked, told["over_long"]["sequences"], told["wordpieces"]["total"]),
             )
-            lines.append(f"{task:<6} {split:<5} " + " ".join(f"{number:>{WIDTH}}" for number in numbers))
+            lines.append(f"{task:<{wide}} {split:<5} " + " ".join(f"{number:>{WIDTH}}" for number in numbers))
             listed = told["bad_rows"]["listed"]
             notes += [f"left out {row['where']}: {row['what']}" for row in listed[:5]]
             if told["bad_rows"]["count"] > 5:
@@ -131,6 +136,7 @@ def _shares(leaked: dict[str, Any]) -> str:
 
 def _warnings(
     raw_folder: Path,
+    known: Iterable[Task],
     tasks: dict[str, Any],
     tokenizer_file: Path,
     tokenizer: Tokenizer,
@@ -138,13 +144,15 @@ def _warnings(
 ) -> list[str]:
     """What is allowed and yet seldom meant."""
     warnings = []
-    train = tasks[STS.name]["train"]
-    if train["largest_label"] <= 1:
-        warnings.append(
-            f"{origin_of(raw_folder / raw_name(STS, 'train')).name}: all {train['rows_kept']} {STS.label} labels lie in 0 to 1, "
-            f"where 0 to {STS.high:g} is expected; they are used as they are: predictions will lie there too, and with "
-            f"objective: cosine_embedding no pair reaches the threshold; if they were divided by {STS.high:g}, multiply them by it"
-        )
+    for task in known:
+        train = tasks[task.name]["train"]
+        if task.kind == "score" and train["largest_label"] <= 1 < task.high:
+            warnings.append(
+                f"{origin_of(raw_folder / raw_name(task, 'train')).name}: all {train['rows_kept']} {task.label} labels lie in 0 to "
+                f"1, where {task.low:g} to {task.high:g} is expected; they are used as they are: predictions will lie there too, and "
+                "with objective: cosine_embedding no pair may reach the threshold; if they were divided by "
+                f"{task.high:g}, multiply them by it"
+            )
     if preprocess == "course" and _is_cased(tokenizer):
         warnings.append(
             f"{tokenizer_file}: the tokenizer tells capitals from small letters, but prepare.preprocess: course lower-cases "
@@ -236,8 +244,8 @@ def _prepare_split(
         "present": True,
         "labelled": labelled,
         "rows_read": counts.rows,
-        **({"leaked": leaks.told(settings.leakage == "drop")} if leaks else {}),
-        **counts.told(labelled, keys.repeated()),
+        **({"leaked": leaks.summed(settings.leakage == "drop")} if leaks else {}),
+        **counts.summed(labelled, keys.repeated()),
     }
 
 
@@ -245,10 +253,10 @@ def _tokenise(
     path: Path,
     origin: Origin,
     task: Task,
-    rows: Block,
+    rows: RowBlock,
     wordpieces: Wordpieces,
     preprocess: Literal["course", "none"],
-) -> tuple[Block, Pieces, list[BadRow]]:
+) -> tuple[RowBlock, Pieces, list[BadRow]]:
     """The rows whose sentences all have wordpieces, those wordpieces by sentence, and the rows left out."""
     pieces = [wordpieces.of(side, partial(clean, task=task, preprocess=preprocess)) for side in rows.sides]
     empty = np.array([lengths == 0 for _, lengths in pieces])
@@ -262,7 +270,7 @@ def _tokenise(
     return *_kept(rows, pieces, np.flatnonzero(~empty.any(axis=0)).tolist()), bad
 
 
-def _kept(rows: Block, pieces: Pieces, places: list[int]) -> tuple[Block, Pieces]:
+def _kept(rows: RowBlock, pieces: Pieces, places: list[int]) -> tuple[RowBlock, Pieces]:
     mask = np.zeros(len(rows.ids), np.bool_)
     mask[places] = True
     return rows.keep(places), [(ids[np.repeat(mask, lengths)], lengths[mask]) for ids, lengths in pieces]

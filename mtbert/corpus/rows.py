@@ -16,7 +16,7 @@ class Example(NamedTuple):
     line: int
 
 
-class Block(NamedTuple):
+class RowBlock(NamedTuple):
     """R consecutive rows by column; `sides` holds the first sentences and, for pairs, the second ones."""
 
     ids: Sequence[str]
@@ -33,9 +33,9 @@ class Block(NamedTuple):
         labels = repeat(None) if self.labels is None else self.labels
         return map(Example, self.ids, self.sides[0], second, labels, self.lines)
 
-    def keep(self, rows: Sequence[int]) -> "Block":
+    def keep(self, rows: Sequence[int]) -> "RowBlock":
         """The rows at these indices, in this order."""
-        return Block(
+        return RowBlock(
             [self.ids[n] for n in rows],
             [[side[n] for n in rows] for side in self.sides],
             None if self.labels is None else [self.labels[n] for n in rows],

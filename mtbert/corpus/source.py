@@ -1,6 +1,7 @@
-"""Where the course-format files come from, by data.source: a generated sample, a folder or a download; none replaces another.
+"""Where the raw files come from, by data.source: a generated sample, a folder or a download; none replaces another.
 
-Each source fills a folder with {task}-{split}.csv and source.json, which records where every file came from.
+Each source fills a folder with {task}-{split}.csv and source.json, which records where every file came from. The files of declared
+tasks are copied from data.path in any case.
 """
 
 import csv
@@ -8,7 +9,7 @@ import hashlib
 import io
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder
 from mtbert.sample.generate import SampleRow, generate
 from mtbert.seal import seal
-from mtbert.tasks.paper import SPLITS, TASKS, Task, raw_name
+from mtbert.tasks.paper import TASKS
+from mtbert.tasks.task import SPLITS, Task, raw_name
 
 REPOSITORY = "gpoesia/minbert-default-final-project"
 COMMIT = "7ac8260577fc12a86c7aaf38918056c30054ef39"
@@ -41,8 +43,17 @@ GIT_BLOBS = {
 """Git blob ids of the published files at COMMIT (winter release, 141k Quora pairs)."""
 
 
-def write_sample(folder: Path, seed: int, sizes: Mapping[str, Mapping[str, int]], label_noise: float) -> None:
-    """Replace `folder` by generated files (`mtbert.sample.generate.generate`); their test splits are labelled."""
+Files = dict[str, tuple[bytes, dict[str, Any]]]  # content, and what source.json says of it, by name in the raw folder
+
+
+def write_sample(
+    folder: Path,
+    seed: int,
+    sizes: Mapping[str, Mapping[str, int]],
+    label_noise: float,
+    declared: Files | None = None,
+) -> None:
+    """Replace `folder` by generated files (`mtbert.sample.generate.generate`) and `declared`; their test splits are labelled."""
     rows = generate(seed, sizes, label_noise)
     record = {
         "source": "sample",
@@ -50,15 +61,38 @@ def write_sample(folder: Path, seed: int, sizes: Mapping[str, Mapping[str, int]]
         "label_noise": label_noise,
         "sizes": {task: {split: sizes[task][split] for split in SPLITS} for task in TASKS},
     }
-    _write(
-        folder,
-        record,
-        {raw_name(TASKS[task], split): (_course_format(TASKS[task], part), {}) for (task, split), part in rows.items()},
-    )
+    files: Files = {
+        raw_name(TASKS[task], split): (_course_format(TASKS[task], part), {}) for (task, split), part in rows.items()
+    }
+    _write(folder, record, files | (declared or {}))
 
 
-def copy_course(source_folder: Path, folder: Path) -> None:
-    """Replace `folder` by the course's files of `source_folder` (`~` is the home folder), byte for byte.
+def declared_files(source_folder: Path, tasks: Iterable[Task]) -> Files:
+    """The files of the declared among `tasks`, NAME-train.csv, NAME-dev.csv and perhaps NAME-test.csv, in `source_folder`.
+
+    Raises:
+        MtbertError: naming every train and dev file that is missing, or the one that cannot be read.
+    """
+    files: Files = {}
+    missing: list[str] = []
+    for task in tasks:
+        for split in SPLITS if task.course is None else ():
+            path = source_folder / task.file(split)
+            data = _read(path)
+            if data is not None:
+                files[raw_name(task, split)] = data, {"from": str(path), "declared": True}
+            elif split != "test":
+                missing.append(path.name)
+    if missing:
+        raise MtbertError(
+            f"{source_folder}: missing {', '.join(missing)}; put the files of the tasks that params.yaml declares there, or name "
+            "their folder as data.path"
+        )
+    return files
+
+
+def copy_course(source_folder: Path, folder: Path, declared: Files | None = None) -> None:
+    """Replace `folder` by the course's files of `source_folder` (`~` is the home folder), byte for byte, and `declared`.
 
     The unlabelled test files are optional (only leaderboard predictions need them); source.json lists the absent ones.
     The files may differ from the published ones; source.json records which do.
@@ -66,7 +100,7 @@ def copy_course(source_folder: Path, folder: Path) -> None:
     Raises:
         MtbertError: names every train and dev file that is missing, or the one that cannot be read.
     """
-    files: dict[str, tuple[bytes, dict[str, Any]]] = {}
+    files: Files = {}
     absent: list[str] = []
     missing: list[str] = []
     for task, split, name in _published():
@@ -81,7 +115,7 @@ def copy_course(source_folder: Path, folder: Path) -> None:
         raise MtbertError(
             f"{source_folder}: missing {', '.join(missing)}; {remedy}: make reproduce PROFILE=course DATA=FOLDER"
         )
-    _write(folder, {"source": "folder", "path": str(source_folder), "absent": absent}, files)
+    _write(folder, {"source": "folder", "path": str(source_folder), "absent": absent}, files | (declared or {}))
 
 
 def _read(path: Path) -> bytes | None:
@@ -96,13 +130,13 @@ def _read(path: Path) -> bytes | None:
         raise MtbertError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
-def download_course(folder: Path) -> None:
-    """Replace `folder` by the course's published files, each verified by its git blob id.
+def download_course(folder: Path, declared: Files | None = None) -> None:
+    """Replace `folder` by `declared` and the course's published files, each verified by its git blob id.
 
     Raises:
         MtbertError: a download fails, or a file is not the pinned one; `folder` is then unchanged.
     """
-    files = {}
+    files: Files = {}
     for task, split, name in _published():
         data = _download(URL + name)
         pin = _pin(name, data)
@@ -110,7 +144,11 @@ def download_course(folder: Path) -> None:
             what = f"{len(data)} bytes with git blob id {pin['git_blob']}, expected {GIT_BLOBS[name]}"
             raise MtbertError(f"{URL}{name}: downloaded {what}; try again, or {BY_HAND}")
         files[raw_name(task, split)] = data, {"from": URL + name, **pin}
-    _write(folder, {"source": "download", "repository": REPOSITORY, "commit": COMMIT, "absent": []}, files)
+    _write(
+        folder,
+        {"source": "download", "repository": REPOSITORY, "commit": COMMIT, "absent": []},
+        files | (declared or {}),
+    )
 
 
 def git_blob_id(data: bytes) -> str:
@@ -119,7 +157,7 @@ def git_blob_id(data: bytes) -> str:
 
 
 def _published() -> list[tuple[Task, str, str]]:
-    return [(task, split, task.published[split]) for task in TASKS.values() for split in SPLITS]
+    return [(task, split, task.file(split)) for task in TASKS.values() for split in SPLITS]
 
 
 def _pin(name: str, data: bytes) -> dict[str, Any]:
@@ -148,7 +186,7 @@ def _course_format(task: Task, rows: list[SampleRow]) -> bytes:
     return text.getvalue().encode("utf-8")
 
 
-def _write(folder: Path, record: dict[str, Any], files: dict[str, tuple[bytes, dict[str, Any]]]) -> None:
+def _write(folder: Path, record: dict[str, Any], files: Files) -> None:
     with replaced_folder(folder) as fresh:
         for name, (data, _) in files.items():
             (fresh / name).write_bytes(data)

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mtbert.corpus.rows import Block
-from mtbert.tasks.paper import Task
+from mtbert.corpus.rows import RowBlock
+from mtbert.tasks.task import Task
 
 
 class SplitWriter:
@@ -30,7 +30,7 @@ class SplitWriter:
         self._examples = self._stack.enter_context((folder / "examples.csv").open("wb"))
         self._table([("id", *(["sentence1", "sentence2"][: len(task.texts)]), "label")])
 
-    def write(self, rows: Block, pieces: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    def write(self, rows: RowBlock, pieces: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         """Add rows; `pieces` holds, for first and second sentences, their ids (W,) end to end and their lengths (R,)."""
         for (ids, offsets), (new, lengths) in zip(self._sides, pieces, strict=True):
             offsets.write(ids.length + np.cumsum(lengths, dtype=np.int64))
@@ -38,7 +38,7 @@ class SplitWriter:
         labels = [""] * len(rows.ids)
         if self._labels is not None and rows.labels is not None:
             self._labels.write(np.array(rows.labels, np.float32))
-            labels = [str(label if self._task.kind == "regression" else int(label)) for label in rows.labels]
+            labels = list(map(self._task.text_of, rows.labels))
         self._table(zip(rows.ids, *rows.sides, labels, strict=True))
 
     def __enter__(self) -> "SplitWriter":
@@ -77,5 +77,5 @@ class _Array:
 
     def _write_header(self) -> None:
         # numpy leaves room in it for the length to grow.
-        told = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.length,)}
-        np.lib.format.write_array_header_1_0(self._file, told)
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)

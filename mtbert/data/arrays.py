@@ -9,7 +9,7 @@ import numpy as np
 
 from mtbert.errors import MtbertError
 from mtbert.seal import SEAL, check_seal
-from mtbert.tasks.paper import TASKS, Task
+from mtbert.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,20 +75,20 @@ def has_split(folder: Path, task_name: str, split: str) -> bool:
     return (folder / split / task_name).is_dir()
 
 
-def load_split(folder: Path, task_name: str, split: str) -> Split:
+def load_split(folder: Path, task: Task, split: str) -> Split:
     """Map the arrays of folder/{split}/{task} into memory and check that they are consistent.
 
     Raises:
         MtbertError: names the file that is missing, truncated or inconsistent with the others.
     """
-    task, place = TASKS[task_name], folder / split / task_name
+    place = folder / split / task.name
     ids1, offsets1 = _sentences(place, 1)
     ids2, offsets2 = _sentences(place, 2) if task.is_pair else (None, None)
     if offsets2 is not None and len(offsets2) != len(offsets1):
         counts = f"{len(offsets2) - 1} rows where offsets1.npy has {len(offsets1) - 1}"
         raise MtbertError(f"{place / 'offsets2.npy'}: {counts}; {REMEDY}")
     labels = _labels(place, task, len(offsets1) - 1)
-    return Split(task_name, split, place, ids1, offsets1, ids2, offsets2, labels)
+    return Split(task.name, split, place, ids1, offsets1, ids2, offsets2, labels)
 
 
 def _sentences(place: Path, sentence: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +111,7 @@ def _labels(place: Path, task: Task, rows: int) -> np.ndarray | None:
     if len(labels) != rows:
         raise MtbertError(f"{path}: {len(labels)} labels for {rows} rows; {REMEDY}")
     bad = ~((labels >= task.low) & (labels <= task.high))  # also true for NaN
-    if task.kind != "regression":
+    if task.kind != "score":
         bad |= labels != np.floor(labels)
     if bad.any():
         row = int(np.argmax(bad))

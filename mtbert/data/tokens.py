@@ -5,9 +5,7 @@ Shapes: N sequences, T tokens in all, L tokens in one sequence.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,64 +14,37 @@ from torch import Tensor
 from mtbert.errors import MtbertError
 
 
-class Block(NamedTuple):
-    """`count` neighbouring sequences of equal `length` in a stream; their tokens are a (count, length) view of it."""
-
-    count: int  # type: ignore[assignment]  # shadows tuple.count
-    length: int
-
-
-class Ragged(NamedTuple):
-    """What a kernel for sequences of unlike length wants to know; a stream's filler is sequences more.
-
-    Attributes:
-        offsets: where sequences start, then where those of the filler do, and T, (N + F + 1,) int32, F of the filler.
-        longest: tokens of the longest sequence, or more.
-    """
-
-    offsets: Tensor
-    longest: int
-
-
 @dataclass(frozen=True)
 class TokenStream:
-    """The tokens of N sequences, shortest sequence first, so that those of equal length lie together.
+    """The tokens of N sequences, shortest sequence first; sequences of equal length lie together.
 
     Attributes:
         ids: wordpieces, (T,) int64.
         positions: place of each token in its own sequence, (T,) int64.
         segments: 0 for a first sentence, 1 for the second sentence of a pair, (T,) int64.
-        blocks: runs of equally long sequences, in stream order.
+        offsets: rows at which the sequences start, and at which the last one ends, (N + 1,) int64; rows from there on are filler.
         rank: (N,) int64; the caller's sequence n is the stream's sequence rank[n], so `pooled[rank]` restores order.
         tokens: real tokens, i.e. T without the filler.
-        ragged: in a stream whose shapes must not depend on its lengths, where its sequences lie; there are no blocks then.
+        longest: tokens of the longest sequence.
     """
 
     ids: Tensor
     positions: Tensor
     segments: Tensor
-    blocks: tuple[Block, ...]
+    offsets: Tensor
     rank: Tensor
     tokens: int
-    ragged: Ragged | None = None
-
-    def starts(self) -> Tensor:
-        """The row of each sequence's first token, in stream order; of a stream with blocks, filler's too."""
-        if self.ragged is not None:
-            return self.ragged.offsets[: len(self.rank)]
-        lengths = np.repeat([block.length for block in self.blocks], [block.count for block in self.blocks])
-        return moved(torch.from_numpy(np.cumsum(lengths) - lengths), self.ids.device)
+    longest: int
 
     def to(self, device: torch.device) -> "TokenStream":
-        """The same stream, one with blocks, on another device."""
-        ids, positions, segments, rank = (
-            moved(tensor, device) for tensor in (self.ids, self.positions, self.segments, self.rank)
-        )
-        return TokenStream(ids, positions, segments, self.blocks, rank, self.tokens)
+        """The same stream on another device."""
+        tensors = (self.ids, self.positions, self.segments, self.offsets, self.rank)
+        ids, positions, segments, offsets, rank = (moved(tensor, device) for tensor in tensors)
+        return TokenStream(ids, positions, segments, offsets, rank, self.tokens, self.longest)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device; to a GPU from pinned memory, for which nobody waits."""
+    """The tensor on a device; to a GPU from pinned memory, without blocking."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
@@ -114,26 +85,21 @@ def lay_out(sequences: Sequence[tuple[np.ndarray, int]], multiple: int = 1) -> T
 
     Args:
         sequences: N pairs of ids (L,) and the index at which segment 1 starts, as `Wrapper` gives them.
-        multiple: fill T up to a multiple of this with one-token sequences of id 0 that no rank points to. A CPU's matrix
-            library compiles a kernel for each new T, which costs more than the product itself; few Ts means few kernels.
+        multiple: fill T up to a multiple of this with tokens of id 0 that belong to no sequence. A CPU's matrix library compiles a
+            kernel for each new T, which costs more than the product itself; few Ts means few kernels.
     """
     lengths = np.array([len(ids) for ids, _ in sequences])
     order = np.argsort(lengths, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     ids = np.concatenate([sequences[n][0] for n in order]).astype(np.int64)
-    ends = np.cumsum(lengths[order])
-    starts = np.repeat(ends - lengths[order], lengths[order])
-    positions = np.arange(len(ids)) - starts
+    offsets = np.concatenate(([0], np.cumsum(lengths[order])))
+    positions = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths[order])
     second = np.repeat(np.array([sequences[n][1] for n in order]), lengths[order])
     segments = (positions >= second).astype(np.int64)
-    blocks = tuple(Block(sum(1 for _ in same), int(length)) for length, same in groupby(lengths[order]))
-    real, filler = len(ids), -len(ids) % multiple
-    if filler:
-        ids, positions, segments = (np.pad(array, (0, filler)) for array in (ids, positions, segments))
-        blocks = (*blocks, Block(filler, 1))
-    tensors = [torch.from_numpy(array) for array in (ids, positions, segments, rank)]
-    return TokenStream(tensors[0], tensors[1], tensors[2], blocks, tensors[3], real)
+    padded = (np.pad(array, (0, -len(ids) % multiple)) for array in (ids, positions, segments))
+    tensors = [torch.from_numpy(array) for array in (*padded, offsets, rank)]
+    return TokenStream(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], len(ids), int(lengths.max()))
 
 
 def wrapper_for(tokenizer: Path, max_tokens: int, special_tokens: tuple[str, str]) -> Wrapper:

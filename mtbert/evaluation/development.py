@@ -1,4 +1,4 @@
-"""The metrics that are watched while training: SST on dev and on as many training examples (Figure 2), pairs on some of dev."""
+"""The metrics that are watched while training: each task's on dev, and one task's on training examples too (Figure 2)."""
 
 from collections.abc import Mapping
 
@@ -7,46 +7,56 @@ import numpy as np
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError
-from mtbert.evaluation.metrics import accuracy, overall, pearson
-from mtbert.evaluation.predict import decide, raw_scores
+from mtbert.evaluation.metrics import METRICS
+from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
+from mtbert.tasks.objective import Objective
+from mtbert.tasks.paper import CURVE, TASKS, overall_of
+from mtbert.tasks.task import Task
 
 # A curve's point needs no more: 2 points of standard error. All of dev is for the evaluate stage; watching all of Quora's
 # would take longer than a short run's training.
-PAIRS = 500
+WATCHED = 500
 
 
 def development_metrics(
     model: MultitaskModel,
+    tasks: Mapping[str, Task],
+    objectives: Mapping[str, Objective],
     dev: Mapping[str, Split],
-    sst_train: Split,
+    train: Mapping[str, Split],
     wrapper: Wrapper,
     *,
-    sts_cosine: bool,
-    clamp: bool,
     seed: int,
 ) -> dict[str, float | None]:
-    """`train_sst`, `dev_sst`, `dev_quora`, `dev_sts` and `dev_overall`; a metric that is undefined is None.
+    """`dev_NAME` for each task; `train_sst` before and `dev_overall` after them where they can be had. One that is undefined is None.
 
     Args:
-        dev: labelled split by task; of a pair task's, a seeded choice of `PAIRS` rows is predicted.
-        sst_train: `train_sst` is measured, without dropout, on a seeded choice of len(dev["sst"]) of its rows.
-        sts_cosine, clamp: as `predict.decide` takes them.
+        tasks, objectives: by name, those of the model's heads; the metrics come in this order.
+        dev: labelled splits; of each but Figure 2's task a seeded choice of `WATCHED` rows is predicted.
+        train: of Figure 2's task, whose metric is measured, without dropout, on a seeded choice of as many rows as its dev split has.
     """
-    rows = _choice(len(sst_train), len(dev["sst"]), seed)
-    assert sst_train.labels is not None
-    fitted = decide("sst", raw_scores(model, "sst", sst_train, wrapper, rows=rows), cosine=False).values
-    metrics: dict[str, float | None] = {"train_sst": accuracy(sst_train.labels[rows], fitted)}
-    for task, split in dev.items():
+
+    def measure(name: str, split: Split, rows: np.ndarray) -> float | None:
         assert split.labels is not None
-        rows = np.arange(len(split)) if task == "sst" else _choice(len(split), PAIRS, seed)
-        values = decide(task, raw_scores(model, task, split, wrapper, rows=rows), cosine=sts_cosine, clamp=clamp).values
+        values = objectives[name].decide(raw_scores(model, name, split, wrapper, rows=rows), tasks[name]).values
         try:
-            metrics[f"dev_{task}"] = (pearson if task == "sts" else accuracy)(split.labels[rows], values)
+            return METRICS[objectives[name].metric](split.labels[rows], values)
         except MtbertError:  # Pearson's r of constant predictions
-            metrics[f"dev_{task}"] = None
-    scores = [metrics[f"dev_{task}"] for task in ("sst", "quora", "sts")]
-    metrics["dev_overall"] = None if None in scores else overall(*scores)  # type: ignore[arg-type]
+            return None
+
+    metrics: dict[str, float | None] = {}
+    if CURVE.name in tasks:
+        fitted = train[CURVE.name]
+        metrics[f"train_{CURVE.name}"] = measure(CURVE.name, fitted, _choice(len(fitted), len(dev[CURVE.name]), seed))
+    scores: dict[str, float | None] = {}
+    for name in tasks:
+        split = dev[name]
+        rows = np.arange(len(split)) if name == CURVE.name else _choice(len(split), WATCHED, seed)
+        scores[name] = measure(name, split, rows)
+    metrics |= {f"dev_{name}": score for name, score in scores.items()}
+    if TASKS.keys() <= scores.keys():
+        metrics["dev_overall"] = overall_of(scores)
     return metrics
 
 

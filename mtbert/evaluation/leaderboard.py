@@ -4,16 +4,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mtbert.files import atomic_write_text
-from mtbert.tasks.paper import Task
+from mtbert.tasks.task import Task
 
 
 def write_predictions(folder: Path, task: Task, split: str, ids: Iterable[str], values: Iterable[float]) -> Path:
     """Write `{sst,para,sts}-{split}-output.csv`: a header, then `{id} , {value} ` per example.
 
-    Classes are written as integers' floats are in the course's own code: sst `3`, para `1.0`, sts `2.75`.
+    Classes are written as integers, the others as floats, as the course's own code writes them: sst `3`, para `1.0`, sts `2.75`.
     """
-    cells = (str(int(value)) if task.kind == "class" else repr(float(value)) for value in values)
+    assert task.course is not None
+    cells = (str(int(value)) if task.kind == "classes" else repr(float(value)) for value in values)
     rows = (f"{name} , {cell} \n" for name, cell in zip(ids, cells, strict=True))
-    path = folder / f"{task.leaderboard}-{split}-output.csv"
-    atomic_write_text(path, f"{task.leaderboard_header}\n" + "".join(rows))
+    path = folder / f"{task.course.leaderboard}-{split}-output.csv"
+    atomic_write_text(path, f"{task.course.header}\n" + "".join(rows))
     return path

@@ -1,12 +1,13 @@
 """The paper's metrics (section 5.2). Shapes: B examples. A metric that cannot be computed raises; nothing stands in for it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mtbert.errors import MtbertError
+from mtbert.tasks.task import Task
 
 
 def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
@@ -32,26 +33,32 @@ def pearson(labels: ArrayLike, predictions: ArrayLike) -> float:
     return float(np.corrcoef(labels, predictions)[0, 1])  # numpy keeps it within -1 to 1
 
 
-def overall(sst: float, quora: float, sts: float) -> float:
-    """The leaderboard's score, (acc_sst + acc_para + (1 + r) / 2) / 3.
-
-    Section 5.2 prints (0.5 + r) in place of (1 + r) / 2; only this form gives the paper's own Table 1.
-    """
-    return (sst + quora + (1 + sts) / 2) / 3
+METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {"accuracy": accuracy, "pearson": pearson}
 
 
-def four(dev: Mapping[str, Any]) -> dict[str, float]:
-    """What `dvc metrics show` compares of a run: overall, sentiment, paraphrase, sts; an undefined score is left out.
+def measured(metric: str, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float | int | None]:
+    """A task's entry in metrics.json: the metric by its name, None where it is undefined; `n`; of an accuracy the majority's share."""
+    try:
+        value = METRICS[metric](labels, predictions)
+    except MtbertError as error:  # a collapsed model's predictions are constant, which have no correlation
+        print(f"warning: {error}")
+        value = None
+    return {metric: value, "n": len(labels)} | ({"majority": majority_share(labels)} if metric == "accuracy" else {})
+
+
+def headline(scores: Mapping[str, Any], tasks: Iterable[Task]) -> dict[str, float]:
+    """What `dvc metrics show` compares of a run: overall, and each task's metric by its title; an undefined one is left out.
 
     DVC shows "-" for a key that another run has and this one lacks, where null would be text.
+
+    Args:
+        scores: a split's part of metrics.json.
     """
-    scores = {
-        "overall": dev.get("overall"),
-        "sentiment": dev.get("sst", {}).get("accuracy"),
-        "paraphrase": dev.get("quora", {}).get("accuracy"),
-        "sts": dev.get("sts", {}).get("pearson"),
-    }
-    return {name: score for name, score in scores.items() if score is not None}
+    found = {"overall": scores.get("overall")}
+    for task in tasks:
+        entry = scores.get(task.name, {})
+        found[task.title.lower()] = next((entry[metric] for metric in METRICS if metric in entry), None)
+    return {name: score for name, score in found.items() if score is not None}
 
 
 def majority_share(labels: ArrayLike) -> float:

@@ -1,6 +1,4 @@
-"""Scores for a whole split, and what they mean. Shapes: B examples of the split, C classes."""
-
-from typing import NamedTuple
+"""Scores for a whole split. Shapes: B examples of the split, C classes."""
 
 import numpy as np
 import torch
@@ -9,19 +7,6 @@ from mtbert.data.arrays import Split
 from mtbert.data.batches import length_grouped, make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.model.multitask import MultitaskModel
-from mtbert.model.narrow import unchanged
-
-
-class Predictions(NamedTuple):
-    """One row per example, in the split's order.
-
-    Attributes:
-        values: the predicted label: class 0..4, duplicate 0 or 1, similarity 0..5; (B,) float64.
-        scores: sst: probability of the predicted class; quora: probability of a duplicate; sts: the similarity; (B,).
-    """
-
-    values: np.ndarray
-    scores: np.ndarray
 
 
 def raw_scores(
@@ -51,7 +36,7 @@ def raw_scores(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), unchanged(model):
+        with torch.inference_mode():
             for chosen in length_grouped(split, rows, batch_size):
                 batch = make_batch(task, split, rows[chosen], model.views(task), wrapper)
                 parts.append(model(batch.to(device)).cpu().numpy())
@@ -62,25 +47,3 @@ def raw_scores(
     out = np.empty_like(scores)
     out[np.concatenate(places)] = scores
     return out
-
-
-def decide(task: str, raw: np.ndarray, *, cosine: bool, clamp: bool = True) -> Predictions:
-    """From the model's output to predictions.
-
-    Args:
-        task: sst, quora or sts.
-        raw: what `raw_scores` gave.
-        cosine: sts only: raw is cos(u, v), which maps linearly from -1..1 to 0..5 (Pearson's r is blind to the map).
-        clamp: sts only: keep predictions within 0..5 (section 4.4).
-    """
-    raw = raw.astype(np.float64)
-    if task == "sst":
-        exp = np.exp(raw - raw.max(1, keepdims=True))
-        values = raw.argmax(1)
-        return Predictions(values.astype(np.float64), (exp / exp.sum(1, keepdims=True))[np.arange(len(raw)), values])
-    if task == "quora":
-        return Predictions((raw > 0).astype(np.float64), np.exp(-np.logaddexp(0, -raw)))
-    values = 2.5 * (1 + raw) if cosine else raw
-    if clamp:
-        values = values.clip(0, 5)
-    return Predictions(values, values)

@@ -1,27 +1,18 @@
 """The minBERT encoder over a token stream (Devlin et al. 2019; the paper's section 4.1).
 
-Shapes: T tokens, D hidden. Every linear layer and norm sees the T real tokens and nothing else; only
-attention looks at sequences.
+Shapes: T rows of the stream, N sequences of at most L tokens, D hidden, H heads, K = D / H head width. Every linear layer and norm
+sees the stream without padding; only attention looks at sequences, and pads them.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.data.tokens import TokenStream
-from mtbert.model.attention import (
-    GroupedAttention,
-    Layout,
-    Packed,
-    PackedAttention,
-    Ragged,
-    layout_for,
-    ragged_attention,
-)
 from mtbert.model.dropout import Dropout, Noise
-from mtbert.model.embedding import TokenEmbedding
-from mtbert.model.fused import Product, States, fits, gelu, product, residual_norm, side_by_side, states
 
 
 @dataclass(frozen=True)
@@ -44,12 +35,25 @@ class BertConfig:
     norm_eps: float = 1e-12
 
 
+class Padding(NamedTuple):
+    """Where attention finds its sequences: the stream's row of each token, (N, L), and which of these are no padding, (N, L)."""
+
+    rows: Tensor
+    real: Tensor
+
+    @classmethod
+    def of(cls, stream: TokenStream) -> "Padding":
+        starts, ends = stream.offsets[:-1, None], stream.offsets[1:, None]
+        rows = starts + torch.arange(stream.longest, device=starts.device)
+        return cls(rows.clamp_max(len(stream.ids) - 1), rows < ends)
+
+
 class Embeddings(nn.Module):
     """LayerNorm(token + position + segment), then dropout."""
 
     def __init__(self, config: BertConfig, dropout: float, noise: Noise) -> None:
         super().__init__()
-        self.token = TokenEmbedding(config.vocabulary, config.hidden)
+        self.token = nn.Embedding(config.vocabulary, config.hidden)
         self.position = nn.Embedding(config.positions, config.hidden)
         self.segment = nn.Embedding(config.segments, config.hidden)
         self.norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
@@ -72,18 +76,21 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(config.hidden, config.hidden)
         self.dropout = Dropout(dropout, noise)
 
-    def forward(self, x: States, layout: Layout | Ragged | Packed, rows: Tensor | None = None) -> Product:
-        """The product of the output projection; for `rows` only, if they are given."""
-        qkv = side_by_side((self.query, self.key, self.value), x.narrow, x.fused)
-        if isinstance(layout, Packed):
-            mixed_TD = PackedAttention.apply(*qkv, layout, self.heads, self.dropout.mask(layout.weights))
-        elif isinstance(layout, Ragged):
-            mixed_TD = ragged_attention(qkv.z, layout, self.heads, self.dropout.p * self.training)
-        else:
-            keep = self.dropout.factors(layout.weights, qkv.z)
-            with torch.autocast(qkv.z.device.type, enabled=False):
-                mixed_TD = GroupedAttention.apply(qkv.z, layout, self.heads, keep)
-        return product(self.output, mixed_TD if rows is None else mixed_TD.index_select(0, rows), x.fused)
+    def forward(self, x_TD: Tensor, padding: Padding, rows: Tensor | None = None) -> Tensor:
+        """(T, D); of the tokens in `rows` only, if they are given."""
+        qkv_TE = torch.cat([linear(x_TD) for linear in (self.query, self.key, self.value)], dim=-1)
+        with torch.autocast(x_TD.device.type, enabled=False):  # bf16 has too few digits for scores
+            exact = torch.promote_types(qkv_TE.dtype, torch.float32)
+            qkv_NLE = qkv_TE.to(exact)[padding.rows]
+            q_NHLK, k_NHLK, v_NHLK = qkv_NLE.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            real = padding.real[:, None, None, :]
+            scores_NHLL = q_NHLK @ k_NHLK.mT / q_NHLK.shape[-1] ** 0.5
+            weights_NHLL = scores_NHLL.masked_fill(~real, -torch.inf).softmax(-1)
+            weights_NHLL = self.dropout(weights_NHLL, real & padding.real[:, None, :, None])
+            mixed_NLD = (weights_NHLL @ v_NHLK).transpose(1, 2).flatten(2)
+        mixed_TD = mixed_NLD[padding.real].to(qkv_TE.dtype)  # the sequences lie in the stream's order
+        mixed_TD = F.pad(mixed_TD, (0, 0, 0, len(x_TD) - len(mixed_TD)))  # filler attends to nothing
+        return self.output(mixed_TD if rows is None else mixed_TD[rows])
 
 
 class FeedForward(nn.Module):
@@ -94,8 +101,8 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.hidden, config.intermediate)
         self.down = nn.Linear(config.intermediate, config.hidden)
 
-    def forward(self, x: States) -> Product:
-        return product(self.down, gelu(product(self.up, x.narrow, x.fused), x.fused), x.fused)
+    def forward(self, x_TD: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x_TD)))
 
 
 class Layer(nn.Module):
@@ -109,11 +116,11 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.dropout = Dropout(dropout, noise)
 
-    def forward(self, x: States, layout: Layout | Ragged | Packed, rows: Tensor | None = None) -> States:
-        """The layer's states; of the tokens in `rows` only, if they are given: past the attention nobody else matters to them."""
-        attended = self.attention(x, layout, rows)
-        x = residual_norm(x if rows is None else x.of(rows), attended, self.attention_norm, self.dropout)
-        return residual_norm(x, self.feed_forward(x), self.feed_forward_norm, self.dropout)
+    def forward(self, x_TD: Tensor, padding: Padding, rows: Tensor | None = None) -> Tensor:
+        """(T, D); of the tokens in `rows` only, if they are given: past the attention a token needs no other."""
+        attended = self.attention(x_TD, padding, rows)
+        x_TD = self.attention_norm((x_TD if rows is None else x_TD[rows]) + self.dropout(attended))
+        return self.feed_forward_norm(x_TD + self.dropout(self.feed_forward(x_TD)))
 
 
 class BertEncoder(nn.Module):
@@ -135,19 +142,17 @@ class BertEncoder(nn.Module):
         self.pooler: nn.Linear | None = nn.Linear(config.hidden, config.hidden)
 
     def forward(self, stream: TokenStream, first_only: bool = False) -> Tensor:
-        """Last hidden states, (T, D), in stream order.
+        """Last hidden states, (T, D), in stream order; with `first_only` those of each sequence's first token, (N, D)."""
+        x_TD, padding = self.embeddings(stream), Padding.of(stream)
+        *layers, last = self.stack()
+        for layer in layers:
+            x_TD = layer(x_TD, padding)
+        states: Tensor = last(x_TD, padding, stream.offsets[:-1] if first_only else None)
+        return states
 
-        Args:
-            first_only: those of each sequence's first token, (N, D), which spares most of the last layer.
-        """
-        x_TD, size = self.embeddings(stream), self.config
-        fused = stream.ragged is None and fits(x_TD, size.hidden, size.heads, size.intermediate)
-        layout = stream.ragged or layout_for(stream.blocks, stream.tokens, size.heads, x_TD, fused)
-        x = states(x_TD, fused)
-        for layer in self.layers[:-1]:
-            x = layer(x, layout)
-        last: States = self.layers[-1](x, layout, stream.starts() if first_only else None)
-        return last.wide
+    def stack(self) -> list[Layer]:
+        """The layers, typed."""
+        return list(self.layers)  # type: ignore[arg-type]
 
 
 def initialise(module: nn.Module) -> None:

@@ -8,6 +8,26 @@ from torch import Tensor, nn
 from mtbert.data.batches import views_for
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.features import concatenate
+from mtbert.tasks.objective import Objective
+from mtbert.tasks.task import Task
+
+
+def build_heads(
+    objectives: Mapping[str, Objective], tasks: Mapping[str, Task], hidden: int, dropout: float, noise: Noise
+) -> dict[str, nn.Module]:
+    """A fresh head for each objective, by task.
+
+    Args:
+        tasks: by name, in the order in which the heads draw their weights.
+        hidden, dropout, noise: as `LinearHead` takes them.
+    """
+    return {
+        name: LinearHead(objectives[name].inputs, hidden, task.outputs, dropout, noise)
+        if objectives[name].head == "linear"
+        else CosineHead()
+        for name, task in tasks.items()
+        if name in objectives
+    }
 
 
 class LinearHead(nn.Module):

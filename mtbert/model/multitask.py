@@ -1,58 +1,50 @@
-"""One encoder, three heads: the multitask model (section 4)."""
+"""One encoder, a head for each task: the multitask model (section 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mtbert.data.batches import Batch
+from mtbert.data.tokens import TokenStream
 from mtbert.model.bert import BertEncoder
-from mtbert.model.heads import CosineHead, LinearHead
 from mtbert.model.pooling import pool
 
-CLASSES = 5  # of sentiment
+
+class Encoding(Protocol):
+    """What a model asks of the engine that computes for it (mtbert/training/engine.py)."""
+
+    def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor: ...
+
+    def release(self) -> None: ...
 
 
 class MultitaskModel(nn.Module):
-    """Scores for a batch of any of the three tasks.
+    """Scores for a batch of any of its tasks.
 
     Args:
         encoder: the shared encoder; it loses its pooler where pooling is not cls, so that no unused weight counts as trainable.
         pooling: cls, mean or max; cls is followed by BERT's pooler, tanh(W h + b), as in the course's framework.
-        quora: features of the paraphrase head, or None for logit = cos(u, v).
-        sts: features of the regression head, or None for cos(u, v), which the cosine embedding loss trains.
-        dropout: on the input of each linear head.
+        heads: by task, as `mtbert.model.heads.build_heads` gives them; their dropout draws from the encoder's noise.
     """
 
-    def __init__(
-        self,
-        encoder: BertEncoder,
-        pooling: str,
-        quora: Sequence[str] | None,
-        sts: Sequence[str] | None,
-        dropout: float = 0.3,
-    ) -> None:
+    def __init__(self, encoder: BertEncoder, pooling: str, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
         if pooling != "cls":
             encoder.pooler = None
         self.encoder = encoder
         self.pooling = pooling
-        hidden, noise = encoder.config.hidden, encoder.noise
-        self.heads = nn.ModuleDict(
-            {
-                "sst": LinearHead(["u"], hidden, CLASSES, dropout, noise),
-                "quora": LinearHead(quora, hidden, 1, dropout, noise) if quora else CosineHead(),
-                "sts": LinearHead(sts, hidden, 1, dropout, noise) if sts else CosineHead(),
-            }
-        )
+        self.engine: Encoding | None = None  # no submodule: state dicts don't depend on it
+        self.heads = nn.ModuleDict(dict(heads))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Class logits (B, 5) for sst; a logit (B,) for quora; a similarity 0..5, or a cosine, (B,) for sts. Float32."""
+        """The head's output for the batch's task: class logits (B, C), or a logit, score or cosine (B,). Float32."""
+        encode = self.encoder if self.engine is None else self.engine.encode
         if self.pooling == "cls":
-            pooled_ND = self.encoder(batch.stream, first_only=True)
+            pooled_ND = encode(batch.stream, first_only=True)
         else:
-            pooled_ND = pool(self.pooling, self.encoder(batch.stream), batch.stream)
+            pooled_ND = pool(self.pooling, encode(batch.stream), batch.stream)
         # Similarities and logits need more than bf16's three digits; these products are small.
         with torch.autocast(pooled_ND.device.type, enabled=False):
             pooled_ND = pooled_ND.to(torch.promote_types(pooled_ND.dtype, torch.float32))
@@ -69,5 +61,18 @@ class MultitaskModel(nn.Module):
     def reseed(self, seed: int, step: int) -> None:
         """Make all that is random in a step (dropout) a function of (seed, step): resuming needs no generator state."""
         self.encoder.noise.reseed(seed, step)
-        if next(self.parameters()).is_cuda:
-            torch.cuda.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1))
+
+    def release(self) -> None:
+        """Let go of the engine: the modules compute by themselves again."""
+        if self.engine is not None:
+            self.engine.release()
+        self.engine = None
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "MultitaskModel":
+        """What moves a model to another device or type; an engine is made for one place."""
+        self.release()
+        moved: MultitaskModel = super()._apply(*args, **kwargs)
+        return moved
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "engine": None}  # a copy has other weights than the engine's

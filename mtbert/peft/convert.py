@@ -1,6 +1,7 @@
 """A walk over a built, loaded model: swap the encoder's linear layers, say what trains, swap them back."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from mtbert.errors import MtbertError
 from mtbert.model.dropout import Dropout
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.dora import DoraLinear
+from mtbert.peft.lora import LoraLinear
+from mtbert.peft.registry import METHODS
 from mtbert.pretrained.checks import check_tensors
 
 
@@ -25,19 +27,27 @@ def convert(model: MultitaskModel, replace: Callable[[nn.Linear], nn.Module]) ->
     return list(linears)
 
 
-def add_dora(
+def add_adapter(
     model: MultitaskModel,
+    method: str,
     *,
     rank: int,
     alpha: float,
     dropout: float,
     train_rest: bool,
-    exact_norm: bool,
     seed: int,
+    **own: Any,
 ) -> list[str]:
-    """Turn the encoder's linear layers into DoRA (equation 2) and freeze what does not train (section 4.5).
+    """Swap the encoder's linear layers for adapted ones and freeze what does not train (section 4.5).
 
-    Trainable afterwards: each layer's m, A, B and the heads; with `train_rest` also embeddings, norms and biases.
+    Trainable afterwards: what the adapter adds, and the heads; with `train_rest` also embeddings, norms and biases.
+
+    Args:
+        method: a key of `METHODS`.
+        own: further settings of the method.
+
+    Returns:
+        The names of the adapted layers.
 
     Raises:
         MtbertError: the rank is above a layer's width. It begins with "adapter.rank", the key inside a run's settings.
@@ -52,43 +62,51 @@ def add_dora(
     with torch.random.fork_rng(devices=[]):
         # A stream of its own: with the heads' seed, A would start as a copy of a head.
         torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-        noise = model.encoder.noise
-        names = convert(model, lambda linear: DoraLinear(linear, rank, alpha, Dropout(dropout, noise), exact_norm))
+        noise, layer = model.encoder.noise, METHODS[method]
+        names = convert(model, lambda linear: layer(linear, rank, alpha, Dropout(dropout, noise), **own))
     if not train_rest:
-        for name, parameter in model.encoder.named_parameters():
-            parameter.requires_grad_(name.endswith(ADAPTER_PARAMETERS))
+        added = adapter_names(model)
+        for name, parameter in model.encoder.named_parameters(prefix="encoder"):
+            parameter.requires_grad_(name in added)
     return names
 
 
+def adapter_names(model: nn.Module) -> set[str]:
+    """The names of the parameters that `add_adapter` added to the model."""
+    adapted = ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
+    return {f"{name}.{part}" for name, module in adapted for part in module.added}
+
+
 def adapter_state(model: MultitaskModel) -> dict[str, Tensor]:
-    """What `add_dora` added to the model: each layer's m, A and B, under their names in the model's state dict."""
-    return {name: tensor for name, tensor in model.state_dict().items() if name.endswith(ADAPTER_PARAMETERS)}
+    """What `add_adapter` added to the model, under the names in the model's state dict."""
+    added = adapter_names(model)
+    return {name: tensor for name, tensor in model.state_dict().items() if name in added}
 
 
 def load_adapter(model: MultitaskModel, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load what `adapter_state` gave into a model that `add_dora` was called on; all else in the model stays.
+    """Load what `adapter_state` gave into a model that `add_adapter` was called on; all else in the model stays.
 
     Args:
         source: the file to name in an error.
 
     Raises:
-        MtbertError: the tensors are not exactly m, A and B of the model's layers, in their shapes.
+        MtbertError: the tensors are not exactly those of the model's adapted layers, in their shapes.
     """
     check_tensors(tensors, {name: tuple(tensor.shape) for name, tensor in adapter_state(model).items()}, source)
     model.load_state_dict(tensors, strict=False)
 
 
 def merge(model: MultitaskModel) -> None:
-    """Replace every DoRA layer by the plain linear layer that computes the same, in place; merging twice changes nothing."""
+    """Replace every adapted layer by the plain linear layer that computes the same, in place; merging twice changes nothing."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, DoraLinear):
+        if isinstance(module, LoraLinear):
             _swap(model, name, module.merged())
 
 
 def count_parameters(model: MultitaskModel) -> dict[str, int | None]:
-    """Total, trainable, and, for an adapted model, what would train with all the rest frozen (heads, m, A and B)."""
+    """Total, trainable, and, for an adapted model, what would train with all the rest frozen (heads and adapters)."""
     parameters = dict(model.named_parameters())
-    adapters = [name for name in parameters if name.endswith(ADAPTER_PARAMETERS)]
+    adapters = adapter_names(model)
     heads = sum(parameter.numel() for parameter in model.heads.parameters())
     return {
         # Adapters merge away: the model's own size is that of its plain weights.
@@ -96,9 +114,6 @@ def count_parameters(model: MultitaskModel) -> dict[str, int | None]:
         "trainable": sum(parameter.numel() for parameter in parameters.values() if parameter.requires_grad),
         "adapters_only": heads + sum(parameters[name].numel() for name in adapters) if adapters else None,
     }
-
-
-ADAPTER_PARAMETERS = ("magnitude", "lora_a", "lora_b")
 
 
 def _linears(model: MultitaskModel) -> dict[str, nn.Linear]:

@@ -26,7 +26,7 @@ from mtbert.evaluation.analysis import confusion, normalised, residuals
 from mtbert.files import atomic_write_bytes
 from mtbert.report import paper, results
 from mtbert.tabular import write_csv
-from mtbert.tasks.paper import STS
+from mtbert.tasks.paper import CURVE, SST, STS
 
 # Okabe and Ito's colours, told apart by colour-blind readers and in print.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
@@ -46,6 +46,7 @@ STYLE: Any = {
 }
 
 
+TRAIN, DEV = f"train_{CURVE.name}", f"dev_{CURVE.name}"  # columns of history.csv
 MEASURES = ("trainable_parameters", "overall")
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
 Rows = Mapping[str, str]
@@ -66,7 +67,7 @@ def figure1(folder: Path, rows: Rows) -> Drawn:
     panels: list[tuple[str, Callable[[Axes], None]]] = []
     tables, caption = [], "Figure 1: Sentiment confusion matrix, normalised by true label, with counts below."
     for row, run in _some(rows, "figure1").items():
-        table = results.examples(folder, run, "sst")
+        table = results.examples(folder, run, SST.name)
         counts = confusion(table["label"].to_numpy(), table["prediction"].to_numpy(), len(names))
         shares = normalised(counts)
         panels.append((paper.title(row), partial(_matrix, counts, shares, names)))
@@ -103,8 +104,8 @@ def figure2(folder: Path, rows: Rows) -> Drawn:
     found = {row: results.history(folder, run) for row, run in _some(rows, "figure2").items()}
 
     def draw(history: pd.DataFrame, axes: Axes) -> None:
-        axes.plot(history["epoch"], history["train_sst"], "o-", color=ORANGE, label="train", markersize=4)
-        axes.plot(history["epoch"], history["dev_sst"], "s-", color=BLUE, label="dev", markersize=4)
+        axes.plot(history["epoch"], history[TRAIN], "o-", color=ORANGE, label="train", markersize=4)
+        axes.plot(history["epoch"], history[DEV], "s-", color=BLUE, label="dev", markersize=4)
         axes.set(xlabel="Epoch", ylabel="SST accuracy")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
@@ -114,13 +115,11 @@ def figure2(folder: Path, rows: Rows) -> Drawn:
         "train is measured without dropout on as many training examples as dev has."
     )
     for row, history in found.items():
-        best = history["epoch"][history["dev_sst"].idxmax()]
+        best = history["epoch"][history[DEV].idxmax()]
         theirs = " (paper: it converges at around epoch 4 to 6 of 10)" if row == paper.BEST else ""
         caption += _sentence(row, rows, f"Dev is highest after epoch {best} of {history['epoch'].max()}{theirs}.")
     data = pd.concat(
-        history[["epoch", "train_sst", "dev_sst"]]
-        .set_axis(["epoch", "train", "dev"], axis=1)
-        .assign(model=paper.title(row))
+        history[["epoch", TRAIN, DEV]].set_axis(["epoch", "train", "dev"], axis=1).assign(model=paper.title(row))
         for row, history in found.items()
     )
     panels = [(paper.title(row), partial(draw, history)) for row, history in found.items()]
@@ -207,7 +206,7 @@ def figure4(folder: Path, rows: Rows) -> Drawn:
     )
     tables = {}
     for row, run in _some(rows, "figure4").items():
-        table = results.examples(folder, run, "sts")
+        table = results.examples(folder, run, STS.name)
         label, predicted = table["label"].to_numpy(), table["prediction"].to_numpy()
         residual = residuals(label, predicted)
         columns = {"model": paper.title(row), "label": label, "predicted": predicted, "residual": residual}

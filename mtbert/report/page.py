@@ -10,10 +10,11 @@ import markupsafe
 
 from mtbert.report.figures import read_caption
 from mtbert.report.provenance import UNTIMED
-from mtbert.report.tables import TASK_METRICS
 from mtbert.report.text import Table, number, prose, read_table, visible
+from mtbert.tasks.paper import METRICS
 
 Times = Mapping[str, Mapping[str, Any]]
+MEASURES = {"accuracy": "Accuracy", "pearson": "Correlation r"}
 CHOICES = (
     "The cosine baseline calls a pair a duplicate when cos(u, v) > 0. Cosines of [CLS] embeddings are nearly always positive, so "
     "it calls almost every pair a duplicate: compare its paraphrase accuracy with the majority-class line.",
@@ -41,7 +42,7 @@ def headline(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, fl
     return {
         run: {
             "overall": found["dev"].get("overall"),
-            **{task: found["dev"][task][key] for task, key in TASK_METRICS},
+            **{task: _metric(entry)[1] for task, entry in found["dev"].items() if task != "overall"},
             "trainable_parameters": found["parameters"]["trainable"],
             "steps": found["training"]["steps"],
         }
@@ -104,6 +105,29 @@ def runs_table(metrics: Mapping[str, Mapping[str, Any]], times: Times) -> Table:
         "last checkpoint and the kill is not counted. It is known where the run was trained."
     ]
     return Table("", tuple(columns.split("|")), rows, notes, (False, True, False, *[True] * 8))
+
+
+def declared_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """The runs' scores on tasks that params.yaml declares; None where there are none."""
+    rows = []
+    for run, found in metrics.items():
+        for task, entry in found["dev"].items():
+            if task in (*METRICS, "overall"):
+                continue
+            metric, dev = _metric(entry)
+            trained = "yes" if task in found["training"]["tasks"] else "no"
+            test = _metric(found["test"][task])[1] if task in found["test"] else None
+            majority = number(entry.get("majority"))
+            rows.append((task, run, trained, MEASURES[metric], number(dev), f"{entry['n']:,}", majority, number(test)))
+    if not rows:
+        return None
+    header = ("Task", "Run", "Trained on it", "Measure", "Dev", "Examples", "Majority class", "Test")
+    return Table("", header, sorted(rows), [], (False, False, False, False, True, True, True, True))
+
+
+def _metric(entry: Mapping[str, Any]) -> tuple[str, float | None]:
+    """A task's metric in metrics.json: its name and value."""
+    return next((name, entry[name]) for name in MEASURES if name in entry)
 
 
 def data_table(report: Mapping[str, Any]) -> Table:
@@ -174,6 +198,7 @@ def page(
         lead=lead,
         tables=[(name, read_table(folder / "tables" / f"{name}.json")) for name in tables],
         figures=[_figure(name, folder / "figures" / f"{name}.svg") for name in figures],
+        declared=declared_table(metrics),
         choices=CHOICES,
         data=data_table(prepared),
         runs=runs_table(metrics, times),

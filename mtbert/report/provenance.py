@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mtbert.tasks.paper import SPLITS, TASKS, raw_name
+from mtbert.tasks.paper import TASKS
+from mtbert.tasks.task import SPLITS, raw_name
 
 UNKNOWN, UNTIMED = "not recorded", "not recorded here"
 COMPUTE = ("device", "precision", "threads", "torch")
@@ -19,7 +20,7 @@ def sources(source: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, 
         encoder: the config.json of the encoder stage.
     """
     files, origin = source.get("files", {}), encoder.get("source", {})
-    names = [raw_name(task, split) for task in TASKS.values() for split in SPLITS]
+    names = dict.fromkeys([*(raw_name(task, split) for task in TASKS.values() for split in SPLITS), *files])
     fields = {key: origin.get(key, UNKNOWN) for key in ("name", "sha256")} | origin
     return {
         "Data": source.get("source", UNKNOWN),

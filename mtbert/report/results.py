@@ -11,6 +11,7 @@ import pandas as pd
 from mtbert.errors import MtbertError
 from mtbert.seal import check_seal
 from mtbert.tabular import read_csv
+from mtbert.tasks.paper import CURVE
 
 PARTS = ("dev", "test", "parameters", "training")
 RECORDED = ("device", "threads", "precision")
@@ -56,7 +57,7 @@ def history(results: Path, run: str) -> pd.DataFrame:
     """
     with _reading(results, run, "history.csv") as path:
         table = pd.DataFrame(read_csv(path)).apply(pd.to_numeric)
-        _require(("epoch", "train_sst", "dev_sst"), table)
+        _require(("epoch", f"train_{CURVE.name}", f"dev_{CURVE.name}"), table)
     return table
 
 

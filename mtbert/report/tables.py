@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mtbert.errors import MtbertError
 from mtbert.evaluation.analysis import mistakes
-from mtbert.evaluation.metrics import overall
 from mtbert.report import paper, results
 from mtbert.report.text import Math, Table, bracketed, number
+from mtbert.tasks.paper import METRICS, QUORA, SST, STS, overall
 
 Rows = Mapping[str, str]
 
@@ -23,8 +23,8 @@ def table1(folder: Path, rows: Rows) -> Table:
         title, split, printed = paper.TABLE_1.get(row, (row, "dev", None))
         ours = results.metrics(folder, run)[split]
         # The course's test files have no labels: nothing to measure is not the same as an undefined score.
-        first = number(ours.get("overall")) if len(ours) >= len(TASK_METRICS) else "unlabelled"
-        scores = [ours.get(task, {}).get(key) for task, key in TASK_METRICS]
+        first = number(ours.get("overall")) if METRICS.keys() <= ours.keys() else "unlabelled"
+        scores = [ours.get(task, {}).get(metric) for task, metric in METRICS.items()]
         theirs = ["–"] * 5
         if printed:
             recomputed = overall(printed.sst, printed.quora, printed.sts)
@@ -33,10 +33,10 @@ def table1(folder: Path, rows: Rows) -> Table:
         if split == "dev":
             dev_rows.append(index)
     dev = results.metrics(folder, next(iter(rows.values())))["dev"]
-    majority = [dev["sst"]["majority"], dev["quora"]["majority"]]
+    majority = [dev[task.name]["majority"] for task in (SST, QUORA)]
     majority_cells = number(overall(majority[0], majority[1], 0.0)), *map(number, majority), number(0.0)
     sizes = ", ".join(
-        f"{dev[task]['n']:,} {name}" for task, name in (("sst", "SST"), ("quora", "Quora"), ("sts", "STS"))
+        f"{dev[task.name]['n']:,} {name}" for task, name in ((SST, "SST"), (QUORA, "Quora"), (STS, "STS"))
     )
     notes = [
         f"Development set: {sizes} examples. Overall is (accuracy + accuracy + *(1 + r) / 2*) / 3; the paper's *(0.5 + r)* is "
@@ -67,7 +67,8 @@ def table2(folder: Path, rows: Rows) -> Table:
     for row, run in _some(rows, "table2").items():
         title, printed = paper.TABLE_2.get(row, (row, None))
         shown = Math(title) if row in paper.TABLE_2 else title
-        cells.append((shown, run, number(results.metrics(folder, run)["dev"]["sts"]["pearson"]), number(printed)))
+        ours = results.metrics(folder, run)["dev"][STS.name][METRICS[STS.name]]
+        cells.append((shown, run, number(ours), number(printed)))
     notes = [
         "Key Update 3 trains STS with the cosine embedding loss on *(u, v)*, the other rows regress on the concatenation: the "
         "paper does not say which head made its first rows, but .559 stands in its Table 1 for Key Update 3."
@@ -114,7 +115,7 @@ def table4(folder: Path, rows: Rows) -> Table:
     cells, notes = [], []
     several = len(_some(rows, "table4")) > 1
     for row, run in rows.items():
-        examples = results.examples(folder, run, "quora")
+        examples = results.examples(folder, run, QUORA.name)
         found = mistakes(*(examples[name].to_numpy() for name in ("label", "prediction", "score")))
         left = {kind: [mistake for mistake in found if mistake.kind == kind] for kind in ("FP", "FN")}
         counts = {kind: len(of_kind) for kind, of_kind in left.items()}
@@ -159,5 +160,4 @@ def _some(rows: Rows, name: str) -> Rows:
     return rows
 
 
-TASK_METRICS = (("sst", "accuracy"), ("quora", "accuracy"), ("sts", "pearson"))
 TABLES = {"table1": table1, "table2": table2, "table3": table3, "table4": table4}

@@ -12,7 +12,8 @@ from mtbert.sample.paraphrase import paraphrase_row
 from mtbert.sample.rng import PortableRandom
 from mtbert.sample.sentiment import sentiment_row
 from mtbert.sample.similarity import similarity_row
-from mtbert.tasks.paper import SPLITS, TASKS
+from mtbert.tasks.paper import TASKS
+from mtbert.tasks.task import SPLITS
 
 
 class SampleRow(NamedTuple):

@@ -1,1 +1,1 @@
-"""The tasks as data: columns, labels, objectives, metrics (sections 4.1 to 4.4, 5.1)."""
+"""Sections 4.1 to 4.4 and 5.1 as data: tasks (columns, files, labels), objectives (head, loss, decision, metric), the paper's three."""

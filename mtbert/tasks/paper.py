@@ -1,88 +1,96 @@
-"""The three tasks (section 5.1): what their files, columns and labels look like."""
+"""The paper's three tasks (section 5.1), their overall score (5.2), and the tasks that params.yaml declares beside them."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any
 
-SPLITS = ("train", "dev", "test")
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task as its files describe it.
-
-    Attributes:
-        name: the key in params.yaml and in file names.
-        title: the word that tables and figures use.
-        label: header of the label column.
-        texts: headers of the sentence columns, one or two.
-        kind: class (a level), binary (yes or no) or regression (a number).
-        low, high: smallest and largest label, both included.
-        leaderboard: the name in the course's prediction files.
-        leaderboard_header: the header of those files, spelt as the course spells it.
-        published: the course's file name per split.
-    """
-
-    name: str
-    title: str
-    label: str
-    texts: tuple[str, ...]
-    kind: Literal["class", "binary", "regression"]
-    low: float
-    high: float
-    leaderboard: str
-    leaderboard_header: str
-    published: dict[str, str] = field(hash=False)
-
-    @property
-    def is_pair(self) -> bool:
-        """Whether an example has two sentences."""
-        return len(self.texts) == 2
+from mtbert.tasks.task import Course, Task
 
 
-def _published(stem: str) -> dict[str, str]:
+def _files(stem: str) -> dict[str, str]:
     return {"train": f"{stem}-train.csv", "dev": f"{stem}-dev.csv", "test": f"{stem}-test-student.csv"}
 
 
 SST = Task(
     name="sst",
     title="Sentiment",
-    label="sentiment",
     texts=("sentence",),
-    kind="class",
+    label="sentiment",
+    kind="classes",
     low=0,
     high=4,
-    leaderboard="sst",
-    leaderboard_header="id \t Predicted_Sentiment ",
-    published=_published("ids-sst"),
+    course=Course(
+        files=_files("ids-sst"),
+        rows={"train": 8544, "dev": 1101, "test": 2210},
+        wordpieces=22,
+        leaderboard="sst",
+        header="id \t Predicted_Sentiment ",
+    ),
 )
 QUORA = Task(
     name="quora",
     title="Paraphrase",
-    label="is_duplicate",
     texts=("sentence1", "sentence2"),
+    label="is_duplicate",
     kind="binary",
     low=0,
     high=1,
-    leaderboard="para",
-    leaderboard_header="id \t Predicted_Is_Paraphrase ",
-    published=_published("quora"),
+    course=Course(
+        files=_files("quora"),
+        rows={"train": 141498, "dev": 20212, "test": 40431},
+        wordpieces=14,
+        leaderboard="para",
+        header="id \t Predicted_Is_Paraphrase ",
+    ),
 )
 STS = Task(
     name="sts",
     title="STS",
-    label="similarity",
     texts=("sentence1", "sentence2"),
-    kind="regression",
+    label="similarity",
+    kind="score",
     low=0,
     high=5,
-    leaderboard="sts",
-    leaderboard_header="id \t Predicted_Similiary ",
-    published=_published("sts"),
+    course=Course(
+        files=_files("sts"),
+        rows={"train": 6040, "dev": 863, "test": 1725},
+        wordpieces=14,
+        leaderboard="sts",
+        header="id \t Predicted_Similiary ",
+    ),
 )
 
 TASKS = {task.name: task for task in (SST, QUORA, STS)}
+# The metric of each (section 5.2), as `results/RUN/metrics.json` names it.
+METRICS = {SST.name: "accuracy", QUORA.name: "accuracy", STS.name: "pearson"}
+CURVE = SST  # Figure 2 shows its accuracy over epochs, on dev and on as many training examples
+# Names that a declared task may not have: they are keys, columns and files of these three.
+RESERVED = {*TASKS, *(task.title.lower() for task in TASKS.values()), "overall"}
 
 
-def raw_name(task: Task, split: str) -> str:
-    """The name of a split's file in the raw folder."""
-    return f"{task.name}-{split}.csv"
+def overall(sst: float, quora: float, sts: float) -> float:
+    """The leaderboard's score, (acc_sst + acc_para + (1 + r) / 2) / 3.
+
+    Section 5.2 prints (0.5 + r) in place of (1 + r) / 2; only this form gives the paper's own Table 1.
+    """
+    return (sst + quora + (1 + sts) / 2) / 3
+
+
+def overall_of(scores: Mapping[str, float | None]) -> float | None:
+    """The overall score of these by task; None where one of the three is missing or undefined. Other tasks do not count."""
+    found = [scores.get(name) for name in (SST.name, QUORA.name, STS.name)]
+    return None if None in found else overall(*found)  # type: ignore[arg-type]
+
+
+def known_tasks(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
+    """The paper's tasks and those that params.yaml declares, by name: the paper's first, the others by the alphabet.
+
+    Args:
+        declared: the section `tasks` of params.yaml, checked: `texts`, `label`, `kind`, and `classes` or `low` and `high`.
+    """
+    return TASKS | {name: _task(name, **declared[name]) for name in sorted(declared)}
+
+
+def _task(name: str, texts: Any, label: str, kind: Any, classes: Any = None, low: Any = None, high: Any = None) -> Task:
+    classes = tuple(classes or ())
+    low, high = {"classes": (0, len(classes) - 1), "binary": (0, 1), "score": (low, high)}[kind]
+    return Task(name, name, tuple(texts), label, kind, low, high, classes)

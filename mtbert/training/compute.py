@@ -3,7 +3,6 @@
 import ctypes
 import os
 import platform
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from mtbert.errors import MtbertError
-from mtbert.kernels import build
 
 
 class Compute(NamedTuple):
@@ -37,7 +35,6 @@ class Compute(NamedTuple):
             "precision": "bf16" if self.bf16 else "fp32",
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-            "kernels": build.compiler() if self.device.type == "cpu" and build.available() else None,
             **({"cuda_graphs": True} if self.graphs else {}),
         }
 
@@ -57,12 +54,9 @@ def resolve(device: str, precision: str, threads: str | int, cuda_graphs: str | 
     if device == "cuda" and not torch.cuda.is_available():
         raise MtbertError("params.yaml: compute.device is cuda, but torch sees no CUDA device; set it to auto or cpu")
     chosen = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
-    if chosen.type == "cpu" and (reason := build.unavailable()):
-        print(f"note: {reason}; torch does all the work, more slowly", file=sys.stderr)
     bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
     graphs = chosen.type == "cuda" and (bf16 if cuda_graphs == "auto" else bool(cuda_graphs))
     if graphs and not bf16:
-        # In fp32 attention is written out group by group, in other shapes for each batch.
         raise MtbertError(
             "params.yaml: compute.cuda_graphs needs bf16; set compute.precision: bf16, or cuda_graphs: auto"
         )

@@ -21,6 +21,19 @@ class Step(NamedTuple):
     tokens: int
 
 
+class Observer:
+    """What is called while a run trains. Interrupted or not, a run makes the same calls, from the checkpoint on."""
+
+    def resume(self, done: int, steps: int) -> None:
+        """The run goes on from a checkpoint of `done` steps."""
+
+    def step(self, step: Step) -> None:
+        """A step was taken and its loss read."""
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """An epoch ended; the history's new row. Epoch 0 is the model before training."""
+
+
 def log_line(step: Step) -> str:
     """A step's line in steps.csv."""
     return f"{step.step},{step.epoch},{step.task},{step.loss!r},{step.tokens}\n"
@@ -31,7 +44,7 @@ def log_checksum(before: str, line: str) -> str:
     return hashlib.sha256((before + line).encode()).hexdigest()
 
 
-class StepLog:
+class StepLog(Observer):
     """Writes steps.csv, a line per step: step, epoch, task, loss, tokens.
 
     Args:
@@ -62,7 +75,7 @@ class StepLog:
         atomic_write_text(path, "".join(lines) if done else self.HEADER)
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, step: Step) -> None:
+    def step(self, step: Step) -> None:
         """Append one step and flush it to the kernel, so that a kill loses nothing."""
         self._file.write(log_line(step))
         self._file.flush()

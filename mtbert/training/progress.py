@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mtbert.training.log import Step
+from mtbert.training.log import Observer, Step
 
 
 class Overall(NamedTuple):
@@ -46,7 +46,7 @@ class _Bar(Progress):
         return table
 
 
-class TrainingProgress:
+class TrainingProgress(Observer):
     """Shows the steps, epochs and speed of one run; a context manager.
 
     Args:

@@ -19,7 +19,8 @@ from mtbert.corpus.prepare import prepare
 from mtbert.corpus.read import read_blocks
 from mtbert.errors import MtbertError
 from mtbert.seal import seal
-from mtbert.tasks.paper import QUORA, SPLITS, TASKS
+from mtbert.tasks.paper import QUORA, TASKS
+from mtbert.tasks.task import SPLITS
 
 HEADER = b"\tid\tsentence1\tsentence2\tis_duplicate"
 SIZES = (1, 60, 200)  # bytes, extended to a line end

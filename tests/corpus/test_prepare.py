@@ -17,7 +17,7 @@ from mtbert.data.arrays import check_prepared, has_split, load_split
 from mtbert.data.tokens import wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.seal import seal
-from mtbert.tasks.paper import QUORA, SST, STS
+from mtbert.tasks.paper import QUORA, SST, STS, TASKS
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d", "e", "f", ".", "?", ",", "'", "##x"]
 HEADERS = {
@@ -70,7 +70,7 @@ def run(raw: Path, tokenizer_file: Path, **changes: Any) -> dict[str, Any]:
 
 
 def texts(raw: Path, task: str, split: str, sentence: int = 1) -> list[str]:
-    part = load_split(raw.parent / "prepared", task, split)
+    part = load_split(raw.parent / "prepared", TASKS[task], split)
     ids, offsets = (part.ids1, part.offsets1) if sentence == 1 else (part.ids2, part.offsets2)
     assert ids is not None and offsets is not None
     return [" ".join(WORDS[n] for n in ids[start:end]) for start, end in pairwise(offsets)]
@@ -96,7 +96,7 @@ def test_arrays_hold_every_wordpiece_once_and_nothing_else(raw: Path, tokenizer_
     assert texts(raw, "quora", "train") == ["a ?", "b , c ?", "d"]
     assert texts(raw, "quora", "train", 2) == ["b , c ?", "a ?", "e"]
     assert texts(raw, "sts", "train", 2) == ["a ##x", "b"]
-    sts = load_split(raw.parent / "prepared", "sts", "train")
+    sts = load_split(raw.parent / "prepared", TASKS["sts"], "train")
     assert sts.labels is not None and sts.labels.tolist() == [np.float32(2.6), 5.0]
     assert (raw.parent / "prepared" / "tokenizer.json").read_bytes() == tokenizer_file.read_bytes()
 
@@ -105,12 +105,12 @@ def test_examples_keep_the_original_text(raw: Path, tokenizer_file: Path) -> Non
     odd = ['0\tNA\t" x, ""a"" b\nNone"\tnull\t5', "1\tu2\ta\u2028b\tNone\t3.667"]
     put(raw, "sts-train", *odd)
     run(raw, tokenizer_file)
-    table = load_split(raw.parent / "prepared", "sts", "train").example_table()
+    table = load_split(raw.parent / "prepared", TASKS["sts"], "train").example_table()
     assert table.to_numpy().tolist() == [
         ["NA", ' x, "a" b\nNone', "null", "5.0"],
         ["u2", "a\u2028b", "None", "3.667"],
     ]
-    sst = load_split(raw.parent / "prepared", "sst", "train").example_table()
+    sst = load_split(raw.parent / "prepared", TASKS["sst"], "train").example_table()
     assert sst.columns.tolist() == ["id", "sentence1", "label"]
     assert sst.iloc[0].tolist() == ["s1", " A B .", "3"]
 
@@ -150,7 +150,7 @@ def test_dropped_leakage_leaves_train_only(raw: Path, tokenizer_file: Path) -> N
     assert texts(raw, "sst", "dev") == ["a b ."]
     assert report["tasks"]["sst"]["train"]["rows_kept"] == 2
     assert report["tasks"]["sst"]["train"]["leaked"]["removed"] == 3
-    assert load_split(raw.parent / "prepared", "quora", "train").example_table()["id"].tolist() == ["q1", "q2"]
+    assert load_split(raw.parent / "prepared", TASKS["quora"], "train").example_table()["id"].tolist() == ["q1", "q2"]
 
 
 def test_a_split_without_any_row_left_is_an_error(raw: Path, tokenizer_file: Path) -> None:
@@ -174,7 +174,7 @@ def test_bad_rows_are_errors_or_listed(raw: Path, tokenizer_file: Path) -> None:
         f"{raw}/quora-dev.csv:3:8",
     ]
     assert "no wordpiece" in dev["bad_rows"]["listed"][1]["what"]
-    assert load_split(raw.parent / "prepared", "quora", "dev").example_table()["id"].tolist() == ["p3"]
+    assert load_split(raw.parent / "prepared", TASKS["quora"], "dev").example_table()["id"].tolist() == ["p3"]
 
 
 def test_a_sentence_without_wordpieces_is_an_error_with_its_place(raw: Path, tokenizer_file: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_sentence_without_wordpieces_is_an_error_with_its_place(raw: Path, tok
 def test_unlabelled_tests_have_no_labels(raw: Path, tokenizer_file: Path) -> None:
     put(raw, "sst-test", "0\t0.0\tt1\tE", header="0\t\tid\tsentence")
     report = run(raw, tokenizer_file)
-    part = load_split(raw.parent / "prepared", "sst", "test")
+    part = load_split(raw.parent / "prepared", TASKS["sst"], "test")
     assert part.labels is None
     assert part.example_table().to_numpy().tolist() == [["t1", "E", ""]]
     assert report["tasks"]["sst"]["test"]["labels"] is None
@@ -341,7 +341,7 @@ def test_a_part_that_was_changed_or_removed_is_named(raw: Path, tokenizer_file: 
 def test_a_fresh_tree_names_the_stage_to_run(tmp_path: Path) -> None:
     for read in (
         lambda: check_prepared(tmp_path, ["train"]),
-        lambda: load_split(tmp_path, "sst", "train"),
+        lambda: load_split(tmp_path, TASKS["sst"], "train"),
         lambda: wrapper_for(tmp_path / "tokenizer.json", 9, ("[CLS]", "[SEP]")),
     ):
         with pytest.raises(MtbertError, match=r": not found; run `dvc repro prepare`$"):

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mtbert.corpus import hashes, lines, read
 from mtbert.corpus.read import has_labels, place_of, read_blocks, read_split
 from mtbert.errors import MtbertError
-from mtbert.tasks.paper import QUORA, SST, STS, TASKS, Task
+from mtbert.tasks.paper import QUORA, SST, STS, TASKS
+from mtbert.tasks.task import Task
 
 SST_HEADER = "\tid\tsentence\tsentiment"
 QUORA_HEADER = "\tid\tsentence1\tsentence2\tis_duplicate"

@@ -16,7 +16,8 @@ from mtbert.corpus import source
 from mtbert.corpus.read import has_labels, read_split
 from mtbert.errors import MtbertError
 from mtbert.sample.generate import generate
-from mtbert.tasks.paper import SPLITS, TASKS
+from mtbert.tasks.paper import TASKS
+from mtbert.tasks.task import SPLITS
 
 SIZES = {task: {"train": 12, "dev": 9, "test": 8} for task in TASKS}
 

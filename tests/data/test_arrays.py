@@ -8,6 +8,7 @@ import pytest
 
 from mtbert.data.arrays import load_split
 from mtbert.errors import MtbertError
+from mtbert.tasks.paper import TASKS
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def prepared(tmp_path: Path) -> Path:
 
 
 def test_arrays_are_memory_mapped(prepared: Path) -> None:
-    split = load_split(prepared, "quora", "dev")
+    split = load_split(prepared, TASKS["quora"], "dev")
     assert (len(split), split.task, split.split) == (2, "quora", "dev")
     assert isinstance(split.ids1, np.memmap) and split.ids1.tolist() == [5, 6, 7]
     assert split.ids2 is not None and split.labels is not None
@@ -53,7 +54,7 @@ def test_inconsistent_files_are_named(prepared: Path, name: str, array: Any, wha
     path = prepared / "dev" / "quora" / f"{name}.npy"
     np.save(path, array)
     with pytest.raises(MtbertError) as error:
-        load_split(prepared, "quora", "dev")
+        load_split(prepared, TASKS["quora"], "dev")
     assert str(error.value) == f"{path}: {what}; run `dvc repro --force --single-item prepare`"
 
 
@@ -63,15 +64,15 @@ def test_truncated_files_are_named(prepared: Path, name: str, size: int) -> None
     path = prepared / "dev" / "quora" / f"{name}.npy"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(MtbertError, match=f"{name}.npy: not a readable array"):
-        load_split(prepared, "quora", "dev")
+        load_split(prepared, TASKS["quora"], "dev")
 
 
 def test_missing_files(prepared: Path) -> None:
     with pytest.raises(MtbertError, match=r"dev/sts/ids1.npy: not found; run `dvc repro prepare`$"):
-        load_split(prepared, "sts", "dev")
+        load_split(prepared, TASKS["sts"], "dev")
     folder = prepared / "dev" / "quora"
     (folder / "labels.npy").unlink()
-    split = load_split(prepared, "quora", "dev")
+    split = load_split(prepared, TASKS["quora"], "dev")
     assert split.labels is None
     (folder / "examples.csv").write_text("id,sentence1,label\na,b,c\n")
     with pytest.raises(

@@ -11,8 +11,12 @@ from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.evaluation import development
 from mtbert.evaluation.development import development_metrics
-from mtbert.evaluation.predict import decide, raw_scores
+from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
+from mtbert.tasks.paper import TASKS
+from reliability.tiny import objectives
+
+LAYERS = objectives(["u", "v", "c"], ["u", "v", "c"])
 
 
 @pytest.fixture
@@ -23,9 +27,8 @@ def splits(make_split: Callable[..., Split]) -> dict[str, Split]:
 def measure(
     model: MultitaskModel, splits: dict[str, Split], train: Split, wrapper: Wrapper, **changes: Any
 ) -> dict[str, Any]:
-    return development_metrics(
-        model, splits, train, wrapper, **{"sts_cosine": False, "clamp": True, "seed": 1, **changes}
-    )
+    settings = {"tasks": TASKS, "objectives": LAYERS, "seed": 1, **changes}
+    return development_metrics(model, dev=splits, train={"sst": train}, wrapper=wrapper, **settings)
 
 
 def test_each_metric_is_that_of_its_predictions(
@@ -37,7 +40,7 @@ def test_each_metric_is_that_of_its_predictions(
     model, train = make_model(), make_split("sst", 30)
     found = measure(model, splits, train, wrapper)
     values = {
-        task: decide(task, raw_scores(model, task, split, wrapper), cosine=False).values
+        task: LAYERS[task].decide(raw_scores(model, task, split, wrapper), TASKS[task]).values
         for task, split in splits.items()
     }
     sst, quora = (float((values[task] == splits[task].labels).mean()) for task in ("sst", "quora"))
@@ -73,7 +76,7 @@ def test_of_the_pairs_a_seeded_choice_is_watched(
 ) -> None:
     model, train = make_model(), make_split("sst", 30)
     whole = measure(model, splits, train, wrapper)
-    monkeypatch.setattr(development, "PAIRS", 7)
+    monkeypatch.setattr(development, "WATCHED", 7)
     some = [measure(model, splits, train, wrapper, seed=seed) for seed in range(8)]
     assert measure(model, splits, train, wrapper, seed=3) == some[3]
     assert {one["dev_sst"] for one in some} == {whole["dev_sst"]}, "Figure 2 shows SST: all of its dev examples"
@@ -120,5 +123,5 @@ def test_a_cosine_similarity_is_not_clamped_away(
     """Cosines below 0 would all become 0 if they were taken for similarities."""
     model = make_model("mean", ["u", "v"], None)
     cosines = raw_scores(model, "sts", splits["sts"], wrapper)
-    found = measure(model, splits, make_split("sst", 11), wrapper, sts_cosine=True)
+    found = measure(model, splits, make_split("sst", 11), wrapper, objectives=objectives(["u", "v"], None))
     assert found["dev_sts"] == pytest.approx(float(np.corrcoef(cosines, splits["sts"].labels)[0, 1]))

@@ -8,8 +8,9 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 
 from mtbert.errors import MtbertError
-from mtbert.evaluation.metrics import accuracy, four, majority_share, overall, pearson
+from mtbert.evaluation.metrics import accuracy, headline, majority_share, measured, pearson
 from mtbert.report.paper import TABLE_1
+from mtbert.tasks.paper import TASKS, known_tasks, overall
 
 
 @pytest.mark.parametrize(("title", "computed"), [("Baseline", 0.4988), ("Key Update 1", 0.6700), ("Key Update 2", 0.6842), ("Key Update 3", 0.7172), ("Best Performance", 0.7788), ("Most Efficient", 0.7573), ("Test Leaderboard", 0.7782)])  # fmt: skip
@@ -62,7 +63,18 @@ def test_majority() -> None:
         majority_share([])
 
 
-def test_four_numbers_of_each_run() -> None:
+def test_the_headline_is_overall_and_a_number_for_each_task() -> None:
     dev: dict[str, Any] = {"sst": {"accuracy": 0.4, "n": 5}, "quora": {"accuracy": 0.6}, "sts": {"pearson": 0.5}}
-    assert four(dev | {"overall": 0.7}) == {"overall": 0.7, "sentiment": 0.4, "paraphrase": 0.6, "sts": 0.5}
-    assert four(dev | {"sts": {"pearson": None}}) == {"sentiment": 0.4, "paraphrase": 0.6}, "undefined is left out"
+    four = {"overall": 0.7, "sentiment": 0.4, "paraphrase": 0.6, "sts": 0.5}
+    assert headline(dev | {"overall": 0.7}, TASKS.values()) == four
+    undefined = dev | {"sts": {"pearson": None}}
+    assert headline(undefined, TASKS.values()) == {"sentiment": 0.4, "paraphrase": 0.6}, "undefined is left out"
+    own = known_tasks({"spam": {"texts": ["text"], "label": "spam", "kind": "binary"}}).values()
+    assert headline(dev | {"overall": 0.7, "spam": {"accuracy": 0.9}}, own) == four | {"spam": 0.9}
+
+
+def test_what_metrics_json_says_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    labels, values = np.array([0.0, 1, 1]), np.array([1.0, 1, 1])
+    assert measured("accuracy", labels, values) == {"accuracy": 2 / 3, "n": 3, "majority": 2 / 3}
+    assert measured("pearson", labels, values) == {"pearson": None, "n": 3}
+    assert "all 3 predictions are 1" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Scores of a whole split, in its order and independent of batching; and the decisions made from them."""
+"""Scores of a whole split, in its order and independent of batching."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ import torch
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
-from mtbert.evaluation.predict import decide, raw_scores
+from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
 
 TASKS = ["sst", "quora", "sts"]
@@ -79,31 +79,3 @@ def test_no_examples_are_an_error(
 ) -> None:
     with pytest.raises(ValueError, match="sst: no examples"):
         raw_scores(make_model(), "sst", make_split("sst", 3), wrapper, rows=np.array([], int))
-
-
-def test_sentiment_is_the_likeliest_class_with_its_probability() -> None:
-    raw = np.array([[0, 1, 2, 3, 4], [5, 0, 0, 0, 0], [900, 0, 0, 0, 901]], np.float32)
-    found = decide("sst", raw, cosine=False)
-    assert found.values.tolist() == [4, 0, 4]
-    exp = np.exp([0, 1, 2, 3, 4.0])
-    expected = [exp[4] / exp.sum(), np.exp(5) / (np.exp(5) + 4), 1 / (1 + np.exp(-1))]
-    assert found.scores.tolist() == pytest.approx(expected)
-
-
-@pytest.mark.filterwarnings("error")
-def test_paraphrase_is_a_probability_above_one_half() -> None:
-    found = decide("quora", np.array([-2, 0, 1e-6, 3, -1e4, 1e4], np.float32), cosine=False)
-    assert found.values.tolist() == [0, 0, 1, 1, 0, 1]
-    assert found.scores.tolist() == pytest.approx([1 / (1 + np.exp(2)), 0.5, 0.5, 1 / (1 + np.exp(-3)), 0, 1], abs=1e-6)
-
-
-def test_similarity_is_clamped_only_if_asked() -> None:
-    raw = np.array([-0.5, 0, 2.25, 5, 5.5], np.float32)
-    clamped, free = decide("sts", raw, cosine=False, clamp=True), decide("sts", raw, cosine=False, clamp=False)
-    assert clamped.values.tolist() == clamped.scores.tolist() == [0, 0, 2.25, 5, 5]
-    assert free.values.tolist() == [-0.5, 0, 2.25, 5, 5.5]
-
-
-def test_a_cosine_maps_to_the_whole_range() -> None:
-    raw = np.array([-1, 0, 0.5, 1], np.float32)
-    assert decide("sts", raw, cosine=True).values.tolist() == [0, 2.5, 3.75, 5]

@@ -17,6 +17,7 @@ from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import adapter_state, add_dora, convert, count_parameters, load_adapter, merge
 from mtbert.peft.dora import DoraLinear
+from reliability.tiny import multitask
 
 LINEARS = [
     "attention.query",
@@ -214,7 +215,7 @@ def bert_base() -> Iterator[Callable[[int | None, bool], dict[str, int | None]]]
 
     def counts(rank: int | None, train_rest: bool) -> dict[str, int | None]:
         with torch.device("meta"):
-            model = MultitaskModel(BertEncoder(BertConfig()), "mean", ["u", "v", "c"], ["u", "v", "c"])
+            model = multitask(BertEncoder(BertConfig()), "mean", ["u", "v", "c"], ["u", "v", "c"])
             if rank is not None:
                 add_dora(model, rank=rank, alpha=rank, dropout=0.0, train_rest=train_rest, exact_norm=True, seed=0)
         return count_parameters(model)

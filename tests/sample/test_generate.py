@@ -11,7 +11,8 @@ import pytest
 from mtbert.sample.generate import SampleRow, generate
 from mtbert.sample.rng import PortableRandom
 from mtbert.sample.sentiment import level
-from mtbert.tasks.paper import SPLITS, TASKS
+from mtbert.tasks.paper import TASKS
+from mtbert.tasks.task import SPLITS
 
 Rows = dict[tuple[str, str], list[SampleRow]]
 

@@ -22,7 +22,7 @@ from mtbert.tasks.paper import TASKS
 from mtbert.training.sampling import epoch_schedule
 from reliability.tiny import tiny_model
 from stages.ahead import views_of
-from stages.cost import PUBLISHED, Rows, count_rows, encoder_size, main, work_of
+from stages.cost import Rows, count_rows, encoder_size, main, work_of
 from stages.rates import Rate, Rates
 
 ROOT = Path(__file__).parents[2]
@@ -72,13 +72,16 @@ def write_course(folder: Path, rows: int) -> None:
             lines = ["\t".join(["", "id", *task.texts, task.label])]
             lines += ["\t".join([str(row), f"{row:x}", *texts, "1.0"]) for row in range(rows)]
             lines.append("cut\toff")
-            (folder / task.published[split]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            (folder / task.file(split)).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def features_of(run: Run) -> list[list[str] | None]:
+    return [getattr(run.heads[task], "features", None) for task in ("quora", "sts")]
 
 
 def tokens_of_training(run: Run, data: dict[str, Split], wrapper: Wrapper) -> tuple[int, int]:
     """Steps and tokens as the loop takes them."""
-    features = [getattr(head, "features", None) for head in (run.quora, run.sts)]
-    model = tiny_model(run.pooling, *features)
+    model = tiny_model(run.pooling, *features_of(run))
     sizes: dict[str, int] = {task: len(data[task]) for task in run.tasks}
     draws = [
         draw
@@ -150,7 +153,8 @@ def test_a_file_of_bad_rows_alone_is_named_where_the_user_has_it(rows_in: Callab
 
 def test_before_a_download_the_published_sizes_count_and_are_called_so(rows_in: Callable[..., Rows]) -> None:
     rows = rows_in("download")
-    assert rows.sizes == PUBLISHED
+    assert rows.sizes == {name: task.course.rows for name, task in TASKS.items() if task.course}
+    assert rows.sizes["quora"]["train"] == 141498
     assert "published" in rows.source
 
 
@@ -207,7 +211,7 @@ def test_an_unknown_profile_is_refused(params: Callable[..., Params]) -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_views_are_the_models(name: str) -> None:
     run = RUNS[name]
-    model = tiny_model(run.pooling, *(getattr(head, "features", None) for head in (run.quora, run.sts)))
+    model = tiny_model(run.pooling, *features_of(run))
     assert views_of(run) == {task: model.views(task) for task in TASKS}
 
 

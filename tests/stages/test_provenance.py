@@ -9,7 +9,7 @@ import torch
 
 from mtbert.errors import MtbertError
 from mtbert.training.compute import resolve
-from stages.provenance import REQUIREMENTS, RECORD, commit, plan_hash, read_log, read_record, write_log
+from stages.provenance import RECORD, REQUIREMENTS, commit, plan_hash, read_log, read_record, write_log
 
 
 def git(*arguments: str) -> str:

@@ -13,26 +13,26 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mtbert.data.static import StaticBatch
+from mtbert.model.embedding import TokenEmbedding
+from mtbert.training.graphs import Steps
 from torch import Tensor
 
 from mtbert.data.arrays import Split
 from mtbert.data.batches import Batch, make_batch
-from mtbert.data.static import StaticBatch
 from mtbert.data.tokens import Ragged, Wrapper
 from mtbert.errors import MtbertError
 from mtbert.model import bert
 from mtbert.model.bert import BertConfig
-from mtbert.model.embedding import TokenEmbedding
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_dora
+from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
 from mtbert.training import graphs
 from mtbert.training.compute import Compute
-from mtbert.training.graphs import Steps
 from mtbert.training.loop import train
-from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
 
 TASKS = ("sst", "quora", "sts")
-LOSSES: dict[str, Any] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
+LOSSES: dict[str, Any] = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
 COSINES: dict[str, Any] = {**LOSSES, "sts": partial(cosine_embedding, margin=0.0, threshold=2.5)}
 CPU = torch.device("cpu")
 PLAIN = Compute(CPU, bf16=False)
@@ -256,7 +256,7 @@ class Refusing(Again):
     ending_fails = False
 
     def __call__(self, warm_up: Any, work: Any) -> Callable[[], Tensor]:
-        if not isinstance(work, partial) or work.args[3] is not paraphrase:
+        if not isinstance(work, partial) or work.args[3] is not binary_cross_entropy:
             return super().__call__(warm_up, work)
         try:
             work.args[0](work.args[2]).sum().backward()
@@ -378,9 +378,9 @@ def test_nothing_in_a_static_step_waits_for_a_value(
 @pytest.mark.parametrize(
     "bug",
     [
-        lambda scores, labels: paraphrase(scores, labels) * float(labels[0]),
-        lambda scores, labels: paraphrase(scores[labels > 0], labels[labels > 0]),
-        lambda scores, labels: paraphrase(scores, labels) if labels.any() else scores.sum(),
+        lambda scores, labels: binary_cross_entropy(scores, labels) * float(labels[0]),
+        lambda scores, labels: binary_cross_entropy(scores[labels > 0], labels[labels > 0]),
+        lambda scores, labels: binary_cross_entropy(scores, labels) if labels.any() else scores.sum(),
     ],
 )
 def test_what_would_wait_is_found(
@@ -475,7 +475,10 @@ def test_after_a_recording_that_fails_the_process_goes_on_as_ever(
 ) -> None:
     """A loss that waits cannot be recorded. Without learning only the masks can change a loss: its own, and those of graphs
     that were recorded before and after it, must stay functions of (seed, step)."""
-    waiting = {**LOSSES, "quora": lambda scores, labels: paraphrase(scores, labels) * float(scores.sum() < 1e9)}
+    waiting = {
+        **LOSSES,
+        "quora": lambda scores, labels: binary_cross_entropy(scores, labels) * float(scores.sum() < 1e9),
+    }
     model = make_model(config=WIDE, dropout=0.5, head_dropout=0.5)
     batch = {task: one for task, one in zip(("quora", "sts", "sst"), batches(model, 3), strict=True)}
 

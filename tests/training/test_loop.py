@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from mtbert.training.adamw import AdamW
 from torch import Tensor
 
 from mtbert.data.arrays import Split
@@ -16,15 +17,14 @@ from mtbert.errors import MtbertError
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_dora
+from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
 from mtbert.training import loop
-from mtbert.training.adamw import AdamW
 from mtbert.training.compute import Compute
 from mtbert.training.log import Step
 from mtbert.training.loop import train
-from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
 
 SIZES = {"sst": 6, "quora": 9, "sts": 5}
-LOSSES = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
+LOSSES = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
 CPU = Compute(torch.device("cpu"), bf16=False)
 SAMPLERS = ["sequential", "round_robin", "proportional", "square_root", "balanced"]
 DORA: dict[str, Any] = {"rank": 2, "alpha": 2.0, "dropout": 0.1, "exact_norm": True, "seed": 3}
@@ -333,7 +333,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(bench: Bench,
 
     def loss(scores: Tensor, labels: Tensor) -> Tensor:
         calls.append({name: value.clone() for name, value in model.state_dict().items()})
-        return sentiment(scores, labels) * (bad if len(calls) == 2 else 1)
+        return cross_entropy(scores, labels) * (bad if len(calls) == 2 else 1)
 
     with pytest.raises(MtbertError, match=rf"step 2 \(sst\): the loss is {bad}; lower this run's learning_rate"):
         bench.run(tmp_path, model=model, losses={**LOSSES, "sst": loss}, sampler="sequential")
@@ -368,7 +368,7 @@ def test_a_loss_read_late_has_updated_nothing(bench: Bench, tmp_path: Path, monk
     def loss(scores: Tensor, labels: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return sentiment(scores, labels) * (float("nan") if calls == 2 else 1)
+        return cross_entropy(scores, labels) * (float("nan") if calls == 2 else 1)
 
     model = bench.model(adapter=False)
     with pytest.raises(MtbertError, match=r"step 2 \(sst\): the loss is nan"):
@@ -418,7 +418,7 @@ def test_another_error_of_torch_stays_what_it_is(bench: Bench, tmp_path: Path) -
 
 def infinite_gradient(scores: Tensor, labels: Tensor) -> Tensor:
     """A finite loss whose backward is infinite."""
-    loss = sentiment(scores, labels)
+    loss = cross_entropy(scores, labels)
     return loss + (loss - loss.detach()).sqrt()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mtbert.training.adamw import AdamW
 from torch import Tensor, nn
 
 from mtbert.data.arrays import Split
@@ -19,17 +20,17 @@ from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_dora, merge
 from mtbert.pretrained.weights import from_hf
-from mtbert.training.adamw import AdamW
+from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from mtbert.training.compute import Compute
-from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from mtbert.training.sampling import epoch_schedule
 from mtbert.training.step import train_step
+from reliability.tiny import multitask
 
 transformers = pytest.importorskip("transformers")
 
 CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=32, heads=2, intermediate=64)
 SIZES = {"sst": 40, "quora": 90, "sts": 50}
-LOSSES = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
+LOSSES = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
 RATE = 2e-3
 
 
@@ -112,7 +113,7 @@ def fast_model() -> MultitaskModel:
     from mtbert.model.bert import BertEncoder
 
     reference = Reference()
-    model = MultitaskModel(BertEncoder(CONFIG, 0.0), "mean", ["u", "v", "c"], ["u", "v", "c"], 0.0)
+    model = multitask(BertEncoder(CONFIG, 0.0), "mean", ["u", "v", "c"], ["u", "v", "c"], 0.0)
     model.encoder.load_state_dict(from_hf(reference.bert.state_dict(), CONFIG, "reference"))
     for task, head in reference.heads.items():
         model.heads[task].linear.load_state_dict(head.state_dict())

@@ -17,10 +17,10 @@ from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.errors import Stopped
 from mtbert.model.multitask import MultitaskModel
+from mtbert.tasks.losses import cross_entropy
 from mtbert.training import loop
 from mtbert.training.compute import Compute
 from mtbert.training.loop import train
-from mtbert.training.losses import sentiment
 from mtbert.training.stop import stop_requests
 from mtbert.training.work import checkpoint_step
 
@@ -39,7 +39,7 @@ def run(
         result = train(
             model,
             {"sst": make_split("sst", 14)},
-            {"sst": sentiment},
+            {"sst": cross_entropy},
             wrapper=wrapper,
             compute=Compute(torch.device("cpu"), bf16=False),
             sampler="sequential",

@@ -1,20 +1,18 @@
 """bf16 copies of fp32 weights, kept from step to step, and the product with them. Shapes: O outputs, I inputs, T tokens."""
 
 import operator
-import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class NarrowCopy:
     """The bf16 copies of weights (O_n, I), one under the other.
 
-    A copy follows its weight by the count that torch keeps of changes in place. torch's own fused optimizers do not count, so
-    that copies outlive a step only where a keeper promises that nothing else changes the weights: see `keep` and `unchanged`.
+    A copy follows its weight by torch's count of changes in place (`_version`).
     """
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
@@ -49,59 +47,50 @@ class NarrowCopy:
     def _place(self, weight: Tensor) -> int:
         return next(n for n, one in enumerate(self._weights) if one is weight)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(None), ()  # a pickled weight takes no copy along
 
+class Copies:
+    """The copies of a model's weights.
 
-class _Keeper(weakref.ref[Any]):
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(None), ()  # nor a keeper
+    torch's own fused optimizers do not count their changes. So copies outlive a product only where the weights are known to change
+    in ways that torch counts: from `trust` on, or inside `unchanged`.
+    """
 
+    def __init__(self) -> None:
+        self._trusted = False
+        self._kept: dict[
+            int, NarrowCopy
+        ] = {}  # by the weight's id; the copy holds the weight, so that no other can take its id
 
-def keep(weights: Iterable[Tensor], keeper: object) -> None:
-    """Let copies of these weights last as long as `keeper` does, which alone changes them, or in ways that torch counts."""
-    for weight in weights:
-        vars(weight).pop("bf16_copy", None)  # nobody may have watched the weight since it was made
-        weight.bf16_keeper = _Keeper(keeper)  # type: ignore[attr-defined]
+    def trust(self) -> None:
+        """From now on, whoever changes a weight past torch's count calls the copy's `written`."""
+        self._kept.clear()  # a weight may have changed uncounted since its copy was made
+        self._trusted = True
 
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Inside, no weight changes: copies are made once."""
+        before = self._trusted
+        if not before:
+            self.trust()
+        try:
+            yield
+        finally:
+            self._trusted = before
+            if not before:
+                self._kept.clear()
 
-@contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
-    """Inside, the model's weights do not change: copies are made once."""
+    def kept(self, weight: Tensor) -> NarrowCopy | None:
+        """The kept copy that whoever changes the weight should write too."""
+        return self._kept.get(id(weight))
 
-    class Keeper: ...
-
-    keeper, weights = Keeper(), [weight for weight in model.parameters() if not _kept(weight)]
-    keep(weights, keeper)
-    try:
-        yield
-    finally:
-        for weight in weights:
-            vars(weight).pop("bf16_copy", None)
-            vars(weight).pop("bf16_keeper", None)
-
-
-def narrow_copy(weight: Tensor) -> NarrowCopy | None:
-    """The copy that a weight's keeper should write together with it, if there is one."""
-    copy: NarrowCopy | None = vars(weight).get("bf16_copy")
-    return copy
-
-
-def narrow(weights: Sequence[Tensor]) -> Tensor:
-    """The weights in bf16, one under the other, (sum of O_n, I): kept copies, or new ones."""
-    if not all(map(_kept, weights)):
-        return NarrowCopy(weights).current()
-    known = narrow_copy(weights[0])
-    if known is None or not known.holds(weights) or any(narrow_copy(weight) is not known for weight in weights):
-        known = NarrowCopy(weights)
-        for weight in weights:
-            weight.bf16_copy = known  # type: ignore[attr-defined]
-    return known.current()
-
-
-def _kept(weight: Tensor) -> bool:
-    keeper = vars(weight).get("bf16_keeper")
-    return keeper is not None and keeper() is not None
+    def of(self, weights: Sequence[Tensor]) -> Tensor:
+        """The weights in bf16, one under the other, (sum of O_n, I)."""
+        copy = self._kept.get(id(weights[0]))
+        if copy is None or not copy.holds(weights):
+            copy = NarrowCopy(weights)
+            if self._trusted:
+                self._kept |= {id(weight): copy for weight in weights}
+        return copy.current()
 
 
 class NarrowProduct(torch.autograd.Function):

@@ -3,11 +3,14 @@
 Shapes: B examples, N sequences, F sequences of filler, T rows of the stream.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtbert.data.batches import Batch, filled_to
-from mtbert.data.tokens import Ragged, TokenStream
+from mtbert.data.tokens import TokenStream
 
 FILLER = 64  # tokens of a filler sequence at most: attention's cost grows with the square
 LARGEST = 2**15  # rows, beyond which a batch has no static shape
@@ -24,6 +27,17 @@ def rows_for(tokens: int) -> int | None:
     return rows if rows <= LARGEST else None
 
 
+@dataclass(frozen=True)
+class StaticStream(TokenStream):
+    """A stream whose shapes do not depend on its sequences' lengths; `longest` is an upper bound.
+
+    Attributes:
+        filled: where sequences start, then where those of the filler do, and T, (N + F + 1,) int32; `offsets` is its beginning.
+    """
+
+    filled: Tensor
+
+
 class StaticBatch:
     """A place on a device for batches of one shape: `fill` writes the next one's values over those of the last.
 
@@ -34,7 +48,7 @@ class StaticBatch:
         device: where the batch lies.
 
     Attributes:
-        batch: what the model is given; its stream has no blocks, since they are another batch's soon.
+        batch: what the model is given.
     """
 
     def __init__(self, like: Batch, rows: int, longest: int, device: torch.device) -> None:
@@ -44,17 +58,15 @@ class StaticBatch:
         self._sizes = [rows, rows, rows, sequences, examples, sequences + self._filler + 1]
         # One buffer of 32-bit words is one copy at each step.
         self._words = torch.zeros(sum(self._sizes), dtype=torch.int32, device=device)
-        ids, positions, segments, rank, labels, offsets = self._words.split(self._sizes)
-        ragged = Ragged(offsets, max(longest, FILLER))
-        stream = TokenStream(ids, positions, segments, (), rank, rows, ragged)
+        ids, positions, segments, rank, labels, filled = self._words.split(self._sizes)
+        offsets = filled[: sequences + 1]
+        stream = StaticStream(ids, positions, segments, offsets, rank, rows, max(longest, FILLER), filled)
         self.batch = Batch(like.task, like.views, stream, labels.view(torch.float32))
 
     def fill(self, batch: Batch) -> None:
-        """Write a batch of this shape, which lies on the host, into the place; nobody waits for the copy."""
+        """Write a batch of this shape, which lies on the host, into the place, without blocking."""
         stream, tokens = batch.stream, batch.stream.tokens
         assert batch.labels is not None, "training splits are labelled"
-        lengths = np.repeat([block.length for block in stream.blocks], [block.count for block in stream.blocks])
-        ends = np.cumsum(lengths[: len(stream.rank)])
         filler = np.linspace(tokens, self._rows, self._filler + 1)[1:]
         words = np.zeros(len(self._words), np.int32)
         parts = np.split(words, np.cumsum(self._sizes)[:-1])
@@ -62,7 +74,7 @@ class StaticBatch:
             part[:tokens] = tensor[:tokens].numpy()
         parts[3][:] = stream.rank.numpy()
         parts[4].view(np.float32)[:] = batch.labels.numpy()
-        parts[5][:] = np.concatenate(([0], ends, filler))
+        parts[5][:] = np.concatenate((stream.offsets.numpy(), filler))
         staged = torch.from_numpy(words)
         # Memory pinned anew: the copy of the step before may still read its own.
         self._words.copy_(staged.pin_memory() if self._device.type == "cuda" else staged, non_blocking=True)

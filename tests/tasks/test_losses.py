@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtbert.training.losses import cosine_embedding, paraphrase, sentiment, similarity_regression
+from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 GENERATOR = torch.Generator().manual_seed(0)
@@ -29,9 +29,9 @@ def value_and_gradient(loss: Loss, scores: Tensor, labels: Tensor) -> tuple[Tens
 @pytest.mark.parametrize(
     ("ours", "theirs", "scores", "labels"),
     [
-        (sentiment, lambda x, y: nn.CrossEntropyLoss()(x, y.long()), LOGITS, CLASSES),
-        (paraphrase, nn.BCEWithLogitsLoss(), SCORES, DUPLICATES),
-        (similarity_regression, nn.MSELoss(), SCORES, SIMILARITIES),
+        (cross_entropy, lambda x, y: nn.CrossEntropyLoss()(x, y.long()), LOGITS, CLASSES),
+        (binary_cross_entropy, nn.BCEWithLogitsLoss(), SCORES, DUPLICATES),
+        (mean_squared_error, nn.MSELoss(), SCORES, SIMILARITIES),
     ],
 )
 def test_equals_torch(ours: Loss, theirs: Loss, scores: Tensor, labels: Tensor) -> None:
@@ -72,5 +72,5 @@ def test_equation_1_by_hand() -> None:
 
 def test_extreme_logits_stay_finite() -> None:
     for scores in (torch.full((2,), 1e4), torch.full((2,), -1e4)):
-        assert torch.isfinite(paraphrase(scores, torch.tensor([0.0, 1.0])))
-        assert torch.isfinite(sentiment(scores[:, None] * torch.eye(2, 5), torch.tensor([0.0, 1.0])))
+        assert torch.isfinite(binary_cross_entropy(scores, torch.tensor([0.0, 1.0])))
+        assert torch.isfinite(cross_entropy(scores[:, None] * torch.eye(2, 5), torch.tensor([0.0, 1.0])))

@@ -1,56 +1,42 @@
-"""The optimizer: AdamW, and on the CPU with one pass over memory."""
+"""AdamW with one pass over memory."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mtbert.kernels import build
-from mtbert.model.embedding import TokenEmbedding
-from mtbert.model.narrow import keep, narrow_copy
-from mtbert.peft.convert import ADAPTER_PARAMETERS
+from mtbert.fast.cpu import build
+from mtbert.fast.cpu.embedding import TableGradient
+from mtbert.fast.cpu.narrow import Copies
+from mtbert.training.engine import ADAMW
 
 
 class AdamW(torch.optim.AdamW):
-    """torch's fused AdamW with betas .9/.999, eps 1e-6 and no weight decay, the course's defaults (NOTES), and its state.
+    """torch's AdamW, its settings and its state, by our kernel, for fp32 weights on the CPU.
 
-    With our kernels one pass updates the weights, takes bf16 gradients as they come and renews the weights' bf16 copies; rows of
-    the token embedding that never occurred are left out, since their update is exactly zero.
+    One pass updates the weights, takes bf16 gradients as they come and renews the weights' bf16 copies; rows of the token
+    embedding that never occurred are left out, since their update is exactly zero.
 
     Args:
-        model: what to train: all its parameters that require a gradient.
-        learning_rate: without schedule.
-        adapter_learning_rate: that of an adapter's own parameters, which then form a second group; None: the same for all.
+        groups: as for torch's.
+        copies: the weights' bf16 copies, which last as long as this optimizer alone changes the weights.
+        table: the token embedding's gradient.
     """
 
-    def __init__(self, model: nn.Module, learning_rate: float, adapter_learning_rate: float | None = None) -> None:
-        adapter_rate = learning_rate if adapter_learning_rate is None else adapter_learning_rate
-        rates: dict[float, list[Tensor]] = {}
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                rate = adapter_rate if name.endswith(ADAPTER_PARAMETERS) else learning_rate
-                rates.setdefault(rate, []).append(parameter)
-        groups = [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]
-        super().__init__(groups, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True)
-        trained = [parameter for parameters in rates.values() for parameter in parameters]
-        self.found_inf: Tensor | None = None
-        self._kernel = build.available() and all(p.is_cpu and p.dtype == torch.float32 for p in trained)
-        self._tables = {id(m.weight): m for m in model.modules() if isinstance(m, TokenEmbedding)}
-        # By table: the state that it is about, and as booleans the rows that have occurred.
-        self._met: dict[int, tuple[Tensor, np.ndarray]] = {}
-        if self._kernel:
-            for weight in trained:
+    def __init__(self, groups: Iterable[dict[str, Any]], copies: Copies, table: TableGradient) -> None:
+        super().__init__(groups, **ADAMW)
+        self._copies, self._table = copies, table
+        # The state that `_met` is about, and as booleans the rows of the table that have occurred.
+        self._met: tuple[Tensor | None, np.ndarray] = None, np.empty(0)
+        for group in self.param_groups:
+            for weight in group["params"]:
                 weight.grad_dtype = None  # of whatever type it comes
-            keep(trained, self)
+        copies.trust()
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update the weights that have a gradient; none of them where `found_inf` is set and not zero."""
-        if not self._kernel:
-            super().step()
-            return
-        if self.found_inf is not None and self.found_inf.item():
-            return
+        """Update the weights that have a gradient."""
         for group in self.param_groups:
             self._step(group)
 
@@ -78,7 +64,7 @@ class AdamW(torch.optim.AdamW):
         beta1, beta2 = group["betas"]
         gradients = [weight.grad.contiguous() for weight in weights if weight.grad is not None]
         states = [self.state[weight] for weight in weights]
-        copies = [narrow_copy(weight) for weight in weights]
+        copies = [self._copies.kept(weight) for weight in weights]
         rows = [self._rows(weight) for weight in weights]
         columns = [
             _pointers(weights),
@@ -110,16 +96,17 @@ class AdamW(torch.optim.AdamW):
                 copy.written(weight)
 
     def _rows(self, weight: Tensor) -> np.ndarray | None:
-        """The rows of a table that have ever had a gradient; None for other weights."""
-        table = self._tables.get(id(weight))
-        if table is None or (used := table.used_rows()) is None:
-            self._met.pop(id(weight), None)  # any row may have met a gradient now
+        """The rows of the table that have ever had a gradient; None for other weights."""
+        if weight is not self._table.weight:
+            return None
+        if (used := self._table.used_rows()) is None:
+            self._met = None, np.empty(0)  # any row may have met a gradient now
             return None
         mean, square = self.state[weight]["exp_avg"], self.state[weight]["exp_avg_sq"]
-        about, met = self._met.get(id(weight), (None, np.empty(0)))
+        about, met = self._met
         if about is not mean:  # the first step, or the first after a resume; a tiny gradient's square may be zero
             met = (mean.ne(0) | square.ne(0)).any(1).numpy()
-            self._met[id(weight)] = mean, met
+            self._met = mean, met
         met[used.numpy()] = True
         return np.flatnonzero(met)
 

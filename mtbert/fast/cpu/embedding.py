@@ -1,33 +1,33 @@
-"""The token embedding: a lookup whose gradient touches only the rows that occur. Shapes: V rows, T tokens, D hidden."""
+"""The token embedding's gradient, of which a step changes only the rows that occur. Shapes: V rows, T tokens, D hidden."""
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
-class TokenEmbedding(nn.Embedding):
-    """nn.Embedding whose dense gradient (V, D) is kept from step to step on the CPU, where only used rows change.
+class TableGradient:
+    """A table's dense gradient (V, D), kept from step to step, where only used rows change.
 
     A step uses some hundred of BERT's 30,522 rows, but a fresh dense gradient costs allocating and clearing all of them, as much
-    as several layers. `backward()` is all it serves: `torch.autograd.grad` with respect to this weight finds nothing.
+    as several layers. It serves `backward()` alone: `torch.autograd.grad` with respect to the table finds nothing.
     """
 
-    def __init__(self, rows: int, hidden: int) -> None:
-        super().__init__(rows, hidden)
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
         self._gradient: Tensor | None = None
         self._used: Tensor | None = None
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def lookup(self, ids: Tensor) -> Tensor:
         """(T,) ids to (T, D)."""
-        if self.weight.device.type != "cpu" or not (self.weight.requires_grad and torch.is_grad_enabled()):
-            return F.embedding(ids, self.weight)
-        return _Lookup.apply(self.weight, ids, self)
+        if not (self.weight.requires_grad and torch.is_grad_enabled()):
+            return self.weight.index_select(0, ids)
+        rows: Tensor = _Lookup.apply(self.weight, ids, self)
+        return rows
 
     def accumulate(self, ids: Tensor, grad_TD: Tensor) -> None:
         """Add the rows' gradients to `weight.grad`; rows of an earlier step are cleared first if it was reset to None."""
-        if self._gradient is None or self._gradient.dtype != self.weight.dtype:
+        if self._gradient is None:
             self._gradient, self._used = torch.zeros_like(self.weight), None
         if self.weight.grad is not self._gradient:
             if self._used is not None:
@@ -47,11 +47,11 @@ class TokenEmbedding(nn.Embedding):
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, ids: Tensor, owner: TokenEmbedding) -> Tensor:
-        ctx.ids, ctx.owner = ids, owner
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, table: TableGradient) -> Tensor:
+        ctx.ids, ctx.table = ids, table
         return weight.index_select(0, ids)
 
     @staticmethod
     def backward(ctx: Any, grad_TD: Tensor) -> tuple[None, None, None]:
-        ctx.owner.accumulate(ctx.ids, grad_TD)
+        ctx.table.accumulate(ctx.ids, grad_TD)
         return None, None, None

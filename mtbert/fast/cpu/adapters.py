@@ -3,16 +3,23 @@
 Shapes: T rows of input; L layers of one shape, each with O outputs, I inputs and rank r.
 
 A step costs the products of LoRA and two passes over (T, L O) more: the forward's factor and, in the backward, the sum over T that
-is the factor's gradient; mtbert/model/fused.py has both. The low-rank products ride along with the base product, as L r more columns
-of input and weight.
+is the factor's gradient; passes.py has both. The low-rank products ride along with the base product, as L r more columns of input
+and weight. Kernels compute DoRA's norm ||W0 + s B A||, without forming B A, and its gradient.
 """
 
+import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mtbert.peft.norm import Layers, norms, norms_backward
+from mtbert.fast.cpu.call import LANES, call
+from mtbert.fast.cpu.passes import Product
+from mtbert.peft.dora import TINY, DoraLinear
+from mtbert.peft.lora import LoraLinear
+
+Layers = tuple[Tensor, ...]  # a tensor of each layer
 
 
 class Frozen(NamedTuple):
@@ -30,6 +37,50 @@ class Frozen(NamedTuple):
     squares: Layers | None
     scale: float
     exact_norm: bool
+
+
+class Bases:
+    """[W0 | 0] and ||w_i||^2 of adapted layers: made once, since W0 is frozen, and again only after other weights are loaded."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[list[Tensor], list[int], Tensor, Layers]] = {}  # by the first weight's id
+
+    def of(self, layers: Sequence[LoraLinear], dtype: torch.dtype) -> tuple[Tensor, Layers]:
+        """`wide` in `dtype`, with room for s B, and `squares`."""
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        versions = [-1 if weight.is_inference() else weight._version for weight in weights]
+        known = self._kept.get(id(weights[0]))
+        if (
+            known is not None
+            and all(map(operator.is_, known[0], weights))
+            and known[1] == versions
+            and -1 not in versions
+            and known[2].dtype == dtype
+        ):
+            return known[2:]
+        outputs, ranks = (sum(layer.lora_b.shape[axis] for layer in layers) for axis in (0, 1))
+        inputs = weights[0].shape[1]
+        with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not enter autograd later
+            wide = torch.zeros(outputs, inputs + ranks, dtype=dtype)
+            wide[:, :inputs] = torch.cat(weights)
+            squares = tuple(weight.detach().square().sum(1) for weight in weights)
+        self._kept[id(weights[0])] = weights, versions, wide, squares
+        return wide, squares
+
+
+def adapted(layers: Sequence[LoraLinear], x: Tensor, bases: Bases) -> Product | None:
+    """What layers of one shape make of x, (T, I), next to each other; None where dropout comes between x and the update."""
+    first = layers[0]
+    if first.training and first.dropout.p > 0:
+        return None
+    wide, squares = bases.of(layers, x.dtype)
+    frozen = Frozen(wide, None, first.scale, False)
+    if isinstance(first, DoraLinear):
+        frozen = Frozen(wide, squares, first.scale, first.exact_norm)
+    parameters = [getattr(layer, name) for name in first.added for layer in layers]  # A, B and DoRA's m
+    with torch.autocast("cpu", enabled=False):
+        z, factor = AdapterProduct.apply(x, frozen, *parameters)
+    return Product(z, factor, None if first.bias is None else torch.cat([layer.bias for layer in layers]))
 
 
 class AdapterProduct(torch.autograd.Function):
@@ -58,7 +109,9 @@ class AdapterProduct(torch.autograd.Function):
         if squares is None:
             ctx.save_for_backward(xh, a_RI, None, None, *parameters)
             return xh @ wide.T, None
-        factor, norm, slope = norms(wide, a, b, m, squares, scale)
+        factor, norm = squares[0].new_empty(2, len(wide))
+        slope = norm.new_empty(len(wide), -(-len(a[0]) // LANES) * LANES)  # (W0 + s B A) A^T
+        call("dora_norm", wide, wide, a, b, squares, m, scale, TINY**2, *_sizes(a, b), slope, norm, factor)
         ctx.save_for_backward(xh, a_RI, norm, slope, *parameters)
         return xh @ wide.T, factor
 
@@ -73,10 +126,20 @@ class AdapterProduct(torch.autograd.Function):
         g_a, g_scaled = (g_h.T @ x).view(len(a), *a[0].shape), _blocks(g_z.T @ h, len(b))
         g_x = (g_z @ w).addmm_(g_h, a_RI).to(ctx.dtype) if ctx.needs_input_grad[0] else None
         if g_factor is not None and exact_norm:
-            g_a, g_b, g_m = norms_backward(wide, a, b, m, scale, norm, slope, g_factor, g_a, g_scaled.contiguous())
-            return g_x, None, *g_a, *g_b, *g_m
+            full_a, full_b = norm.new_empty(g_a.shape), norm.new_empty(g_scaled.shape)
+            g_m = norm.new_empty(len(m), len(m[0]))
+            call(
+                "dora_norm_backward", wide, wide, a, b, m, scale, TINY, *_sizes(a, b), norm, slope, g_factor, g_a,
+                g_scaled.contiguous(), full_a, full_b, g_m,
+            )  # fmt: skip
+            return g_x, None, *full_a, *full_b, *g_m
         g_a, g_b = g_a.to(a[0].dtype), scale * g_scaled.to(b[0].dtype)
         return g_x, None, *g_a, *g_b, *(() if g_factor is None else (g_factor / norm).view(len(m), -1))
+
+
+def _sizes(a: Layers, b: Layers) -> tuple[int, ...]:
+    """L, r, I, O."""
+    return (len(a), *a[0].shape, len(b[0]))
 
 
 def _blocks(matrix: Tensor, layers: int) -> Tensor:

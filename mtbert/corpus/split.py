@@ -1,0 +1,115 @@
+"""A row of a raw file split into fields, each with its place; and where the rest of a cut row lies.
+
+Default CSV quoting: a field that starts with `"` ends at the next lone `"`, and `""` inside stands for one. A quoted sentence may hold
+newlines. The csv module would read an unbalanced quote on across the following rows, and cannot tell where a field stood.
+"""
+
+import re
+from typing import NamedTuple
+
+from mtbert.corpus.lines import Lines
+
+CLOSING_QUOTE = re.compile(r'(?:[^"]|"")*"(?!")')
+MOST_PIECES = 50  # lines over which the rest of a cut row is looked for
+
+
+class Fault(Exception):
+    """A bad row on its way up; `resume` is the line at which the next row starts."""
+
+    def __init__(
+        self, line: int, column: int, what: str, resume: int | None = None, *, truncated: bool = False
+    ) -> None:
+        super().__init__(what)
+        self.place, self.what, self.resume, self.truncated = (line, column), what, resume, truncated
+
+
+class Row(NamedTuple):
+    """One row; `places` holds line and column of each field, or None where no field is quoted."""
+
+    fields: list[str]
+    places: list[tuple[int, int]] | None
+    line: int
+    next_line: int
+
+    def place(self, field: int) -> tuple[int, int]:
+        """Line and column at which a field begins."""
+        if self.places is not None:
+            return self.places[field]
+        return self.line, 1 + sum(len(text) + 1 for text in self.fields[:field])
+
+
+def split_row(lines: Lines, line: int, width: int) -> Row:
+    """Split the row that starts on `line` (1-based) into fields; it spans further lines if a quoted field does."""
+    text = lines[line - 1]
+    if not text:
+        raise Fault(line, 1, "empty line", line + 1)
+    for character, name in (("\0", "NUL byte"), ("\r", "carriage return inside a row")):
+        if character in text:
+            raise Fault(line, text.index(character) + 1, name, line + 1)
+    if '"' not in text:
+        return Row(text.split(lines.delimiter), None, line, line + 1)
+    fields: list[str] = []
+    places: list[tuple[int, int]] = []
+    here, start = line, 0
+    while True:
+        places.append((here, start + 1))
+        if text.startswith('"', start):
+            field, here, end = _quoted(lines, line, here, start, width)
+            text = lines[here - 1]
+        else:
+            end = text.find(lines.delimiter, start)
+            end = len(text) if end < 0 else end
+            field = text[start:end]
+        fields.append(field)
+        if end == len(text):
+            return Row(fields, places, line, here + 1)
+        start = end + 1
+
+
+def _quoted(lines: Lines, first: int, line: int, start: int, width: int) -> tuple[str, int, int]:
+    """The quoted field at lines[line - 1][start]: its content, the line on which it ends, and where on it."""
+    resume = after_cut(lines, first, width)
+    parts: list[str] = []
+    here, begin = line, start + 1
+    while True:
+        text = lines[here - 1]
+        for character, name in (("\0", "NUL byte"), ("\r", "carriage return inside a row")):
+            if character in text:
+                raise Fault(here, text.index(character) + 1, name, resume)
+        match = CLOSING_QUOTE.match(text, begin)
+        end = match.end() if match else len(text)
+        if lines.delimiter == "\t" and here > line and "\t" in text[:end]:
+            # A sentence does not hold a tab on its second line: this is the next row, not this one's text.
+            what = f"unbalanced quote: the quoted field that starts here runs on into the row on line {here}"
+            raise Fault(line, start + 1, f"{what} (a row cut by an embedded newline)", resume)
+        if match:
+            parts.append(text[begin : end - 1])
+            if end < len(text) and text[end] != lines.delimiter:
+                raise Fault(
+                    here,
+                    end + 1,
+                    'unbalanced quote: text after a closing quote (a quote inside is doubled: "")',
+                    resume,
+                )
+            return "\n".join(parts).replace('""', '"'), here, end
+        parts.append(text[begin:])
+        if here == len(lines):
+            what = "unbalanced quote: the quoted field that starts here never ends"
+            raise Fault(line, start + 1, f"{what} (a row cut by an embedded newline, or a truncated file)", resume)
+        here, begin = here + 1, 0
+
+
+def after_cut(lines: Lines, line: int, width: int) -> int:
+    """The line after the pieces that an embedded newline cut off the row on `line`; line + 1 where none complete it.
+
+    Commas stand in sentences too, so they tell nothing of where a row was cut.
+    """
+    if lines.delimiter != "\t":
+        return line + 1
+    tabs = lines[line - 1].count("\t")
+    for piece in range(line + 1, min(line + MOST_PIECES, len(lines)) + 1):
+        more = lines[piece - 1].count("\t")
+        tabs += more
+        if tabs >= width - 1:
+            return piece + 1 if tabs == width - 1 and 0 < more < tabs else line + 1
+    return line + 1

@@ -1,0 +1,67 @@
+"""Scaled dot-product attention within each sequence of a token stream, by our kernel, without padding.
+
+Shapes: T rows of the stream, N sequences, D hidden, E = 3 D, H heads, K = D / H head width.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtbert.data.tokens import TokenStream
+from mtbert.fast.cpu.call import Mask, call
+
+
+class Packed(NamedTuple):
+    """Where the kernel finds sequences; each row of filler is one, of one token.
+
+    Attributes:
+        offsets: where sequences start, and T, (N + filler + 1,) int32.
+        places: where each sequence's attention weights start among all of a layer's, (N + filler,) int64.
+        weights: how many attention weights a layer has, filler's aside.
+    """
+
+    offsets: Tensor
+    places: Tensor
+    weights: int
+
+    @classmethod
+    def of(cls, stream: TokenStream, heads: int) -> "Packed":
+        filler = torch.arange(stream.tokens + 1, len(stream.ids) + 1)
+        squares = heads * stream.offsets.diff().square().cumsum(0)
+        # Nothing comes of filler, so that its dropout may read any words.
+        places = torch.cat((squares.new_zeros(1), squares[:-1], torch.zeros_like(filler)))
+        return cls(torch.cat((stream.offsets, filler)).int(), places, int(squares[-1]))
+
+
+class PackedAttention(torch.autograd.Function):
+    """softmax(q k^T / sqrt(K)) v of q, k, v = factor * z + bias, sequence by sequence.
+
+    All of it is fp32; attention weights are computed again in the backward rather than kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, z_TE: Tensor, factor: Tensor | None, bias: Tensor | None, packed: Packed, heads: int, mask: Mask
+    ) -> Tensor:
+        """Mixed values (T, D) in z's type.
+
+        Args:
+            z_TE: the product for q, k and v side by side, E = 3 D, each with its heads side by side.
+            factor, bias: (E,), as in `Product`.
+            mask: dropout on the attention weights, which lie sequence by sequence and in it head by head.
+        """
+        rows, width = len(z_TE), z_TE.shape[1] // 3
+        mixed = z_TE.new_empty(rows, width)
+        shape = (packed.offsets, packed.places, len(packed.places), heads, width // heads)
+        call("attention", z_TE, z_TE, factor, bias, *mask, *shape, mixed)
+        ctx.save_for_backward(z_TE, factor, bias)
+        ctx.shape, ctx.mask = shape, mask
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z_TE, factor, bias = ctx.saved_tensors
+        grad_z, sums = torch.empty_like(z_TE), z_TE.new_empty(2, z_TE.shape[1], dtype=torch.float32)
+        call("attention_backward", z_TE, grad.contiguous(), z_TE, factor, bias, *ctx.mask, *ctx.shape, grad_z, sums)
+        return grad_z, None if factor is None else sums[1], None if bias is None else sums[0], None, None, None

@@ -1,0 +1,52 @@
+"""The encoder's forward, over the plain modules' parameters: the same mathematics as mtbert/model/bert.py, pass by pass."""
+
+import torch
+from torch import Tensor
+
+from mtbert.data.tokens import TokenStream
+from mtbert.fast.cpu.attention import Packed, PackedAttention
+from mtbert.fast.cpu.call import mask
+from mtbert.fast.cpu.embedding import TableGradient
+from mtbert.fast.cpu.passes import Product, States, gelu, residual_norm
+from mtbert.fast.cpu.products import Products
+from mtbert.model.bert import BertEncoder, Embeddings, FeedForward, Layer, SelfAttention
+
+
+def encode(
+    encoder: BertEncoder, stream: TokenStream, first_only: bool, products: Products, table: TableGradient
+) -> Tensor:
+    """Last hidden states, as `BertEncoder.forward` gives them."""
+    x = States.first(_embed(encoder.embeddings, stream, table))
+    packed = Packed.of(stream, encoder.config.heads)
+    rows = stream.offsets[:-1] if first_only else None
+    *layers, last = encoder.stack()
+    for layer in layers:
+        x = _layer(layer, x, packed, products)
+    return _layer(last, x, packed, products, rows).wide
+
+
+def _embed(embeddings: Embeddings, stream: TokenStream, table: TableGradient) -> Tensor:
+    token_TD = table.lookup(stream.ids)
+    x_TD = embeddings.norm(token_TD + embeddings.segment(stream.segments) + embeddings.position(stream.positions))
+    words, threshold, scale = mask(embeddings.dropout, x_TD.numel())
+    if words is None:
+        return x_TD
+    keep = torch.ge(words[: x_TD.numel()], threshold, out=torch.empty(x_TD.numel())).mul_(scale)
+    return x_TD * keep.view(x_TD.shape)
+
+
+def _layer(layer: Layer, x: States, packed: Packed, products: Products, rows: Tensor | None = None) -> States:
+    attended = _attend(layer.attention, x, packed, products, rows)
+    x = residual_norm(x if rows is None else x.of(rows), attended, layer.attention_norm, layer.dropout)
+    return residual_norm(x, _feed(layer.feed_forward, x, products), layer.feed_forward_norm, layer.dropout)
+
+
+def _attend(attention: SelfAttention, x: States, packed: Packed, products: Products, rows: Tensor | None) -> Product:
+    qkv = products((attention.query, attention.key, attention.value), x.narrow)
+    drawn = mask(attention.dropout, packed.weights)
+    mixed_TD = PackedAttention.apply(*qkv, packed, attention.heads, drawn)
+    return products((attention.output,), mixed_TD if rows is None else mixed_TD.index_select(0, rows))
+
+
+def _feed(feed_forward: FeedForward, x: States, products: Products) -> Product:
+    return products((feed_forward.down,), gelu(products((feed_forward.up,), x.narrow)))

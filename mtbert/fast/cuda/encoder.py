@@ -1,0 +1,83 @@
+"""The encoder's forward on CUDA, over the plain modules; attention by torch's flash kernel for sequences of unlike length."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtbert.data.tokens import TokenStream
+from mtbert.fast.cuda.static import StaticStream
+from mtbert.model.bert import BertEncoder, SelfAttention
+from mtbert.model.dropout import Noise
+
+
+class Ragged(NamedTuple):
+    """Where the kernel finds sequences; filler is sequences more.
+
+    Attributes:
+        offsets: where sequences start, then where those of the filler do, and T, (N + F + 1,) int32, F of the filler.
+        longest: tokens of the longest sequence, or more.
+    """
+
+    offsets: Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, stream: TokenStream) -> "Ragged":
+        if isinstance(stream, StaticStream):
+            return cls(stream.filled, stream.longest)
+        rows = len(stream.ids)
+        offsets = torch.cat((stream.offsets, stream.offsets.new_full((1,), rows))).int()
+        return cls(offsets, max(stream.longest, rows - stream.tokens))
+
+
+class DeviceNoise(Noise):
+    """Dropout by CUDA's own generator, seeded at each step: masks drawn on the host would have to be waited for."""
+
+    def reseed(self, seed: int, step: int) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1))
+
+    def drop(self, x: Tensor, p: float, real: Tensor | None = None) -> Tensor:
+        return F.dropout(x, p)
+
+    def __reduce__(self) -> tuple[type[Noise], tuple[()]]:
+        return Noise, ()  # a copied model has no engine
+
+
+def encode(encoder: BertEncoder, stream: TokenStream, first_only: bool) -> Tensor:
+    """Last hidden states, as `BertEncoder.forward` gives them."""
+    x_TD, ragged = encoder.embeddings(stream), Ragged.of(stream)
+    for n, layer in enumerate(encoder.stack(), start=1):
+        rows = stream.offsets[:-1] if first_only and n == encoder.config.layers else None
+        attended = layer.dropout(_attend(layer.attention, x_TD, ragged, rows))
+        x_TD = layer.attention_norm((x_TD if rows is None else x_TD.index_select(0, rows)) + attended)
+        x_TD = layer.feed_forward_norm(x_TD + layer.dropout(layer.feed_forward(x_TD)))
+    return x_TD
+
+
+def _attend(attention: SelfAttention, x_TD: Tensor, ragged: Ragged, rows: Tensor | None) -> Tensor:
+    linears = (attention.query, attention.key, attention.value)
+    if all(type(linear) is nn.Linear for linear in linears):
+        weight, bias = (torch.cat([getattr(linear, part) for linear in linears]) for part in ("weight", "bias"))
+        qkv_TE = F.linear(x_TD, weight, bias)
+    else:
+        qkv_TE = torch.cat([linear(x_TD) for linear in linears], dim=-1)
+    mixed_TD = flash_attention(qkv_TE, ragged, attention.heads, attention.dropout.p * attention.training)
+    projected: Tensor = attention.output(mixed_TD if rows is None else mixed_TD.index_select(0, rows))
+    return projected
+
+
+def flash_attention(qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: float) -> Tensor:
+    """softmax(q k^T / sqrt(K)) v within each sequence, (T, D); q, k and v lie side by side, E = 3 D, in bf16.
+
+    `torch.nn.attention.varlen` calls the same kernel, but leaves its dropout out.
+    """
+    q, k, v = qkv_TE.view(len(qkv_TE), 3, heads, -1).unbind(1)
+    offsets, longest = ragged
+    mixed: Tensor = torch.ops.aten._flash_attention_forward(
+        q, k, v, offsets, offsets, longest, longest, dropout, False, False
+    )[0]
+    return mixed.flatten(1)

@@ -1,0 +1,31 @@
+"""The objectives' losses (section 4.4), pure functions of tensors. Shapes: B examples, C classes; each returns a mean, ()."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Cross-entropy of the classes."""
+    return F.cross_entropy(logits_BC, labels_B.long())
+
+
+def binary_cross_entropy(logits_B: Tensor, labels_B: Tensor) -> Tensor:
+    """Binary cross-entropy of the logit of label 1."""
+    return F.binary_cross_entropy_with_logits(logits_B, labels_B)
+
+
+def mean_squared_error(scores_B: Tensor, labels_B: Tensor) -> Tensor:
+    """Mean squared error, in squared points of the score. Clamping is for predictions only: it has no gradient."""
+    return F.mse_loss(scores_B, labels_B)
+
+
+def cosine_embedding(cosine_B: Tensor, labels_B: Tensor, margin: float, threshold: float) -> Tensor:
+    """Equation 1: 1 - cos(u, v) where y = 1, max(0, cos(u, v) - margin) where y = -1.
+
+    Args:
+        cosine_B: cos(u, v).
+        labels_B: scores; y = 1 from `threshold` on, else -1.
+    """
+    pulled = 1 - cosine_B
+    pushed = (cosine_B - margin).clamp_min(0)
+    return pulled.where(labels_B >= threshold, pushed).mean()

@@ -1,0 +1,109 @@
+"""What takes a model's steps. `Plain` does it by the modules as they stand; mtbert/fast has engines that do the same, faster."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mtbert.data.batches import Batch
+from mtbert.data.tokens import TokenStream
+from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.convert import adapter_names
+from mtbert.training.compute import Compute
+from mtbert.training.recipe import Recipe
+from mtbert.training.step import Loss
+
+# The course's defaults (NOTES).
+ADAMW: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0, "fused": True}
+
+
+class Engine(Protocol):
+    """Computes with a model that it leaves as it is: parameters, their names and the optimizer's state are those of `Plain`.
+
+    Attributes:
+        model, compute: the model, and where and how precisely its products are computed.
+    """
+
+    model: MultitaskModel
+    compute: Compute
+
+    def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
+        """The encoder's last hidden states, as `BertEncoder.forward` gives them."""
+
+    def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
+        """Make the optimizer that `step` uses from here on; its state is AdamW's: step, exp_avg, exp_avg_sq."""
+
+    def step(self, batch: Batch, loss_of: Loss, seed: int, step: int) -> Tensor:
+        """Take training step number `step` on a batch that lies on the host: forward, backward, update.
+
+        Returns:
+            The mean loss, (), on the device. If it is NaN or infinite, the update is left out.
+        """
+
+    def inference(self) -> AbstractContextManager[None]:
+        """Inside, the model predicts: no gradients, the engine's precision, and no weight changes."""
+
+    def release(self) -> None:
+        """Undo what the engine changed about the model beside its weights."""
+
+    def describe(self) -> dict[str, Any]:
+        """What results may depend on in their last bits, for the provenance record."""
+
+
+class Plain:
+    """The reference: any device and type."""
+
+    def __init__(self, model: MultitaskModel, compute: Compute) -> None:
+        self.model, self.compute = model, compute
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
+        states: Tensor = self.model.encoder(stream, first_only)
+        return states
+
+    def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
+        self._optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), **ADAMW)
+        return self._optimizer
+
+    def step(self, batch: Batch, loss_of: Loss, seed: int, step: int) -> Tensor:
+        assert self._optimizer is not None, "call optimizer() first"
+        self.model.reseed(seed, step)
+        loss = self.backward(batch.to(self.compute.device), loss_of)
+        if loss.isfinite():
+            self._optimizer.step()
+        # None, not zero: a parameter without a gradient (another task's head) is not updated.
+        self._optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    def backward(self, batch: Batch, loss_of: Loss) -> Tensor:
+        """Compute the gradients; the mean loss, ()."""
+        with self.compute.autocast():
+            scores = self.model(batch)
+        assert batch.labels is not None, "training splits are labelled"
+        loss = loss_of(scores, batch.labels)
+        loss.backward()
+        return loss.detach()
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        with torch.inference_mode(), self.compute.autocast():
+            yield
+
+    def release(self) -> None:
+        pass
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+def parameter_groups(model: MultitaskModel, recipe: Recipe) -> list[dict[str, Any]]:
+    """The trained parameters by learning rate: those of an adapter, and all others."""
+    added = adapter_names(model)
+    adapter_rate = recipe.learning_rate if recipe.adapter_learning_rate is None else recipe.adapter_learning_rate
+    rates: dict[float, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rates.setdefault(adapter_rate if name in added else recipe.learning_rate, []).append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]

@@ -1,0 +1,25 @@
+"""How a run is trained (section 4.3): what the loop is told, beside the model and the data."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run's schedule and rates.
+
+    Attributes:
+        sampler: sequential, round_robin, proportional, square_root, balanced, or an exponent of the datasets' sizes.
+        epoch_end: depletion, or a number of steps.
+        epochs, batch_size: numbers of epochs and of examples in a batch.
+        learning_rate: constant over the run.
+        adapter_learning_rate: that of an adapter's own parameters; None: the same for all.
+        seed: decides the schedule and dropout.
+    """
+
+    sampler: str | float
+    epoch_end: str | int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    adapter_learning_rate: float | None = None
+    seed: int = 0
