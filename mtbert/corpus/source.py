@@ -43,7 +43,7 @@ GIT_BLOBS = {
 """Git blob ids of the published files at COMMIT (winter release, 141k Quora pairs)."""
 
 
-Files = dict[str, tuple[bytes, dict[str, Any]]]  # content, and what source.json says of it, by name in the raw folder
+Files = dict[str, tuple[bytes, dict[str, Any]]]  # name in the raw folder -> content, and its entry in source.json
 
 
 def write_sample(
@@ -53,7 +53,7 @@ def write_sample(
     label_noise: float,
     declared: Files | None = None,
 ) -> None:
-    """Replace `folder` by generated files (`mtbert.sample.generate.generate`) and `declared`; their test splits are labelled."""
+    """Replace `folder` by `declared` and generated files (`mtbert.sample.generate.generate`), whose test splits are labelled."""
     rows = generate(seed, sizes, label_noise)
     record = {
         "source": "sample",
@@ -68,10 +68,10 @@ def write_sample(
 
 
 def declared_files(source_folder: Path, tasks: Iterable[Task]) -> Files:
-    """The files of the declared among `tasks`, NAME-train.csv, NAME-dev.csv and perhaps NAME-test.csv, in `source_folder`.
+    """The files in `source_folder` of those `tasks` that params.yaml declares: NAME-train.csv, NAME-dev.csv, optionally NAME-test.csv.
 
     Raises:
-        MtbertError: naming every train and dev file that is missing, or the one that cannot be read.
+        MtbertError: names every train and dev file that is missing, or the one that cannot be read.
     """
     files: Files = {}
     missing: list[str] = []
@@ -92,7 +92,7 @@ def declared_files(source_folder: Path, tasks: Iterable[Task]) -> Files:
 
 
 def copy_course(source_folder: Path, folder: Path, declared: Files | None = None) -> None:
-    """Replace `folder` by the course's files of `source_folder` (`~` is the home folder), byte for byte, and `declared`.
+    """Replace `folder` by `declared` and the course's files in `source_folder` (`~` is the home folder), byte for byte.
 
     The unlabelled test files are optional (only leaderboard predictions need them); source.json lists the absent ones.
     The files may differ from the published ones; source.json records which do.

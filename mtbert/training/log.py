@@ -22,16 +22,16 @@ class Step(NamedTuple):
 
 
 class Observer:
-    """What is called while a run trains. Interrupted or not, a run makes the same calls, from the checkpoint on."""
+    """Receives a run's events. A resumed run repeats the calls for the steps after its checkpoint."""
 
     def resume(self, done: int, steps: int) -> None:
-        """The run goes on from a checkpoint of `done` steps."""
+        """The run resumes from a checkpoint after `done` steps."""
 
     def step(self, step: Step) -> None:
-        """A step was taken and its loss read."""
+        """A step is finished and its loss is known."""
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """An epoch ended; the history's new row. Epoch 0 is the model before training."""
+        """An epoch ended; `row` is its row of the history. Epoch 0 is the model before training."""
 
 
 def log_line(step: Step) -> str:
