@@ -19,7 +19,7 @@ ROWS = [
 def write(path: Path, done: int, upto: int) -> None:
     log = StepLog(path, done)
     for step in STEPS[done:upto]:
-        log.write(step)
+        log.step(step)
     log.close()
 
 
@@ -43,7 +43,7 @@ def test_an_interruption_anywhere_leaves_the_same_file(tmp_path: Path, done: int
 
 def test_a_line_is_flushed_when_write_returns(tmp_path: Path) -> None:
     log = StepLog(tmp_path / "steps.csv", 0)
-    log.write(STEPS[0])
+    log.step(STEPS[0])
     assert (tmp_path / "steps.csv").read_text(encoding="utf-8").count("\n") == 2
     log.close()
 
