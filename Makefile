@@ -31,7 +31,7 @@ install-dev: .venv/.dev ## the same, with packages for tests and linters
 test: .venv/.dev ## run the tests, offline
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest
 
-reliability: .venv/.dev ## run all trials of kills, corruption, bad input and two writers: half an hour on two cores
+reliability: .venv/.dev ## kills, corruption, bad input, two writers: run all trials, half an hour on two cores
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m reliability --jobs 2 || failed=$$?
 	exit $${failed:-0}
 

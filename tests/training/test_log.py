@@ -31,7 +31,7 @@ def test_a_line_per_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("done", range(5))
 @pytest.mark.parametrize("torn", ["", "5,2,ss"])
-def test_an_interruption_anywhere_leaves_the_same_file(tmp_path: Path, done: int, torn: str) -> None:
+def test_interrupted_anywhere_the_file_is_the_same(tmp_path: Path, done: int, torn: str) -> None:
     write(tmp_path / "whole.csv", 0, 6)
     path = tmp_path / "steps.csv"
     write(path, 0, 4)
@@ -41,7 +41,7 @@ def test_an_interruption_anywhere_leaves_the_same_file(tmp_path: Path, done: int
     assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_a_line_is_flushed_when_write_returns(tmp_path: Path) -> None:
+def test_a_line_is_on_its_way_when_step_returns(tmp_path: Path) -> None:
     log = StepLog(tmp_path / "steps.csv", 0)
     log.step(STEPS[0])
     assert (tmp_path / "steps.csv").read_text(encoding="utf-8").count("\n") == 2
