@@ -7,10 +7,10 @@ SHELL := /bin/bash
 .PHONY: help reproduce install install-dev test lint benchmarks reliability lock clean distclean
 
 PYTHON ?= python3
-# Targets are relative to this folder: make cuts a name at a space, which the path of the checkout may hold.
+# Targets are relative to this folder: make splits names at spaces, which the checkout's path may have.
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
-# An activated environment or a PYTHONPATH must not leak into ours.
+# The user's environment or PYTHONPATH must not affect ours.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 INPUTS := constraints.txt pyproject.toml tools/install.sh
 UV_VERSION := 0.13.9
@@ -18,15 +18,15 @@ UV_VERSION := 0.13.9
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 30
 	echo
-	echo "  make reproduce PROFILE=course DATA=FOLDER runs another profile of params.yaml, on the course's files of that folder (DATA=download: the published ones)."
-	echo "  PYTHON=python3.12 chooses the interpreter of the virtual environment (3.11 or 3.12; now: $(PYTHON))."
+	echo "  make reproduce PROFILE=course DATA=FOLDER runs another profile of params.yaml, on the course's files in that folder (DATA=download: the published files)."
+	echo "  PYTHON=python3.12 selects the interpreter of the virtual environment (3.11 or 3.12; now: $(PYTHON))."
 
-reproduce: .venv/.runtime ## install, run the whole pipeline, name the report
+reproduce: .venv/.runtime ## install, run the whole pipeline, print the report's path
 	@PROFILE='$(subst ','\'',$(PROFILE))' DATA='$(subst ','\'',$(DATA))' tools/reproduce.sh
 
-install: .venv/.runtime ## only make the virtual environment, .venv
+install: .venv/.runtime ## only create the virtual environment, .venv
 
-install-dev: .venv/.dev ## the same, with what tests and linters need
+install-dev: .venv/.dev ## the same, with packages for tests and linters
 
 test: .venv/.dev ## run the tests, offline
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest
@@ -40,8 +40,8 @@ lint: .venv/.dev ## ruff and mypy
 	ruff format --check
 	mypy
 
-# Each is a command of its own. `graph` needs the finished graph; prepare comes before the others.
-benchmarks: .venv/.benchmarks ## measure speed beside the peers, on the data that params.yaml names: an hour
+# `python -m benchmarks.graph`, not run here, needs the finished graph; the others need prepare.
+benchmarks: .venv/.benchmarks ## measure speed against the peers, on the data that params.yaml names: an hour
 	@dvc repro prepare
 	python -m benchmarks.training
 	python -m benchmarks.training --task quora
@@ -52,7 +52,7 @@ benchmarks: .venv/.benchmarks ## measure speed beside the peers, on the data tha
 	python -m benchmarks.anatomy --task quora --dora
 	python -m benchmarks.table
 
-lock: .venv/pyvenv.cfg ## renew requirements/*.txt after an edit of pyproject.toml; pins that still fit stay
+lock: .venv/pyvenv.cfg ## update requirements/*.txt after an edit of pyproject.toml; pins that still fit are kept
 	@python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION)
 	compile() {
 	    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package torch \
@@ -67,19 +67,19 @@ clean: ## remove what can be rebuilt: data, models, results, DVC's cache, checkp
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find mtbert stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## and the virtual environment
+distclean: clean ## the same, and the virtual environment
 	@rm -rf .venv
 
 .venv/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || {
-	    echo "error: $(PYTHON) is no working Python 3.11 or 3.12 ($$($(PYTHON) --version 2>&1 | head -1 || true));" \
-	        "name one: make PYTHON=/path/to/python3.11" >&2
+	    echo "error: $(PYTHON) is not a working Python 3.11 or 3.12 ($$($(PYTHON) --version 2>&1 | head -1 || true));" \
+	        "choose one: make PYTHON=/path/to/python3.11" >&2
 	    exit 1
 	}
 	echo "creating .venv with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv --clear .venv
 
-# .dev holds all of .runtime at the same versions, so that neither undoes the other.
+# .dev includes .runtime at the same versions, so that installing one does not undo the other.
 .venv/.runtime: .venv/pyvenv.cfg requirements/runtime.txt $(INPUTS)
 	@tools/install.sh .venv requirements/runtime.txt
 	touch $@

@@ -14,6 +14,7 @@ from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
+from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import pretrained
 from mtbert.tasks.objective import (
     BinaryCrossEntropy,
@@ -92,7 +93,7 @@ LOSSES: dict[str, Loss] = {name: one.loss(TASKS[name]) for name, one in objectiv
 
 def wrapper(prepared: Path = PREPARED, max_tokens: int = 256) -> Wrapper:
     """[CLS] and [SEP] of the prepared tokenizer."""
-    return wrapper_for(prepared / "tokenizer.json", max_tokens)
+    return wrapper_for(prepared / "tokenizer.json", max_tokens, BERT.special_tokens)
 
 
 def training(

@@ -1,6 +1,6 @@
-"""The `mtbert` command: every stage of the pipeline by name, and two to look after the project.
+"""The `mtbert` command: a subcommand for every stage of the pipeline, and two for maintenance.
 
-No logic, and no import before a command is chosen.
+No logic; a command imports what it needs when it runs.
 """
 
 import importlib
@@ -23,13 +23,15 @@ app = typer.Typer(
     "whose inputs changed; each can also be run by itself, from the project's root.",
 )
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A key under `runs:` in params.yaml, such as key_update_2.")]
-Project = Annotated[Path, typer.Option("--project", "-C", help="The project's root, where params.yaml lies.")]
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="A key under `runs:` in params.yaml, such as key_update_2.")
+]
+Project = Annotated[Path, typer.Option("--project", "-C", help="The project's root, the folder with params.yaml.")]
 HERE = Path()
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose whole docstring stands in the list of commands too, where its first 45 characters would."""
+    """Register a command. The list of commands shows the whole docstring; typer would cut it at 45 characters."""
     return app.command(short_help=" ".join((function.__doc__ or "").split()))(function)
 
 
@@ -42,7 +44,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     _: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None: ...
 
@@ -50,10 +52,13 @@ def _options(
 @_command
 def plan(
     profile: Annotated[
-        str | None, typer.Argument(metavar="[PROFILE]", help="A key under `profiles:`; without it, the one in use.")
+        str | None,
+        typer.Argument(
+            metavar="[PROFILE]", help="A key under `profiles:`; by default the one that params.yaml selects."
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="A folder with the course's files, in place of data.path, or `download`.")
+        str | None, typer.Option(help="A folder with the course's files, instead of data.path, or `download`.")
     ] = None,
     project: Project = HERE,
 ) -> None:
@@ -64,7 +69,7 @@ def plan(
 
 @_command
 def fetch(project: Project = HERE) -> None:
-    """Put the raw CSV files into data/raw: generated, copied or downloaded, as data.source says."""
+    """Generate, copy or download the raw CSV files into data/raw, as data.source says."""
     _stage("fetch", project)
 
 
@@ -76,24 +81,24 @@ def encoder(project: Project = HERE) -> None:
 
 @_command
 def prepare(project: Project = HERE) -> None:
-    """Validate, clean and tokenize data/raw into data/prepared; report what was found."""
+    """Validate, clean and tokenize data/raw into data/prepared; report faulty, repeated and leaked rows."""
     _stage("prepare", project)
 
 
 @_command
-def convert(run: Run, project: Project = HERE) -> None:
-    """Swap the linear layers of RUN's built, loaded model for its adapter (DoRA), and count what trains."""
+def convert(run: RunName, project: Project = HERE) -> None:
+    """Replace the linear layers of RUN's initial model by its adapter's, and count the trainable parameters."""
     _stage("convert", project, run)
 
 
 @_command
-def train(run: Run, project: Project = HERE) -> None:
-    """Train RUN into models/RUN; goes on from the last checkpoint if an earlier try was killed."""
+def train(run: RunName, project: Project = HERE) -> None:
+    """Train RUN into models/RUN; resumes from the last checkpoint if an earlier attempt was interrupted."""
     _stage("train", project, run)
 
 
 @_command
-def evaluate(run: Run, project: Project = HERE) -> None:
+def evaluate(run: RunName, project: Project = HERE) -> None:
     """Score RUN on dev and test; write its metrics, per-example tables and leaderboard files to results/RUN."""
     _stage("evaluate", project, run)
 
@@ -102,7 +107,7 @@ def evaluate(run: Run, project: Project = HERE) -> None:
 def table(
     name: Annotated[str, typer.Argument(metavar="NAME", help="table1 to table4.")], project: Project = HERE
 ) -> None:
-    """Write a table of the paper, with our numbers beside, as CSV, Markdown and LaTeX."""
+    """Write a table of the paper next to our numbers, as CSV, Markdown and LaTeX."""
     _stage("table", project, name)
 
 
@@ -116,7 +121,7 @@ def figure(
 
 @_command
 def report(project: Project = HERE) -> None:
-    """Gather tables, figures, metrics and provenance on one page."""
+    """Write one page with tables, figures, metrics and provenance."""
     _stage("report", project)
 
 
@@ -141,7 +146,7 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only list.")] = False,
 ) -> None:
-    """List what killed runs and runs no longer declared left behind, with sizes, and remove it once confirmed."""
+    """List leftovers of killed runs and of runs no longer declared, with sizes; remove them after confirmation."""
     root = _enter(project)
     housekeeping = importlib.import_module("mtbert.housekeeping")
 
@@ -156,7 +161,7 @@ def clean(
 
 
 def _stage(name: str, project: Path, *arguments: Any) -> None:
-    """Run a stage by hand, on what params.yaml says now."""
+    """Plan from the present params.yaml, then run a stage."""
     _enter(project)
 
     def work() -> None:
@@ -167,10 +172,12 @@ def _stage(name: str, project: Path, *arguments: Any) -> None:
 
 
 def _enter(project: Path) -> Path:
-    """Go to the project's root, whose own stages are then the ones to import, also where the package is installed elsewhere."""
+    """Change to the project's root and import stages from there, even if the package is installed from elsewhere."""
     root = project.resolve()
     if not (root / "params.yaml").is_file():
-        typer.echo(f"error: {root}: no params.yaml here; go to the project's root, or name it with --project", err=True)
+        typer.echo(
+            f"error: {root}: no params.yaml here; run from the project's root, or name it with --project", err=True
+        )
         raise typer.Exit(2)
     os.chdir(root)
     sys.path.insert(0, str(root))

@@ -17,7 +17,7 @@ LITTLE, TOO_LITTLE = 5e9, 1e9  # bytes of free disk
 
 
 class Check(NamedTuple):
-    """One line: `note` is a thing to know, `problem` one that stops the pipeline; `remedy` says what to do, empty where ok."""
+    """One line. A `problem` stops the pipeline, a `note` does not; `remedy` says what to do, and is empty if all is well."""
 
     level: Literal["ok", "note", "problem"]
     what: str
@@ -28,10 +28,11 @@ class Check(NamedTuple):
 
 
 def examine(root: Path, runs: Collection[str] | None) -> Iterator[Check]:
-    """Check after check, as each is done.
+    """Run the checks, yielding each result as it is ready.
 
     Args:
-        root: the project's folder; runs: those declared there, None where params.yaml cannot be read.
+        root: the project's root.
+        runs: the runs declared in params.yaml; None if it cannot be read.
     """
     checks: list[Callable[[Path], Check]] = [_python, _torch, _processor, _gpu, _kernels, _git, _identity, _dvc]
     for check in [*checks, _site_cache, _disk]:
@@ -53,8 +54,8 @@ def _torch(_root: Path) -> Check:
         return Check("problem", f"torch cannot be imported ({str(error).splitlines()[0]})", "run `make install`")
     build = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "for CPUs only"
     if not torch.version.cuda and Path("/proc/driver/nvidia/version").exists():
-        remedy = "remove .venv, then run `make install`, which takes the build for GPUs where it finds one"
-        return Check("note", f"torch {torch.__version__}, built {build}, though there is an NVIDIA GPU", remedy)
+        remedy = "remove .venv, then run `make install`, which installs the GPU build on a machine with a GPU"
+        return Check("note", f"torch {torch.__version__}, built {build}, but this machine has an NVIDIA GPU", remedy)
     return Check("ok", f"torch {torch.__version__}, built {build}")
 
 
@@ -64,9 +65,7 @@ def _processor(_root: Path) -> Check:
     except (ImportError, OSError):
         return Check("note", "processor not examined", "see torch above")
     bf16 = compute.resolve("cpu", "auto", "auto").bf16
-    return Check(
-        "ok", f"{compute.machine()}, {'in bf16' if bf16 else 'in fp32, since it has no instructions for bf16'}"
-    )
+    return Check("ok", f"{compute.machine()}, {'in bf16' if bf16 else 'in fp32: it has no bf16 instructions'}")
 
 
 def _gpu(_root: Path) -> Check:
@@ -76,7 +75,7 @@ def _gpu(_root: Path) -> Check:
         return Check("note", "GPU not examined", "see torch above")
     if cuda.is_available():
         return Check("ok", f"GPU {cuda.get_device_name()}")
-    return Check("ok", "no GPU that torch can use: the CPU does the work")
+    return Check("ok", "no GPU that torch can use; training runs on the CPU")
 
 
 def _kernels(_root: Path) -> Check:
@@ -86,19 +85,19 @@ def _kernels(_root: Path) -> Check:
         return Check("note", "kernels not examined", "see torch above")
     found, which = engines.kernels()
     if not found:
-        remedy = "install GNU's g++ (Debian: `apt install g++`), or let torch do the work, more slowly"
+        remedy = "install g++ (Debian: `apt install g++`); without it training is slower"
         return Check("note", which, remedy)
     return Check("ok", f"CPU kernels compiled by {which}")
 
 
 def _git(root: Path) -> Check:
     if shutil.which("git") is None:
-        return Check("note", "no git", "install it: experiments (`dvc exp`) need it, `make reproduce` does not")
+        return Check("note", "no git", "install git for experiments (`dvc exp`); `make reproduce` does not need it")
     if _output(root, "git", "rev-parse", "--git-dir") is None:
-        remedy = "`git init && git add -A && git commit -m start` makes one: experiments (`dvc exp`) need it, `make reproduce` does not"
+        remedy = "run `git init && git add -A && git commit -m start` for experiments (`dvc exp`); `make reproduce` does not need it"
         return Check("note", "no git repository", remedy)
     if _output(root, "git", "rev-parse", "--verify", "-q", "HEAD") is None:
-        remedy = "`git add -A && git commit -m start` makes one: experiments (`dvc exp`) need it"
+        remedy = "run `git add -A && git commit -m start`; experiments (`dvc exp`) need a commit"
         return Check("note", "the git repository has no commit", remedy)
     return Check("ok", f"git repository at commit {_output(root, 'git', 'rev-parse', '--short', 'HEAD')}")
 
@@ -106,7 +105,9 @@ def _git(root: Path) -> Check:
 def _identity(root: Path) -> Check:
     missing = [key for key in ("user.name", "user.email") if not _output(root, "git", "config", key)]
     if missing:
-        remedy = "`" + " && ".join(f'git config {key} "…"' for key in missing) + "`: commits and experiments carry it"
+        remedy = (
+            "run `" + " && ".join(f'git config {key} "…"' for key in missing) + "`; commits and experiments need it"
+        )
         return Check("note", f"git does not know your {' and '.join(missing)}", remedy)
     return Check("ok", "git knows your name and address")
 
@@ -116,14 +117,12 @@ def _dvc(root: Path) -> Check:
     if version is None:
         return Check("problem", "DVC does not run", "run `make install`")
     if not (root / ".dvc").is_dir():
-        return Check(
-            "problem", f"DVC {version}, but no .dvc folder here", "get it from the repository: `git checkout .dvc`"
-        )
+        return Check("problem", f"DVC {version}, but no .dvc folder here", "restore it with `git checkout .dvc`")
     return Check("ok", f"DVC {version}")
 
 
 def _site_cache(root: Path) -> Check:
-    """DVC reads its state there by pickle: who can write to it can run code as the user."""
+    """DVC unpickles its state from there, so anyone who can write to it can run code as the user."""
     own = root / SITE_CACHE if str(root).isascii() else Path.home() / ".cache/mtbert/dvc"  # DVC's settings are ASCII
     quoted = shlex.quote(str(own))
     make = f"`mkdir -p -m 700 {quoted} && dvc config --local core.site_cache_dir {quoted}`"
@@ -132,23 +131,25 @@ def _site_cache(root: Path) -> Check:
     )
     if not set_to:
         return Check(
-            "note", "DVC keeps its state where all users of this machine share it", f"{make} makes it your own"
+            "note",
+            "DVC keeps its state in a folder that all users of this machine share",
+            f"{make} makes a private one",
         )
     folder = Path(set_to)
     if not folder.is_absolute():
-        remedy = f"experiments and subfolders need an absolute one: {make}"
+        remedy = f"experiments and subfolders need an absolute path: {make}"
         return Check("problem", f"core.site_cache_dir is relative ({set_to})", remedy)
     try:
         status = folder.stat()
     except OSError as error:
-        return Check("problem", f"{set_to}: {error.strerror}", f"{make} makes another one")
+        return Check("problem", f"{set_to}: {error.strerror}", f"{make} makes a new one")
     if status.st_uid != os.getuid():
         return Check(
-            "problem", f"{set_to}, where DVC keeps its state, is another user's", f"{make} makes one of your own"
+            "problem", f"{set_to}, where DVC keeps its state, belongs to another user", f"{make} makes a private one"
         )
     if status.st_mode & 0o022:
         remedy = f"`chmod 700 {shlex.quote(set_to)}`"
-        return Check("problem", f"others may write to {set_to}, where DVC keeps its state", remedy)
+        return Check("problem", f"other users can write to {set_to}, where DVC keeps its state", remedy)
     return Check("ok", f"DVC keeps its state in {set_to}")
 
 
@@ -157,7 +158,7 @@ def _disk(root: Path) -> Check:
     what = f"{human(free)} of disk free"
     if free < LITTLE:
         remedy = (
-            "free some: `mtbert clean` lists what can go, `dvc gc --workspace` removes cached results of other settings"
+            "free some: `mtbert clean` removes leftovers, `dvc gc --workspace` removes cached results of other settings"
         )
         return Check("problem" if free < TOO_LITTLE else "note", what, remedy)
     return Check("ok", what)
@@ -165,18 +166,18 @@ def _disk(root: Path) -> Check:
 
 def _leftovers(root: Path, runs: Collection[str] | None) -> Check:
     if runs is None:
-        return Check("problem", "params.yaml cannot be read", "`mtbert clean` says why")
+        return Check("problem", "params.yaml cannot be read", "run `mtbert clean` to see why")
     found = leftovers(root, runs)
     if not found:
-        return Check("ok", "nothing is left of killed or undeclared runs")
+        return Check("ok", "no leftovers of killed or undeclared runs")
     counts = {why: sum(leftover.why == why for leftover in found) for why in (leftover.why for leftover in found)}
     listed = ", ".join(f"{count} × {why.partition(';')[0]}" for why, count in counts.items())
     size = human(sum(leftover.size for leftover in found))
-    return Check("note", f"{size} left behind ({listed})", "`mtbert clean` lists and removes them")
+    return Check("note", f"{size} of leftovers ({listed})", "run `mtbert clean` to list and remove them")
 
 
 def _output(root: Path, *command: str) -> str | None:
-    """What a command prints, None if it fails or is not there."""
+    """What a command prints; None if it fails or does not exist."""
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, errors="replace", check=False)
     except OSError:

@@ -1,6 +1,6 @@
-"""Writing files so that a kill or a full disk leaves either the old content or the new, never half of it.
+"""Atomic writes: a kill or a full disk leaves the old content or the new, never a part.
 
-What a killed writer leaves is a hidden sibling, `.NAME.HOST.PID.RANDOM.tmp`; the next write of NAME on that host removes it.
+A killed writer leaves a hidden sibling, `.NAME.HOST.PID.RANDOM.tmp`; the next write of NAME on that host removes it.
 """
 
 import glob
@@ -31,7 +31,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
         Path(name).replace(path)
     except OSError as error:
         Path(name).unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None  # a full disk names no file by itself
+        raise OSError(error.errno, error.strerror, str(path)) from None  # the error of a full disk names no file
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -45,7 +45,7 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 
 def atomic_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with a final newline; NaN and infinity are refused, since they are not JSON."""
+    """Write `value` as indented JSON with a final newline; NaN and infinity raise ValueError: they are not JSON."""
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -66,7 +66,7 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty temporary sibling of `path`, whose folder exists; it goes with the block, or with the next one after a kill."""
+    """An empty temporary sibling of `path`, removed when the block ends, or by the next call after a kill; the parent folder exists."""
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_prefix(path)}{os.getpid()}.", suffix=TEMPORARY))
     try:
         yield folder
@@ -77,10 +77,10 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary sibling of `path` to write into; it takes `path`'s place only if the block succeeds.
+    """An empty temporary sibling of `path` to write into, which replaces `path` if the block succeeds.
 
-    The old folder is set aside before the new one gets its name, and deleted after. A kill between these two renames leaves no
-    `path`, but both folders whole under hidden names; to DVC the stage's out is then missing, and it runs the stage again.
+    The old folder is renamed before the new one takes its name, and deleted afterwards. A kill between the two renames leaves both
+    folders complete under hidden names and no `path`; DVC then finds the stage's out missing and runs the stage again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_prefix(path)}{os.getpid()}.", suffix=TEMPORARY))
@@ -106,7 +106,7 @@ def _prefix(path: Path) -> str:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what earlier writers of `path` on this host left when they were killed, once `path` itself stands."""
+    """Remove the temporary siblings of `path` that killed writers on this host left."""
     for sibling in path.parent.glob(f"{glob.escape(_prefix(path))}*{TEMPORARY}"):
         pid = sibling.name.removeprefix(_prefix(path)).partition(".")[0]
         if pid.isdecimal() and not _alive(int(pid)):
@@ -124,7 +124,7 @@ def _alive(pid: int) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a file, a link or a folder with all that is in it, read-only or not; what is not there is no error."""
+    """Delete a file, a link or a folder with its content, read-only or not; a missing path is no error."""
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return
@@ -133,8 +133,8 @@ def remove_tree(path: Path) -> None:
 
 
 def _make_writable(folder: Path) -> None:
-    """Let this folder and those in it be emptied: the right to delete a file is the right to write to its folder."""
-    with suppress(OSError):  # another user's, or removed meanwhile
+    """Make this folder and its subfolders writable: deleting a file takes write permission on its folder."""
+    with suppress(OSError):  # another user's, or just removed
         folder.chmod(0o700)
         for child in folder.iterdir():
             if child.is_dir() and not child.is_symlink():

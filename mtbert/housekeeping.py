@@ -1,4 +1,4 @@
-"""What a project no longer needs: checkpoints, experiments and writes that were killed, outputs of runs no longer declared."""
+"""What a project no longer needs: checkpoints, leftovers of killed experiments and writes, outputs of runs no longer declared."""
 
 import fcntl
 import os
@@ -14,13 +14,13 @@ from typing import NamedTuple
 from mtbert.training.work import LOCK, work_folders
 
 WORK = Path(".mtbert")
-MAKING = 60  # seconds
+STARTUP = 60  # seconds in which a new experiment's process may not have entered its workspace yet
 OUTPUTS = {"models": "config.json", "models/converted": "config.json", "results": "metrics.json"}
-"""Folders of runs' outputs, and the file that shows an output to be one; other folders there are the user's own."""
+"""Folders of runs' outputs, and the file that every output has; folders without it are the user's own."""
 
 
 class Leftover(NamedTuple):
-    """A path that can go.
+    """A path that can be removed.
 
     Attributes:
         path: relative to the project's root; size: bytes; why: what it is.
@@ -32,9 +32,9 @@ class Leftover(NamedTuple):
 
 
 def leftovers(root: Path, runs: Collection[str]) -> list[Leftover]:
-    """All that can go from the project at `root`, where `runs` are declared; nothing that a process uses.
+    """All that can be removed from the project at `root`, where `runs` are declared; nothing that a process uses.
 
-    A checkpoint may still be resumed, if the settings, data and code that it was made with come back; `why` says so.
+    Checkpoints are included, although a run with the same settings, data and code would still resume from them; `why` says so.
     """
     found = dict([*_checkpoints(root), *_outputs(root, runs), *_workspaces(root), *_temporaries(root)])
     outer = {path: why for path, why in found.items() if not found.keys() & set(path.parents)}
@@ -42,10 +42,10 @@ def leftovers(root: Path, runs: Collection[str]) -> list[Leftover]:
 
 
 def remove(root: Path, runs: Collection[str], listed: Collection[Leftover]) -> None:
-    """Delete those of the listed that can still go: a run may have started since.
+    """Delete what was listed and can still be removed: a run may have started since.
 
     Raises:
-        OSError: one cannot be deleted.
+        OSError: a path cannot be deleted.
     """
     paths = {leftover.path for leftover in listed}
     for path in (root / leftover.path for leftover in leftovers(root, runs) if leftover.path in paths):
@@ -56,11 +56,11 @@ def remove(root: Path, runs: Collection[str], listed: Collection[Leftover]) -> N
 
 
 def listing(found: Collection[Leftover]) -> str:
-    """One line each, and their sum."""
+    """A line for each leftover, and the total."""
     if not found:
-        return "Nothing is left behind."
+        return "Nothing to remove."
     lines = [f"{human(leftover.size):>10}  {leftover.path}: {leftover.why}" for leftover in found]
-    return "\n".join([*lines, f"{human(sum(leftover.size for leftover in found)):>10}  in all"])
+    return "\n".join([*lines, f"{human(sum(leftover.size for leftover in found)):>10}  total"])
 
 
 def size_of(path: Path) -> int:
@@ -80,14 +80,14 @@ def human(size: int) -> str:
 
 
 def _checkpoints(root: Path) -> Iterator[tuple[Path, str]]:
-    for about in work_folders(root / WORK):
-        if not _held(about.path / LOCK):
-            what = f"{about.run or 'a run'}, stopped after step {about.step:,} {about.age / 86400:.1f} days ago"
-            yield about.path, f"checkpoint of {what}; the same settings would resume from it"
+    for work in work_folders(root / WORK):
+        if not _held(work.path / LOCK):
+            what = f"{work.run or 'a run'}, stopped after step {work.step:,}, {work.age / 86400:.1f} days ago"
+            yield work.path, f"checkpoint of {what}; the same settings would resume from it"
 
 
 def _in_training(root: Path) -> set[str]:
-    """The runs that a process trains now: their locks are held."""
+    """The runs that some process is training: their locks are held."""
     return {path.name for path in (root / WORK / "locks").glob("*") if _held(path)}
 
 
@@ -103,31 +103,31 @@ def _held(lock: Path) -> bool:
 
 
 def _temporaries(root: Path) -> Iterator[tuple[Path, str]]:
-    """`.NAME.HOST.PID.RANDOM.tmp` (mtbert.files) of this host's processes that have ended."""
+    """`.NAME.HOST.PID.RANDOM.tmp` (mtbert.files) of processes on this host that no longer run."""
     ours = re.compile(rf"\..+\.{re.escape(platform.node())}\.(\d+)\.\w+(\.old)?\.tmp")
     for folder, names, files in os.walk(root):
         for name in [*names, *files]:
             match = ours.fullmatch(name)
             if match and not Path("/proc", match[1]).exists():
-                yield Path(folder, name), "half of a write that was killed"
+                yield Path(folder, name), "temporary file of a killed write"
         names[:] = sorted(name for name in names if name == WORK.name or not name.startswith("."))
 
 
 def _workspaces(root: Path) -> Iterator[tuple[Path, str]]:
-    """Where `dvc exp run --temp` and DVC's queue work: their processes stand in it, but for the seconds that they need to make it."""
+    """Workspaces of `dvc exp run --temp` and DVC's queue that no process has as its working directory."""
     busy = set()
     for link in Path("/proc").glob("[0-9]*/cwd"):
-        with suppress(OSError):  # ended just now, or another user's
+        with suppress(OSError):  # just ended, or another user's
             busy.update([link.readlink(), *link.readlink().parents])
     for pattern in ("tmp*", "standalone/tmp*"):
         for folder in sorted((root / ".dvc/tmp/exps").glob(pattern)):
-            if folder.resolve() not in busy and folder.stat().st_mtime < time.time() - MAKING:
-                yield folder, "workspace of an experiment that was killed"
+            if folder.resolve() not in busy and folder.stat().st_mtime < time.time() - STARTUP:
+                yield folder, "workspace of a killed experiment"
 
 
 def _outputs(root: Path, runs: Collection[str]) -> Iterator[tuple[Path, str]]:
-    kept = {*runs, "pretrained", "converted", *_in_training(root)}
+    in_use = {*runs, "pretrained", "converted", *_in_training(root)}
     for parent, mark in OUTPUTS.items():
         for folder in sorted((root / parent).glob("[!.]*")):
-            if folder.name not in kept and not folder.is_symlink() and (folder / mark).is_file():
+            if folder.name not in in_use and not folder.is_symlink() and (folder / mark).is_file():
                 yield folder, "output of a run that params.yaml does not declare"

@@ -1,4 +1,4 @@
-"""Checksums of a folder and of a JSON object. DVC trusts a read-only file of its cache unread, so a stage checks what it is given."""
+"""Checksums of a folder and of a JSON object. DVC does not verify read-only files of its cache, so stages verify their inputs."""
 
 import hashlib
 import json
@@ -13,17 +13,17 @@ SEAL = "sha256.json"
 
 
 def seal(folder: Path, *names: str) -> None:
-    """Write the sha256 of every other file in `folder`, or only of those named, into its sha256.json."""
+    """Write folder/sha256.json: the sha256 of every file in `folder`, or only of those named."""
     found = [folder / name for name in names] or sorted(folder.rglob("*"))
     files = (path for path in found if path.is_file() and path != folder / SEAL)
     atomic_json(folder / SEAL, {path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 
 def check_seal(folder: Path, *names: str) -> None:
-    """Compare the folder's files, or only those named, with its sha256.json.
+    """Verify the folder's files, or only those named, against its sha256.json.
 
     Raises:
-        MtbertError: names the file whose bytes are not those that were written, or that is missing.
+        MtbertError: names the file that is missing or changed.
     """
     path = folder / SEAL
     try:
@@ -45,24 +45,24 @@ def check_seal(folder: Path, *names: str) -> None:
 
 
 def remedy(folder: Path, damaged: Path | None = None) -> str:
-    """What to do about a folder that a stage makes: to a missing file, or to `damaged`, which DVC may hold for sound."""
+    """How to restore a folder that a stage writes: a missing file, or `damaged`, which DVC may consider intact."""
     parent, name = folder.parent.name, folder.name
     by_parent = {"converted": "convert@", "models": "train@", "results": "evaluate@"}
     own = {("data", "raw"): "fetch", ("data", "prepared"): "prepare", ("models", "pretrained"): "encoder"}
     if parent == "prepared":
         return remedy(folder.parent, damaged)
     stage = own.get((parent, name)) or (f"{by_parent[parent]}{name}" if parent in by_parent else "STAGE")
-    which = f", where STAGE makes {folder}" if stage == "STAGE" else ""
+    which = f", where STAGE is the stage that writes {folder}" if stage == "STAGE" else ""
     if damaged is None:
         return f"run `dvc repro {stage}`{which}"
     copy = _damaged_object(damaged)
     first = f"remove {copy}, its copy in DVC's cache, then " if copy else ""
-    # Forced: DVC trusts a file of its cache unread. The stage alone: force would run all stages before it too.
+    # -f: DVC does not verify its cached files. -s: without it, -f would run all earlier stages too.
     return f"{first}run `dvc repro -f -s {stage}`{which}, then `dvc repro`"
 
 
 def _damaged_object(file: Path) -> Path | None:
-    """The object of the project's DVC cache that has the file's bytes, under a name that is not their checksum."""
+    """The object in the project's DVC cache that has the file's bytes, but whose name is not their checksum."""
     data = file.read_bytes()
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     for path in Path(".dvc/cache/files/md5").glob("??/*"):
@@ -72,15 +72,15 @@ def _damaged_object(file: Path) -> Path | None:
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with a checksum of itself, so that a changed digit shows; `unsealed` takes it off again."""
+    """The JSON object with a checksum of its content under `seal`; `unsealed` verifies and removes it."""
     return {**value, "seal": _digest(value)}
 
 
 def unsealed(value: Any) -> dict[str, Any]:
-    """What was sealed.
+    """The object given to `sealed`.
 
     Raises:
-        ValueError: the content is not that which was sealed.
+        ValueError: the content changed.
     """
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")

@@ -1,7 +1,7 @@
-"""CSV files that people open: one writer for all, and a reader that gives back exactly what was written.
+"""CSV files that people open in spreadsheets: a safe writer, and a reader that returns exactly what was written.
 
-A spreadsheet takes a cell that begins with = + - @ (also their full-width forms, also behind blanks), a tab or a line end for a
-formula. Such a cell gets a leading apostrophe, and so does a cell that would read like one that got it; the reader takes it off.
+A spreadsheet runs a cell as a formula if it begins with = + - @ (or their full-width forms, or blanks before them), a tab or a line
+end. The writer puts an apostrophe before such a cell, and before a cell that already looks escaped; the reader removes it.
 """
 
 import csv
@@ -13,8 +13,8 @@ from mtbert.files import atomic_write_text
 
 Cell = str | int | float | None
 
-EMPTY = '""'  # one empty cell: an empty line would be no row
-# Control characters and marks of zero width and of direction, as the inside of a regular expression's brackets.
+EMPTY = '""'  # one empty cell: readers skip an empty line
+# Control characters, zero-width characters and direction marks, for use inside a regular expression's brackets.
 INVISIBLE = r"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
 # Spreadsheets skip blanks before they look for a formula.
 FORMULA = re.compile(rf"'*[\s{INVISIBLE}]*[\t\r\n=+\-@＝＋－＠]")
@@ -22,7 +22,7 @@ NUMBER = re.compile(r"[+-]?(?:[\d,]+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?%?", re.ASCII)
 
 
 def harmless(cell: str) -> str:
-    """The cell, with an apostrophe before what a spreadsheet would take for a formula; numbers stay as they are."""
+    """The cell, with an apostrophe before it if a spreadsheet would run it as a formula; numbers are unchanged."""
     return f"'{cell}" if _risky(cell) else cell
 
 
@@ -38,16 +38,16 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """Write `csv_text` as a whole or not at all, UTF-8 encoded."""
+    """Write `csv_text` atomically, UTF-8 encoded."""
     atomic_write_text(path, csv_text(header, rows))
 
 
 def read_csv(path: Path) -> dict[str, list[str]]:
-    """The columns of a file that `write_csv` wrote, by name, every cell the text that was given.
+    """The columns of a file that `write_csv` wrote, by name; every cell is the original text.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not UTF-8, has no header, or a row has more or fewer cells than the header; names the row's line.
+        OSError: the file cannot be read.
+        ValueError: the file is not UTF-8, has no header, or a row has more or fewer cells than the header; names the row's line.
     """
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
@@ -75,6 +75,6 @@ def _text(cell: Cell) -> str:
 
 
 def _quoted(cell: str) -> str:
-    # csv.writer of Python 3.11 leaves a bare carriage return unquoted, which a reader takes for the end of the row.
+    # Python 3.11's csv.writer does not quote a bare carriage return, and readers end the row there.
     cell = harmless(cell)
     return '"' + cell.replace('"', '""') + '"' if re.search('[",\r\n]', cell) else cell

@@ -1,4 +1,4 @@
-"""Reading a YAML file that people edit: one clear error for whatever is wrong with it, at once."""
+"""Reading a YAML file that people edit: a clear error for every fault, and limits on size and nesting."""
 
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,17 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML 1.2 file, as DVC reads it: 1e-5 is a number and `on` is text.
 
     Raises:
-        MtbertError: the file is missing, is not YAML, or holds what no settings need: an anchor's alias (a few of them can
-            describe more than memory holds), a tag, very deep nesting, a value of thousands of characters.
+        MtbertError: the file is missing or not YAML, or it has an alias (a few can expand to more than memory holds), a tag,
+            very deep nesting or a value of thousands of characters; settings need none of these.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
-            raise MtbertError(f"{path}: not a file; put one with the settings in its place")
+        if path.exists() and not path.is_file():  # reading a pipe may block for ever
+            raise MtbertError(f"{path}: not a file; put a file with the settings there")
         if path.stat().st_size > LARGEST_FILE:
             raise MtbertError(f"{path}: larger than {LARGEST_FILE:,} bytes; settings need a few thousand")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; run from the project's root, where it lies") from None
+        raise MtbertError(f"{path}: not found; run from the project's root") from None
     except OSError as error:
         raise MtbertError(f"{path}: cannot be read ({error.strerror}); make it readable") from None
     except UnicodeDecodeError as error:
@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _check_size(path: Path, text: str) -> None:
-    """Look at the file as a stream of events, which costs no more memory than the text."""
+    """Check the stream of parser events, which takes no more memory than the text."""
     depth = 0
     for event in YAML(typ="safe", pure=True).parse(text):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
@@ -54,10 +54,10 @@ def _check_size(path: Path, text: str) -> None:
             raise MtbertError(f"{where}: nested more than {DEEPEST} deep; remove the extra brackets or indentation")
         if isinstance(event, AliasEvent):
             raise MtbertError(
-                f"{where}: *{event.anchor} is a YAML alias, and DVC loses those when it writes the file; "
+                f"{where}: *{event.anchor} is a YAML alias, which DVC loses when it writes the file; "
                 "write the values out, or let a run inherit them with `from: RUN`"
             )
         if getattr(event, "tag", None) is not None:
-            raise MtbertError(f"{where}: a YAML tag, {short(event.tag)}; remove it, settings need none")
+            raise MtbertError(f"{where}: a YAML tag, {short(event.tag)}; remove it")
         if isinstance(event, ScalarEvent) and len(event.value) > LONGEST:
             raise MtbertError(f"{where}: a value of {len(event.value):,} characters; at most {LONGEST:,} are allowed")

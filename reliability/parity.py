@@ -9,17 +9,18 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mtbert.kernels import build
 from mtbert.model.fused import finished
 from torch import Tensor, nn
 
 from mtbert.data.tokens import lay_out
+from mtbert.kernels import build
 from mtbert.model import bert, features, fused
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.pooling import POOLINGS
 from mtbert.peft import norm
 from mtbert.peft.dora import DoraLinear
-from mtbert.pretrained.weights import TOP_NAMES, from_hf
+from mtbert.pretrained.bert import NAMES
+from mtbert.pretrained.weights import from_hf
 from mtbert.tasks import losses
 from reliability.tiny import NARROW
 from reliability.trial import Tally, Trial
@@ -103,7 +104,7 @@ def _encoder(rng: np.random.Generator, size: BertConfig) -> Iterator[tuple[str, 
     total.backward()
     their_total.backward()
     theirs_by_name = dict(theirs.named_parameters())
-    for their_name, our_name in TOP_NAMES.items():
+    for their_name, our_name in NAMES.items():
         gradient = theirs_by_name[their_name].grad
         if gradient is not None:
             yield f"gradient of {our_name}", _apart(ours.get_parameter(our_name).grad, gradient)

@@ -14,8 +14,9 @@ from torch import Tensor
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, sha256_file
 from mtbert.pretrained import store
+from mtbert.pretrained.checks import check_tensors
 from mtbert.pretrained.store import load_model, save_model
-from mtbert.pretrained.weights import check_tensors, random_weights
+from mtbert.pretrained.weights import random_weights
 from mtbert.seal import sealed
 from mtbert.training import checkpoint
 from mtbert.training.checkpoint import load_checkpoint, save_checkpoint

@@ -1,4 +1,4 @@
-"""What the stages share: where things lie, and how a stage starts and fails."""
+"""What the stages share: paths, how a stage starts, and how it fails."""
 
 import ctypes
 import errno
@@ -23,22 +23,22 @@ PRETRAINED, CONVERTED = MODELS / "pretrained", MODELS / "converted"
 REMEDIES = {
     errno.ENOSPC: "free space on that disk, then run the same command again",
     errno.EDQUOT: "free some of your quota on that disk, then run the same command again",
-    errno.EACCES: "allow yourself to read and write it (`ls -ld` shows its owner and rights), then run the same command again",
-    errno.EPERM: "allow yourself to change it (`ls -ld` shows its owner and rights), then run the same command again",
-    errno.EROFS: "the disk is mounted read-only: work in a copy of the project on another one",
-    errno.ENOENT: "run `dvc repro`, which makes what a stage reads",
-    errno.ENOTDIR: "a file lies where a folder belongs: move it away, then run the same command again",
-    errno.EISDIR: "a folder lies where a file belongs: move it away, then run the same command again",
-    errno.EEXIST: "something else has that name: move it away, then run the same command again",
+    errno.EACCES: "give yourself read and write permission (`ls -ld` shows owner and permissions), then run the same command again",
+    errno.EPERM: "give yourself permission to change it (`ls -ld` shows owner and permissions), then run the same command again",
+    errno.EROFS: "the disk is mounted read-only: copy the project to another disk and work there",
+    errno.ENOENT: "run `dvc repro`, which writes the inputs of every stage",
+    errno.ENOTDIR: "there is a file where a folder must be: move it away, then run the same command again",
+    errno.EISDIR: "there is a folder where a file must be: move it away, then run the same command again",
+    errno.EEXIST: "the name is taken: move that file or folder away, then run the same command again",
     errno.EMFILE: "allow more open files (`ulimit -n 4096`), then run the same command again",
 }
 
 
 def confine(*paths: Path) -> None:
-    """Let a stage read and write only in the project: these files or folders, and all links in them, must lie there.
+    """Refuse paths outside the project: these files and folders, and the targets of all links in them, must be inside it.
 
     Raises:
-        MtbertError: names the first that leads out, and where to.
+        MtbertError: names the first link that leads out of the project, and its target.
     """
     root = Path.cwd().resolve()
     waiting, seen = list(paths), set()
@@ -47,17 +47,17 @@ def confine(*paths: Path) -> None:
         try:
             target = path.resolve()
         except RuntimeError:
-            raise MtbertError(f"{path}: a link that leads to itself; remove it") from None
+            raise MtbertError(f"{path}: a link to itself; remove it") from None
         if root not in target.parents:
             raise MtbertError(_leads_out(root, path))
         if target.is_dir() and target not in seen:
             seen.add(target)
-            with suppress(FileNotFoundError):  # another run's temporary folder, gone by now
+            with suppress(FileNotFoundError):  # another run's temporary folder, just removed
                 waiting.extend(path.iterdir())
 
 
 def _leads_out(root: Path, path: Path) -> str:
-    """What is wrong with a path that leaves the project, and what to do: both are about the first link in it that does."""
+    """The error for a path that leads out of the project; it names the first link in the path that does."""
     steps = [*reversed(path.parents), path]
     link = next(step for step in steps if step.is_symlink() and root not in step.resolve().parents)
     target = link.resolve()
@@ -65,14 +65,14 @@ def _leads_out(root: Path, path: Path) -> str:
     remedy = (
         f"replace it by a copy: `rm {copy} && cp -rL {there} {copy}`" if target.exists() else f"remove it: `rm {copy}`"
     )
-    by_dvc = "; if DVC made the link, `dvc config --local cache.type copy && dvc checkout --relink` replaces all that it made"
+    by_dvc = "; if DVC made the link, `dvc config --local cache.type copy && dvc checkout --relink` replaces all of its links"
     return f"{link}: a link leads out of the project, to {target}; {remedy}{by_dvc}"
 
 
 def end_with_dvc() -> None:
-    """Let a stage that DVC started get SIGTERM when that DVC process ends, even by SIGKILL; at once if it has ended already.
+    """Have a stage that DVC started receive SIGTERM when that DVC process ends, even by SIGKILL; at once if it has already ended.
 
-    A stage that a user started is left alone: it may outlive its shell.
+    A stage that a user started is unaffected: it may outlive its shell.
     """
     if "DVC_STAGE" not in os.environ:
         return
@@ -83,12 +83,12 @@ def end_with_dvc() -> None:
     dvc = next((pid for pid in _ancestors() if pid in running), None)
     if dvc is None:
         os.kill(os.getpid(), signal.SIGTERM)
-    elif dvc != os.getppid():  # bash becomes the command that DVC gives it; dash and fish stay between
+    elif dvc != os.getppid():  # bash execs the command that DVC gives it; dash and fish remain in between
         Thread(target=_end_after, args=(dvc,), daemon=True).start()
 
 
 def _running_dvc() -> set[int] | None:
-    """Ids of the processes that DVC noted as running stages of this project; None if there is no readable note."""
+    """Ids of the processes that DVC's lock file lists as running stages of this project; None if it is missing or unreadable."""
     try:
         lock = json.loads(Path(".dvc/tmp/rwlock").read_text(encoding="utf-8"))
         readers = [reader for those in lock.get("read", {}).values() for reader in those]
@@ -98,9 +98,9 @@ def _running_dvc() -> set[int] | None:
 
 
 def _ancestors() -> list[int]:
-    """Ids of the parent, its parent and so on; after a parent's end, the system's first process takes its place."""
+    """Ids of the parent, its parent and so on. If a parent has ended, init has taken its place."""
     found, pid = [], os.getppid()
-    with suppress(OSError):  # ended just now
+    with suppress(OSError):  # it has just ended
         while pid:
             found.append(pid)
             status = Path(f"/proc/{pid}/stat").read_bytes()
@@ -118,7 +118,7 @@ def _end_after(pid: int) -> None:
 def start(main: Callable[..., None]) -> None:
     """Run a stage as `python -m stages.NAME [ARG]`, as dvc.yaml does.
 
-    Exit status as `guarded`, or 2 where arguments are missing or too many.
+    Exit status as `guarded`, or 2 for a wrong number of arguments.
     """
     arguments, wanted = sys.argv[1:], [name.upper() for name in inspect.signature(main).parameters]
     if len(arguments) != len(wanted):
@@ -129,7 +129,7 @@ def start(main: Callable[..., None]) -> None:
 
 
 def guarded(main: Callable[..., None], *arguments: Any) -> int:
-    """Call a stage; exit status 0, or 1 after one clear error, or 130 after an interrupt."""
+    """Call a stage. Exit status 0, 1 after an error, which is printed, or 128 plus the signal after an interrupt."""
     try:
         main(*arguments)
     except MtbertError as error:
@@ -139,7 +139,10 @@ def guarded(main: Callable[..., None], *arguments: Any) -> int:
         remedy = REMEDIES.get(error.errno or 0, "remove the cause, then run the same command again")
         print(f"error: {error.filename or 'input/output'}: {error.strerror or error}; {remedy}", file=sys.stderr)
         return 1
-    except (RuntimeError, MemoryError) as error:  # training names the run's batch_size itself; this is about all else
+    except (
+        RuntimeError,
+        MemoryError,
+    ) as error:  # training reports its own and names batch_size; this is for other stages
         if not out_of_memory(error):
             raise
         print(
@@ -151,9 +154,7 @@ def guarded(main: Callable[..., None], *arguments: Any) -> int:
         print(stopped, file=sys.stderr)
         return stopped.status
     except KeyboardInterrupt:
-        again = (
-            "the same command resumes training from its last checkpoint, and starts any other stage from its beginning"
-        )
-        print(f"interrupted; {again}", file=sys.stderr)
+        remedy = "the same command resumes training from its last checkpoint and restarts any other stage"
+        print(f"interrupted; {remedy}", file=sys.stderr)
         return 130
     return 0

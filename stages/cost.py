@@ -29,6 +29,7 @@ from mtbert.errors import MtbertError
 from mtbert.evaluation.development import WATCHED
 from mtbert.model.bert import BertConfig
 from mtbert.params import Params, load_params
+from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import pretrained
 from mtbert.pretrained.store import TOKENIZER, read_config
 from mtbert.settings import Run
@@ -97,7 +98,7 @@ def main(profile: str | None = None, data: str | None = None, console: Console |
     size = encoder_size(params)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / TOKENIZER).write_bytes(size.tokenizer)
-        wrapper = wrapper_for(Path(folder) / TOKENIZER, params.prepare.max_tokens)
+        wrapper = wrapper_for(Path(folder) / TOKENIZER, params.prepare.max_tokens, BERT.special_tokens)
         rows = count_rows(params, Path(folder))
     work = {name: work_of(run, rows, params.prepare.max_tokens) for name, run in params.runs.items()}
     rates = measure(params.runs, size.config, rows.sample, wrapper, compute)

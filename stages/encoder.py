@@ -1,4 +1,4 @@
-"""encoder: the named pretrained weights under our names, strictly, as safetensors."""
+"""encoder: translate the named pretrained weights into our names, checking every tensor, and write safetensors."""
 
 from mtbert.errors import MtbertError
 from mtbert.files import replaced_folder

@@ -1,4 +1,4 @@
-"""fetch: the raw CSV files, from the one source that the profile names."""
+"""fetch: write the raw CSV files from the source that the profile names."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""figure NAME: a figure of the paper from our results, as PNG and SVG, and its data as CSV."""
+"""figure NAME: draw a figure of the paper from our results, as PNG and SVG, and write its data as CSV."""
 
 from mtbert.errors import MtbertError, nearest
 from mtbert.report.figures import FIGURES, render

@@ -20,7 +20,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def tree(path: Path) -> ast.Module:
-    """A file's syntax tree, which is shared: not to be changed.
+    """A file's syntax tree. It is cached; do not change it.
 
     Raises:
         MtbertError: the file is not valid Python.
@@ -29,16 +29,16 @@ def tree(path: Path) -> ast.Module:
         return _parsed(path.read_bytes())
     except (SyntaxError, ValueError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise MtbertError(f"{path}{line}: not valid Python ({error}); mend it") from None
+        raise MtbertError(f"{path}{line}: not valid Python ({error}); correct it") from None
 
 
 def imports(root: Path) -> dict[str, set[str]]:
-    """For every module of the project the dotted names that it imports: the import graph."""
+    """The import graph: the dotted names that each module of the project imports."""
     return {name: imported(name, path) for name, path in modules(root).items()}
 
 
 def imported(name: str, path: Path) -> set[str]:
-    """Dotted names that a module imports, anywhere in it; for `from a import b` both a and a.b: b may be a module."""
+    """Dotted names that a module imports, inside functions too. `from a import b` gives a and a.b, since b may be a module."""
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     found: set[str] = set()
     for node in ast.walk(tree(path)):
@@ -58,7 +58,7 @@ def imported(name: str, path: Path) -> set[str]:
 
 
 def closure(start: str, graph: dict[str, set[str]]) -> set[str]:
-    """The project's modules that importing `start` can load: what it imports, and each one's parent packages."""
+    """The project's modules that importing `start` can load, parent packages included."""
     seen: set[str] = set()
     waiting = [start]
     while waiting:
@@ -71,9 +71,9 @@ def closure(start: str, graph: dict[str, set[str]]) -> set[str]:
 
 
 def code_of_stages(root: Path) -> dict[str, list[str]]:
-    """For each stage, by its module's name, the files that it runs, relative to `root` and sorted.
+    """The code of each stage, by module name: the files that it can run, relative to `root` and sorted.
 
-    A stage is a module of `stages` that imports `start`, without which `python -m stages.NAME` does nothing.
+    A stage is a module of `stages` that imports `start`.
     """
     graph, paths = imports(root), modules(root)
     files = {name: files_of(root, path) for name, path in paths.items()}
@@ -85,7 +85,7 @@ def code_of_stages(root: Path) -> dict[str, list[str]]:
 
 
 def files_of(root: Path, path: Path) -> set[str]:
-    """The module's file, and the data files beside it that it names."""
+    """The module's file, and the data files in its folder that it names."""
     strings = {
         node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }

@@ -11,8 +11,10 @@ from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter, load_adapter
+from mtbert.pretrained.bert import BERT
+from mtbert.pretrained.checks import check_tensors
 from mtbert.pretrained.store import TOKENIZER, WEIGHTS, load_model, read_config
-from mtbert.pretrained.weights import check_tensors, for_pooling
+from mtbert.pretrained.weights import for_pooling
 from mtbert.settings import Model, Run
 from mtbert.training.step import Loss
 from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED
@@ -132,7 +134,7 @@ def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
         raise MtbertError(
             f"params.yaml: prepare.max_tokens is {max_tokens}, but the encoder has {positions} positions; lower it to that"
         )
-    return wrapper_for(PREPARED / TOKENIZER, max_tokens)
+    return wrapper_for(PREPARED / TOKENIZER, max_tokens, BERT.special_tokens)
 
 
 def _check_parent(parent: dict[str, Any], folder: Path, stage: str) -> None:

@@ -1,4 +1,4 @@
-"""Reading what the plan stage wrote for a stage."""
+"""Reading a stage's plan, which the plan stage wrote."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ PLAN = Path("build/plan")
 
 
 def planned(stage: str, name: str = "") -> dict[str, Any]:
-    """`settings` and `code` of a stage, and of one run, table or figure where it has several.
+    """The `settings` and `code` of a stage, or of one of its runs, tables or figures.
 
     Raises:
-        MtbertError: nothing of that name is planned, or the plan is missing or damaged.
+        MtbertError: the plan is missing or damaged, or has no run, table or figure of that name.
     """
     path = PLAN / stage / f"{name}.json" if name else PLAN / f"{stage}.json"
     try:

@@ -1,4 +1,4 @@
-"""prepare: validate, clean, report what was found, tokenize once (section 5.1)."""
+"""prepare: validate, clean and tokenize the raw files, and report faulty, repeated and leaked rows (section 5.1)."""
 
 import sys
 

@@ -1,5 +1,5 @@
-"""What made an output. A record lies in the output and says nothing of time, so that equal inputs give equal bytes;
-a log lies outside of it and says when, where and by which commit."""
+"""Provenance of outputs. A record is part of the output and has no time in it, so that equal inputs give equal bytes;
+a log is kept outside the output and has the time, the machine and the commit."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ from mtbert.training.fingerprint import fingerprint
 from stages.common import MODELS, PREPARED
 from stages.planned import planned
 
-LOCK, RECORD = Path("requirements/runtime.txt"), "record.json"
-# What training and evaluation read of the prepared data.
+REQUIREMENTS, RECORD = Path("requirements/runtime.txt"), "record.json"
+# The prepared data that training and evaluation read.
 DATA = [PREPARED / "train", PREPARED / "dev", PREPARED / "tokenizer.json"]
 
 
 def record(stage: str, name: str, **more: Any) -> dict[str, Any]:
-    """The record of an output: its stage's plan (settings and code), data, and what the stage adds (parents, weights, precision)."""
+    """The record of an output: its stage's plan (settings and code), its data, and what the stage adds (parents, weights, precision)."""
     plan = planned(stage, name)
     settings = plan["settings"].get("run", plan["settings"])
     return {
@@ -36,7 +36,7 @@ def record(stage: str, name: str, **more: Any) -> dict[str, Any]:
 
 
 def write_record(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a record with a checksum of itself."""
+    """Write a record, sealed with a checksum."""
     atomic_json(path, sealed(value))
 
 
@@ -46,7 +46,7 @@ def plan_hash(plan: Mapping[str, Any]) -> str:
 
 
 def data_hash(parts: Sequence[Path] = tuple(DATA)) -> str:
-    """24 hex digits over names and contents of files and of folders' files."""
+    """24 hex digits over the names and contents of files and of the files in folders."""
     return fingerprint({}, parts)
 
 
@@ -54,7 +54,7 @@ def read_record(folder: Path, stage: str) -> dict[str, Any]:
     """The record in a folder.
 
     Raises:
-        MtbertError: it is missing or damaged.
+        MtbertError: the record is missing or damaged.
     """
     path = folder / RECORD
     try:
@@ -64,27 +64,27 @@ def read_record(folder: Path, stage: str) -> dict[str, Any]:
 
 
 def check_record(run: str, now: Mapping[str, Any]) -> None:
-    """Compare the record of a trained model with what is there now.
+    """Compare the record of a trained model with the present plan, data and weights.
 
     Args:
-        now: by the record's keys, what they must be.
+        now: the present values, by the record's keys.
 
     Raises:
-        MtbertError: the record is missing or damaged, or disagrees; names all that disagrees.
+        MtbertError: the record is missing or damaged, or some of its values differ; names them all.
     """
     found = read_record(MODELS / run, f"train@{run}")
     differing = [_difference(key, found.get(key), value) for key, value in now.items() if found.get(key) != value]
     if differing:
         raise MtbertError(
-            f"{MODELS / run / RECORD}: disagrees with what is there: {'; '.join(differing)}; run `dvc repro train@{run}`"
+            f"{MODELS / run / RECORD}: does not match the present inputs: {'; '.join(differing)}; run `dvc repro train@{run}`"
         )
 
 
 def check_current(run: str, key: str) -> None:
-    """Refuse to start from a run that was not trained with the settings and code of the present plan, on the present data.
+    """Refuse to start from a run that was not trained with the present settings, code and data.
 
     Raises:
-        MtbertError: names the key of params.yaml that asks for the run, and the command that trains it.
+        MtbertError: names the key in params.yaml that refers to the run, and the command that trains it.
     """
     found = read_record(MODELS / run, f"train@{run}") if (MODELS / run).is_dir() else {}
     if found.get("plan") != plan_hash(planned("train", run)) or found.get("data") != data_hash():
@@ -95,19 +95,19 @@ def check_current(run: str, key: str) -> None:
 
 
 def write_log(work: Path, stage: str, name: str, weights: str, **more: Any) -> None:
-    """WORK/log/STAGE-RUN.json: when, where and by which commit the weights with this checksum came about; no stage depends on it."""
-    about = {
+    """Write WORK/log/STAGE-RUN.json: time, machine and commit of the weights with this checksum. No stage depends on it."""
+    made = {
         "weights": weights,
         "commit": commit(),
         "machine": machine(),
         "finished": datetime.now(UTC).date().isoformat(),
     }
-    lock = sha256_file(LOCK) if LOCK.is_file() else None
-    atomic_json(work / "log" / f"{stage}-{name}.json", {**about, "requirements_sha256": lock, **more})
+    lock = sha256_file(REQUIREMENTS) if REQUIREMENTS.is_file() else None
+    atomic_json(work / "log" / f"{stage}-{name}.json", {**made, "requirements_sha256": lock, **more})
 
 
 def read_log(work: Path, stage: str, name: str, weights: str) -> dict[str, Any]:
-    """What `write_log` wrote about these weights; empty where they came from DVC's cache or another machine."""
+    """The log of these weights; empty if they came from DVC's cache or another machine."""
     try:
         found: dict[str, Any] = json.loads((work / "log" / f"{stage}-{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -116,7 +116,7 @@ def read_log(work: Path, stage: str, name: str, weights: str) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the code, and whether it had uncommitted changes; `not under git` for a downloaded copy."""
+    """The commit of the code, and whether there are uncommitted changes; `not under git` in a downloaded copy."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         command = ["git", "status", "--porcelain", "--", "mtbert", "stages"]
@@ -132,4 +132,4 @@ def _difference(key: str, recorded: Any, value: Any) -> str:
         return f"{key} ({', '.join(changed) or 'their number'})"
     if isinstance(recorded, dict) and isinstance(value, dict):
         return f"{key} ({', '.join(name for name in value if recorded.get(name) != value[name])})"
-    return f"{key} is {value}, recorded is {recorded}"
+    return f"{key} is {value}, recorded as {recorded}"

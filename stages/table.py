@@ -1,4 +1,4 @@
-"""table NAME: a table of the paper with our numbers beside, as CSV, Markdown, LaTeX and JSON."""
+"""table NAME: write a table of the paper next to our numbers, as CSV, Markdown, LaTeX and JSON."""
 
 from mtbert.errors import MtbertError, nearest
 from mtbert.files import atomic_write_text
@@ -15,7 +15,7 @@ def main(name: str) -> None:
     if name not in TABLES:
         raise MtbertError(f"params.yaml: tables.{name}: no table is called {name!r}{nearest(name, list(TABLES))}")
     table = TABLES[name](RESULTS, settings["rows"])
-    # The page is made from the JSON.
+    # The report page reads the JSON.
     for ending, write in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex), ("json", to_json)):
         atomic_write_text(folder / f"{name}.{ending}", write(table))
     print(f"{folder / name}.csv, .md, .tex, .json")

@@ -22,7 +22,7 @@ WITH_ARGUMENT = {"convert", "train", "evaluate", "table", "figure"}
 
 
 def mtbert(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, as a user runs it."""
+    """Run the command in a process, as a user does."""
     return module("mtbert", *arguments, cwd=cwd)
 
 
@@ -39,12 +39,12 @@ def test_both_modules_are_the_command(name: str) -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 200])
-def test_help_is_whole_and_as_wide_as_the_terminal(columns: int) -> None:
-    told = module("mtbert", "--help", COLUMNS=str(columns)).stdout
-    assert max(map(len, told.splitlines())) in range(columns - 20, columns)
+def test_help_is_complete_and_as_wide_as_the_terminal(columns: int) -> None:
+    printed = module("mtbert", "--help", COLUMNS=str(columns)).stdout
+    assert max(map(len, printed.splitlines())) in range(columns - 20, columns)
     for command in app.registered_commands:
         assert command.callback
-        assert " ".join((command.callback.__doc__ or "?").split()) in " ".join(told.split())
+        assert " ".join((command.callback.__doc__ or "?").split()) in " ".join(printed.split())
 
 
 def test_the_shell_completes_commands() -> None:
@@ -82,7 +82,7 @@ def test_outside_a_project(tmp_path: Path) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Settings and code, and nothing that was made of them."""
+    """Settings and code without any outputs."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     for package in ("mtbert", "stages"):
         (tmp_path / package).symlink_to(ROOT / package)
@@ -127,30 +127,30 @@ def test_help_loads_no_torch() -> None:
     assert done.stdout.split() == ["False", "False", "False"]
 
 
-def test_clean_asks_and_doctor_tells(tmp_path: Path) -> None:
+def test_clean_asks_and_doctor_reports(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     left = tmp_path / "results/dropped/metrics.json"
     left.parent.mkdir(parents=True)
     left.write_text("{}\n", encoding="utf-8")
     there = ("--project", str(tmp_path))
     line = "   3 bytes  results/dropped: output of a run that params.yaml does not declare\n"
-    for arguments, status in (("--dry-run",), 0), ((), 1):  # nobody answers
+    for arguments, status in (("--dry-run",), 0), ((), 1):  # no answer on stdin
         done = mtbert("clean", *arguments, *there)
         assert (done.returncode, left.exists()) == (status, True)
         assert line in done.stdout
-    told = mtbert("doctor", *there)
-    assert told.returncode == 1
-    assert "problem DVC 3" in told.stdout
-    assert "note    3 bytes left behind" in told.stdout
+    done = mtbert("doctor", *there)
+    assert done.returncode == 1
+    assert "problem DVC 3" in done.stdout
+    assert "note    3 bytes of leftovers" in done.stdout
     assert mtbert("clean", "--yes", *there).returncode == 0
     assert not left.exists()
-    assert mtbert("clean", *there).stdout == "Nothing is left behind.\n"
+    assert mtbert("clean", *there).stdout == "Nothing to remove.\n"
     (tmp_path / "params.yaml").write_text("runs: {", encoding="utf-8")
     assert mtbert("clean", *there).stderr.startswith("error: params.yaml")
-    assert "problem params.yaml cannot be read; `mtbert clean` says why" in mtbert("doctor", *there).stdout
+    assert "problem params.yaml cannot be read; run `mtbert clean` to see why" in mtbert("doctor", *there).stdout
 
 
-def test_memory_that_runs_out_in_a_stage_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_out_of_memory_in_a_stage_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
     def hungry() -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000 bytes.")
 

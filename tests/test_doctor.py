@@ -1,4 +1,4 @@
-"""`mtbert doctor`: one line a check, a remedy wherever something is amiss, and remedies that work."""
+"""`mtbert doctor`: one line per check, a remedy for every fault, and remedies that work."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
-    """An empty git and DVC project, away from the user's own settings of git and DVC."""
+    """An empty git and DVC project, isolated from the user's git and DVC settings."""
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
@@ -39,7 +39,7 @@ def pasted(check: Check, project: Path) -> None:
 
 @pytest.mark.parametrize("setting", ["", "relative", "writable", "missing"])
 @pytest.mark.parametrize("project", ["a b", "a b é"], indirect=True)
-def test_the_remedy_gives_dvc_a_state_of_its_own(project: Path, setting: str) -> None:
+def test_the_remedy_gives_dvc_a_private_state(project: Path, setting: str) -> None:
     own = project / doctor.SITE_CACHE if project.name.isascii() else Path.home() / ".cache/mtbert/dvc"
     if setting:
         value = {"relative": "state", "writable": own, "missing": project / "none"}[setting]
@@ -68,7 +68,7 @@ def test_git_without_a_commit_or_an_identity(project: Path) -> None:
     assert doctor._git(project).what == "no git repository"
 
 
-def test_what_is_missing_is_a_line_not_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_lines_not_tracebacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
@@ -87,10 +87,10 @@ def test_what_is_missing_is_a_line_not_a_traceback(tmp_path: Path, monkeypatch: 
     assert all("\n" not in str(check) for check in checks)
 
 
-def test_this_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_leftovers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".mtbert" / ("a" * 24)).mkdir(parents=True)
     (tmp_path / ".mtbert" / ("a" * 24) / "x").write_bytes(b"12345")
     last = list(doctor.examine(tmp_path, {"baseline"}))[-1]
     assert str(last).startswith(
-        "note    5 bytes left behind (1 × checkpoint of a run, stopped after step 0 0.0 days ago); `mtbert clean`"
+        "note    5 bytes of leftovers (1 × checkpoint of a run, stopped after step 0, 0.0 days ago); run `mtbert clean`"
     )

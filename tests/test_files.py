@@ -17,7 +17,7 @@ import pytest
 from mtbert.files import atomic_json, atomic_write_bytes, atomic_write_text, replaced_folder, sha256_file
 
 
-def test_bytes_and_text_land_as_given(tmp_path: Path) -> None:
+def test_bytes_and_text_are_written_unchanged(tmp_path: Path) -> None:
     atomic_write_bytes(tmp_path / "new/folder/a.bin", b"\x00\r\n")
     assert (tmp_path / "new/folder/a.bin").read_bytes() == b"\x00\r\n"
     atomic_write_text(tmp_path / "b.txt", "é\n\r\n")
@@ -26,7 +26,9 @@ def test_bytes_and_text_land_as_given(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.txt"
     atomic_write_text(path, "old")
 
@@ -57,7 +59,7 @@ def test_sha256(tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
 
 
-def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
+def test_a_folder_replaces_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()
     (target / "stale").write_text("old", encoding="utf-8")
@@ -80,7 +82,7 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_link_is_replaced_and_what_it_points_to_is_kept(tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     (cache / "a").write_text("cached", encoding="utf-8")
@@ -122,7 +124,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["folder", "between"])
-def test_what_a_killed_writer_of_a_folder_left_goes_with_the_next_write(tmp_path: Path, kind: str) -> None:
+def test_the_next_write_of_a_folder_removes_what_a_killed_writer_left(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "out"
     with replaced_folder(target) as folder:
         (folder / "a").write_text("old", encoding="utf-8")
@@ -136,7 +138,7 @@ def test_what_a_killed_writer_of_a_folder_left_goes_with_the_next_write(tmp_path
     assert (target / "a").read_text(encoding="utf-8") == "new"
 
 
-def test_what_a_killed_writer_of_a_file_left_goes_with_the_next_write(tmp_path: Path) -> None:
+def test_the_next_write_of_a_file_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
     killed(tmp_path / "a.json", "file")
     assert len(names(tmp_path)) == 1
     atomic_json(tmp_path / "b.json", 1)
@@ -145,8 +147,8 @@ def test_what_a_killed_writer_of_a_file_left_goes_with_the_next_write(tmp_path: 
     assert names(tmp_path) == ["a.json", "b.json"]
 
 
-def test_a_living_writer_s_temporary_is_left_alone(tmp_path: Path) -> None:
-    """Its own while it writes, another process's, and another host's, whose processes cannot be asked."""
+def test_a_running_writer_s_temporary_file_is_kept(tmp_path: Path) -> None:
+    """Its own, another process's, and another host's, whose processes cannot be checked."""
     target = tmp_path / "out"
     with replaced_folder(target) as folder:
         (mine,) = names(tmp_path)
@@ -162,7 +164,7 @@ def test_a_living_writer_s_temporary_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Iterator[Path]:
-    """A folder of a user whom rights bind: root may delete what is read-only."""
+    """A folder of a user without root's rights: root can delete read-only files."""
     if os.geteuid():
         yield tmp_path
         return
@@ -176,7 +178,7 @@ def mine(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("killed_before", [False, True])
-def test_an_old_folder_that_is_read_only_goes_too(mine: Path, killed_before: bool) -> None:
+def test_a_read_only_old_folder_is_removed_too(mine: Path, killed_before: bool) -> None:
     target = mine / "out"
     with replaced_folder(target) as folder:
         (folder / "live/plots").mkdir(parents=True)
@@ -190,7 +192,7 @@ def test_an_old_folder_that_is_read_only_goes_too(mine: Path, killed_before: boo
     assert names(mine) == ["out"] and names(target) == ["a"]
 
 
-def test_git_ignores_what_a_killed_writer_leaves(tmp_path: Path) -> None:
+def test_git_ignores_temporary_files(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     killed(tmp_path / "index.html", "file")
     (left,) = names(tmp_path)

@@ -1,4 +1,4 @@
-"""`mtbert clean` removes what is left behind, and nothing that a process uses or params.yaml declares."""
+"""`mtbert clean` removes leftovers, and nothing that a process uses or params.yaml declares."""
 
 import fcntl
 import os
@@ -17,7 +17,7 @@ RUNS = {"baseline"}
 
 
 def ended() -> int:
-    """The id of a process that has ended."""
+    """The id of a process that no longer runs."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
@@ -25,7 +25,7 @@ def ended() -> int:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with one leftover of each kind, and beside each something like it that must stay."""
+    """A project with one leftover of each kind, and something similar that must be kept."""
     host, gone, alive = platform.node(), ended(), os.getpid()
     for name in (
         f".mtbert/{HEX}/latest.json",
@@ -57,22 +57,22 @@ def files(folder: Path) -> set[str]:
 
 def test_all_kinds_are_found_and_nothing_else_is_touched(project: Path) -> None:
     before, found = files(project), leftovers(project, RUNS)
-    assert listing(found).splitlines()[-1] == "  35 bytes  in all"
+    assert listing(found).splitlines()[-1] == "  35 bytes  total"
     remove(project, RUNS, found)
     kept = {name for name in before if str(os.getpid()) in name or "elsewhere" in name or ".venv" in name}
     kept |= {name for name in before if any(part in name for part in ("baseline", "pretrained", "mine"))}
     assert files(project) == kept
     assert leftovers(project, RUNS) == []
-    assert listing([]) == "Nothing is left behind."
+    assert listing([]) == "Nothing to remove."
 
 
-def test_what_is_being_trained_stays(project: Path) -> None:
+def test_a_run_in_training_is_kept(project: Path) -> None:
     locks = project / ".mtbert/locks/dropped", project / f".mtbert/{HEX}/lock"
     listed = leftovers(project, RUNS)
     with ExitStack() as held:
         for lock in locks:
             fcntl.flock(held.enter_context(lock.open("w")), fcntl.LOCK_EX)
-        remove(project, RUNS, listed)  # it has begun since they were listed
+        remove(project, RUNS, listed)  # the run started after the listing
     assert (project / f".mtbert/{HEX}/latest.json").exists()
     assert (project / "models/dropped").exists()
 
@@ -104,7 +104,7 @@ def test_a_link_is_not_followed(project: Path, tmp_path_factory: pytest.TempPath
     assert not (project / ".mtbert" / HEX[::-1]).is_symlink(), "training refuses it, so it can go"
 
 
-def test_sizes_as_people_read_them() -> None:
+def test_human_readable_sizes() -> None:
     assert [human(size) for size in (0, 999, 1000, 1_234_567, 999_600, 94e6, 1.3e12)] == [
         "0 bytes",
         "999 bytes",

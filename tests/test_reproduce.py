@@ -108,7 +108,7 @@ def test_a_profile_is_an_experiment_whose_report_comes_back(project: Path) -> No
     ("variables", "message"),
     [
         ({"DATA": "../none"}, "error: DATA=../none: no such folder"),
-        ({"DATA": "tools"}, "error: DATA=tools: none of the course's files"),
+        ({"DATA": "tools"}, "error: DATA=tools: has none of the course's files"),
         ({"PROFILE": "curse"}, "error: no profile is called curse"),
     ],
 )
@@ -122,6 +122,6 @@ def test_one_error(project: Path, variables: dict[str, str], message: str) -> No
 def test_an_archive_without_git(project: Path) -> None:
     shutil.rmtree(project / ".git")
     done = call(project, "tools/reproduce.sh", PROFILE="course")
-    assert done.stderr.startswith("error: PROFILE=course runs as an experiment of DVC, which needs a git repository")
+    assert done.stderr.startswith("error: PROFILE=course runs as a DVC experiment, which needs a git repository")
     assert done.stderr.count("\n") == 1
     assert "reports/sample/index.html" in reproduce(project)

@@ -1,4 +1,4 @@
-"""A sealed folder: any changed, missing or cut file is named, and so is a damaged list."""
+"""A sealed folder: a changed, missing or truncated file is named, and so is a damaged sha256.json."""
 
 import os
 import re
@@ -60,10 +60,10 @@ def test_a_change_is_named_with_the_remedy(folder: Path, damage: Callable[[Path]
     damage(folder)
     with pytest.raises(MtbertError, match=message) as caught:
         check_seal(folder)
-    assert re.search(r"; run `dvc repro( -f -s)? STAGE`, where STAGE makes ", str(caught.value))
+    assert re.search(r"; run `dvc repro( -f -s)? STAGE`, where STAGE is the stage that writes ", str(caught.value))
 
 
-def test_only_named_files_are_compared(folder: Path) -> None:
+def test_only_named_files_are_verified(folder: Path) -> None:
     flip(folder)
     check_seal(folder, "a.csv")
     with pytest.raises(MtbertError, match=r"b\.npy"):
@@ -83,7 +83,7 @@ def test_only_named_files_are_compared(folder: Path) -> None:
         ("results/raw_cosine", "evaluate@raw_cosine"),
     ],
 )
-def test_the_remedy_names_the_stage_that_makes_the_folder(folder: str, stage: str, tmp_path: Path) -> None:
+def test_the_remedy_names_the_stage_that_writes_the_folder(folder: str, stage: str, tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     assert remedy(Path(folder)) == f"run `dvc repro {stage}`"
     assert remedy(Path(folder), tmp_path / "x") == f"run `dvc repro -f -s {stage}`, then `dvc repro`"
@@ -116,10 +116,8 @@ seal(folder)
 
 
 @pytest.mark.parametrize("where", ["the output", "the output, unseen", "the cache", "the cache and its links"])
-def test_the_remedy_works_to_the_letter(
-    where: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file changed in an output, its time as before or not; and an object of the cache, from where it comes back."""
+def test_the_remedy_works_when_pasted(where: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed file in an output, with its old mtime or a new one; and a changed object in the cache, which DVC restores."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(root))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -141,15 +139,17 @@ def test_the_remedy_works_to_the_letter(
     if "cache" in where:
         shutil.rmtree("data/prepared")
         dvc("checkout", "data/prepared")
-        if where == "the cache":  # a copy, which says nothing of where it came from
+        if where == "the cache":  # a copy of it
             data = file.read_bytes()
             file.unlink()
             file.write_bytes(data)
     with pytest.raises(MtbertError, match=r"a\.csv: its bytes changed") as caught:
         check_seal(Path("data/prepared"))
     Path("ran").unlink()
-    told = str(caught.value).partition("; ")[2]
-    for step in re.fullmatch(r"(?:remove (\S+), its .* cache, then )?run `dvc (.*?)`, then `dvc (.*)`", told).groups():  # type: ignore[union-attr]
+    remedies = str(caught.value).partition("; ")[2]
+    for step in re.fullmatch(
+        r"(?:remove (\S+), its .* cache, then )?run `dvc (.*?)`, then `dvc (.*)`", remedies
+    ).groups():  # type: ignore[union-attr]
         if step and step.startswith("."):
             Path(step).unlink()
         elif step:

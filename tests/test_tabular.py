@@ -1,4 +1,4 @@
-"""CSV that people open: no cell is a formula, and reading gives back what was written."""
+"""CSV that people open: no cell is a formula, and reading returns what was written."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ def test_formulas_get_an_apostrophe_and_lose_it_again(before: str, sign: str) ->
 
 
 @pytest.mark.parametrize("cell", ["-1", "-0.25", "-1e-05", "+3.5%", "1,234", "'tis", "a=1", "", "−1"])
-def test_numbers_and_plain_text_stay(cell: str) -> None:
+def test_numbers_and_plain_text_are_unchanged(cell: str) -> None:
     assert harmless(cell) == original(cell) == cell
 
 
@@ -32,7 +32,7 @@ TEXT = st.text(st.sampled_from("ab'\"=+-@＝ \t\r\n,0.\u200b\x00é"), max_size=8
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(TEXT, TEXT), max_size=4))
-def test_what_is_read_is_what_was_written(
+def test_reading_returns_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
 ) -> None:
     path = tmp_path_factory.mktemp("csv") / "x.csv"
@@ -40,7 +40,7 @@ def test_what_is_read_is_what_was_written(
     assert read_csv(path) == {"a": [row[0] for row in rows], "=b": [row[1] for row in rows]}
 
 
-def test_numbers_and_nothing() -> None:
+def test_numbers_and_empty_cells() -> None:
     assert csv_text(["x"], [[None], [float("nan")], [-0.5], [3]]) == 'x\n""\n""\n-0.5\n3\n'
     assert list(csv.reader(io.StringIO(csv_text(["x", "y"], [[None, 1]])))) == [["x", "y"], ["", "1"]]
 

@@ -1,4 +1,4 @@
-"""A YAML file that people edit: whatever is wrong with it is one error, at once."""
+"""A YAML file that people edit: every fault is one error, raised quickly."""
 
 import os
 import time
@@ -15,7 +15,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 def fault(path: Path) -> str:
-    """The error, without the path before it; it takes less than a second of CPU time and is one short line."""
+    """The error without the leading path. It must be one short line and take less than a second of CPU time."""
     start = time.process_time()
     with pytest.raises(MtbertError) as caught:
         read_yaml(path)
@@ -46,7 +46,7 @@ def fault(path: Path) -> str:
         (b"a: *nowhere\n", "1:4: *nowhere is a YAML alias"),
         (
             b"a: &x 1\nb: *x\n",
-            "2:4: *x is a YAML alias, and DVC loses those when it writes the file; write the values out",
+            "2:4: *x is a YAML alias, which DVC loses when it writes the file; write the values out",
         ),
         (b"a: &x {b: 1}\nc:\n  <<: *x\n", "3:7: *x is a YAML alias"),
         (BOMB.encode(), "2:8: *a is a YAML alias"),
@@ -59,21 +59,21 @@ def fault(path: Path) -> str:
     ],
     ids=range(23),
 )
-def test_a_file_that_holds_no_settings(tmp_path: Path, text: bytes, message: str) -> None:
+def test_faulty_files(tmp_path: Path, text: bytes, message: str) -> None:
     (tmp_path / "params.yaml").write_bytes(text)
     assert fault(tmp_path / "params.yaml").startswith(message)
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
-    assert fault(tmp_path / "params.yaml") == "not found; run from the project's root, where it lies"
-    assert fault(tmp_path) == "not a file; put one with the settings in its place"
+def test_folders_and_pipes(tmp_path: Path) -> None:
+    assert fault(tmp_path / "params.yaml") == "not found; run from the project's root"
+    assert fault(tmp_path) == "not a file; put a file with the settings there"
     os.mkfifo(tmp_path / "pipe")
-    assert fault(tmp_path / "pipe") == "not a file; put one with the settings in its place"
+    assert fault(tmp_path / "pipe") == "not a file; put a file with the settings there"
     (tmp_path / "loop").symlink_to("loop")
     assert fault(tmp_path / "loop").startswith("cannot be read (")
 
 
-def test_what_settings_need(tmp_path: Path) -> None:
+def test_a_valid_file(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(
         "%YAML 1.2\n---\n# é\na: [1e-5, on, 2.0e-4, .5, null, 'x: y']\nb: {c: {d: true}}\n", encoding="utf-8"

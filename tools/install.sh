@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Install the project and its locked dependencies into a virtual environment:  tools/install.sh VENV LOCK
-# Both are relative to the project's root. Each locked package is checked against its hashes. torch is not: which build suits depends
-# on the machine.
+# Both are relative to the project's root. Locked packages are verified by hash, except torch, whose build depends on the machine.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,21 +13,21 @@ has_nvidia_gpu() { [ -e /proc/driver/nvidia/version ] || nvidia-smi --list-gpus 
 install_torch() {
     local where=()
     has_nvidia_gpu || where=(--extra-index-url https://download.pytorch.org/whl/cpu)
-    # Of 2.13.0 and 2.13.0+cpu, pip takes the latter. Without retries, an index that cannot be reached costs no time; whatever
-    # else fails is tried again patiently.
+    # pip prefers 2.13.0+cpu to 2.13.0. The first attempt has no retries, so that an unreachable index costs no time; the second
+    # has pip's usual retries and no extra index.
     "${pip[@]}" install --retries 0 --timeout 15 "${where[@]}" --constraint constraints.txt torch ||
         "${pip[@]}" install --constraint constraints.txt torch
 }
 
-# Unless told otherwise, DVC keeps its state, which it reads by pickle, where all users of the machine can write. A relative path would
-# work neither in subfolders nor in experiments, and DVC can write only ASCII into its settings.
+# By default DVC keeps its state, which it unpickles, in a folder that all users of the machine can write to. A relative path would
+# not work in subfolders and experiments, and DVC can write only ASCII into its settings.
 give_dvc_a_private_folder() {
     local folder=$PWD/.dvc-site-cache
     [[ $folder != *[![:ascii:]]* ]] || folder=$HOME/.cache/mtbert/dvc
     mkdir -p "$folder"
     chmod 700 "$folder"
     "$venv/bin/dvc" config --quiet --local core.site_cache_dir "$folder" ||
-        echo "note: DVC's state stays where all users of this machine share it; DVC_SITE_CACHE_DIR can name another folder" >&2
+        echo "note: DVC keeps its state in a folder that all users of this machine share; set DVC_SITE_CACHE_DIR to use another" >&2
 }
 
 echo "installing the packages of $lock"
@@ -38,5 +37,5 @@ install_torch
 echo "installing mtbert"
 "${pip[@]}" install --no-deps --no-build-isolation --editable .
 [ ! -d .dvc ] || give_dvc_a_private_folder
-[ ! -d .dvc ] || "$venv/bin/python" -m mtbert.report.offline || echo "note: pages of dvc plots will load their drawing code from the network" >&2
+[ ! -d .dvc ] || "$venv/bin/python" -m mtbert.report.offline || echo "note: pages of dvc plots will load their JavaScript from the network" >&2
 "$venv/bin/python" -c 'import torch; print("torch", torch.__version__, "on", "CUDA" if torch.cuda.is_available() else "the CPU")'

@@ -1,1 +1,1 @@
-"""From files in the course's format to arrays (section 5.1): sources, strict reading, cleaning, tokenizing."""
+"""Section 5.1: from files in the course's format to arrays. Sources, strict reading, cleaning, tokenizing."""

@@ -1,4 +1,4 @@
-"""64-bit hashes of texts: two texts of different hashes differ; whether two of one hash are the same, their reader must look up."""
+"""64-bit hashes of texts, to find repeats cheaply. Texts with equal hashes may still differ: compare the texts."""
 
 from collections.abc import Collection
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 def hashes(texts: Collection[str]) -> np.ndarray:
-    """(T,) int64, another for one text in each process."""
+    """(T,) int64; Python salts hashes, so they differ between processes."""
     return np.fromiter(map(hash, texts), np.int64, len(texts))
 
 
 class Met:
-    """Remembers texts by their hashes, 8 bytes each."""
+    """The hashes of the texts seen so far, 8 bytes each."""
 
     def __init__(self) -> None:
-        self._runs: list[np.ndarray] = []  # sorted, each more than twice as long as the next: few, and seldom merged
+        self._runs: list[np.ndarray] = []  # each sorted and over twice as long as the next: few runs, few merges
 
     def perhaps(self, texts: Collection[str]) -> bool:
-        """Whether one of them may have been given before; their being the same among themselves does not count."""
+        """Add texts; whether one of them may have been in an earlier call. Repeats within `texts` do not count."""
         run = np.sort(hashes(texts))
         found = any((old[np.searchsorted(old[:-1], run)] == run).any() for old in self._runs)
         while self._runs and len(self._runs[-1]) <= 2 * len(run):

@@ -1,4 +1,4 @@
-"""The lines of a text file by number, of which only those near the one being read are in memory."""
+"""A text file's lines by number, with only those around the current one in memory."""
 
 import stat
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import BinaryIO
 from mtbert.corpus.origins import Origin
 from mtbert.errors import MtbertError
 
-BLOCK = 1 << 17  # bytes read at once, and on to the end of a line; larger, the rows leave the processor's cache
+BLOCK = 1 << 17  # bytes per read, extended to a line end; larger blocks do not fit the processor's cache
 KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -19,30 +19,30 @@ KINDS = {
 
 
 def check_is_file(path: Path, remedy: str) -> None:
-    """Refuse what is no plain file: to read a FIFO or a device may take for ever.
+    """Refuse anything but a regular file: reading a FIFO or a device may block for ever.
 
     Raises:
-        MtbertError: says what it is.
-        OSError: it is missing, or cannot be looked at.
+        MtbertError: it is something else, which the message names.
+        OSError: it is missing, or its type cannot be read.
     """
     kind = stat.S_IFMT(path.stat().st_mode)
     if kind != stat.S_IFREG:
-        raise MtbertError(f"{path}: {KINDS.get(kind, 'something')} where a file must be; {remedy}")
+        raise MtbertError(f"{path}: {KINDS.get(kind, 'something else')} instead of a file; {remedy}")
 
 
 class Lines:
     """The file's lines without their ends (LF or CRLF) and without empty lines at its end.
 
-    Indexed from 0, like a list, and as far ahead as need be; but a line that was forgotten does not come back.
+    Indexed from 0, like a list; lines ahead are read as needed, but discarded lines cannot be read again.
 
     Attributes:
-        origin: what messages about the content name and advise.
+        origin: the file and the remedies that messages name.
         delimiter: what separates the fields of a row; the header decides.
-        loaded: how many lines have been read so far, those forgotten among them.
+        loaded: number of lines read so far, discarded ones included.
 
     Raises:
-        MtbertError: for a file that is missing, not a plain file, empty, not UTF-8 or starts with a byte order mark. The whole
-            file is decoded once for that, so that no line of a file that is not text is ever told.
+        MtbertError: the file is missing, not a regular file, empty, not UTF-8, or starts with a byte order mark. The whole file
+            is decoded once at the start, so that no line of a faulty file is ever returned.
     """
 
     def __init__(self, path: Path, origin: Origin) -> None:
@@ -63,11 +63,11 @@ class Lines:
         return self._lines[index - self._first]
 
     def skip_to(self, index: int) -> None:
-        """Forget the lines before `index`, and have that line loaded."""
+        """Discard the lines before `index` and load that line."""
         while self.loaded <= index:
-            self._forget(self.loaded)
+            self._discard(self.loaded)
             self._load()
-        self._forget(index)
+        self._discard(index)
 
     def _load(self) -> None:
         text = next(self._blocks).decode("utf-8").removesuffix("\n")
@@ -75,13 +75,13 @@ class Lines:
         self._lines += [line.removesuffix("\r") for line in lines] if "\r" in text else lines
         self.loaded = min(self._first + len(self._lines), self._count)
 
-    def _forget(self, index: int) -> None:
+    def _discard(self, index: int) -> None:
         del self._lines[: index - self._first]
         self._first = index
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The file's bytes, cut after line ends."""
+    """The file's bytes in blocks that end at line ends."""
     with path.open("rb") as file:
         while block := _block(file):
             yield block
@@ -92,7 +92,7 @@ def _block(file: BinaryIO) -> bytes:
 
 
 def _checked(path: Path, origin: Origin) -> int:
-    """How many lines the file has."""
+    """Decode the whole file; the number of its lines."""
     lines = last = offset = 0
     blank = True
     try:
@@ -102,7 +102,7 @@ def _checked(path: Path, origin: Origin) -> int:
                 _check_mark(block, origin)
             text = _decoded(block, offset, lines, origin)
             blank = blank and text.isspace()
-            # The last line that is not empty: one of two carriage returns is not, since but one belongs to its end.
+            # Where the last non-empty line ends. A line of one carriage return after another is not empty: only one belongs to its end.
             end = max(len(text.rstrip("\r\n")), text.rfind("\r\r") + 1)
             if end:
                 last = lines + text.count("\n", 0, end) + 1
@@ -127,7 +127,7 @@ def _check_mark(start: bytes, origin: Origin) -> None:
 
 
 def _decoded(block: bytes, offset: int, lines: int, origin: Origin) -> str:
-    """The text of a block that starts at that offset, after that many lines."""
+    """The text of a block that starts at byte `offset`, after `lines` lines."""
     try:
         return block.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -136,7 +136,7 @@ def _decoded(block: bytes, offset: int, lines: int, origin: Origin) -> str:
         column = len(block[start : error.start].decode("utf-8")) + 1
         at = offset + error.start
         what = f"not UTF-8 (byte {block[error.start]:#04x} at offset {at}); save the file as UTF-8"
-        # Only the last block can end inside a character: the others end in a newline.
+        # Only the last block can end inside a character: the others end with a newline.
         if error.reason == "unexpected end of data":
             what = f"truncated: the file ends inside a character (at offset {at}); {origin.mend_file}"
         raise MtbertError(f"{origin.name}:{line}:{column}: {what}") from None

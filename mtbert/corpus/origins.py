@@ -1,4 +1,4 @@
-"""What errors about a raw file name and advise: fetch overwrites data/raw, so a correction made there is lost."""
+"""The file that errors about data/raw name, and their remedies: fetch overwrites data/raw, so the file to correct is its source."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,12 @@ FETCH = "run `dvc repro --force --single-item fetch`"
 
 
 class Origin(NamedTuple):
-    """Where the content of a raw file came from.
+    """The source of a raw file.
 
     Attributes:
         name: the file that messages name.
-        mend_row: what to do about a malformed row.
-        mend_file: what to do about a file that is malformed as a whole.
+        mend_row: the remedy for a malformed row.
+        mend_file: the remedy for a file that is malformed as a whole.
     """
 
     name: str
@@ -24,35 +24,35 @@ class Origin(NamedTuple):
 
 
 def users_own(name: str) -> Origin:
-    """A file that its user can edit; what DVC tracks may be a read-only hard link into its cache, which must not be written to."""
+    """A file that the user can edit. If DVC tracks it, it may be a read-only hard link into the cache: unprotect it first."""
     first = f"run `dvc unprotect {name}` and " if Path(f"{name}.dvc").exists() else ""
     return Origin(
         name,
         f"{first}correct the row, or set prepare.on_bad_row: drop to leave it out",
-        f"{first}replace the file by a whole copy of it",
+        f"{first}replace the file by an intact copy",
     )
 
 
 def origin_of(path: Path) -> Origin:
-    """The origin of data/raw/NAME.csv by the source.json beside it; where there is none, the file itself.
+    """The origin of data/raw/NAME.csv according to the source.json beside it; without one, the file itself.
 
     Raises:
         MtbertError: source.json is damaged.
     """
-    about = path.with_name("source.json")
+    record = path.with_name("source.json")
     try:
-        source = json.loads(about.read_text(encoding="utf-8"))
-        about_file = source["files"][path.name]
-        came_from = about_file.get("from")
+        source = json.loads(record.read_text(encoding="utf-8"))
+        entry = source["files"][path.name]
+        came_from = entry.get("from")
     except FileNotFoundError:
         return users_own(str(path))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise MtbertError(f"{about}: cannot be read, or says nothing of {path.name} ({error!r}); {FETCH}") from None
-    if source["source"] == "folder" or about_file.get("declared"):
+        raise MtbertError(f"{record}: cannot be read, or does not list {path.name} ({error!r}); {FETCH}") from None
+    if source["source"] == "folder" or entry.get("declared"):
         return users_own(str(came_from))
     made = "generated" if came_from is None else f"downloaded from {came_from}"
     return Origin(
         str(path),
-        f"set prepare.on_bad_row: drop to leave the row out (the file was {made} and is not to be mended by hand)",
+        f"set prepare.on_bad_row: drop to leave the row out (the file was {made}, so do not edit it)",
         f"{FETCH} (the file was {made})",
     )

@@ -16,6 +16,7 @@ from mtbert.corpus.origins import Origin, origin_of
 from mtbert.corpus.read import has_labels, place_of, read_blocks
 from mtbert.corpus.repeats import Keys, sentences_keys
 from mtbert.corpus.rows import BadRow, RowBlock
+from mtbert.corpus.tokenizer import largest_id, read_tokenizer
 from mtbert.corpus.wordpieces import Wordpieces
 from mtbert.corpus.writing import SplitWriter
 from mtbert.errors import MtbertError
@@ -166,15 +167,8 @@ def _is_cased(tokenizer: Tokenizer) -> bool:
 
 
 def _tokenizer(path: Path) -> Tokenizer:
-    if not path.is_file():
-        raise MtbertError(f"{path}: no tokenizer there; check encoder.source in params.yaml")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise MtbertError(
-            f"{path}: not a tokenizer file ({error}); use the tokenizer.json that comes with the encoder"
-        ) from None
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+    tokenizer = read_tokenizer(path, "run `dvc repro encoder`", "run `dvc repro --force --single-item encoder`")
+    largest = largest_id(tokenizer)
     if largest >= LARGEST_VOCABULARY:
         remedy = f"choose an encoder of at most {LARGEST_VOCABULARY} wordpieces"
         raise MtbertError(f"{path}: token id {largest} does not fit into 16 bits; {remedy}")

@@ -1,4 +1,4 @@
-"""Which rows stand twice, in a split and across splits: by hash in memory, and by their text on the disk where hashes agree."""
+"""Repeated rows, within a split and across splits: found by hashes in memory, confirmed by texts on disk."""
 
 import os
 import tempfile
@@ -9,17 +9,17 @@ import numpy as np
 
 from mtbert.corpus.hashes import hashes
 
-SEPARATOR = " \0 "  # of sentences; no row holds a NUL
+SEPARATOR = " \0 "  # between sentences; no row has a NUL
 
 
 def sentences_keys(sides: Sequence[Sequence[str]]) -> list[str]:
-    """What makes rows the same: their sentences but for case and spacing, in either order.
+    """Keys that are equal for repeated rows: the sentences without case and spacing, in either order.
 
     Args:
-        sides: first sentences and, of pairs, second ones, R each; none is blank, none holds a NUL.
+        sides: R first sentences and, for pairs, R second ones; none is blank or has a NUL.
 
     Returns:
-        R texts, each one line.
+        R keys without line ends.
     """
     if not sides[0]:
         return []
@@ -30,17 +30,17 @@ def sentences_keys(sides: Sequence[Sequence[str]]) -> list[str]:
 
 
 class Keys:
-    """The keys of a split's rows: 24 bytes a row in memory, their text in a file without a name."""
+    """The keys of a split's rows: 24 bytes a row in memory, and the texts in an unnamed temporary file."""
 
     def __init__(self, folder: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._hashes: list[np.ndarray] = [np.zeros(0, np.int64)]
         self._labels: list[np.ndarray] = [np.zeros(0)]
-        self._ends: list[np.ndarray] = [np.zeros(1, np.int64)]  # of each text in the file, after its newline
+        self._ends: list[np.ndarray] = [np.zeros(1, np.int64)]  # of each key in the file, after its newline
         self._order = np.zeros(0, np.int64)
 
     def add(self, keys: Sequence[str], labels: Sequence[float] | None) -> None:
-        """Rows in the order of the file; `labels` is None where the split has none."""
+        """Add rows in the order of the file; `labels` is None if the split has none."""
         if not keys:
             return
         data = "".join(f"{key}\n" for key in keys).encode()
@@ -50,7 +50,7 @@ class Keys:
         self._file.write(data)
 
     def close_up(self) -> None:
-        """Make what was added ready for questions."""
+        """Sort the keys; call it after the last `add` and before any query."""
         self._file.flush()
         for parts in (self._hashes, self._labels, self._ends):
             parts[:] = [np.concatenate(parts)]
@@ -58,7 +58,7 @@ class Keys:
         self._hashes[0] = self._hashes[0][self._order]
 
     def repeated(self) -> tuple[int, int]:
-        """Rows that stand before already, with any label and with the same."""
+        """How many rows repeat an earlier one, with any label and with the same label."""
         edges = np.flatnonzero(self._hashes[0][1:] != self._hashes[0][:-1]) + 1
         bounds = np.concatenate([[0], edges, [len(self._order)]])
         any_label = same_label = 0
@@ -69,7 +69,7 @@ class Keys:
         return any_label, same_label
 
     def where(self, keys: Sequence[str]) -> Iterator[int]:
-        """The places, in `keys`, of those that this split has."""
+        """The indices of those `keys` that this split has."""
         wanted = hashes(keys)
         first, after = (np.searchsorted(self._hashes[0], wanted, side) for side in ("left", "right"))
         for place in np.flatnonzero(first < after).tolist():
@@ -78,7 +78,7 @@ class Keys:
                 yield place
 
     def close(self) -> None:
-        """Give the file back."""
+        """Delete the temporary file."""
         self._file.close()
 
     def _text(self, row: int) -> bytes:

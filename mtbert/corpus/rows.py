@@ -1,4 +1,4 @@
-"""Rows of the course's files as they are read: one by one, by the block, and those that cannot be used."""
+"""Rows of the course's files: single ones, blocks of them, and malformed ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Example(NamedTuple):
-    """One row; `sentence2` is None for a single sentence, `label` where the file has none; `line` is its first line."""
+    """One row. `sentence2` is None for single sentences, `label` for unlabelled files; `line` is the row's first line."""
 
     id: str
     sentence1: str
@@ -17,7 +17,7 @@ class Example(NamedTuple):
 
 
 class RowBlock(NamedTuple):
-    """Consecutive rows by column, R values each; `sides` are the first sentences and, of pairs, the second ones."""
+    """R consecutive rows by column; `sides` holds the first sentences and, for pairs, the second ones."""
 
     ids: Sequence[str]
     sides: Sequence[Sequence[str]]
@@ -28,13 +28,13 @@ class RowBlock(NamedTuple):
         return len(self.ids) > 0
 
     def examples(self) -> Iterator[Example]:
-        """The same row by row."""
+        """The rows one by one."""
         second = self.sides[1] if len(self.sides) == 2 else repeat(None)
         labels = repeat(None) if self.labels is None else self.labels
         return map(Example, self.ids, self.sides[0], second, labels, self.lines)
 
     def keep(self, rows: Sequence[int]) -> "RowBlock":
-        """Those of the rows, by their places in the block, in that order."""
+        """The rows at these indices, in this order."""
         return RowBlock(
             [self.ids[n] for n in rows],
             [[side[n] for n in rows] for side in self.sides],
@@ -45,7 +45,7 @@ class RowBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used: where (1-based), what is wrong with it, and what to do."""
+    """A malformed row: its place (1-based), what is wrong, and the remedy."""
 
     path: str
     line: int

@@ -1,7 +1,7 @@
-"""Where the raw files come from, by data.source: a generated sample, a folder, or a download. Never one for another.
+"""Where the raw files come from, by data.source: a generated sample, a folder or a download; none replaces another.
 
-Each way fills a folder with {task}-{split}.csv and, last, source.json, which says where every file came from. The files of declared
-tasks are copied from data.path beside them, whatever the source of the paper's.
+Each source fills a folder with {task}-{split}.csv and source.json, which records where every file came from. The files of declared
+tasks are copied from data.path in any case.
 """
 
 import csv
@@ -26,7 +26,7 @@ REPOSITORY = "gpoesia/minbert-default-final-project"
 COMMIT = "7ac8260577fc12a86c7aaf38918056c30054ef39"
 URL = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/data/"
 TIMEOUT_SECONDS = 30
-COURSE = Path("data/course")  # where the user's copies lie unless data.path names another folder
+COURSE = Path("data/course")  # the user's copies, unless data.path names another folder
 BY_HAND = f"copy the course's files into {COURSE} and set data.source: folder"
 
 GIT_BLOBS = {
@@ -43,7 +43,7 @@ GIT_BLOBS = {
 """Git blob ids of the published files at COMMIT (winter release, 141k Quora pairs)."""
 
 
-Files = dict[str, tuple[bytes, dict[str, Any]]]  # content, and what source.json says of it, by name in the raw folder
+Files = dict[str, tuple[bytes, dict[str, Any]]]  # name in the raw folder -> content, and its entry in source.json
 
 
 def write_sample(
@@ -53,9 +53,9 @@ def write_sample(
     label_noise: float,
     declared: Files | None = None,
 ) -> None:
-    """Replace `folder` by generated files (`mtbert.sample.generate.generate`) and `declared`; their test splits are labelled."""
+    """Replace `folder` by `declared` and generated files (`mtbert.sample.generate.generate`), whose test splits are labelled."""
     rows = generate(seed, sizes, label_noise)
-    about = {
+    record = {
         "source": "sample",
         "seed": seed,
         "label_noise": label_noise,
@@ -64,14 +64,14 @@ def write_sample(
     files: Files = {
         raw_name(TASKS[task], split): (_course_format(TASKS[task], part), {}) for (task, split), part in rows.items()
     }
-    _write(folder, about, files | (declared or {}))
+    _write(folder, record, files | (declared or {}))
 
 
 def declared_files(source_folder: Path, tasks: Iterable[Task]) -> Files:
-    """The files of the declared among `tasks`, NAME-train.csv, NAME-dev.csv and perhaps NAME-test.csv, in `source_folder`.
+    """The files in `source_folder` of those `tasks` that params.yaml declares: NAME-train.csv, NAME-dev.csv, optionally NAME-test.csv.
 
     Raises:
-        MtbertError: naming every train and dev file that is missing, or the one that cannot be read.
+        MtbertError: names every train and dev file that is missing, or the one that cannot be read.
     """
     files: Files = {}
     missing: list[str] = []
@@ -92,13 +92,13 @@ def declared_files(source_folder: Path, tasks: Iterable[Task]) -> Files:
 
 
 def copy_course(source_folder: Path, folder: Path, declared: Files | None = None) -> None:
-    """Replace `folder` by the course's files of `source_folder` (`~` is the home folder), byte for byte, and `declared`.
+    """Replace `folder` by `declared` and the course's files in `source_folder` (`~` is the home folder), byte for byte.
 
-    The unlabelled test files are optional (only leaderboard predictions need them); source.json lists those absent.
-    Files other than the published ones are taken too: source.json says of each whether it is the pinned one.
+    The unlabelled test files are optional (only leaderboard predictions need them); source.json lists the absent ones.
+    The files may differ from the published ones; source.json records which do.
 
     Raises:
-        MtbertError: naming every train and dev file that is missing, or the one that cannot be read.
+        MtbertError: names every train and dev file that is missing, or the one that cannot be read.
     """
     files: Files = {}
     absent: list[str] = []
@@ -119,10 +119,10 @@ def copy_course(source_folder: Path, folder: Path, declared: Files | None = None
 
 
 def _read(path: Path) -> bytes | None:
-    """The file's bytes, or None where there is none."""
+    """The file's bytes, or None if there is no file."""
     try:
         file = path.expanduser()
-        check_is_file(file, "put the file itself there")
+        check_is_file(file, "put the CSV file there")
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: `~nobody`
         return None
@@ -131,10 +131,10 @@ def _read(path: Path) -> bytes | None:
 
 
 def download_course(folder: Path, declared: Files | None = None) -> None:
-    """Replace `folder` by the course's published files, each checked against its git blob id, and `declared`.
+    """Replace `folder` by `declared` and the course's published files, each verified by its git blob id.
 
     Raises:
-        MtbertError: offline, or if a file is not the pinned one; `folder` is then as it was.
+        MtbertError: a download fails, or a file is not the pinned one; `folder` is then unchanged.
     """
     files: Files = {}
     for task, split, name in _published():
@@ -152,7 +152,7 @@ def download_course(folder: Path, declared: Files | None = None) -> None:
 
 
 def git_blob_id(data: bytes) -> str:
-    """The id under which git stores this content."""
+    """Git's id of this content."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
@@ -186,7 +186,7 @@ def _course_format(task: Task, rows: list[SampleRow]) -> bytes:
     return text.getvalue().encode("utf-8")
 
 
-def _write(folder: Path, about: dict[str, Any], files: Files) -> None:
+def _write(folder: Path, record: dict[str, Any], files: Files) -> None:
     with replaced_folder(folder) as fresh:
         for name, (data, _) in files.items():
             (fresh / name).write_bytes(data)
@@ -194,5 +194,5 @@ def _write(folder: Path, about: dict[str, Any], files: Files) -> None:
             name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), **more}
             for name, (data, more) in files.items()
         }
-        atomic_json(fresh / "source.json", {**about, "files": listed})
+        atomic_json(fresh / "source.json", {**record, "files": listed})
         seal(fresh)

@@ -1,7 +1,7 @@
-"""Wordpieces of many sentences: each word of plain ASCII text is tokenised once, all else by `tokenizers`, sentence by sentence.
+"""Wordpieces of many sentences, with a cache of words for plain ASCII text; other text goes to `tokenizers` sentence by sentence.
 
-A sentence is mostly words seen before. BERT's tokenizer cuts at white space and around each punctuation mark before it looks for
-wordpieces, so that in ASCII a sentence's wordpieces are those of its words, one after the other: looking words up is many times as fast.
+BERT's tokenizer splits at white space and around punctuation before it looks for wordpieces, so in ASCII a sentence's wordpieces are
+those of its words. Most words have been seen before, and looking them up is many times as fast as tokenizing the sentence.
 """
 
 import re
@@ -14,9 +14,9 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-REMEMBERED = 1 << 18  # words, some 200 bytes each
-END = "\0"  # of a plain sentence
-# Printable, and without the bracket that a special token's name may start with, which is recognised inside a text too.
+CACHED = 1 << 18  # words, some 200 bytes each
+END = "\0"  # after each plain sentence
+# Printable, without [: special tokens, which tokenizers also recognises inside a text, may start with it.
 PLAIN = re.compile(r"[ -Z\\-~\t]*")
 WORD = re.compile(r"[A-Za-z0-9]+|[!-/:-@\[-`{-~]")
 WIDE = np.uint32
@@ -24,23 +24,23 @@ NO_ID = np.iinfo(WIDE).max  # for END
 
 
 class Wordpieces:
-    """Gives a tokenizer's own ids, without special tokens."""
+    """A tokenizer's ids of many sentences, without special tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._known = _Words(tokenizer)
+        self._words = _Words(tokenizer)
         self._by_words = _splits_into_words(tokenizer)
 
     def of(self, texts: Sequence[str], clean: Callable[[str], str] = str) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of each text once it is cleaned, exactly as `tokenizer.encode(clean(text))` gives them.
+        """The ids of each text after cleaning, exactly those of `tokenizer.encode(clean(text))`.
 
         Args:
             texts: R sentences.
-            clean: what to do to a sentence; to plain text it does the same where it stands among others, but for white space,
-                and leaves it plain.
+            clean: the cleaning of a sentence. Plain sentences are joined and cleaned together, so it must treat each of them as it
+                would alone, except for white space, and keep it plain.
 
         Returns:
-            (W,) uint16, the ids of all texts end to end, and (R,) int64, how many each has.
+            (W,) uint16, the ids of all texts end to end, and (R,) int64, the number of ids per text.
         """
         plain = np.array([self._by_words and PLAIN.fullmatch(text) is not None for text in texts], np.bool_)
         ids, lengths = self._of_plain(clean(f" {END} ".join([*compress(texts, plain), ""])))
@@ -56,16 +56,16 @@ class Wordpieces:
         return all_ids, all_lengths
 
     def _of_plain(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """The same of sentences that each are followed by END."""
-        if len(self._known) > REMEMBERED:
-            self._known = _Words(self._tokenizer)
-        ids = np.frombuffer(b"".join(map(self._known.__getitem__, text.split())), WIDE)
+        """The same for plain sentences, cleaned and joined, with END after each."""
+        if len(self._words) > CACHED:
+            self._words = _Words(self._tokenizer)
+        ids = np.frombuffer(b"".join(map(self._words.__getitem__, text.split())), WIDE)
         is_end = ids == NO_ID
         return ids[~is_end].astype(np.uint16), np.diff(np.flatnonzero(is_end), prepend=-1) - 1
 
 
 class _Words(dict[str, bytes]):
-    """The ids of each word met so far, as the bytes of an array, since joining bytes is the quickest way to line them up."""
+    """Cache: word -> its ids, as the bytes of an array, since joining bytes is the fastest way to concatenate."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__({END: np.array([NO_ID], WIDE).tobytes()})
@@ -82,7 +82,7 @@ class _Words(dict[str, bytes]):
 
 
 def _splits_into_words(tokenizer: Tokenizer) -> bool:
-    """Whether it is BERT's, with no added token whose name could stand in plain text."""
+    """Whether this is BERT's tokenizer, and none of its added tokens can occur in plain text."""
     added = [str(token.content) for token in tokenizer.get_added_tokens_decoder().values()]
     return (
         isinstance(tokenizer.normalizer, BertNormalizer)

@@ -1,1 +1,1 @@
-"""Section 5.1: tasks, reading, cleaning, tokens and batches."""
+"""What the model is fed: prepared arrays, tokens and batches."""

@@ -1,4 +1,4 @@
-"""Prepared splits as training reads them: memory-mapped arrays of wordpieces. Shapes: R rows, W wordpieces in all."""
+"""Prepared splits as memory-mapped arrays of wordpieces. Shapes: R rows, W wordpieces in the split."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = "run `dvc repro prepare`"
-REMEDY = "run `dvc repro --force --single-item prepare`"  # without --force, DVC may give the same damaged file back
+REMEDY = "run `dvc repro --force --single-item prepare`"  # without --force, DVC may restore the same damaged file
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Split:
     """One split of one task.
 
     Attributes:
-        task, split, folder: what it is and where it lies.
+        task, split, folder: the names, and where the arrays are.
         ids1: (W,) uint16, wordpieces of the first sentences end to end, without special tokens.
         offsets1: (R + 1,) int64; row r is ids1[offsets1[r]:offsets1[r + 1]], at least one wordpiece.
         ids2, offsets2: the same for the second sentences; None for a single-sentence task.
@@ -43,7 +43,7 @@ class Split:
         return len(self.offsets1) - 1
 
     def example_table(self) -> "pd.DataFrame":
-        """The original text in array order: id, sentence1[, sentence2], label (empty where unlabelled), all str."""
+        """The original text in array order: id, sentence1[, sentence2], label (empty if unlabelled), all str."""
         import pandas as pd
 
         path = self.folder / "examples.csv"
@@ -54,12 +54,12 @@ class Split:
         columns = ["id", "sentence1", *(["sentence2"] if self.ids2 is not None else []), "label"]
         if list(table.columns) != columns or len(table) != len(self):
             found = f"{len(table)} rows of {', '.join(table.columns)}"
-            raise MtbertError(f"{path}: {found}, expected {len(self)} of {', '.join(columns)}; {REMEDY}")
+            raise MtbertError(f"{path}: has {found}, expected {len(self)} of {', '.join(columns)}; {REMEDY}")
         return table
 
 
 def check_prepared(folder: Path, splits: Iterable[str]) -> None:
-    """Compare what prepare wrote for these splits (train, dev, test), and the tokenizer, with their checksums.
+    """Verify the checksums of the tokenizer and of these splits (train, dev, test).
 
     Raises:
         MtbertError: names the file that is missing or changed.
@@ -71,15 +71,15 @@ def check_prepared(folder: Path, splits: Iterable[str]) -> None:
 
 
 def has_split(folder: Path, task_name: str, split: str) -> bool:
-    """Whether prepare found a file for it; a test split may be absent."""
+    """Whether the split was prepared; a test split may have no file."""
     return (folder / split / task_name).is_dir()
 
 
 def load_split(folder: Path, task: Task, split: str) -> Split:
-    """Map the arrays of folder/{split}/{task} into memory and check that they fit each other.
+    """Map the arrays of folder/{split}/{task} into memory and check that they are consistent.
 
     Raises:
-        MtbertError: naming the file that is missing, cut short or contradicts the others.
+        MtbertError: names the file that is missing, truncated or inconsistent with the others.
     """
     place = folder / split / task.name
     ids1, offsets1 = _sentences(place, 1)

@@ -102,23 +102,22 @@ def lay_out(sequences: Sequence[tuple[np.ndarray, int]], multiple: int = 1) -> T
     return TokenStream(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], len(ids), int(lengths.max()))
 
 
-def wrapper_for(tokenizer: Path, max_tokens: int) -> Wrapper:
-    """The wrapper for a tokenizer.json's special tokens.
+def wrapper_for(tokenizer: Path, max_tokens: int, special_tokens: tuple[str, str]) -> Wrapper:
+    """The wrapper for a prepared tokenizer.json.
+
+    Args:
+        max_tokens: longest sequence, special tokens included.
+        special_tokens: the tokens that open and end a sequence in the encoder's family, such as [CLS] and [SEP].
 
     Raises:
-        MtbertError: the file is missing or damaged, or the tokenizer has no [CLS] or [SEP].
+        MtbertError: the file is missing or damaged, or the tokenizer lacks one of the special tokens.
     """
-    from tokenizers import Tokenizer
+    from mtbert.corpus.tokenizer import read_tokenizer
 
-    if not tokenizer.is_file():
-        raise MtbertError(f"{tokenizer}: not found; run `dvc repro prepare`")
-    try:
-        known = Tokenizer.from_file(str(tokenizer))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise MtbertError(
-            f"{tokenizer}: not a tokenizer file ({error}); run `dvc repro --force --single-item prepare`"
-        ) from None
-    cls, sep = known.token_to_id("[CLS]"), known.token_to_id("[SEP]")
+    known = read_tokenizer(tokenizer, "run `dvc repro prepare`", "run `dvc repro --force --single-item prepare`")
+    cls, sep = map(known.token_to_id, special_tokens)
     if cls is None or sep is None:
-        raise MtbertError(f"{tokenizer}: has no [CLS] or [SEP]; use the tokenizer of a BERT encoder")
+        raise MtbertError(
+            f"{tokenizer}: has no {' or '.join(special_tokens)}; use the tokenizer.json that comes with the encoder"
+        )
     return Wrapper(cls, sep, max_tokens)

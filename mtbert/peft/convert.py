@@ -12,7 +12,7 @@ from mtbert.model.dropout import Dropout
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.lora import LoraLinear
 from mtbert.peft.registry import ADAPTERS
-from mtbert.pretrained.weights import check_tensors
+from mtbert.pretrained.checks import check_tensors
 
 
 def convert(model: MultitaskModel, replace: Callable[[nn.Linear], nn.Module]) -> list[str]:

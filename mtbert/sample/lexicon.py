@@ -1,7 +1,7 @@
-"""Word lists as text: `|` or a new line between entries, `/` between forms of one entry."""
+"""Word lists as text: `|` or a new line between entries, `/` between synonyms."""
 
-Forms = tuple[str, ...]
-"""The forms of one thing or deed: any of them may stand for it."""
+Synonyms = tuple[str, ...]
+"""Synonyms of one noun or verb."""
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -9,6 +9,6 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(entry.strip() for line in text.splitlines() for entry in line.split("|") if entry.strip())
 
 
-def entities(text: str) -> tuple[Forms, ...]:
-    """The entries of a list, each as the tuple of its forms."""
+def entities(text: str) -> tuple[Synonyms, ...]:
+    """The entries of a list, each as a tuple of synonyms."""
     return tuple(tuple(entry.split("/")) for entry in words(text))

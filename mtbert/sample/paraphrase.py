@@ -1,15 +1,15 @@
 """Question pairs: duplicates by paraphrase, and non-duplicates that share most of their words.
 
-A domain has intents (each a list of ways to ask the same) and slots. A duplicate asks one intent twice with the same
-slots. A non-duplicate most often narrows one of the two questions ("without money"); others change a slot, swap two of
-them (from A to B, from B to A), ask a neighbouring intent about the same thing, or have nothing in common.
+A domain has intents (each a list of templates that ask the same) and slots. A duplicate asks one intent twice with the same
+slots. Most non-duplicates narrow one of the two questions ("without money"); others change a slot, swap two slots
+(from A to B, from B to A), ask another intent with the same slots, or have nothing in common.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mtbert.sample.draw import Draw
 from mtbert.sample.lexicon import words
+from mtbert.sample.rng import PortableRandom
 
 SKILLS = words("""
     Python|Java|calculus|chess|the guitar|the piano|Spanish|German
@@ -47,7 +47,7 @@ JOBS = words("""
 
 @dataclass(frozen=True)
 class Domain:
-    """Slots by letter, intents as lists of templates, what may narrow {z}, and whether slots a and b have a direction."""
+    """Slots by letter, intents as lists of templates, qualifiers to fill {z} with, and whether swapping slots a and b changes the meaning."""
 
     slots: dict[str, tuple[str, ...]]
     intents: tuple[tuple[str, ...], ...]
@@ -106,72 +106,72 @@ DOMAINS = (
 Slots = dict[str, str]
 
 
-def paraphrase_row(draw: Draw) -> tuple[tuple[str, str], int]:
-    """A pair of questions and whether they are duplicates; about .35 are, as in the Quora data (.37)."""
+def paraphrase_row(rng: PortableRandom) -> tuple[tuple[str, str], int]:
+    """A pair of questions and whether they are duplicates; about 35% are (37% in the Quora data)."""
     while True:
-        pair, label = _pair(draw)
+        pair, label = _pair(rng)
         if pair[0] != pair[1]:
             return pair, label
 
 
-def _pair(draw: Draw) -> tuple[tuple[str, str], int]:
-    domain = draw.pick(DOMAINS)
-    intent, slots = draw.below(len(domain.intents)), _slots(draw, domain)
-    template = draw.pick(domain.intents[intent])
-    if draw.chance(40):
-        same = draw.chance(15)
-        again = _rephrase(draw, domain.intents[intent], template, same)
-        return _ask_both(draw, domain.qualifiers, (template, slots, ""), (again, slots, "")), 1
-    kind = draw.weighted([(_other_slot, 6), (_swapped, 4), (_other_intent, 6), (_unrelated, 16), (_qualified, 68)])
-    return _ask_both(draw, domain.qualifiers, (template, slots, ""), kind(draw, domain, intent, slots, template)), 0
+def _pair(rng: PortableRandom) -> tuple[tuple[str, str], int]:
+    domain = rng.pick(DOMAINS)
+    intent, slots = rng.below(len(domain.intents)), _slots(rng, domain)
+    template = rng.pick(domain.intents[intent])
+    if rng.chance(40):
+        same = rng.chance(15)
+        again = _rephrase(rng, domain.intents[intent], template, same)
+        return _ask_both(rng, domain.qualifiers, (template, slots, ""), (again, slots, "")), 1
+    kind = rng.weighted([(_other_slot, 6), (_swapped, 4), (_other_intent, 6), (_unrelated, 16), (_qualified, 68)])
+    return _ask_both(rng, domain.qualifiers, (template, slots, ""), kind(rng, domain, intent, slots, template)), 0
 
 
 Question = tuple[str, Slots, str]
-Change = Callable[[Draw, Domain, int, Slots, str], Question]
+Change = Callable[[PortableRandom, Domain, int, Slots, str], Question]
 
 
-def _slots(draw: Draw, domain: Domain) -> Slots:
+def _slots(rng: PortableRandom, domain: Domain) -> Slots:
     slots: Slots = {}
     for letter, choices in domain.slots.items():
-        slots[letter] = draw.other(choices, *slots.values())
+        slots[letter] = rng.other(choices, *slots.values())
     return slots
 
 
-def _rephrase(draw: Draw, templates: tuple[str, ...], template: str, same: bool) -> str:
-    return template if same else draw.other(templates, template)
+def _rephrase(rng: PortableRandom, templates: tuple[str, ...], template: str, same: bool) -> str:
+    return template if same else rng.other(templates, template)
 
 
-def _other_slot(draw: Draw, domain: Domain, intent: int, slots: Slots, template: str) -> Question:
-    letter = draw.pick(sorted(slots))
-    changed = {**slots, letter: draw.other(domain.slots[letter], *slots.values())}
-    return _rephrase(draw, domain.intents[intent], template, draw.chance(40)), changed, ""
+def _other_slot(rng: PortableRandom, domain: Domain, intent: int, slots: Slots, template: str) -> Question:
+    letter = rng.pick(sorted(slots))
+    changed = {**slots, letter: rng.other(domain.slots[letter], *slots.values())}
+    return _rephrase(rng, domain.intents[intent], template, rng.chance(40)), changed, ""
 
 
-def _swapped(draw: Draw, domain: Domain, intent: int, slots: Slots, template: str) -> Question:
+def _swapped(rng: PortableRandom, domain: Domain, intent: int, slots: Slots, template: str) -> Question:
     if not domain.directed:
-        return _other_slot(draw, domain, intent, slots, template)
+        return _other_slot(rng, domain, intent, slots, template)
     swapped = {**slots, "a": slots["b"], "b": slots["a"]}
-    return _rephrase(draw, domain.intents[intent], template, draw.chance(40)), swapped, ""
+    return _rephrase(rng, domain.intents[intent], template, rng.chance(40)), swapped, ""
 
 
-def _other_intent(draw: Draw, domain: Domain, intent: int, slots: Slots, template: str) -> Question:
-    return draw.pick(domain.intents[draw.other(range(len(domain.intents)), intent)]), slots, ""
+def _other_intent(rng: PortableRandom, domain: Domain, intent: int, slots: Slots, template: str) -> Question:
+    return rng.pick(domain.intents[rng.other(range(len(domain.intents)), intent)]), slots, ""
 
 
-def _qualified(draw: Draw, domain: Domain, intent: int, slots: Slots, template: str) -> Question:
-    return draw.pick(domain.intents[intent]), slots, " " + draw.pick(domain.qualifiers)
+def _qualified(rng: PortableRandom, domain: Domain, intent: int, slots: Slots, template: str) -> Question:
+    return rng.pick(domain.intents[intent]), slots, " " + rng.pick(domain.qualifiers)
 
 
-def _unrelated(draw: Draw, domain: Domain, intent: int, slots: Slots, template: str) -> Question:
-    other = draw.other(DOMAINS, domain)
-    return draw.pick(draw.pick(other.intents)), _slots(draw, other), ""
+def _unrelated(rng: PortableRandom, domain: Domain, intent: int, slots: Slots, template: str) -> Question:
+    other = rng.other(DOMAINS, domain)
+    return rng.pick(rng.pick(other.intents)), _slots(rng, other), ""
 
 
-def _ask_both(draw: Draw, qualifiers: tuple[str, ...], first: Question, second: Question) -> tuple[str, str]:
-    if draw.chance(50):
+def _ask_both(rng: PortableRandom, qualifiers: tuple[str, ...], first: Question, second: Question) -> tuple[str, str]:
+    if rng.chance(50):
         first, second = second, first
-    # A qualifier in both questions changes nothing between them; one in either alone would.
-    shared = " " + draw.pick(qualifiers) if not first[2] and not second[2] and draw.chance(5) else ""
+    # The same qualifier in both questions does not change the label.
+    shared = " " + rng.pick(qualifiers) if not first[2] and not second[2] and rng.chance(5) else ""
     return _ask(first, shared), _ask(second, shared)
 
 

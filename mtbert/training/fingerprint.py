@@ -1,4 +1,4 @@
-"""A name for all that determines a run: its plan (settings and code), data, starting weights, and what the last bits depend on."""
+"""A hash of everything that determines a run: its plan (settings and code), data, starting weights, and what rounding depends on."""
 
 import hashlib
 import json
@@ -10,17 +10,19 @@ from mtbert.errors import MtbertError
 
 
 def fingerprint(identity: Mapping[str, Any], paths: Iterable[Path]) -> str:
-    """24 hex digits over JSON-able values and files: names and contents of `paths`, each a file or a folder.
+    """24 hex digits over JSON values and over the names and contents of files.
 
-    A file's name counts from the folder that its path lies in on, so that the same files elsewhere give the same digits.
+    Args:
+        identity: JSON values.
+        paths: files and folders. Names are relative to each path's parent, so that equal files elsewhere give equal digits.
 
     Raises:
-        MtbertError: one of the paths is not there.
+        MtbertError: a path does not exist.
     """
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     for part in paths:
         if not part.exists():
-            raise MtbertError(f"{part}: not found; run `dvc repro` to make what is missing")
+            raise MtbertError(f"{part}: not found; run `dvc repro`")
         for path in [part] if part.is_file() else sorted(path for path in part.rglob("*") if path.is_file()):
             digest.update(f"\0{path.relative_to(part.parent).as_posix()}\0".encode())
             with path.open("rb") as file:

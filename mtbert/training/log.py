@@ -1,4 +1,4 @@
-"""What a run leaves to read, steps.csv and history.csv: the same whether or not it was interrupted."""
+"""A run's logs, steps.csv and history.csv; an interrupted and resumed run writes the same bytes."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from mtbert.tabular import write_csv
 
 
 class Step(NamedTuple):
-    """What a step reports to its observers: `loss` is the batch's mean, `tokens` its real tokens."""
+    """What is logged of a step: `loss` is the batch's mean, `tokens` counts its real tokens."""
 
     step: int
     steps: int
@@ -22,38 +22,38 @@ class Step(NamedTuple):
 
 
 class Observer:
-    """What is called while a run trains. Interrupted or not, a run makes the same calls, from the checkpoint on."""
+    """Receives a run's events. A resumed run repeats the calls for the steps after its checkpoint."""
 
     def resume(self, done: int, steps: int) -> None:
-        """The run goes on from a checkpoint of `done` steps."""
+        """The run resumes from a checkpoint after `done` steps."""
 
     def step(self, step: Step) -> None:
-        """A step was taken and its loss read."""
+        """A step is finished and its loss is known."""
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """An epoch ended; the history's new row. Epoch 0 is the model before training."""
+        """An epoch ended; `row` is its row of the history. Epoch 0 is the model before training."""
 
 
 def log_line(step: Step) -> str:
-    """The line of steps.csv about one step."""
+    """A step's line in steps.csv."""
     return f"{step.step},{step.epoch},{step.task},{step.loss!r},{step.tokens}\n"
 
 
 def log_checksum(before: str, line: str) -> str:
-    """The checksum of a log, given that of the lines before its last; empty for no line."""
+    """The checksum of a log after `line`, given the checksum `before` it, which is empty for an empty log."""
     return hashlib.sha256((before + line).encode()).hexdigest()
 
 
 class StepLog(Observer):
-    """steps.csv, a line per step: step, epoch, task, loss, tokens.
+    """Writes steps.csv, a line per step: step, epoch, task, loss, tokens.
 
     Args:
-        path: the file, kept beside the checkpoints while the run lasts.
-        done: steps of the checkpoint that is resumed from; later lines are cut off and written again.
-        checksum: what `log_checksum` gives for those steps' lines, as the checkpoint holds it; None: not compared.
+        path: the file, kept beside the checkpoints during training.
+        done: steps of the checkpoint that training resumes from; later lines are cut off and written again.
+        checksum: of those steps' lines, by `log_checksum`, as stored in the checkpoint; None skips the comparison.
 
     Raises:
-        MtbertError: the file has fewer lines than the checkpoint has steps, or other lines.
+        MtbertError: the file's lines are not those of the checkpoint's steps.
     """
 
     HEADER = "step,epoch,task,loss,tokens\n"
@@ -65,20 +65,18 @@ class StepLog(Observer):
         lines = text.splitlines(keepends=True)[: done + 1]
         if done and len(lines) <= done:
             raise MtbertError(
-                f"{path}: has {max(0, len(lines) - 1)} steps, but the checkpoint beside it {done}; {remedy}"
+                f"{path}: has {max(0, len(lines) - 1)} steps, but the checkpoint beside it has {done}; {remedy}"
             )
         found = ""
         for line in lines[1:]:
             found = log_checksum(found, line)
         if done and checksum is not None and (lines[0], found) != (self.HEADER, checksum):
-            raise MtbertError(
-                f"{path}: its first {done} steps are not those that the checkpoint beside it was made after; {remedy}"
-            )
+            raise MtbertError(f"{path}: its first {done} steps are not those of the checkpoint beside it; {remedy}")
         atomic_write_text(path, "".join(lines) if done else self.HEADER)
         self._file = path.open("a", encoding="utf-8")
 
     def step(self, step: Step) -> None:
-        """Append one step; the kernel has it when this returns, so a kill loses nothing."""
+        """Append one step and flush it to the kernel, so that a kill loses nothing."""
         self._file.write(log_line(step))
         self._file.flush()
 
@@ -87,6 +85,6 @@ class StepLog(Observer):
 
 
 def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """history.csv, a row per epoch, epoch 0 being the model before training; undefined metrics stay empty."""
+    """Write history.csv, a row per epoch; epoch 0 is the model before training, and undefined metrics are empty cells."""
     rows = list(rows)
     write_csv(path, list(rows[0]), (list(row.values()) for row in rows))

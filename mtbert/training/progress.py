@@ -1,4 +1,4 @@
-"""What one sees of a run: on a terminal a bar with loss, tokens/s and time left; elsewhere a line per epoch."""
+"""A run's progress: on a terminal a bar with loss, tokens/s and time left; elsewhere a line per epoch."""
 
 import time
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from mtbert.training.log import Observer, Step
 
 
 class Overall(NamedTuple):
-    """Where a run stands among those of one command.
+    """A run's place among the runs of one command.
 
     Attributes:
-        done_runs, total_runs: trained before this one, and in all.
-        remaining_tokens: what the runs after this one will train on, in tokens; their time is told at this run's speed.
+        done_runs, total_runs: runs trained before this one, and all runs.
+        remaining_tokens: tokens that the later runs will train on; their time is estimated at this run's speed.
     """
 
     done_runs: int
@@ -24,46 +24,46 @@ class Overall(NamedTuple):
     remaining_tokens: int
 
 
-class _Line(Progress):
-    """Columns in one line that is never wider than the terminal: the least telling ones go first, the time left never."""
+class _Bar(Progress):
+    """One line that fits the terminal: on a narrow one the least important columns are dropped, never the time left."""
 
     def __init__(self, console: Console) -> None:
         run, overall = TextColumn("{task.description}"), TextColumn("{task.fields[overall]}")
         bar, count, loss = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}")
         speed, elapsed, left = TextColumn("{task.fields[speed]}"), TimeElapsedColumn(), TimeRemainingColumn()
         self._all = (run, bar, count, loss, speed, elapsed, left, overall)
-        self._to = console  # rich renders once before it has set its own
-        self._order = (bar, elapsed, speed, loss, count, overall)
+        self._out = console  # rich renders once before it sets its own attribute
+        self._least_important_first = (bar, elapsed, speed, loss, count, overall)
         super().__init__(*self._all, console=console, disable=not console.is_terminal, get_time=time.monotonic)
 
     def get_renderable(self) -> RenderableType:
-        wide = self._to.options.update(max_width=10_000)
-        for dropped in range(len(self._order) + 1):
-            self.columns = tuple(column for column in self._all if column not in self._order[:dropped])
+        wide = self._out.options.update(max_width=10_000)
+        for dropped in range(len(self._least_important_first) + 1):
+            self.columns = tuple(column for column in self._all if column not in self._least_important_first[:dropped])
             table = self.make_tasks_table(self.tasks)
-            if self._to.measure(table, options=wide).maximum <= self._to.width:
+            if self._out.measure(table, options=wide).maximum <= self._out.width:
                 break
         return table
 
 
 class TrainingProgress(Observer):
-    """Shows the steps and epochs of one run, and the speed of this process; use as a context manager.
+    """Shows the steps, epochs and speed of one run; a context manager.
 
     Args:
         run: its name.
-        console: where to; None: standard output.
-        overall: None for a run by itself.
+        console: where to print; None is standard output.
+        overall: None if the command trains this run alone.
     """
 
     def __init__(self, run: str, console: Console | None = None, overall: Overall | None = None) -> None:
         self._run, self._overall = run, overall
         self._console = console or Console()
-        self._bar = _Line(self._console)
+        self._bar = _Bar(self._console)
         self._task = self._bar.add_task(run, total=None, loss="", speed="", overall="")
         self._loss: float | None = None
         self._began = time.monotonic()
         self._tokens = self._steps = 0
-        self._still = ""
+        self._estimate = ""
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
@@ -76,16 +76,16 @@ class TrainingProgress(Observer):
         self._bar.stop()
 
     def resume(self, done: int, steps: int) -> None:
-        """One line that says where the run goes on from."""
+        """Print the step that the run resumes at."""
         self._print(f"resuming {self._run} at step {done:,} of {steps:,}")
 
     def step(self, step: Step) -> None:
-        """Move the bar; the loss shown is a running mean, since single batches jump between tasks."""
+        """Update the bar; it shows a running mean of the loss, since single batches jump between tasks."""
         self._tokens += step.tokens
         self._steps += 1
         self._loss = step.loss if self._loss is None else 0.98 * self._loss + 0.02 * step.loss
         speed = self._tokens / max(time.monotonic() - self._began, 1e-9)
-        self._still = "" if self._overall is None else _still(self._overall, self._remaining(step), speed)
+        self._estimate = "" if self._overall is None else _time_left(self._overall, self._remaining_tokens(step), speed)
         self._bar.update(
             self._task,
             completed=step.step,
@@ -93,23 +93,23 @@ class TrainingProgress(Observer):
             description=f"{self._run} epoch {step.epoch}",
             loss=f"loss {self._loss:.3f}",
             speed=f"{speed:,.0f} tokens/s",
-            overall=self._still,
+            overall=self._estimate,
         )
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """One line with the epoch's metrics, and without a bar also how long all runs will take."""
+        """Print the epoch's metrics; where there is no bar, also the time that all runs will take."""
         parts = [f"{name} {value:.3f}" for name, value in row.items() if isinstance(value, float)]
-        parts += [self._still] if self._still and not self._console.is_terminal else []
+        parts += [self._estimate] if self._estimate and not self._console.is_terminal else []
         self._print(f"{self._run} epoch {row['epoch']}, step {row['step']}: {', '.join(parts)}")
 
-    def _remaining(self, step: Step) -> float:
-        """Tokens of the run's steps to come, if they are as long as those so far."""
+    def _remaining_tokens(self, step: Step) -> float:
+        """Tokens of the run's remaining steps, estimated from the steps so far."""
         return self._tokens / self._steps * (step.steps - step.step)
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)
 
 
-def _still(overall: Overall, remaining: float, speed: float) -> str:
+def _time_left(overall: Overall, remaining: float, speed: float) -> str:
     minutes = (remaining + overall.remaining_tokens) / speed / 60
-    return f"run {overall.done_runs + 1} of {overall.total_runs}, all done in about {minutes:,.0f} min"
+    return f"run {overall.done_runs + 1} of {overall.total_runs}, all finished in about {minutes:,.0f} min"

@@ -1,4 +1,4 @@
-"""Which task's batch comes next (section 4.3): the schedule of an epoch as a pure function of sizes, seed and epoch."""
+"""Which task's batch comes next (section 4.3): an epoch's schedule is a pure function of sizes, seed and epoch."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -33,7 +33,7 @@ def sampler_exponent(sampler: str | float) -> float | None:
     return EXPONENTS.get(sampler) if isinstance(sampler, str) else float(sampler)
 
 
-# Steps of a run: a schedule lies in memory, some 200 bytes a step.
+# Of a run: its schedule is kept in memory, some 200 bytes a step.
 MOST_STEPS = 10_000_000
 
 
@@ -43,14 +43,14 @@ def schedule(
     """All batches of a run, by epoch; arguments as for `epoch_schedule`.
 
     Raises:
-        MtbertError: there are more than MOST_STEPS.
+        MtbertError: the run has more than MOST_STEPS steps.
     """
     drawn: list[list[Draw]] = []
     length = 0 if epoch_end == "depletion" else int(epoch_end)
     for epoch in range(epochs):
         if epochs * length > MOST_STEPS:
             raise MtbertError(
-                f"epochs: {epochs} of {length} steps each (epoch_end: {epoch_end}) are more than the {MOST_STEPS:,} steps "
+                f"epochs: {epochs} of {length} steps each (epoch_end: {epoch_end}) exceed the {MOST_STEPS:,} steps "
                 "that a run may have; lower this run's epoch_end or epochs"
             )
         drawn.append(epoch_schedule(sizes, batch_size, sampler, epoch_end, seed, epoch))
@@ -67,10 +67,10 @@ def epoch_schedule(
         sizes: training examples per task, in the order of the tasks.
         batch_size: B; the last batch of a pass over a task may be smaller.
         sampler: `sequential` D1 -> D2 -> D3; `round_robin` b1, b2, b3, b1, ..., restarting smaller datasets until the largest
-            is depleted; or a sampling-based method, by name or exponent, that ends when any dataset is depleted.
+            is depleted; or a sampling-based method, by name or exponent, which ends when any dataset is depleted.
         epoch_end: `depletion` for the rules above, or a number of steps: datasets then restart as needed, and sequential
-            shares the steps out in proportion to the sizes.
-        seed, epoch: with the other arguments they determine everything.
+            divides the steps in proportion to the sizes.
+        seed, epoch: select the random stream; equal arguments give equal schedules.
     """
     streams = {
         task: _batches(size, batch_size, [seed, epoch, index]) for index, (task, size) in enumerate(sizes.items())
@@ -88,7 +88,7 @@ def _task_order(
     if sampler == "sequential":
         return [task for task, count in _shares(sizes, batches, steps).items() for _ in range(count)]
     if sampler == "round_robin":
-        # Of several equally large ones the last, so that all of them are depleted.
+        # The last of equally large datasets, so that all of them are depleted.
         largest = max(reversed(tasks), key=lambda task: batches[task])
         if steps is None:
             steps = (batches[largest] - 1) * len(tasks) + tasks.index(largest) + 1
@@ -109,7 +109,7 @@ def _task_order(
 
 
 def _shares(sizes: Mapping[str, int], batches: Mapping[str, int], steps: int | None) -> dict[str, int]:
-    """Steps per task of a sequential epoch: all its batches, or `steps` by size, largest remainders rounded up."""
+    """Steps per task of a sequential epoch: all batches, or `steps` divided by size, with the largest remainders rounded up."""
     if steps is None:
         return dict(batches)
     exact = {task: steps * size / sum(sizes.values()) for task, size in sizes.items()}
@@ -121,7 +121,7 @@ def _shares(sizes: Mapping[str, int], batches: Mapping[str, int], steps: int | N
 
 
 def _batches(size: int, batch_size: int, key: list[int]) -> Iterator[np.ndarray]:
-    """Passes over a shuffled dataset without end, each with its own order; nothing is lost or repeated within a pass."""
+    """Endless passes over a dataset, each in a new random order; a pass has every row once."""
     passes = 0
     while True:
         order = np.random.default_rng([*key, passes]).permutation(size)

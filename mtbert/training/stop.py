@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run trains: the step in hand is finished and kept, and a second signal kills at once."""
+"""Ctrl-C and SIGTERM during training: the current step is finished and saved; a second signal kills at once."""
 
 import signal
 import threading
@@ -12,10 +12,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether the process has been asked to stop, and by which signal.
+    """A request to stop, by SIGINT or SIGTERM.
 
     Attributes:
-        asked: the signal, or None.
+        asked: the signal received, or None.
     """
 
     def __init__(self) -> None:
@@ -23,41 +23,41 @@ class StopRequest:
         self._between_steps = False
 
     def after(self, done: int, steps: int) -> Stopped:
-        """What to raise once the checkpoint of step `done` of `steps` is written."""
+        """The exception to raise once the checkpoint of step `done` of `steps` is written."""
         assert self.asked is not None
-        told = f"stopped by {self.asked.name} after step {done:,} of {steps:,}; the same command goes on from there"
-        return Stopped(told, self.asked)
+        message = f"stopped by {self.asked.name} after step {done:,} of {steps:,}; the same command resumes from there"
+        return Stopped(message, self.asked)
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:
-        """Inside, where no weight changes, nothing has to be finished first.
+        """A block in which no weight changes, so that the process can stop at once.
 
         Raises:
-            Stopped: the process is asked to stop, or has been.
+            Stopped: a signal arrives, or has arrived before.
         """
         self._between_steps = True
         try:
-            self._perhaps_raise()
+            self._raise_between_steps()
             yield
         finally:
             self._between_steps = False
 
     def receive(self, number: int, _frame: FrameType | None) -> None:
-        """Take note of the first signal; the next one ends the process, as if there were no handler."""
+        """Handle the first signal: remember it, and restore the default handlers for the next one."""
         for one in SIGNALS:
             if signal.getsignal(one) == self.receive:
                 signal.signal(one, signal.SIG_DFL)
         self.asked = signal.Signals(number)
-        self._perhaps_raise()
+        self._raise_between_steps()
 
-    def _perhaps_raise(self) -> None:
+    def _raise_between_steps(self) -> None:
         if self.asked is not None and self._between_steps:
             raise Stopped(f"stopped by {self.asked.name}", self.asked)
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catch SIGINT and SIGTERM for the block; not in other threads than the main one, where Python allows no handler.
+    """Catch SIGINT and SIGTERM for the block. Outside the main thread, where Python allows no handlers, do nothing.
 
     A signal that the process ignores, as SIGINT under nohup, stays ignored.
     """

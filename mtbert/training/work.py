@@ -1,4 +1,4 @@
-"""Folders of checkpoints of runs under way, one for each fingerprint: who holds which, and which may go. Imports no torch."""
+"""Checkpoint folders of unfinished runs, one per fingerprint: locking, listing and removal. Imports no torch."""
 
 import fcntl
 import itertools
@@ -19,13 +19,13 @@ NAME = re.compile(r"[0-9a-f]{24}(-\d+)?")
 
 
 class WorkFolder(NamedTuple):
-    """What `mtbert clean` and `mtbert doctor` show of a folder of checkpoints.
+    """A checkpoint folder, as `mtbert clean` and `mtbert doctor` show it.
 
     Attributes:
-        run, workspace: whose it is, and the folder that the run was started in; empty where a kill came before they were written.
-        step: steps done at its checkpoint, 0 where there is none.
+        run, workspace: the run's name and the folder that it was started in; empty if a kill came before they were written.
+        step: steps done at its checkpoint; 0 if there is none.
         size: bytes on disk.
-        age: seconds since something was last written there.
+        age: seconds since the last write.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class WorkFolder(NamedTuple):
 
 
 def work_root(cwd: Path) -> Path:
-    """Where checkpoints lie: .mtbert in `cwd`, or, in a temporary workspace of a DVC experiment, in the project that it is of.
+    """Where checkpoints are kept: .mtbert in `cwd`, or, in a temporary workspace of a DVC experiment, in the project itself.
 
     DVC removes such a workspace, ROOT/.dvc/tmp/exps/.../tmpXXXX, when the experiment ends or is interrupted.
     """
@@ -48,46 +48,46 @@ def work_root(cwd: Path) -> Path:
 
 @contextmanager
 def work_folder(root: Path, run: str, name: str) -> Iterator[Path]:
-    """A folder for a run's checkpoints that no other process uses meanwhile, removed if the block ends without an exception.
+    """A locked folder for a run's checkpoints, removed if the block ends without an exception.
 
-    Of the run's earlier folders with other fingerprints the newest stays, since an edit may be undone. Another process that trains
-    the same thing in another workspace has its own folder beside this one.
+    Of the run's folders with other fingerprints the newest is kept, so that undoing an edit resumes from it; the others are removed.
+    A process that trains the same run in another workspace gets a folder of its own.
 
     Args:
-        root: as `work_root` says.
+        root: as `work_root` returns it.
         run: the run's name.
         name: its fingerprint.
 
     Raises:
-        MtbertError: there is a link where a folder should be.
+        MtbertError: the folder, or `root`, is a link.
     """
     folder, lock = _free_folder(root, name)
     with lock:
         workspace = str(Path.cwd())
         atomic_json(folder / ABOUT, {"run": run, "workspace": workspace})
-        kept = False
+        newest_kept = False
         for other in sorted(work_folders(root), key=lambda one: one.age):
-            gone = other.workspace == workspace or not Path(other.workspace).is_dir()
-            if other.run != run or other.path == folder or not gone:
+            ours = other.workspace == workspace or not Path(other.workspace).is_dir()
+            if other.run != run or other.path == folder or not ours:
                 continue
-            if kept or not other.step or other.path.name.startswith(name):
+            if newest_kept or not other.step or other.path.name.startswith(name):
                 remove_work(other.path)
             else:
-                kept = True
-        for left in root.glob(f".*{TEMPORARY}"):
-            remove_tree(left)
+                newest_kept = True
+        for temporary in root.glob(f".*{TEMPORARY}"):
+            remove_tree(temporary)
         yield folder
         _remove(folder)
 
 
 def work_folders(root: Path) -> list[WorkFolder]:
-    """All folders of checkpoints under `root`, by name; one that another process removes meanwhile is left out."""
+    """The checkpoint folders under `root`, by name, without those that another process is removing."""
     folders = sorted(path for path in root.glob("*") if NAME.fullmatch(path.name) and path.is_dir())
-    return [about for about in map(_described, folders) if about is not None]
+    return [work for work in map(_described, folders) if work is not None]
 
 
 def remove_work(folder: Path) -> bool:
-    """Delete a folder of checkpoints; False, and nothing is deleted, if a living process holds it."""
+    """Delete a checkpoint folder; if a process holds its lock, delete nothing and return False."""
     if not folder.is_dir():
         return True
     lock = _claim(folder)
@@ -99,12 +99,12 @@ def remove_work(folder: Path) -> bool:
 
 
 def checkpoint_step(folder: Path) -> int:
-    """Steps done at the checkpoint in `folder`, 0 where there is none; `load_checkpoint` says what is wrong with it."""
+    """Steps done at the checkpoint in `folder`; 0 if there is none or it is damaged, which `load_checkpoint` reports."""
     return checkpoint_log(folder)[0]
 
 
 def checkpoint_log(folder: Path) -> tuple[int, str | None]:
-    """Steps done at the checkpoint in `folder` and the checksum of their lines in steps.csv, as `StepLog` takes them."""
+    """Steps done at the checkpoint in `folder`, and the checksum of their lines in steps.csv, as `StepLog` expects it."""
     try:
         latest = json.loads((folder / LATEST).read_text(encoding="utf-8"))
         return int(latest["step"]), latest["progress"].get("log")
@@ -114,10 +114,10 @@ def checkpoint_log(folder: Path) -> tuple[int, str | None]:
 
 @contextmanager
 def only_writer(lock: Path, what: str) -> Iterator[None]:
-    """Hold `lock` for the block, so that one process at a time trains a run; the kernel frees it with the process.
+    """Hold `lock` for the block, so that one process at a time trains a run; the lock ends with the process.
 
     Raises:
-        MtbertError: another process holds it; names that process and what to do.
+        MtbertError: another process holds the lock.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+") as file:
@@ -138,15 +138,15 @@ def _free_folder(root: Path, name: str) -> tuple[Path, IO[str]]:
         folder = root / (name if n == 1 else f"{name}-{n}")
         for place in (root, folder):
             if place.is_symlink():
-                raise MtbertError(f"{place}: a link, where checkpoints should lie; remove it")
+                raise MtbertError(f"{place}: a link; checkpoints need a folder: remove the link")
         lock = _claim(folder)
         if lock is not None:
             return folder, lock
-    raise AssertionError("no end of numbers")
+    raise AssertionError("unreachable: the count has no end")
 
 
 def _claim(folder: Path) -> IO[str] | None:
-    """The lock of a folder, held, which is made if there is none; None if another process holds it."""
+    """Make the folder if need be and take its lock; None if another process holds it."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -173,7 +173,7 @@ def _locked(file: IO[str]) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a folder whose lock is held: first its name, so that a process that starts now makes a new one."""
+    """Delete a folder whose lock we hold. It is renamed first, so that a process that starts now makes a new one."""
     hidden = folder.with_name(f".{folder.name}.{os.getpid()}{TEMPORARY}")
     folder.rename(hidden)
     remove_tree(hidden)
@@ -186,8 +186,8 @@ def _described(folder: Path) -> WorkFolder | None:
     except FileNotFoundError:
         return None
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        run, workspace = str(about["run"]), str(about["workspace"])
+        found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        run, workspace = str(found["run"]), str(found["workspace"])
     except (OSError, ValueError, KeyError, TypeError):
         run = workspace = ""
     size = sum(stat.st_size for stat in stats)

@@ -1,4 +1,4 @@
-"""How much is read at once changes not a byte of what prepare writes; memory stays by the block."""
+"""The block size does not change what prepare writes, and memory does not grow with the file."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from mtbert.tasks.paper import QUORA, TASKS
 from mtbert.tasks.task import SPLITS
 
 HEADER = b"\tid\tsentence1\tsentence2\tis_duplicate"
-SIZES = (1, 60, 200)  # bytes, read on to the end of a line
+SIZES = (1, 60, 200)  # bytes, extended to a line end
 
 
 def same_hash(texts: Any) -> np.ndarray:
@@ -32,7 +32,7 @@ def same_hash(texts: Any) -> np.ndarray:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Odd but sound rows in nine files, some of them in two splits, and a tokenizer."""
+    """Unusual but valid rows in nine files, some of them in two splits, and a tokenizer."""
     (tmp_path / "raw").mkdir()
     for task in TASKS.values():
         for number, split in enumerate(SPLITS):
@@ -97,7 +97,7 @@ def peak(run: Callable[[], object]) -> int:
 
 
 def test_memory_grows_by_no_more_than_hashes(tmp_path: Path) -> None:
-    """Rows of 1,000 bytes: were they kept, eight times the file would take 5 MB more."""
+    """Rows of 1,000 bytes: if they were kept in memory, a file eight times as large would take 5 MB more."""
 
     def write(rows: int) -> Path:
         path = tmp_path / "rows.csv"

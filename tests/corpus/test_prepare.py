@@ -207,7 +207,7 @@ def from_source(raw: Path, source: str, **file: str) -> None:
 
 
 COPIED = "; correct the row, or set prepare.on_bad_row: drop to leave it out"
-MADE = "; set prepare.on_bad_row: drop to leave the row out (the file was {} and is not to be mended by hand)"
+MADE = "; set prepare.on_bad_row: drop to leave the row out (the file was {}, so do not edit it)"
 
 
 @pytest.mark.parametrize(
@@ -239,8 +239,8 @@ def test_a_bad_row_names_the_file_to_be_mended(
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        (b"", "1:1: the file is empty; replace the file by a whole copy of it"),
-        (b"\tid\tsentence\tsentiment\n", "2:1: no row after the header; replace the file by a whole copy of it"),
+        (b"", "1:1: the file is empty; replace the file by an intact copy"),
+        (b"\tid\tsentence\tsentiment\n", "2:1: no row after the header; replace the file by an intact copy"),
         (b"\tid\tsentence\n0\ta\tb\n", "1:13: header: missing column sentiment; this file must"),
         (b"\tid\tsentence\tsentiment\n\xff", "2:1: not UTF-8 (byte 0xff at offset 23); save the file as UTF-8"),
         (b"\xef\xbb\xbf\tid\tsentence\tsentiment\n", "1:1: starts with a byte order mark; save the file"),
@@ -342,14 +342,14 @@ def test_a_fresh_tree_names_the_stage_to_run(tmp_path: Path) -> None:
     for read in (
         lambda: check_prepared(tmp_path, ["train"]),
         lambda: load_split(tmp_path, TASKS["sst"], "train"),
-        lambda: wrapper_for(tmp_path / "tokenizer.json", 9),
+        lambda: wrapper_for(tmp_path / "tokenizer.json", 9, ("[CLS]", "[SEP]")),
     ):
         with pytest.raises(MtbertError, match=r": not found; run `dvc repro prepare`$"):
             read()
 
 
 def test_unusable_tokenizers(raw: Path, tmp_path: Path) -> None:
-    with pytest.raises(MtbertError, match=r"none.json: no tokenizer there; check encoder.source"):
+    with pytest.raises(MtbertError, match=r"none.json: not found; run `dvc repro encoder`"):
         run(raw, tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(MtbertError, match=r"bad.json: not a tokenizer file"):

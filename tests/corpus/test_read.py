@@ -299,7 +299,7 @@ def test_harmless_oddities_are_accepted(
 @pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "a FIFO"), (Path.mkdir, "a folder")])
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path, make: Any, what: str) -> None:
     make(tmp_path / "train.csv")
-    with pytest.raises(MtbertError, match=f"train.csv: {what} where a file must be; replace the file"):
+    with pytest.raises(MtbertError, match=f"train.csv: {what} instead of a file; replace the file"):
         read_split(tmp_path / "train.csv", SST, True, "error")
 
 

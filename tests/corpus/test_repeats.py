@@ -1,4 +1,4 @@
-"""Rows are the same by their text, whatever their hashes."""
+"""Rows are compared by text, even if their hashes collide."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ some_keys = st.lists(st.sampled_from(["a", "b", "é", "ab", "ba", "a b", "abcd",
 
 @pytest.mark.parametrize("hashed", [hashes.hashes, weak])
 @given(held=st.lists(some_keys, max_size=3), asked=some_keys, label=st.lists(st.sampled_from([0.0, 1.0]), min_size=36))
-def test_repeats_are_counted_by_their_text(
+def test_repeats_are_counted_by_text(
     tmp_path_factory: pytest.TempPathFactory,
     hashed: object,
     held: list[list[str]],
@@ -71,7 +71,7 @@ def test_keys_leave_no_file_behind(tmp_path: Path) -> None:
 
 
 @given(st.lists(some_keys, max_size=30))
-def test_texts_of_former_calls_are_met(calls: list[list[str]]) -> None:
+def test_texts_of_earlier_calls_are_found(calls: list[list[str]]) -> None:
     met, before = Met(), set()
     for call in calls:
         assert met.perhaps(call) == (not before.isdisjoint(call))

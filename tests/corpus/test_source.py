@@ -1,4 +1,4 @@
-"""Filling the raw folder: generated, copied or downloaded, whole or not at all."""
+"""The raw folder is generated, copied or downloaded, completely or not at all."""
 
 import errno
 import hashlib
@@ -44,20 +44,20 @@ def test_sample_is_written_in_the_course_format_and_labelled(tmp_path: Path) -> 
                 (row.id, row.texts[0], row.texts[1] if task.is_pair else None) for row in rows[task.name, split]
             ]
             assert [e.label for e in examples] == [float(row.label) for row in rows[task.name, split]]
-    told = json.loads((folder / "source.json").read_text())
-    assert {key: told[key] for key in ("source", "seed", "label_noise", "sizes")} == {
+    record = json.loads((folder / "source.json").read_text())
+    assert {key: record[key] for key in ("source", "seed", "label_noise", "sizes")} == {
         "source": "sample",
         "seed": 11711,
         "label_noise": 0.1,
         "sizes": SIZES,
     }
-    assert len(told["files"]) == 9
-    for name, file in told["files"].items():
+    assert len(record["files"]) == 9
+    for name, file in record["files"].items():
         data = (folder / name).read_bytes()
         assert file == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def test_copies_are_byte_for_byte_and_say_whether_they_are_the_pinned_ones(
+def test_copies_are_byte_for_byte_and_recorded_as_pinned_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = course_folder(tmp_path / "course")
@@ -66,14 +66,14 @@ def test_copies_are_byte_for_byte_and_say_whether_they_are_the_pinned_ones(
     folder.mkdir()
     (folder / "stale.csv").write_text("old")
     source.copy_course(tmp_path / "course", folder)
-    told = json.loads((folder / "source.json").read_text())
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*told["files"], "source.json", "sha256.json"])
+    record = json.loads((folder / "source.json").read_text())
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*record["files"], "source.json", "sha256.json"])
     assert (folder / "sst-test.csv").read_bytes() == files["ids-sst-test-student.csv"]
-    assert told["absent"] == []
-    assert {name for name, file in told["files"].items() if file["is_pinned"]} == {"sts-dev.csv"}
-    assert told["files"]["sst-test.csv"]["published_as"] == "ids-sst-test-student.csv"
-    assert told["files"]["sst-test.csv"]["from"] == f"{tmp_path}/course/ids-sst-test-student.csv"
-    assert (told["source"], told["path"]) == ("folder", f"{tmp_path}/course")
+    assert record["absent"] == []
+    assert {name for name, file in record["files"].items() if file["is_pinned"]} == {"sts-dev.csv"}
+    assert record["files"]["sst-test.csv"]["published_as"] == "ids-sst-test-student.csv"
+    assert record["files"]["sst-test.csv"]["from"] == f"{tmp_path}/course/ids-sst-test-student.csv"
+    assert (record["source"], record["path"]) == ("folder", f"{tmp_path}/course")
 
 
 def test_every_missing_train_and_dev_file_is_named_and_test_files_are_optional(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_every_missing_train_and_dev_file_is_named_and_test_files_are_optional(t
     assert not (tmp_path / "other").exists()
 
 
-def test_no_file_is_ever_downloaded_in_place_of_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_downloaded_instead_of_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("asked the network"))
     with pytest.raises(MtbertError) as error:
@@ -109,8 +109,8 @@ def test_a_home_folder_is_found_and_named_as_given(tmp_path: Path, monkeypatch: 
     course_folder(tmp_path / "course")
     monkeypatch.setenv("HOME", str(tmp_path))
     source.copy_course(Path("~/course"), tmp_path / "raw")
-    told = json.loads((tmp_path / "raw" / "source.json").read_text())
-    assert (told["path"], told["files"]["sst-dev.csv"]["from"]) == ("~/course", "~/course/ids-sst-dev.csv")
+    record = json.loads((tmp_path / "raw" / "source.json").read_text())
+    assert (record["path"], record["files"]["sst-dev.csv"]["from"]) == ("~/course", "~/course/ids-sst-dev.csv")
     with pytest.raises(MtbertError, match=r"~nobody-of-that-name: missing ids-sst-train.csv"):
         source.copy_course(Path("~nobody-of-that-name"), tmp_path / "raw")
 
@@ -125,17 +125,17 @@ def a_device(path: Path) -> None:
 
 @pytest.mark.parametrize(("make", "what"), [(a_fifo, "a FIFO"), (a_device, "a device"), (Path.mkdir, "a folder")])
 @pytest.mark.parametrize("name", ["quora-dev.csv", "sts-test-student.csv"])
-def test_what_is_no_file_is_refused_at_once(tmp_path: Path, make: Any, what: str, name: str) -> None:
+def test_anything_but_a_file_is_refused_at_once(tmp_path: Path, make: Any, what: str, name: str) -> None:
     course = tmp_path / "course"
     course_folder(course)
     (course / name).unlink()
     make(course / name)
     with pytest.raises(MtbertError) as error:
         source.copy_course(course, tmp_path / "raw")
-    assert str(error.value) == f"{course / name}: {what} where a file must be; put the file itself there"
+    assert str(error.value) == f"{course / name}: {what} instead of a file; put the CSV file there"
 
 
-def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     course_folder(tmp_path / "course")
 
     def refuse(path: Path) -> bytes:
@@ -170,10 +170,10 @@ def test_download_takes_the_pinned_files(tmp_path: Path, monkeypatch: pytest.Mon
         "7ac8260577fc12a86c7aaf38918056c30054ef39/data/ids-sst-train.csv"
     )
     assert len(asked) == 9
-    told = json.loads((tmp_path / "raw" / "source.json").read_text())
-    assert (told["source"], told["commit"]) == ("download", source.COMMIT)
-    assert told["files"]["sst-train.csv"]["from"] == asked[0]
-    assert all(file["is_pinned"] for file in told["files"].values())
+    record = json.loads((tmp_path / "raw" / "source.json").read_text())
+    assert (record["source"], record["commit"]) == ("download", source.COMMIT)
+    assert record["files"]["sst-train.csv"]["from"] == asked[0]
+    assert all(file["is_pinned"] for file in record["files"].values())
 
 
 @pytest.mark.parametrize(

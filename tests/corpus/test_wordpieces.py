@@ -1,4 +1,4 @@
-"""Words looked up one by one are the tokenizer's own ids, whatever the text; and the look-up is left alone where it would not be."""
+"""Ids looked up word by word equal the tokenizer's for any text; tokenizers that split otherwise are not looked up."""
 
 import string
 
@@ -51,9 +51,9 @@ def sentences(wordpieces: Wordpieces, texts: list[str]) -> list[list[int]]:
     return [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])]
 
 
-@pytest.mark.parametrize("remembered", [1 << 18, 2])
-def test_order_is_kept_over_kinds_of_text_and_words_forgotten(monkeypatch: pytest.MonkeyPatch, remembered: int) -> None:
-    monkeypatch.setattr(module, "REMEMBERED", remembered)
+@pytest.mark.parametrize("cached", [1 << 18, 2])
+def test_order_is_kept_across_kinds_of_text_and_emptied_caches(monkeypatch: pytest.MonkeyPatch, cached: int) -> None:
+    monkeypatch.setattr(module, "CACHED", cached)
     texts = ["the", "café", "", "a b", "日", "sing", "the", "[SEP]", ""]
     tokenizer = bert()
     wordpieces = Wordpieces(tokenizer)
@@ -61,13 +61,13 @@ def test_order_is_kept_over_kinds_of_text_and_words_forgotten(monkeypatch: pytes
         assert sentences(wordpieces, some) == [expected(tokenizer, text) for text in some]
 
 
-def test_the_last_id_is_no_end_of_a_sentence() -> None:
+def test_the_largest_id_does_not_end_a_sentence() -> None:
     tokenizer = Tokenizer(WordPiece({"[UNK]": 0, "a": 65535}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
     assert sentences(Wordpieces(tokenizer), ["a a", "b", "a"]) == [[65535, 65535], [0], [65535]]
 
 
-def test_what_is_cleaned_is_what_the_tokenizer_sees() -> None:
+def test_the_tokenizer_gets_the_cleaned_text() -> None:
     tokenizer = bert(lowercase=False)
     ids, lengths = Wordpieces(tokenizer).of(["THE a", "É", "A"], str.lower)
     assert ids.tolist() == [n for text in ("the a", "é", "a") for n in expected(tokenizer, text)]
@@ -83,7 +83,7 @@ def token_in_plain_text(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("change", [other_splitter, token_in_plain_text])
-def test_another_tokenizer_is_asked_for_every_sentence(change: object) -> None:
+def test_other_tokenizers_encode_every_sentence(change: object) -> None:
     tokenizer = bert()
     change(tokenizer)  # type: ignore[operator]
     texts = ["a, b c", "the.b c"]

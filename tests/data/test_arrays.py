@@ -1,4 +1,4 @@
-"""Damaged or contradictory arrays are told, not trained on."""
+"""Damaged or inconsistent arrays are errors."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_arrays_are_mapped(prepared: Path) -> None:
+def test_arrays_are_memory_mapped(prepared: Path) -> None:
     split = load_split(prepared, TASKS["quora"], "dev")
     assert (len(split), split.task, split.split) == (2, "quora", "dev")
     assert isinstance(split.ids1, np.memmap) and split.ids1.tolist() == [5, 6, 7]
@@ -50,7 +50,7 @@ def test_arrays_are_mapped(prepared: Path) -> None:
         ("labels", np.array([0.0, 1.0]), "float64 of shape (2,), expected one axis of float32"),
     ],
 )
-def test_contradictions_name_the_file(prepared: Path, name: str, array: Any, what: str) -> None:
+def test_inconsistent_files_are_named(prepared: Path, name: str, array: Any, what: str) -> None:
     path = prepared / "dev" / "quora" / f"{name}.npy"
     np.save(path, array)
     with pytest.raises(MtbertError) as error:
@@ -60,7 +60,7 @@ def test_contradictions_name_the_file(prepared: Path, name: str, array: Any, wha
 
 @pytest.mark.parametrize("name", ["ids1", "offsets1", "ids2", "offsets2", "labels"])
 @pytest.mark.parametrize("size", [0, 20, 129])
-def test_files_cut_short_are_told(prepared: Path, name: str, size: int) -> None:
+def test_truncated_files_are_named(prepared: Path, name: str, size: int) -> None:
     path = prepared / "dev" / "quora" / f"{name}.npy"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(MtbertError, match=f"{name}.npy: not a readable array"):
@@ -76,7 +76,7 @@ def test_missing_files(prepared: Path) -> None:
     assert split.labels is None
     (folder / "examples.csv").write_text("id,sentence1,label\na,b,c\n")
     with pytest.raises(
-        MtbertError, match=r"examples.csv: 1 rows of id, sentence1, label, expected 2 of id, sentence1, sentence2"
+        MtbertError, match=r"examples.csv: has 1 rows of id, sentence1, label, expected 2 of id, sentence1, sentence2"
     ):
         split.example_table()
     (folder / "examples.csv").unlink()

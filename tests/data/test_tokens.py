@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mtbert.data.tokens import Block, TokenStream, Wrapper, lay_out, wrapper_for
 from mtbert.errors import MtbertError
+from mtbert.pretrained.bert import BERT
 
 
 def sequence(*ids: int, second: int | None = None) -> tuple[np.ndarray, int]:
@@ -122,11 +123,12 @@ def write_tokenizer(path: Path, *words: str) -> Path:
 
 
 def test_special_tokens_come_from_the_tokenizer(tmp_path: Path) -> None:
-    wrapper = wrapper_for(write_tokenizer(tmp_path / "tokenizer.json", "[UNK]", "a", "[SEP]", "[CLS]"), 9)
+    path = write_tokenizer(tmp_path / "tokenizer.json", "[UNK]", "a", "[SEP]", "[CLS]")
+    wrapper = wrapper_for(path, 9, BERT.special_tokens)
     assert (wrapper.cls, wrapper.sep, wrapper.max_tokens) == (3, 2, 9)
 
 
 def test_a_tokenizer_without_special_tokens_is_refused(tmp_path: Path) -> None:
     path = write_tokenizer(tmp_path / "tokenizer.json", "[UNK]", "a", "[SEP]")
     with pytest.raises(MtbertError, match=r"tokenizer\.json: has no \[CLS\] or \[SEP\]"):
-        wrapper_for(path, 9)
+        wrapper_for(path, 9, BERT.special_tokens)

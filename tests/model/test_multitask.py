@@ -14,7 +14,7 @@ from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
-from mtbert.pretrained.weights import LAYER_NAMES, TOP_NAMES
+from mtbert.pretrained.bert import LAYER_NAMES, NAMES
 
 # One that our kernels do not take, and one that they do.
 CONFIGS = {
@@ -31,7 +31,7 @@ VARIANTS = [
 
 
 def their_model(model: MultitaskModel) -> torch.nn.Module:
-    """transformers' BertModel with our encoder's weights: the mapping of weights.py, backwards."""
+    """transformers' BertModel with our encoder's weights: the name map, backwards."""
     transformers, config = pytest.importorskip("transformers"), model.encoder.config
     theirs = transformers.BertModel._from_config(
         transformers.BertConfig(
@@ -45,7 +45,7 @@ def their_model(model: MultitaskModel) -> torch.nn.Module:
         attn_implementation="eager",
     )
     ours = model.encoder.state_dict()
-    state = {name: ours[our] for name, our in TOP_NAMES.items() if our in ours}
+    state = {name: ours[our] for name, our in NAMES.items() if our in ours}
     for layer in range(config.layers):
         for their, our in LAYER_NAMES.items():
             for kind in ("weight", "bias"):

@@ -1,4 +1,4 @@
-"""Where encoders come from, and what is refused on the way. No test reaches the network."""
+"""Sources of encoders, and the files that are refused. No test uses the network."""
 
 import json
 import shutil
@@ -17,8 +17,9 @@ from mtbert.errors import MtbertError
 from mtbert.files import sha256_file
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.pretrained import source as module
+from mtbert.pretrained.bert import LAYER_NAMES, NAMES
 from mtbert.pretrained.source import MINILM_PACKAGE, MINILM_SHA256, pretrained
-from mtbert.pretrained.weights import LAYER_NAMES, TOP_NAMES, random_weights
+from mtbert.pretrained.weights import random_weights
 
 CONFIG = BertConfig(vocabulary=11, positions=7, layers=1, hidden=4, heads=2, intermediate=6)
 RANDOM = {"seed": 7, "layers": 1, "hidden": 4, "heads": 2, "intermediate": 6, "positions": 9}
@@ -29,7 +30,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def folder(tmp_path: Path) -> Path:
     """A published encoder: the three files."""
     ours = random_weights(CONFIG, 0)
-    theirs = {name: ours[our] for name, our in TOP_NAMES.items()} | {
+    theirs = {name: ours[our] for name, our in NAMES.items()} | {
         f"encoder.layer.0.{name}.{kind}": ours[f"layers.0.{our}.{kind}"]
         for name, our in LAYER_NAMES.items()
         for kind in ("weight", "bias")
@@ -45,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_tokenizer(folder: Path, pieces: int) -> None:
-    """A WordPiece tokenizer of so many pieces."""
+    """Write a WordPiece tokenizer with this many pieces."""
     vocabulary = {word: index for index, word in enumerate(["[UNK]", "[CLS]", "[SEP]", *map(str, range(pieces - 3))])}
     Tokenizer(WordPiece(vocabulary, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
 
@@ -71,10 +72,10 @@ def test_a_local_folder(folder: Path) -> None:
     assert pretrained("local", path=str(folder), sha256=found.source["sha256"]).source == found.source
 
 
-def test_a_folder_of_the_user_s_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_in_the_user_s_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     assert holds_the_weights(pretrained("local", path="~/mini-bert"))
-    with pytest.raises(MtbertError, match=r"encoder\.path is ~nobody-of-that-name/x, but no user"):
+    with pytest.raises(MtbertError, match=r"encoder\.path is ~nobody-of-that-name/x, but there is no such user"):
         pretrained("local", path="~nobody-of-that-name/x")
 
 
@@ -120,7 +121,7 @@ def test_a_random_encoder_is_a_function_of_its_settings() -> None:
     ("sizes", "message"),
     [
         ({"layers": 10**5}, r"encoder\.random\.layers is 100000; lower it to at most 128"),
-        ({"hidden": 10**12}, r"encoder\.random has [\d,]+ parameters; lower its .*at most 1,000,000,000"),
+        ({"hidden": 10**12}, r"encoder\.random has [\d,]+ parameters, at most 1,000,000,000 are allowed; lower its"),
         ({"intermediate": 10**15}, r"encoder\.random has"),
         ({"positions": 10**30}, r"encoder\.random has"),
     ],
@@ -167,7 +168,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, download: Callable[..., str]) -> N
     monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "hf_hub_download", download)
 
 
-def test_the_hub_is_asked_for_that_commit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_asked_for_the_pinned_commit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def download(repo: str, file: str, *, revision: str) -> str:
@@ -188,7 +189,7 @@ def test_the_hub_is_asked_for_that_commit(folder: Path, tmp_path: Path, monkeypa
         pretrained("hub", name="someone/mini-bert", revision=COMMIT, sha256="f" * 64)
 
 
-def test_offline_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = pytest.importorskip("huggingface_hub.errors")
 
     def offline(*_: object, **__: object) -> str:
@@ -199,13 +200,15 @@ def test_offline_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         pretrained("hub", name="someone/mini-bert", revision=COMMIT)
 
 
-def test_a_name_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = pytest.importorskip("huggingface_hub.errors")
 
     def refuse(*_: object, **__: object) -> str:
         raise errors.HFValidationError("Repo id must be in the form 'repo_name'\nmore")
 
     fake_hub(monkeypatch, refuse)
-    with pytest.raises(MtbertError, match=r"the hub refuses: Repo id must be.*check encoder\.name") as caught:
+    with pytest.raises(
+        MtbertError, match=r"the hub refused the request: Repo id must be.*check encoder\.name"
+    ) as caught:
         pretrained("hub", name="a b", revision=COMMIT)
     assert "\n" not in str(caught.value)

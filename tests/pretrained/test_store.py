@@ -1,4 +1,4 @@
-"""A model's folder: what was written comes back bit for bit, or not at all."""
+"""A model's folder is read back bit for bit, or refused."""
 
 import json
 from collections.abc import Callable

@@ -1,10 +1,7 @@
 """Published weights are translated strictly: each fault is an error that names it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,18 +9,8 @@ from torch import Tensor
 
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
-from mtbert.pretrained.weights import (
-    LAYER_NAMES,
-    SIZES,
-    TOP_NAMES,
-    check_tensors,
-    config_to_json,
-    for_pooling,
-    from_hf,
-    parameter_count,
-    random_weights,
-    read_hf_config,
-)
+from mtbert.pretrained.bert import BERT, LAYER_NAMES, NAMES
+from mtbert.pretrained.weights import for_pooling, from_hf, parameter_count, random_weights
 
 CONFIG = BertConfig(vocabulary=11, positions=7, layers=2, hidden=4, heads=2, intermediate=6)
 THEIR_CONFIG = {
@@ -44,7 +31,7 @@ THEIR_CONFIG = {
 def published() -> dict[str, Tensor]:
     """Random weights of CONFIG under the published names."""
     ours = random_weights(CONFIG, 0)
-    theirs = {name: ours[our] for name, our in TOP_NAMES.items()}
+    theirs = {name: ours[our] for name, our in NAMES.items()}
     for layer in range(CONFIG.layers):
         for name, our in LAYER_NAMES.items():
             for kind in ("weight", "bias"):
@@ -56,7 +43,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_every_tensor_is_taken_over() -> None:
+def test_every_tensor_is_translated() -> None:
     assert same(from_hf(published(), CONFIG, "file"), random_weights(CONFIG, 0))
 
 
@@ -78,12 +65,12 @@ def test_the_prefix_old_norm_names_and_task_heads(capsys: pytest.CaptureFixture[
     old["qa_outputs.weight"] = torch.zeros(2, 4)
     assert same(from_hf(old, CONFIG, "file"), random_weights(CONFIG, 0))
     assert capsys.readouterr().err == (
-        "note: file: left out, since they are heads of other tasks: classifier.bias, classifier.weight, cls.predictions.bias, "
+        "note: file: ignored heads of other tasks: classifier.bias, classifier.weight, cls.predictions.bias, "
         "cls.predictions.transform.LayerNorm.gamma, cls.seq_relationship.weight and 1 more\n"
     )
 
 
-def test_the_pooler_is_needed_for_cls_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_cls_pooling_needs_the_pooler(capsys: pytest.CaptureFixture[str]) -> None:
     whole = from_hf(published(), CONFIG, "file")
     bare = from_hf({name: tensor for name, tensor in published().items() if "pooler" not in name}, CONFIG, "file")
     assert "note: file: has no pooler" in capsys.readouterr().err
@@ -93,7 +80,7 @@ def test_the_pooler_is_needed_for_cls_alone(capsys: pytest.CaptureFixture[str]) 
         for tensors in (whole, bare):
             assert same(for_pooling(tensors, pooling, "file"), bare)
     with pytest.raises(
-        MtbertError, match=r"^pooling is cls, but file has no pooler.*set it to mean or max, or choose an"
+        MtbertError, match=r"^pooling is cls, but file has no pooler.*set pooling to mean or max, or choose an"
     ):
         for_pooling(bare, "cls", "file")
 
@@ -109,7 +96,7 @@ def test_the_pooler_is_needed_for_cls_alone(capsys: pytest.CaptureFixture[str]) 
         "QuestionAnswering",
     ],
 )
-def test_every_model_of_transformers_with_a_bert_in_it_is_taken(kind: str) -> None:
+def test_the_encoder_of_every_bert_model_of_transformers_is_found(kind: str) -> None:
     transformers = pytest.importorskip("transformers")
     theirs = getattr(transformers, f"BertFor{kind}")(transformers.BertConfig(**THEIR_CONFIG))
     assert same(from_hf(theirs.state_dict(), CONFIG, "file"), from_hf(theirs.bert.state_dict(), CONFIG, "file"))
@@ -180,7 +167,7 @@ def twice(tensors: dict[str, Tensor]) -> None:
         (nan, r"pooler\.weight holds NaN or infinity"),
         (infinite, r"pooler\.bias holds NaN or infinity"),
         (integer, r"pooler\.bias is torch\.int64, expected float32"),
-        (twice, r"bert\.pooler\.dense\.bias stands in the file under two names"),
+        (twice, r"has bert\.pooler\.dense\.bias under two names"),
     ],
 )
 def test_a_faulty_checkpoint_is_refused(fault: Callable[[dict[str, Tensor]], None], message: str) -> None:
@@ -190,11 +177,11 @@ def test_a_faulty_checkpoint_is_refused(fault: Callable[[dict[str, Tensor]], Non
         from_hf(tensors, CONFIG, "x.safetensors")
 
 
-# What it would cost to make such a model shows in each of these: memory, time, or sizes that torch cannot count.
+# Making such a model would take too much memory or time, or overflow torch's sizes.
 @pytest.mark.parametrize("value", [10**5, 10**12, 10**30])
-@pytest.mark.parametrize("size", sorted(SIZES.keys() - {"heads"}))
+@pytest.mark.parametrize("size", sorted(BERT.sizes.keys() - {"heads"}))
 def test_sizes_that_are_not_those_of_the_tensors_are_refused_at_once(size: str, value: int) -> None:
-    key = SIZES[size][0]
+    key = BERT.sizes[size].key
     with pytest.raises(MtbertError, match=rf"^x\.safetensors: .*, but {key} in its config\.json is {value}; use the"):
         from_hf(published(), replace(CONFIG, **{size: value}), "x.safetensors")
 
@@ -205,88 +192,6 @@ def test_parameters_are_counted_without_making_them() -> None:
         BertConfig(vocabulary=5, positions=8, segments=3, layers=3, hidden=6, heads=1, intermediate=4),
     ):
         assert parameter_count(config) == sum(tensor.numel() for tensor in random_weights(config, 0).values())
-
-
-def test_check_tensors_accepts_what_fits_and_nothing_else() -> None:
-    shapes = {"a": (2,), "b": (1, 3)}
-    good = {"a": torch.zeros(2), "b": torch.zeros(1, 3)}
-    check_tensors(good, shapes, "file")
-    for bad, message in (
-        ({"a": torch.zeros(2)}, "file: .*missing: b"),
-        ({**good, "c": torch.zeros(1)}, "file: .*unknown: c"),
-        ({**good, "b": torch.zeros(3)}, r"file: b has shape \(3,\), expected \(1, 3\)"),
-        ({**good, "a": torch.zeros(2, dtype=torch.float64)}, "file: a is torch.float64, expected float32"),
-    ):
-        with pytest.raises(MtbertError, match=message):
-            check_tensors(bad, shapes, "file")
-
-
-def test_config_of_the_published_form(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(THEIR_CONFIG), encoding="utf-8")
-    assert read_hf_config(tmp_path / "config.json") == CONFIG
-    assert BertConfig(**config_to_json(CONFIG)) == CONFIG
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"model_type": "roberta"}, r"config\.json: model_type is 'roberta', only 'bert' is supported"),
-        ({"model_type": None}, r"model_type is None"),
-        ({"hidden_act": "gelu_new"}, r"hidden_act is 'gelu_new', only 'gelu'"),
-        ({"position_embedding_type": "relative_key"}, r"position_embedding_type is 'relative_key'"),
-        ({"hidden_size": ...}, r"config\.json: hidden_size is missing"),
-        ({"num_hidden_layers": 2.0}, r"config\.json: num_hidden_layers is 2\.0, not an integer of at least 1"),
-        ({"vocab_size": "11"}, r"config\.json: vocab_size is '11', not an integer"),
-        ({"intermediate_size": True}, r"config\.json: intermediate_size is True, not an integer"),
-        ({"max_position_embeddings": 0}, r"config\.json: max_position_embeddings is 0, not an integer of at least 1"),
-        ({"type_vocab_size": 1}, r"config\.json: type_vocab_size is 1, not an integer of at least 2"),
-        ({"vocab_size": [[10**4000]]}, r"config\.json: vocab_size is .{,100}, not an integer"),
-        ({"num_attention_heads": 10**4000}, r"config\.json: hidden_size is 4, not a multiple of .{,100}; the file"),
-        ({"num_attention_heads": 3}, r"config\.json: hidden_size is 4, not a multiple of num_attention_heads \(3\)"),
-        ({"layer_norm_eps": "1e-12"}, r"config\.json: layer_norm_eps is '1e-12', not a small positive number"),
-    ],
-)
-def test_other_architectures_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    values = {name: value for name, value in {**THEIR_CONFIG, **change}.items() if value is not ...}
-    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
-    with pytest.raises(MtbertError, match=message):
-        read_hf_config(tmp_path / "config.json")
-
-
-@pytest.mark.parametrize(
-    ("absent", "taken"),
-    [
-        (["model_type"], "model_type bert"),
-        (["layer_norm_eps", "model_type"], "model_type bert, layer_norm_eps 1e-12"),
-        (["hidden_act"], "hidden_act gelu"),
-        (["position_embedding_type"], ""),  # few files have it
-    ],
-)
-def test_bert_s_defaults_are_taken_with_a_note(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], absent: list[str], taken: str
-) -> None:
-    values = {name: value for name, value in THEIR_CONFIG.items() if name not in absent}
-    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
-    assert read_hf_config(tmp_path / "config.json") == CONFIG
-    told = f"note: {tmp_path}/config.json: keys are missing; BERT's defaults are taken: {taken}\n"
-    assert capsys.readouterr().err == (told if taken else "")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "config.json: not found"),
-        ("{", "config.json: not valid JSON"),
-        ("[]", "config.json: holds a list, not a JSON object"),
-        ('{"x": ' * 100_000 + "0" + "}" * 100_000, "config.json: nested too deeply; the file must be"),
-        (f'{{"hidden_size": {"9" * 5000}}}', "config.json: not valid JSON: .*4300 digits.*; the file must be"),
-    ],
-)
-def test_an_unreadable_config_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
-    if text is not None:
-        (tmp_path / "config.json").write_text(text, encoding="utf-8")
-    with pytest.raises(MtbertError, match=message):
-        read_hf_config(tmp_path / "config.json")
 
 
 def test_random_weights_are_a_function_of_the_seed_alone() -> None:

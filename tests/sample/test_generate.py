@@ -1,4 +1,4 @@
-"""The generated data: the same bytes everywhere, the promised labels, no leakage, order of words matters."""
+"""The generated data: the same bytes everywhere, the documented labels, no leakage, word order matters."""
 
 import hashlib
 import json
@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 
-from mtbert.sample.draw import Draw
 from mtbert.sample.generate import SampleRow, generate
+from mtbert.sample.rng import PortableRandom
 from mtbert.sample.sentiment import level
 from mtbert.tasks.paper import TASKS
 from mtbert.tasks.task import SPLITS
@@ -26,7 +26,7 @@ def sample(noise: float = 0.0) -> Rows:
     return generate(11711, sizes(1500, 300), noise)
 
 
-def test_the_bytes_are_those_of_every_other_machine() -> None:
+def test_the_bytes_are_the_same_on_every_machine() -> None:
     rows = generate(7, sizes(40, 10), 0.1)
     text = json.dumps([rows[task, split] for task in TASKS for split in SPLITS])
     assert (
@@ -36,11 +36,11 @@ def test_the_bytes_are_those_of_every_other_machine() -> None:
     assert generate(8, sizes(40, 10), 0.1) != rows
 
 
-def test_draw_follows_numpys_promised_stream() -> None:
-    draw = Draw(1, 2)
-    assert [draw.below(1000) for _ in range(5)] == [573, 251, 905, 517, 952]
-    assert Draw(1, 2).hex_id() == "92d918eb7d90ae3e4050204ba"
-    assert {Draw(3).pick("ab") for _ in range(1)} <= {"a", "b"}
+def test_random_choices_follow_numpys_guaranteed_stream() -> None:
+    rng = PortableRandom(1, 2)
+    assert [rng.below(1000) for _ in range(5)] == [573, 251, 905, 517, 952]
+    assert PortableRandom(1, 2).hex_id() == "92d918eb7d90ae3e4050204ba"
+    assert {PortableRandom(3).pick("ab") for _ in range(1)} <= {"a", "b"}
 
 
 def test_splits_do_not_depend_on_each_others_size() -> None:
@@ -64,7 +64,7 @@ def test_label_distributions() -> None:
         sts = [float(row.label) for row in rows["sts", split]]
         assert min(sts) == 0.0 and max(sts) == 5.0
         assert all(abs(value * 5 - round(value * 5)) < 1e-9 for value in sts)
-        # Eq. 1 splits at 2.5: both sides are there, and most denied scenes (5 - 2.2) stand on the upper one.
+        # Eq. 1 splits at 2.5: both sides occur, and most negated scenes (5 - 2.2) are on the upper one.
         assert 0.1 < sum(value < 2.5 for value in sts) / total < 0.4
 
 
@@ -99,27 +99,27 @@ def test_texts_are_short_plain_sentences() -> None:
         assert all(len(set(row.texts)) == len(row.texts) for row in part)
 
 
-def test_same_words_other_order_are_not_the_same() -> None:
+def test_the_same_words_in_another_order_differ() -> None:
     def words(text: str) -> list[str]:
         return sorted(re.findall(r"\w+", text.lower()))
 
     rows = generate(11711, sizes(6000, 8), 0.0)
     swapped = [row for row in rows["quora", "train"] if words(row.texts[0]) == words(row.texts[1])]
     assert len(swapped) >= 5 and {row.label for row in swapped} == {"0.0"}
-    turned = [float(row.label) for row in rows["sts", "train"] if words(row.texts[0]) == words(row.texts[1])]
-    assert any(value <= 3.6 for value in turned) and any(value == 5 for value in turned)
+    reordered = [float(row.label) for row in rows["sts", "train"] if words(row.texts[0]) == words(row.texts[1])]
+    assert any(value <= 3.6 for value in reordered) and any(value == 5 for value in reordered)
 
 
-def test_one_word_that_only_one_sentence_has_tells_pairs_apart() -> None:
+def test_one_word_in_one_sentence_decides_the_label() -> None:
     def only_one(row: SampleRow, word: str) -> bool:
         return sum(word in text.split() for text in row.texts) == 1
 
     rows = sample()
     narrowed = [row for row in rows["quora", "train"] if only_one(row, "without")]
     assert {row.label for row in narrowed} == {"0.0"} and len(narrowed) > 0.3 * len(rows["quora", "train"])
-    denied = [float(row.label) for row in rows["sts", "train"] if only_one(row, "not")]
+    negated = [float(row.label) for row in rows["sts", "train"] if only_one(row, "not")]
     others = [float(row.label) for row in rows["sts", "train"] if not only_one(row, "not")]
-    assert max(denied) <= 3.2 and sum(others) / len(others) > 3
+    assert max(negated) <= 3.2 and sum(others) / len(others) > 3
 
 
 def test_levels_of_values() -> None:

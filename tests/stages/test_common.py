@@ -41,7 +41,7 @@ def test_wrong_arguments_are_one_usage_error(command: list[str], message: str) -
             1,
             "error: a/x: No space left on device; free space on that disk",
         ),
-        (PermissionError(13, "Permission denied", "a/x"), 1, "error: a/x: Permission denied; allow yourself to read"),
+        (PermissionError(13, "Permission denied", "a/x"), 1, "error: a/x: Permission denied; give yourself read"),
         (OSError(5, "Input/output error", "a/x"), 1, "error: a/x: Input/output error; remove the cause, then run"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
@@ -53,9 +53,9 @@ def test_an_error_is_one_line_and_a_status(
         raise raised
 
     assert guarded(main, "baseline") == status
-    told = capsys.readouterr().err
-    assert told.startswith(message)
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(message)
+    assert printed.count("\n") == 1
 
 
 def test_success_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +65,7 @@ def test_success_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
 
 SLOW = """
 import time
-time.sleep(0.6)  # as long as heavy imports take
+time.sleep(0.6)  # as heavy imports take
 from pathlib import Path
 from stages.common import start
 
@@ -83,7 +83,7 @@ exit $?
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DVC project whose one stage imports for a while, then writes `out`; and a shell that stays between, as dash and fish do."""
+    """A DVC project whose only stage imports for a while, then writes `out`; and a shell that remains its parent, as dash and fish do."""
     folder = tmp_path_factory.mktemp("slow")
     for name in ("mtbert/__init__.py", "mtbert/errors.py", "stages/__init__.py", "stages/common.py"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -114,7 +114,7 @@ def wait_until(true: Callable[[], object]) -> None:
 
 
 def at_work(project: Path) -> list[psutil.Process]:
-    """The processes in this folder."""
+    """The processes whose working directory is this folder."""
     return [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(project)]
 
 
@@ -132,7 +132,7 @@ def test_a_stage_ends_when_dvc_is_killed(slow: Path, delay: float, shell: str) -
 
 
 @pytest.mark.parametrize("shell", ["/bin/bash", "stays"])
-def test_a_stage_goes_on_while_dvc_lives(slow: Path, shell: str) -> None:
+def test_a_stage_continues_while_dvc_runs(slow: Path, shell: str) -> None:
     (slow / "out").unlink(missing_ok=True)
     assert command(slow, "dvc", "repro", "-q", "-f", shell=shell).wait() == 0
     assert (slow / "out").exists()

@@ -89,10 +89,10 @@ def record_lost(project: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (other_data, r"disagrees with what is there: data is [0-9a-f]{24}, recorded is [0-9a-f]{24};"),
-        (other_weights, r"disagrees with what is there: weights is [0-9a-f]{64}, recorded is [0-9a-f]{64};"),
-        (other_parent, r"disagrees with what is there: parents \(models/pretrained\);"),
-        (other_settings, r"disagrees with what is there: settings \(batch_size\);"),
+        (other_data, r"does not match the present inputs: data is [0-9a-f]{24}, recorded as [0-9a-f]{24};"),
+        (other_weights, r"does not match the present inputs: weights is [0-9a-f]{64}, recorded as [0-9a-f]{64};"),
+        (other_parent, r"does not match the present inputs: parents \(models/pretrained\);"),
+        (other_settings, r"does not match the present inputs: settings \(batch_size\);"),
         (record_damaged, r"cannot be read \(its content changed since it was written\);"),
         (record_lost, r"cannot be read \(.*No such file"),
     ],

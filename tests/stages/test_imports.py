@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_stage_runs_what_it_imports_and_what_that_imports(root: Path) -> None:
+def test_a_stage_s_code_is_its_transitive_imports(root: Path) -> None:
     assert code_of_stages(root) == {"train": sorted(SHARED + TRAIN), "report": sorted(SHARED + REPORT)}
 
 
@@ -65,20 +65,20 @@ def test_every_way_to_import_counts(root: Path, line: str) -> None:
     assert found["report"] == sorted(SHARED + REPORT)
 
 
-def test_a_name_in_a_comment_is_no_import(root: Path) -> None:
+def test_a_name_in_a_comment_is_not_an_import(root: Path) -> None:
     with (root / "mtbert/model/bert.py").open("a", encoding="utf-8") as file:
-        file.write("\n# import mtbert.alone\nTOLD = 'import mtbert.alone'\n")
+        file.write("\n# import mtbert.alone\nTEXT = 'import mtbert.alone'\n")
     assert code_of_stages(root)["train"] == sorted(SHARED + TRAIN)
 
 
-def test_an_edit_of_a_file_is_seen_though_its_tree_was_read_before(root: Path) -> None:
+def test_an_edit_of_a_cached_file_is_seen(root: Path) -> None:
     assert imports(root)["mtbert.errors"] == set()
     (root / "mtbert/errors.py").write_text("import mtbert.data", encoding="utf-8")
     assert imports(root)["mtbert.errors"] == {"mtbert.data"}
 
 
 @pytest.mark.parametrize(("content", "line"), [(b"x = 1\ndef f(:\n", ":2"), (b"x = '\xff'\n", ""), (b"\0", "")])
-def test_a_file_that_is_no_python_is_named(root: Path, content: bytes, line: str) -> None:
+def test_a_file_that_is_not_python_is_named(root: Path, content: bytes, line: str) -> None:
     (root / "mtbert/data/tasks.py").write_bytes(content)
-    with pytest.raises(MtbertError, match=rf"mtbert/data/tasks\.py{line}.*: not valid Python \(.*\); mend it"):
+    with pytest.raises(MtbertError, match=rf"mtbert/data/tasks\.py{line}.*: not valid Python \(.*\); correct it"):
         code_of_stages(root)

@@ -1,4 +1,4 @@
-"""A symbolic link that leads out of the project is refused, whether a stage would read or write through it."""
+"""A symbolic link that leads out of the project is refused, for reading and for writing."""
 
 import re
 import subprocess
@@ -66,8 +66,8 @@ def test_a_link_out_of_the_project_is_refused_and_nothing_written_there(
     assert state(tmp_path) == before
 
 
-def test_a_link_that_stays_in_the_project_is_followed(project: Path) -> None:
-    """As DVC makes them with `cache.type symlink`."""
+def test_a_link_inside_the_project_is_followed(project: Path) -> None:
+    """DVC makes such links with `cache.type symlink`."""
     cache = project / ".dvc/cache"
     cache.mkdir(parents=True)
     for name in ("model.safetensors", "config.json"):
@@ -77,7 +77,7 @@ def test_a_link_that_stays_in_the_project_is_followed(project: Path) -> None:
     assert (project / "results/baseline/metrics.json").is_file()
 
 
-def test_a_link_to_a_folder_of_links_is_looked_through(project: Path, tmp_path: Path) -> None:
+def test_links_in_a_linked_folder_are_checked(project: Path, tmp_path: Path) -> None:
     (project / "inner").mkdir()
     (project / "inner/out").symlink_to(tmp_path)
     (project / "models/link").symlink_to(project / "inner")
@@ -86,8 +86,8 @@ def test_a_link_to_a_folder_of_links_is_looked_through(project: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_the_remedy_works_when_it_is_pasted(project: Path, tmp_path: Path, there: bool) -> None:
-    """It is about the link, also where the file that a stage reads lies below it."""
+def test_the_remedy_works_when_pasted(project: Path, tmp_path: Path, there: bool) -> None:
+    """It names the link, even if the stage reads a file below it."""
     elsewhere, link = tmp_path / "a b'é", project / "models/a b"
     if there:
         elsewhere.mkdir()
@@ -100,17 +100,19 @@ def test_the_remedy_works_when_it_is_pasted(project: Path, tmp_path: Path, there
     assert (project / "models/a b/config.json").is_file() == there
 
 
-def test_a_circle_of_links(project: Path) -> None:
+def test_a_cycle_of_links(project: Path) -> None:
     (project / "models/up").symlink_to(project / "models")
     confine(Path("models"))
     (project / "models/self").symlink_to("self")
-    with pytest.raises(MtbertError, match=r"^models/self: a link that leads to itself; remove it"):
+    with pytest.raises(MtbertError, match=r"^models/self: a link to itself; remove it"):
         confine(Path("models"))
 
 
-def test_the_user_s_own_data_may_lie_elsewhere(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_s_own_data_may_be_outside_the_project(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr(fetch, "copy_course", lambda source, folder: asked.append(source))
+    monkeypatch.setattr(fetch, "copy_course", lambda source, _folder, _declared: asked.append(source))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/sts-dev.csv").write_text("x", encoding="utf-8")
     (tmp_path / "link").symlink_to(tmp_path / "mine")

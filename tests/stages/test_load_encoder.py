@@ -1,4 +1,4 @@
-"""The encoder stage's weights in a run's model: the pooler goes with cls pooling alone, all else is loaded strictly."""
+"""Loading the encoder stage's weights into a run's model: the pooler only for cls pooling, everything else strictly."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def run(pooling: str) -> Any:
 
 @pytest.fixture
 def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Save:
-    """save(names): the encoder stage's output without these tensors, in a folder that the test works in."""
+    """save(names): write the encoder stage's output without these tensors, in the test's working directory."""
     monkeypatch.chdir(tmp_path)
 
     def write(without: set[str]) -> dict[str, torch.Tensor]:
@@ -39,7 +39,7 @@ def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Save:
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
 @pytest.mark.parametrize("without", [set(), POOLER], ids=["with a pooler", "without"])
-def test_the_pooler_goes_with_cls_pooling(save: Save, pooling: str, without: set[str]) -> None:
+def test_only_cls_pooling_has_a_pooler(save: Save, pooling: str, without: set[str]) -> None:
     tensors = save(without)
     if pooling == "cls" and without:
         with pytest.raises(
@@ -52,7 +52,7 @@ def test_the_pooler_goes_with_cls_pooling(save: Save, pooling: str, without: set
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.items())
 
 
-def test_all_else_must_be_there(save: Save) -> None:
+def test_everything_else_must_be_present(save: Save) -> None:
     save({"embeddings.norm.bias"})
     with pytest.raises(MtbertError, match=r"missing: embeddings\.norm\.bias"):
         load_encoder(run("mean"), "runs.mine")

@@ -1,4 +1,4 @@
-"""Records, their hashes, and the log beside them: the commit and whether that is the code, lock file, threads."""
+"""Records, their hashes, and the log: commit, uncommitted changes, lock file, threads."""
 
 import hashlib
 import subprocess
@@ -9,7 +9,7 @@ import torch
 
 from mtbert.errors import MtbertError
 from mtbert.training.compute import resolve
-from stages.provenance import LOCK, RECORD, commit, plan_hash, read_log, read_record, write_log
+from stages.provenance import RECORD, REQUIREMENTS, commit, plan_hash, read_log, read_record, write_log
 
 
 def git(*arguments: str) -> str:
@@ -35,7 +35,7 @@ def test_clean_dirty_and_not_under_git(tmp_path: Path, monkeypatch: pytest.Monke
     assert commit() == f"commit {head} with uncommitted changes"
 
 
-def test_a_changed_record_and_a_lost_one_are_refused(project: Path) -> None:
+def test_a_changed_or_missing_record_is_refused(project: Path) -> None:
     path = project / "models/baseline" / RECORD
     assert read_record(path.parent, "train@baseline")["command"] == "python -m stages.train baseline"
     path.write_text(path.read_text(encoding="utf-8").replace('"threads": 1', '"threads": 2'), encoding="utf-8")
@@ -47,14 +47,14 @@ def test_a_changed_record_and_a_lost_one_are_refused(project: Path) -> None:
         read_record(path.parent, "train@baseline")
 
 
-def test_the_plan_s_hash_is_of_settings_and_code_in_any_order() -> None:
+def test_the_plan_s_hash_ignores_the_order_of_keys() -> None:
     plan = {"settings": {"a": 1, "b": 2}, "code": {"x.py": "0"}}
     assert plan_hash(plan) == plan_hash({"code": {"x.py": "0"}, "settings": {"b": 2, "a": 1}})
     assert plan_hash(plan) != plan_hash({**plan, "code": {"x.py": "1"}})
     assert plan_hash(plan) != plan_hash({**plan, "settings": {"a": 1, "b": 3}})
 
 
-def test_a_log_is_of_the_weights_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_valid_only_for_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_log(tmp_path, "train", "mine", "ab", seconds=2.5)
     log = read_log(tmp_path, "train", "mine", "ab")
@@ -62,15 +62,15 @@ def test_a_log_is_of_the_weights_that_it_names(tmp_path: Path, monkeypatch: pyte
     assert log.keys() >= {"commit", "machine", "finished"}
     assert read_log(tmp_path, "train", "mine", "cd") == {}
     assert read_log(tmp_path, "train", "other", "ab") == {}
-    LOCK.parent.mkdir()
-    LOCK.write_bytes(b"torch==1\n")
+    REQUIREMENTS.parent.mkdir()
+    REQUIREMENTS.write_bytes(b"torch==1\n")
     write_log(tmp_path, "train", "mine", "ab")
     assert read_log(tmp_path, "train", "mine", "ab")["requirements_sha256"] == hashlib.sha256(b"torch==1\n").hexdigest()
     (tmp_path / "log/train-mine.json").write_text("{", encoding="utf-8")
     assert read_log(tmp_path, "train", "mine", "ab") == {}
 
 
-def test_automatic_threads_are_recorded_as_the_number_they_came_to() -> None:
+def test_automatic_threads_are_recorded_as_a_number() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)

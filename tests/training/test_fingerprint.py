@@ -1,4 +1,4 @@
-"""Whatever determines a run changes its name; nothing else does."""
+"""Everything that determines a run changes its fingerprint; nothing else does."""
 
 import os
 from collections.abc import Callable
@@ -92,7 +92,7 @@ def test_files_count(project: Path, change: Callable[[Path], None]) -> None:
     assert name(project) != before
 
 
-def test_a_path_that_is_not_there_is_an_error(project: Path) -> None:
+def test_a_missing_path_is_an_error(project: Path) -> None:
     """It would count as an empty folder."""
     (project / "data/tokenizer.json").unlink()
     with pytest.raises(MtbertError, match=r"tokenizer\.json: not found; run `dvc repro`"):

@@ -1,4 +1,4 @@
-"""What is shown of a run, on terminals of any width and without one."""
+"""The progress line on terminals of any width, and the output without a terminal."""
 
 import io
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def shown(width: int, clock: Callable[[float], None], overall: Overall | None = 
         (40, [f"{RUN} epoch 10", "0:00:40"], ["\u2501", "loss"]),
     ],
 )
-def test_in_a_narrow_terminal_the_bar_goes_first_and_the_time_left_never(
+def test_a_narrow_terminal_drops_the_bar_first_and_the_time_left_never(
     width: int, there: list[str], gone: list[str], clock: Callable[[float], None]
 ) -> None:
     line = shown(width, clock)
@@ -56,7 +56,7 @@ def test_in_a_narrow_terminal_the_bar_goes_first_and_the_time_left_never(
 @pytest.mark.parametrize("width", [180, 100])
 def test_all_runs_of_a_command(width: int, clock: Callable[[float], None]) -> None:
     """60,000 tokens of this run and 2,700,000 of those after it, at 1,500 a second, are half an hour and 40 seconds."""
-    assert "run 4 of 15, all done in about 31 min" in shown(width, clock, Overall(3, 15, 2_700_000))
+    assert "run 4 of 15, all finished in about 31 min" in shown(width, clock, Overall(3, 15, 2_700_000))
     assert " of 15" not in shown(width, clock)
 
 
@@ -71,5 +71,5 @@ def test_without_a_terminal_there_is_a_line_per_epoch(clock: Callable[[float], N
     assert file.getvalue().splitlines() == [
         f"resuming {RUN} at step 1,200 of 1,500",
         f"{RUN} epoch 1, step 1000: train_loss 0.250",
-        f"{RUN} epoch 2, step 1500: train_loss 0.125, dev_sts 0.500, run 1 of 2, all done in about 30 min",
+        f"{RUN} epoch 2, step 1500: train_loss 0.125, dev_sts 0.500, run 1 of 2, all finished in about 30 min",
     ]

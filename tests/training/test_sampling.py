@@ -195,6 +195,6 @@ def test_a_run_is_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("epoch_end", "epochs"), [(10**10, 1), (10**6, 10**6), ("depletion", 10**12)])
-def test_more_steps_than_memory_holds_are_refused_at_once(epoch_end: str | int, epochs: int) -> None:
-    with pytest.raises(MtbertError, match=r"more than the 10,000,000 steps .*lower this run's epoch_end or epochs"):
+def test_too_many_steps_are_refused_at_once(epoch_end: str | int, epochs: int) -> None:
+    with pytest.raises(MtbertError, match=r"exceed the 10,000,000 steps .*lower this run's epoch_end or epochs"):
         schedule(SMALL, 2, "square_root", epoch_end, 3, epochs)

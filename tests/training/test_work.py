@@ -1,4 +1,4 @@
-"""Folders of checkpoints: one process each, and those that no run will go on from are removed."""
+"""Checkpoint folders: one process each, and those that no run will resume from are removed."""
 
 import fcntl
 import json
@@ -34,11 +34,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Killed(Exception):
-    """Stands for a kill."""
+    """Simulates a kill."""
 
 
 def killed(root: Path, run: str, name: str, step: int = 5) -> Path:
-    """A run that wrote a checkpoint, if not of step 0, and did not end; each is a second younger than the one before."""
+    """An unfinished run with a checkpoint, or without one if the step is 0; each is a second newer than the one before."""
     with pytest.raises(Killed), work_folder(root, run, name) as folder:
         if step:
             (folder / "latest.json").write_text(json.dumps({"step": step, "progress": {"log": "sum"}}))
@@ -53,7 +53,7 @@ def names(root: Path) -> list[str]:
     return [folder.path.name for folder in work_folders(root)]
 
 
-def test_a_finished_run_s_folder_goes_and_a_killed_one_s_stays(root: Path) -> None:
+def test_a_finished_run_s_folder_is_removed_and_a_killed_one_s_kept(root: Path) -> None:
     with work_folder(root, "baseline", A) as folder:
         (folder / "latest.json").write_text("{}")
     assert list(root.iterdir()) == []
@@ -63,12 +63,12 @@ def test_a_finished_run_s_folder_goes_and_a_killed_one_s_stays(root: Path) -> No
         raise Killed
 
 
-def test_what_is_said_of_a_folder(root: Path) -> None:
+def test_the_description_of_a_folder(root: Path) -> None:
     folder = killed(root, "baseline", A, step=7)
     (folder / "step-00000007.safetensors").write_bytes(bytes(1000))
     killed(root, "other", B, step=0)
     (root / "locks").mkdir()
-    (root / C).mkdir()  # killed before its run was written down, or made by an earlier version
+    (root / C).mkdir()  # killed before it wrote run.json, or made by an earlier version
     first, second, third = work_folders(root)
     assert (first.path, first.run, first.workspace, first.step) == (folder, "baseline", str(Path.cwd()), 7)
     assert first.size == sum(path.stat().st_size for path in folder.iterdir()) > 1000
@@ -79,7 +79,7 @@ def test_what_is_said_of_a_folder(root: Path) -> None:
     assert work_folders(root / "absent") == []
 
 
-def test_of_a_run_s_earlier_folders_the_newest_stays(root: Path) -> None:
+def test_the_newest_of_a_run_s_earlier_folders_is_kept(root: Path) -> None:
     for run in ("baseline", "other"):
         killed(root, run, A if run == "other" else D)
     for name, expected in ((B, [B, D]), (C, [B, C]), (B, [B, C]), (A + "-9", [])):
@@ -89,14 +89,14 @@ def test_of_a_run_s_earlier_folders_the_newest_stays(root: Path) -> None:
     assert A in names(root), "another run's"
 
 
-def test_a_folder_without_a_checkpoint_does_not_take_the_place_of_one_with_it(root: Path) -> None:
+def test_a_folder_without_a_checkpoint_does_not_displace_one_with_it(root: Path) -> None:
     killed(root, "baseline", A)
     killed(root, "baseline", B, step=0)
     killed(root, "baseline", C)
     assert names(root) == [A, C]
 
 
-def test_another_workspace_s_folders_stay_as_long_as_it_is_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_workspace_s_folders_are_kept_while_it_exists(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = root.parent / "elsewhere"
     elsewhere.mkdir()
     with monkeypatch.context() as patch:
@@ -112,7 +112,7 @@ def test_another_workspace_s_folders_stay_as_long_as_it_is_there(root: Path, mon
 
 @contextmanager
 def other_process(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs `code` and then waits in the block; it has said \"held\" when this gives it."""
+    """A process that runs `code` and then waits in the block; it has printed \"held\" when this returns."""
     code = f"import sys, pathlib\nfrom mtbert.training.work import *\n{code}\n    print('held', flush=True)\n    sys.stdin.read()\n"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     pipe = subprocess.PIPE
@@ -129,7 +129,7 @@ def holding(root: Path, run: str, name: str) -> str:
 
 
 def test_two_processes_that_train_the_same_thing_do_not_share_a_folder(root: Path) -> None:
-    """As two experiments of a queue do, in workspaces of their own."""
+    """Two queued experiments do so, each in its own workspace."""
     with other_process(holding(root, "baseline", A)) as child:
         assert not remove_work(root / A)
         with pytest.raises(Killed), work_folder(root, "baseline", A) as mine:
@@ -144,13 +144,13 @@ def test_two_processes_that_train_the_same_thing_do_not_share_a_folder(root: Pat
     assert names(root) == [A], "the second has no use any more"
 
 
-def test_removing_by_hand(root: Path) -> None:
+def test_remove_work(root: Path) -> None:
     folder = killed(root, "baseline", A)
     assert remove_work(folder) and remove_work(folder)
     assert list(root.iterdir()) == []
 
 
-def test_what_a_killed_removal_left_goes_with_the_next_start(root: Path) -> None:
+def test_the_next_start_removes_what_a_killed_removal_left(root: Path) -> None:
     killed(root, "baseline", A).rename(root / f".{A}.77.tmp")
     killed(root, "baseline", B)
     assert [path.name for path in root.iterdir()] == [B]
@@ -161,12 +161,12 @@ def test_a_link_is_refused(root: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     (root / place).parent.mkdir(exist_ok=True)
     (root / place).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(MtbertError, match="a link, where checkpoints should lie"), work_folder(root, "baseline", A):
+    with pytest.raises(MtbertError, match="a link; checkpoints need a folder"), work_folder(root, "baseline", A):
         pytest.fail("written through a link")
 
 
-def test_a_folder_that_goes_while_its_lock_is_waited_for_is_made_anew(root: Path) -> None:
-    """Processes that take and finish the same run without pause: none fails, nothing is left."""
+def test_a_folder_that_is_removed_while_it_is_locked_is_made_again(root: Path) -> None:
+    """Processes that start and finish the same run repeatedly: none fails, no folder remains."""
     code = "for n in range(200):\n  with work_folder(pathlib.Path(sys.argv[1]), 'r', 'a' * 24) as f: (f / 'x').touch()\nif 1:"
     with other_process(code, str(root)), other_process(code, str(root)):
         pass
@@ -208,14 +208,14 @@ def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> N
         pass
 
 
-def test_a_holder_that_has_not_said_its_number_yet_is_unknown(tmp_path: Path) -> None:
+def test_a_holder_that_has_not_written_its_id_yet_is_unknown(tmp_path: Path) -> None:
     with (tmp_path / "baseline").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(MtbertError, match="by process unknown "), only_writer(tmp_path / "baseline", "baseline"):
             pytest.fail("two writers")
 
 
-def test_another_process_s_lock_is_respected_and_dies_with_it(tmp_path: Path) -> None:
+def test_another_process_s_lock_is_respected_and_ends_with_it(tmp_path: Path) -> None:
     lock = tmp_path / "baseline"
     with other_process("with only_writer(pathlib.Path(sys.argv[1]), 'baseline'):", str(lock)) as child:
         with pytest.raises(MtbertError, match=f"by process {child.pid} "), only_writer(lock, "baseline"):

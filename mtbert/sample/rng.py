@@ -1,6 +1,6 @@
-"""Seeded choices that give the same bytes on every machine and with every numpy version.
+"""Seeded random choices that are the same on every machine and with every numpy version.
 
-numpy promises a fixed stream for its bit generators, not for the distributions built on them, so these are built here.
+numpy guarantees a fixed stream for its bit generators, but not for the distributions built on them, so they are built here.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ T = TypeVar("T")
 BUFFER = 1024
 
 
-class Draw:
-    """Choices drawn from PCG64; `keys` (non-negative integers) give independent streams of one seed."""
+class PortableRandom:
+    """Random choices from PCG64. `keys` (non-negative integers) select independent streams of one seed."""
 
     def __init__(self, seed: int, *keys: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence([seed, *keys]))
@@ -26,7 +26,7 @@ class Draw:
         return self._buffer.pop()
 
     def below(self, bound: int) -> int:
-        """An integer in [0, bound); the bias of at most bound / 2^64 does not matter here."""
+        """An integer in [0, bound), with a negligible bias of at most bound / 2^64."""
         return self.raw() * bound >> 64
 
     def pick(self, choices: Sequence[T]) -> T:
@@ -51,5 +51,5 @@ class Draw:
         raise AssertionError("weights are not positive")
 
     def hex_id(self) -> str:
-        """25 hex digits, as the course's ids have."""
+        """An id of 25 hex digits, like the course's."""
         return f"{self.raw():016x}{self.raw():016x}"[:25]
