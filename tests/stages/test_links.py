@@ -110,7 +110,7 @@ def test_a_circle_of_links(project: Path) -> None:
 
 def test_the_user_s_own_data_may_lie_elsewhere(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr(fetch, "copy_course", lambda source, folder: asked.append(source))
+    monkeypatch.setattr(fetch, "copy_course", lambda source, _folder, _declared: asked.append(source))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/sts-dev.csv").write_text("x", encoding="utf-8")
     (tmp_path / "link").symlink_to(tmp_path / "mine")
