@@ -70,3 +70,11 @@ def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def change(project: Path) -> Callable[..., None]:
     """change(RUN={key: value}): the tiny params.yaml with these keys of its runs changed, and its plan."""
     return partial(write_params, project)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with `baseline` alone, of which nothing is made yet; the current folder of the test."""
+    write_params(tmp_path, only=["baseline"])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

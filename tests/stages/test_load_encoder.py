@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
 from mtbert.pretrained.store import save_model
 from mtbert.pretrained.weights import POOLER, config_to_json, random_weights
+from mtbert.settings import Model
 from stages.common import PRETRAINED
 from stages.models import load_encoder
 
@@ -19,9 +18,10 @@ Save = Callable[[set[str]], dict[str, torch.Tensor]]
 CONFIG = BertConfig(vocabulary=11, positions=7, layers=1, hidden=4, heads=2, intermediate=6)
 
 
-def run(pooling: str) -> Any:
-    head = SimpleNamespace(features=["u", "v"])
-    return SimpleNamespace(seed=1, pooling=pooling, encoder_dropout=0.1, head_dropout=0.3, quora=head, sts=head)
+def run(pooling: str) -> Model:
+    heads = {"sst": {"objective": "cross_entropy", "features": ["u"]}}
+    settings = {"seed": 1, "pooling": pooling, "encoding": "bi", "encoder_dropout": 0.1, "head_dropout": 0.3}
+    return Model.model_validate({**settings, "heads": heads})
 
 
 @pytest.fixture

@@ -111,13 +111,25 @@ def test_a_conversion_that_starts_from_a_run_depends_on_that_run(edited: Callabl
     assert before["convert/dora_r4"] == after["convert/dora_r4"]
 
 
-@pytest.mark.parametrize(
-    ("source", "keys"), [("sample", {"source", "sample"}), ("folder", {"source", "path"}), ("download", {"source"})]
-)
+@pytest.mark.parametrize(("source", "keys"), [("sample", {"sample"}), ("folder", {"path"}), ("download", set())])
 def test_fetch_sees_what_its_source_needs(
     edited: Callable[[dict[str, Any]], Params], source: str, keys: set[str]
 ) -> None:
-    assert set(settings_of_stages(edited({"profiles.sample.data.source": source}))["fetch"]) == keys
+    change = {"profiles.sample.data.source": source}
+    assert set(settings_of_stages(edited(change))["fetch"]) == keys | {"source", "tasks"}
+    own = {"texts": ["text"], "label": "label", "kind": "binary"}
+    assert set(settings_of_stages(edited(change | {"tasks.own": own}))["fetch"]) == keys | {"source", "tasks", "path"}
+
+
+def test_a_declared_task_is_planned_for_the_runs_that_have_a_head_for_it(
+    edited: Callable[[dict[str, Any]], Params],
+) -> None:
+    own = {"texts": ["text"], "label": "label", "kind": "binary"}
+    head = {"objective": "bce", "features": ["u"]}
+    before = settings_of_stages(edited({}))
+    after = settings_of_stages(edited({"tasks.own": own, "runs.dora_r8.heads.own": head}))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"fetch", "prepare", "convert/dora_r8", "train/dora_r8", "evaluate/dora_r8"}
 
 
 @pytest.mark.parametrize(
