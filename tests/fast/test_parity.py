@@ -19,14 +19,14 @@ from mtbert.data.batches import Batch, make_batch
 from mtbert.data.tokens import lay_out
 from mtbert.engines import engine_for
 from mtbert.fast.cpu import adamw, adapters, attention, embedding, encoder, narrow, passes, products
-from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
 from mtbert.training.losses import paraphrase
 from mtbert.training.recipe import Recipe
-from reliability.tiny import TINY, WRAPPER, tiny_model, tiny_split
+from reliability.tiny import WRAPPER, tiny_model, tiny_split
 
 STEPS, BATCH, RATE = 3, 8, 2e-3
 

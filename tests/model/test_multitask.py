@@ -1,7 +1,8 @@
 """The whole model: scores composed by hand from transformers' states, and independence of neighbours."""
 
+import copy
+import pickle
 from collections.abc import Callable, Sequence
-from itertools import product
 
 import numpy as np
 import pytest
@@ -11,16 +12,13 @@ from torch import Tensor
 
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
-from mtbert.data.tokens import Wrapper
+from mtbert.data.tokens import TokenStream, Wrapper
 from mtbert.model.bert import BertConfig
+from mtbert.model.dropout import Dropout
 from mtbert.model.multitask import MultitaskModel
 from mtbert.pretrained.weights import LAYER_NAMES, TOP_NAMES
 
-# One that our kernels do not take, and one that they do.
-CONFIGS = {
-    "torch": BertConfig(vocabulary=40, positions=32, layers=2, hidden=12, heads=3, intermediate=20),
-    "kernels": BertConfig(vocabulary=40, positions=32, layers=2, hidden=32, heads=2, intermediate=48),
-}
+CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=12, heads=3, intermediate=20)
 # pooling, features of quora, features of sts (None: the cosine)
 VARIANTS = [
     ("cls", None, None),
@@ -85,7 +83,6 @@ def by_hand(model: MultitaskModel, task: str, split: Split, rows: np.ndarray, fe
     return torch.stack(scores).detach()
 
 
-@pytest.mark.parametrize("way", CONFIGS)
 @pytest.mark.parametrize("task", ["sst", "quora", "sts"])
 @pytest.mark.parametrize(("pooling", "quora", "sts"), VARIANTS)
 def test_scores_equal_a_composition_by_hand(
@@ -96,9 +93,8 @@ def test_scores_equal_a_composition_by_hand(
     quora: list[str] | None,
     sts: list[str] | None,
     task: str,
-    way: str,
 ) -> None:
-    model = make_model(pooling, quora, sts, config=CONFIGS[way]).eval()
+    model = make_model(pooling, quora, sts, config=CONFIG).eval()
     split, rows = make_split(task, 12), np.array([3, 11, 0, 7, 4])
     with torch.no_grad():
         ours = model(make_batch(task, split, rows, model.views(task), wrapper))
@@ -117,7 +113,6 @@ def scores(model: MultitaskModel, task: str, split: Split, rows: Sequence[int], 
     return seen[0]
 
 
-@pytest.mark.parametrize("way", CONFIGS)
 @pytest.mark.parametrize("task", ["sst", "quora", "sts"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 5e-6)])
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
@@ -129,9 +124,8 @@ def test_a_score_does_not_depend_on_its_batch(
     dtype: torch.dtype,
     tolerance: float,
     pooling: str,
-    way: str,
 ) -> None:
-    model = make_model(pooling, config=CONFIGS[way]).eval().to(dtype)
+    model = make_model(pooling, config=CONFIG).eval().to(dtype)
     split = make_split(task, 10)
     together = scores(model, task, split, range(10), wrapper)
     assert together.dtype == dtype
@@ -158,16 +152,14 @@ def test_views_are_those_of_the_heads(make_model: Callable[..., MultitaskModel])
     assert make_model("cls", None, None).views("sts") == ("u", "v")
 
 
-@pytest.mark.parametrize("way", CONFIGS)
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_reseed_fixes_all_that_is_random(
     make_model: Callable[..., MultitaskModel],
     make_split: Callable[..., Split],
     wrapper: Wrapper,
     pooling: str,
-    way: str,
 ) -> None:
-    model = make_model(pooling, config=CONFIGS[way]).train()
+    model = make_model(pooling, config=CONFIG).train()
     batch = make_batch("quora", make_split("quora", 6), np.arange(6), model.views("quora"), wrapper)
 
     def draw(seed: int, step: int) -> Tensor:
@@ -182,9 +174,65 @@ def test_reseed_fixes_all_that_is_random(
 def test_scores_are_fp32_under_bf16(
     make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper
 ) -> None:
-    for variant, way in product(VARIANTS, CONFIGS):
-        model = make_model(*variant, config=CONFIGS[way]).eval()
+    for variant in VARIANTS:
+        model = make_model(*variant, config=CONFIG).eval()
         for task in ("sst", "quora", "sts"):
             batch = make_batch(task, make_split(task, 4), np.arange(4), model.views(task), wrapper)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 assert model(batch).dtype == torch.float32
+
+
+# ---- the seam: an engine that encodes for the model
+
+
+class Zeros:
+    """An engine whose states are zero, and which counts how often it was released."""
+
+    def __init__(self) -> None:
+        self.released = 0
+
+    def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
+        return torch.zeros(len(stream.rank) if first_only else len(stream.ids), CONFIG.hidden)
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_an_engine_encodes_and_release_gives_the_encoder_back(
+    make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper, pooling: str
+) -> None:
+    model, engine = make_model(pooling, config=CONFIG).eval(), Zeros()
+    batch = make_batch("sst", make_split("sst", 4), np.arange(4), ("u",), wrapper)
+    before, names = model(batch), list(model.state_dict())
+    model.engine = engine
+    assert list(model.state_dict()) == names
+    zero = model(batch)
+    torch.testing.assert_close(zero, zero[:1].expand(4, 5))
+    assert not torch.equal(zero, before)
+    model.release()
+    model.release()
+    assert engine.released == 1 and model.engine is None
+    assert torch.equal(model(batch), before)
+
+
+@pytest.mark.parametrize("move", ["double", "to", "cpu"])
+def test_a_model_that_moves_lets_go_of_its_engine(make_model: Callable[..., MultitaskModel], move: str) -> None:
+    """It was made for one place and type."""
+    model, engine = make_model(), Zeros()
+    model.engine = engine
+    getattr(model, move)(*(["cpu"] if move == "to" else []))
+    assert model.engine is None and engine.released == 1
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_has_no_engine_and_the_original_keeps_its_own(
+    make_model: Callable[..., MultitaskModel], way: Callable[[MultitaskModel], MultitaskModel]
+) -> None:
+    model, engine = make_model(), Zeros()
+    model.engine = engine
+    other = way(model)
+    assert other.engine is None and model.engine is engine and engine.released == 0
+    noises = {id(module.noise) for module in other.modules() if isinstance(module, Dropout)}
+    assert noises == {id(other.encoder.noise)}, "its dropouts still draw from one source, its own"
+    assert other.encoder.noise is not model.encoder.noise
