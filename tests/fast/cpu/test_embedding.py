@@ -1,78 +1,68 @@
-"""The token embedding trains exactly as nn.Embedding does, step after step."""
-
-import copy
+"""The kept gradient of the token table is what nn.Embedding computes, step after step."""
 
 import pytest
 import torch
 from torch import nn
 
-from mtbert.model.embedding import TokenEmbedding
+from mtbert.fast.cpu.embedding import TableGradient
 
 BATCHES = [[3, 3, 1], [0, 9], [3, 9, 9, 9], [5], [0, 1, 2, 3]]
 
 
-def pair(dtype: torch.dtype = torch.float32) -> tuple[TokenEmbedding, nn.Embedding]:
-    torch.manual_seed(0)
-    ours, theirs = TokenEmbedding(10, 4).to(dtype), nn.Embedding(10, 4).to(dtype)
-    theirs.load_state_dict(ours.state_dict())
-    return ours, theirs
+class Pair:
+    """The same table twice, looked up in both ways."""
 
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        torch.manual_seed(0)
+        self.theirs = nn.Parameter(torch.randn(10, 4, dtype=dtype))
+        self.ours = nn.Parameter(self.theirs.detach().clone())
+        self.table = TableGradient(self.ours)
 
-def backward(layer: nn.Embedding, ids: list[int], seed: int) -> None:
-    factors = torch.randn(len(ids), 4, generator=torch.Generator().manual_seed(seed)).to(layer.weight.dtype)
-    (layer(torch.tensor(ids)) * factors).sum().backward()
+    def backward(self, ids: list[int], seed: int) -> None:
+        factors = torch.randn(len(ids), 4, generator=torch.Generator().manual_seed(seed)).to(self.ours.dtype)
+        (self.table.lookup(torch.tensor(ids)) * factors).sum().backward()
+        (self.theirs[torch.tensor(ids)] * factors).sum().backward()
+        self.check()
+
+    def check(self) -> None:
+        assert self.ours.grad is not None and self.theirs.grad is not None
+        torch.testing.assert_close(self.ours.grad, self.theirs.grad)
+        if (rows := self.table.used_rows()) is not None:
+            unused = torch.ones(10, dtype=torch.bool).index_fill(0, rows, False)
+            assert not self.ours.grad[unused].any()
+
+    def zero(self, set_to_none: bool = True) -> None:
+        torch.optim.SGD([self.ours, self.theirs]).zero_grad(set_to_none)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("set_to_none", [True, False])
 def test_gradients_over_steps(set_to_none: bool, dtype: torch.dtype) -> None:
-    ours, theirs = pair(dtype)
+    pair = Pair(dtype)
     for step, ids in enumerate(BATCHES):
-        for layer in (ours, theirs):
-            backward(layer, ids, step)
-        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
-        for layer in (ours, theirs):
-            layer.zero_grad(set_to_none=set_to_none)
+        pair.backward(ids, step)
+        if set_to_none:
+            assert pair.table.used_rows().unique().tolist() == sorted(set(ids))  # type: ignore[union-attr]
+        pair.zero(set_to_none)
 
 
 def test_gradients_add_up_until_they_are_reset() -> None:
-    ours, theirs = pair()
+    pair = Pair()
     for step, ids in enumerate(BATCHES):
-        for layer in (ours, theirs):
-            backward(layer, ids, step)
-    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+        pair.backward(ids, step)
     # Two lookups in one graph, and a gradient from elsewhere.
-    for layer in (ours, theirs):
-        layer.weight.grad = torch.full((10, 4), 0.5)
-        (layer(torch.tensor([1, 2])).sum() + layer(torch.tensor([2, 7])).square().sum()).backward()
-    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
-    for layer in (ours, theirs):
-        layer.zero_grad()
-        backward(layer, [4], 9)
-    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+    pair.ours.grad, pair.theirs.grad = torch.full((10, 4), 0.5), torch.full((10, 4), 0.5)
+    assert pair.table.used_rows() is None
+    for look in (pair.table.lookup, lambda ids: pair.theirs[ids]):
+        (look(torch.tensor([1, 2])).sum() + look(torch.tensor([2, 7])).square().sum()).backward()
+    pair.check()
+    pair.zero()
+    pair.backward([4], 9)
 
 
-def test_an_optimizer_sees_no_difference() -> None:
-    ours, theirs = pair()
-    layers = [(layer, torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.0)) for layer in (ours, theirs)]
-    for step, ids in enumerate(BATCHES * 2):
-        for layer, optimizer in layers:
-            backward(layer, ids, step)
-            optimizer.step()
-            optimizer.zero_grad()
-    torch.testing.assert_close(ours.weight, theirs.weight)
-
-
-def test_a_frozen_or_copied_embedding() -> None:
-    ours, _ = pair()
-    backward(ours, [1], 0)
-    other = copy.deepcopy(ours)
-    for layer in (ours, other):
-        layer.zero_grad()
-        backward(layer, [2], 0)
-    assert torch.equal(ours.weight.grad, other.weight.grad)
-    assert ours.weight.grad is not other.weight.grad
-    ours.weight.requires_grad_(False)
-    assert not ours(torch.tensor([1])).requires_grad
+def test_a_frozen_table_and_one_in_inference() -> None:
+    pair = Pair()
     with torch.inference_mode():
-        assert torch.equal(other(torch.tensor([1])), other.weight[1:2])
+        assert torch.equal(pair.table.lookup(torch.tensor([1])), pair.theirs[1:2])
+    pair.ours.requires_grad_(False)
+    assert not pair.table.lookup(torch.tensor([1])).requires_grad
