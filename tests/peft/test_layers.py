@@ -185,11 +185,11 @@ def test_dropout_is_off_in_eval(method: str) -> None:
 @pytest.mark.parametrize("bias", [True, False])
 @BOTH
 def test_merged_equals_unmerged(method: str, bias: bool) -> None:
-    layer, x = adapted(method, bias, FixedMask()), inputs()
+    layer, x = adapted(method, bias, FixedMask(), dtype=torch.float64), inputs(torch.float64)
     merged = layer.merged()
     assert type(merged) is nn.Linear
     assert (merged.bias is None) != bias
-    torch.testing.assert_close(merged(x), formula(layer, x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(merged(x), formula(layer, x), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("exact", [True, False])
