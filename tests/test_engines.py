@@ -41,6 +41,8 @@ def test_without_the_folder_the_plain_engine_does_all_the_work(
     ids=["absent", "broken"],
 )
 def test_a_folder_that_is_absent_is_told_from_one_that_is_broken(hidden: str, lines: str, end: str, root: Path) -> None:
+    if hidden != "mtbert.fast":
+        pytest.importorskip("mtbert.fast")
     code = (
         "import sys\n"
         "class Hide:\n"

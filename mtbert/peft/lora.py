@@ -46,7 +46,7 @@ class LoraLinear(nn.Module):
         outputs, inputs = self.weight.shape
         with torch.no_grad():
             like = {"device": self.weight.device, "dtype": self.weight.dtype}
-            linear = nn.Linear(inputs, outputs, bias=self.bias is not None, **like)  # type: ignore[arg-type]
+            linear = nn.Linear(inputs, outputs, bias=self.bias is not None, **like)
             linear.weight.copy_(self.merged_weight())
             if self.bias is not None:
                 linear.bias.copy_(self.bias)
