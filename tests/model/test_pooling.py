@@ -1,7 +1,4 @@
-"""Pooling against the plain definition, sequence by sequence, and against sentence-transformers."""
-
-import importlib
-import warnings
+"""Pooling against the plain definition, sequence by sequence."""
 
 import numpy as np
 import pytest
@@ -23,32 +20,16 @@ def states(multiple: int = 1) -> tuple[Tensor, TokenStream]:
     return torch.cat((x_TD, filler)).requires_grad_(), stream
 
 
-def parts(x_TD: Tensor, stream: TokenStream) -> list[Tensor]:
-    return list(x_TD[: stream.tokens].split(stream.offsets.diff().tolist()))
-
-
 @pytest.mark.parametrize("multiple", [1, 16], ids=["bare", "with filler"])
 @pytest.mark.parametrize("name", POOLINGS)
 def test_each_sequence_by_itself(name: str, multiple: int) -> None:
     """With the gradient: rows behind the last sequence get none."""
     x_TD, stream = states(multiple)
     found = pool(name, x_TD, stream)
-    expected = torch.stack([NAIVE[name](part) for part in parts(x_TD, stream)])
+    parts = x_TD[: stream.tokens].split(stream.offsets.diff().tolist())
+    expected = torch.stack([NAIVE[name](part) for part in parts])
     torch.testing.assert_close(found, expected)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     gradients = [torch.autograd.grad((pooled * weights).sum(), x_TD)[0] for pooled in (found, expected)]
     torch.testing.assert_close(*gradients)
     assert not gradients[0][stream.tokens :].any()
-
-
-@pytest.mark.parametrize("name", POOLINGS)
-def test_equals_sentence_transformers(name: str) -> None:
-    pytest.importorskip("sentence_transformers")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # newer releases have moved the module, older ones have it only here
-        pooling = importlib.import_module("sentence_transformers.models").Pooling
-    x_TD, stream = states()
-    padded = torch.nn.utils.rnn.pad_sequence(parts(x_TD, stream), batch_first=True)
-    mask = (torch.arange(max(LENGTHS)) < stream.offsets.diff()[:, None]).long()
-    theirs = pooling(5, pooling_mode=name)({"token_embeddings": padded, "attention_mask": mask})["sentence_embedding"]
-    torch.testing.assert_close(pool(name, x_TD, stream), theirs)

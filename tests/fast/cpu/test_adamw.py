@@ -143,18 +143,6 @@ def test_resumed_from_its_state_dict_it_ends_in_the_same_bits(at: int, used_befo
     assert same_bits(state_of(second, optimizer), state_of(whole, through))
 
 
-def test_torch_s_own_optimizer_goes_on_from_its_state() -> None:
-    ours, theirs = Parts(), Parts()
-    mine, its = ours.ours(), theirs.torchs()
-    run(ours, mine, range(10))
-    theirs.load_state_dict(ours.state_dict())
-    its.load_state_dict(deepcopy(mine.state_dict()))
-    run(ours, mine, range(10, 20))
-    run(theirs, its, range(10, 20))
-    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-
-
 def test_rows_that_never_occurred_stay_and_those_that_did_once_move_on() -> None:
     ours, theirs = Parts(), Parts()
     mine, its = ours.ours(), theirs.torchs()
@@ -250,11 +238,3 @@ def test_results_do_not_depend_on_the_threads() -> None:
     finally:
         torch.set_num_threads(1)
     assert all(same_bits(ends[0], end) for end in ends[1:])
-
-
-def test_weights_without_a_gradient_are_left() -> None:
-    model = Parts()
-    optimizer = model.ours()
-    before = state_of(model, optimizer)
-    optimizer.step()
-    assert same_bits(state_of(model, optimizer), before)

@@ -223,11 +223,3 @@ def test_layers_of_an_unknown_type_are_called_as_they_are() -> None:
         found = Products()(layers, x)
         assert found.factor is None and found.bias is None
         assert torch.equal(found.z, torch.cat([layer(x) for layer in layers], 1))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_plain_layers_side_by_side(bias: bool) -> None:
-    x, layers = torch.randn(5, 32), [nn.Linear(32, 16, bias=bias) for _ in range(3)]
-    z, factor, joined = Products()(layers, x)
-    assert factor is None and (joined is None) != bias
-    torch.testing.assert_close(z if joined is None else z + joined, torch.cat([layer(x) for layer in layers], 1))

@@ -98,14 +98,6 @@ def test_unchanged_makes_copies_once_and_takes_them_away_even_after_a_fault() ->
         assert torch.equal(copies.of(group), cast(group))
 
 
-def test_unchanged_leaves_what_an_optimizer_keeps() -> None:
-    group, copies = weights(), trusting()
-    kept = copies.of(group)
-    with copies.unchanged():
-        assert copies.of(group) is kept
-    assert copies.of(group) is kept
-
-
 def test_copies_made_in_inference_mode_serve_training() -> None:
     group, copies = weights(1), trusting()
     with torch.inference_mode():
@@ -122,26 +114,6 @@ def test_weights_made_in_inference_mode() -> None:
             for _ in range(2):
                 assert torch.equal(copies.of(group), cast(group))
                 group[0].add_(1)
-
-
-@pytest.mark.parametrize("frozen", [(), (0,), (1, 2), (0, 1, 2)])
-def test_the_product_and_its_gradients(frozen: tuple[int, ...]) -> None:
-    group, x = weights(), torch.randn(5, 6, dtype=torch.bfloat16, requires_grad=True)
-    for n in frozen:
-        group[n].requires_grad_(False)
-    grad = torch.randn(5, 15).bfloat16()
-    y = NarrowProduct.apply(x, Copies().of(group), *group)
-    assert y.dtype == torch.bfloat16
-    torch.testing.assert_close(y.float(), x.float() @ cast(group).float().T, atol=0.02, rtol=0.01)
-    y.backward(grad)
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad.float(), grad.float() @ cast(group).float(), atol=0.05, rtol=0.01)
-    expected = (grad.float().T @ x.detach().float()).split([4, 5, 6])
-    for n, weight in enumerate(group):
-        assert (weight.grad is None) == (n in frozen)
-        if weight.grad is not None:
-            assert weight.grad.dtype == torch.float32, "as a weight's gradient is, unless it allows another type"
-            torch.testing.assert_close(weight.grad, expected[n], atol=0.05, rtol=0.01)
 
 
 def test_weights_changed_before_their_backward_are_refused_as_nn_linear_refuses_them() -> None:
