@@ -162,23 +162,6 @@ def test_the_trainable_set(model: MultitaskModel, train_rest: bool, method: str)
     assert any("embeddings" in name for name in trainable) == train_rest
 
 
-@pytest.mark.parametrize("train_rest", [True, False])
-def test_a_training_step_moves_what_trains_and_no_bit_else(
-    model: MultitaskModel, batches: list[Batch], train_rest: bool
-) -> None:
-    adapt(model, train_rest=train_rest, dropout=0.1)
-    disturb(model)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01, weight_decay=0.0)
-    model.train()
-    for batch in batches:
-        model(batch).square().sum().backward()
-    optimizer.step()
-    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert moved == trainable
-
-
 @BOTH
 def test_merged_equals_unmerged_and_merging_twice_is_merging_once(
     method: str, model: MultitaskModel, batches: list[Batch]

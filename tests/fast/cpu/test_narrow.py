@@ -67,15 +67,6 @@ def test_a_kept_copy_is_made_once_and_holds_the_weights_side_by_side() -> None:
     assert known.of(group[1]).data_ptr() == all_[len(group[0]) :].data_ptr(), "parts of one"
 
 
-def test_in_another_company_a_weight_has_another_copy() -> None:
-    group, copies = weights(), trusting()
-    for chosen in (group, group[:1], group[::-1], group[1:], group):
-        assert torch.equal(copies.of(chosen), cast(chosen))
-        with torch.no_grad():
-            chosen[0].add_(1)
-        assert torch.equal(copies.of(chosen), cast(chosen))
-
-
 def test_trust_does_not_extend_to_older_copies() -> None:
     """In between the weights may have changed in ways that nobody counted."""
     group, copies = weights(), trusting()
