@@ -145,8 +145,8 @@ def limit(cell: Cell, name: str) -> float:
     """How far apart something may be: by fp32's rounding; by bf16's, and where a maximum may fall on another token, by more."""
     kind = name.split()[0]
     if not cell.bf16:
-        return 1e-4 if kind == "way" else 1e-5
-    return {"gradient": 0.1, "way": 0.15, "scores": 0.1}.get(kind, 0.03) * (4 if cell.pooling == "max" else 1)
+        return 2e-4 if kind == "way" else 2e-5
+    return {"gradient": 0.15, "way": 0.15, "scores": 0.1}.get(kind, 0.03) * (4 if cell.pooling == "max" else 1)
 
 
 def differences(cell: Cell) -> dict[str, float]:
