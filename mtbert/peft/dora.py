@@ -40,7 +40,7 @@ class DoraLinear(LoraLinear):
         factor_O = self.magnitude / self.norm()  # stays fp32: in bf16 a magnitude could not move by less than 0.4%
         dropped, base = self.dropout(x), F.linear(x, self.weight)
         update = self.scale * F.linear(F.linear(dropped, self.lora_a), self.lora_b)
-        if dropped is x:
+        if dropped is x:  # no dropout: both terms have the same factor
             y = factor_O * (base + update)
         else:
             y = base + (factor_O - 1) * F.linear(dropped, self.weight) + factor_O * update
@@ -52,8 +52,10 @@ class DoraLinear(LoraLinear):
         That is O I r products instead of O I (r + 1), and no (O, I) copy, since B A is never formed.
         """
         with torch.autocast(self.weight.device.type, enabled=False):
-            grad = self.exact_norm
-            a, sb = (one if grad else one.detach() for one in (self.lora_a, self.scale * self.lora_b))
+            a: Tensor = self.lora_a
+            sb = self.scale * self.lora_b
+            if not self.exact_norm:
+                a, sb = a.detach(), sb.detach()
             squared = self.weight.square().sum(1) + (sb * (2 * self.weight @ a.T + sb @ (a @ a.T))).sum(1)
             return squared.clamp_min(TINY**2).sqrt()
 

@@ -45,7 +45,8 @@ class LoraLinear(nn.Module):
         """A plain linear layer that computes the same as this one, dropout aside."""
         outputs, inputs = self.weight.shape
         with torch.no_grad():
-            linear = nn.Linear(inputs, outputs, bias=self.bias is not None, device=self.weight.device)
+            like = {"device": self.weight.device, "dtype": self.weight.dtype}
+            linear = nn.Linear(inputs, outputs, bias=self.bias is not None, **like)
             linear.weight.copy_(self.merged_weight())
             if self.bias is not None:
                 linear.bias.copy_(self.bias)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtbert.data.tokens import Block, TokenStream, Wrapper, lay_out, wrapper_for
+from mtbert.data.tokens import TokenStream, Wrapper, lay_out, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.pretrained.bert import BERT
 
@@ -19,11 +19,10 @@ def sequence(*ids: int, second: int | None = None) -> tuple[np.ndarray, int]:
 
 def unlay(stream: TokenStream) -> list[tuple[list[int], list[int], list[int]]]:
     """ids, positions and segments of every sequence, in the caller's order, from the documented fields alone."""
-    lengths = [block.length for block in stream.blocks for _ in range(block.count)]
-    assert sum(lengths) == stream.tokens
-    parts = list(
-        zip(*(tensor.split(lengths) for tensor in (stream.ids, stream.positions, stream.segments)), strict=True)
-    )
+    assert stream.offsets[0] == 0 and stream.offsets[-1] == stream.tokens
+    tensors = (stream.ids, stream.positions, stream.segments)
+    lengths = stream.offsets.diff().tolist()
+    parts = list(zip(*(tensor[: stream.tokens].split(lengths) for tensor in tensors), strict=True))
     return [tuple(tensor.tolist() for tensor in parts[place]) for place in stream.rank.tolist()]  # type: ignore[misc]
 
 
@@ -34,10 +33,10 @@ def test_layout_of_a_small_batch() -> None:
     assert stream.ids.tolist() == [1, 2, 1, 7, 8, 2, 1, 9, 2, 2, 1, 5, 2, 6, 2]
     assert stream.positions.tolist() == [0, 1, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4]
     assert stream.segments.tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1]
-    assert stream.blocks == (Block(1, 2), Block(2, 4), Block(1, 5))
+    assert stream.offsets.tolist() == [0, 2, 6, 10, 15]
     assert stream.rank.tolist() == [1, 0, 3, 2]
-    assert stream.tokens == 15
-    for tensor in (stream.ids, stream.positions, stream.segments, stream.rank):
+    assert (stream.tokens, stream.longest) == (15, 5)
+    for tensor in (stream.ids, stream.positions, stream.segments, stream.offsets, stream.rank):
         assert tensor.dtype == torch.int64
 
 
@@ -49,13 +48,13 @@ one_sequence = st.lists(st.integers(0, 65535), min_size=1, max_size=9).flatmap(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(one_sequence, min_size=1, max_size=9))
 def test_rank_gives_every_sequence_back(sequences: list[tuple[np.ndarray, int]]) -> None:
-    stream = lay_out(sequences)
+    stream = lay_out(sequences, 4)
     for (ids, second), (got, positions, segments) in zip(sequences, unlay(stream), strict=True):
         assert got == ids.tolist()
         assert positions == list(range(len(ids)))
         assert segments == [int(place >= second) for place in range(len(ids))]
-    lengths = [block.length for block in stream.blocks]
-    assert lengths == sorted(set(lengths)), "one block per length, shortest first"
+    assert stream.offsets.diff().tolist() == sorted(len(ids) for ids, _ in sequences), "shortest first"
+    assert stream.longest == max(len(ids) for ids, _ in sequences)
     assert stream.rank.sort().values.tolist() == list(range(len(sequences)))
 
 
@@ -65,8 +64,7 @@ def test_filler_rounds_the_stream_up_and_is_nobody_s(sequences: list[tuple[np.nd
     bare, filled = lay_out(sequences), lay_out(sequences, multiple)
     assert filled.tokens == bare.tokens == len(bare.ids)
     assert len(filled.ids) == -(-bare.tokens // multiple) * multiple
-    filler = len(filled.ids) - bare.tokens
-    assert filled.blocks == (*bare.blocks, *[Block(filler, 1)] * (filler > 0))
+    assert torch.equal(filled.offsets, bare.offsets) and filled.longest == bare.longest
     assert torch.equal(filled.rank, bare.rank)
     for name in ("ids", "positions", "segments"):
         values = getattr(filled, name)

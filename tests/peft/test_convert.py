@@ -15,9 +15,17 @@ from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import adapter_state, add_dora, convert, count_parameters, load_adapter, merge
-from mtbert.peft.dora import DoraLinear
-from reliability.tiny import multitask
+from mtbert.peft.convert import (
+    adapter_names,
+    adapter_state,
+    add_adapter,
+    convert,
+    count_parameters,
+    load_adapter,
+    merge,
+)
+from mtbert.peft.lora import LoraLinear
+from mtbert.peft.registry import METHODS
 
 LINEARS = [
     "attention.query",
@@ -28,8 +36,13 @@ LINEARS = [
     "feed_forward.down",
 ]
 CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=8, heads=2, intermediate=12)
-ADAPTERS = {"magnitude", "lora_a", "lora_b"}
-SETTINGS: dict[str, Any] = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "train_rest": True, "exact_norm": True, "seed": 5}
+ADDED = {"lora": {"lora_a", "lora_b"}, "dora": {"lora_a", "lora_b", "magnitude"}}
+BOTH = pytest.mark.parametrize("method", METHODS)
+
+
+def adapt(model: MultitaskModel, method: str = "dora", **own: Any) -> list[str]:
+    settings = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "train_rest": True, "seed": 5}
+    return add_adapter(model, method, **{**settings, **own})
 
 
 @pytest.fixture
@@ -53,17 +66,18 @@ def disturb(model: MultitaskModel) -> None:
     """As training would: B leaves zero, m leaves the norm."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
-        if name.rpartition(".")[2] in ADAPTERS:
+        if name.rpartition(".")[2] in ADDED["dora"]:
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
 
 
-def test_conversion_leaves_outputs_unchanged(model: MultitaskModel, batches: list[Batch]) -> None:
+@BOTH
+def test_conversion_leaves_outputs_unchanged(method: str, model: MultitaskModel, batches: list[Batch]) -> None:
     before = outputs(model, batches)
-    names = add_dora(model, **SETTINGS)
+    names = adapt(model, method)
     assert set(names) == {f"encoder.layers.{layer}.{name}" for layer in range(2) for name in LINEARS} | {
         "encoder.pooler"
     }
-    assert all(isinstance(model.get_submodule(name), DoraLinear) for name in names)
+    assert all(type(model.get_submodule(name)) is METHODS[method] for name in names)
     assert not any(type(module) is nn.Linear for module in model.encoder.modules())
     assert all(type(head.linear) is nn.Linear for head in model.heads.values()), "the heads stay plain"
     for one, other in zip(outputs(model, batches), before, strict=True):
@@ -72,38 +86,37 @@ def test_conversion_leaves_outputs_unchanged(model: MultitaskModel, batches: lis
 
 def test_without_a_pooler_none_is_adapted(make_model: Callable[..., MultitaskModel]) -> None:
     model = make_model("mean", config=CONFIG)
-    assert set(add_dora(model, **SETTINGS)) == {
-        f"encoder.layers.{layer}.{name}" for layer in range(2) for name in LINEARS
-    }
+    assert set(adapt(model)) == {f"encoder.layers.{layer}.{name}" for layer in range(2) for name in LINEARS}
     merge(model)
     assert not any("pooler" in name for name in model.state_dict())
 
 
 def test_a_rank_above_the_narrowest_layer_s_width_is_refused(make_model: Callable[..., MultitaskModel]) -> None:
     narrow = replace(CONFIG, intermediate=6)
-    add_dora(make_model(config=narrow), **{**SETTINGS, "rank": 6})
+    adapt(make_model(config=narrow), rank=6)
     model = make_model(config=narrow)
     for rank in (7, 10**12):
         with pytest.raises(
             MtbertError, match=rf"^adapter\.rank is {rank}, .*layers\.0\.feed_forward\.up, is 6 wide.*at most 6$"
         ):
-            add_dora(model, **{**SETTINGS, "rank": rank})
-    assert not any(isinstance(module, DoraLinear) for module in model.modules()), "the model is left as it was"
+            adapt(model, rank=rank)
+    assert not any(isinstance(module, LoraLinear) for module in model.modules()), "the model is left as it was"
 
 
+@BOTH
 def test_what_the_adapter_added_is_all_that_must_be_kept(
-    model: MultitaskModel, batches: list[Batch], make_model: Callable[..., MultitaskModel]
+    method: str, model: MultitaskModel, batches: list[Batch], make_model: Callable[..., MultitaskModel]
 ) -> None:
     plain = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    names = add_dora(model, **SETTINGS)
+    names = adapt(model, method)
     disturb(model)
     added = adapter_state(model)
     assert added.keys() == model.state_dict().keys() - plain.keys()
-    assert added.keys() == {f"{name}.{part}" for name in names for part in ADAPTERS}
+    assert added.keys() == adapter_names(model) == {f"{name}.{part}" for name in names for part in ADDED[method]}
 
     other = make_model("cls", config=CONFIG, seed=9)
     other.load_state_dict(plain)
-    add_dora(other, **{**SETTINGS, "seed": 6})
+    adapt(other, method, seed=6)
     outputs(other, batches)
     load_adapter(other, added, "x.safetensors")
     for one, two in zip(outputs(other, batches), outputs(model, batches), strict=True):
@@ -126,7 +139,7 @@ def test_adapters_are_a_function_of_the_seed(make_model: Callable[..., Multitask
         model = make_model()
         torch.rand(seed + 1)  # the global generator's state does not matter
         before = torch.random.get_rng_state()
-        add_dora(model, **{**SETTINGS, "seed": seed})
+        adapt(model, seed=seed)
         assert torch.equal(torch.random.get_rng_state(), before)
         return torch.cat([value.flatten() for name, value in model.state_dict().items() if name.endswith("lora_a")])
 
@@ -134,12 +147,13 @@ def test_adapters_are_a_function_of_the_seed(make_model: Callable[..., Multitask
     assert not torch.equal(weights(1), weights(2))
 
 
+@BOTH
 @pytest.mark.parametrize("train_rest", [True, False])
-def test_the_trainable_set(model: MultitaskModel, train_rest: bool) -> None:
+def test_the_trainable_set(model: MultitaskModel, train_rest: bool, method: str) -> None:
     plain = {name for name, _ in model.named_parameters()}
-    names = add_dora(model, **{**SETTINGS, "train_rest": train_rest})
+    names = adapt(model, method, train_rest=train_rest)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    expected = {f"{name}.{part}" for name in names for part in ADAPTERS}
+    expected = {f"{name}.{part}" for name in names for part in ADDED[method]}
     expected |= {name for name in plain if name.startswith("heads.")}
     if train_rest:
         expected |= plain - {f"{name}.weight" for name in names}
@@ -148,30 +162,16 @@ def test_the_trainable_set(model: MultitaskModel, train_rest: bool) -> None:
     assert any("embeddings" in name for name in trainable) == train_rest
 
 
-@pytest.mark.parametrize("train_rest", [True, False])
-def test_a_training_step_moves_what_trains_and_no_bit_else(
-    model: MultitaskModel, batches: list[Batch], train_rest: bool
+@BOTH
+def test_merged_equals_unmerged_and_merging_twice_is_merging_once(
+    method: str, model: MultitaskModel, batches: list[Batch]
 ) -> None:
-    add_dora(model, **{**SETTINGS, "train_rest": train_rest, "dropout": 0.1})
-    disturb(model)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01, weight_decay=0.0)
-    model.train()
-    for batch in batches:
-        model(batch).square().sum().backward()
-    optimizer.step()
-    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert moved == trainable
-
-
-def test_merged_equals_unmerged_and_merging_twice_is_merging_once(model: MultitaskModel, batches: list[Batch]) -> None:
     plain = dict(model.state_dict())
-    add_dora(model, **SETTINGS)
+    adapt(model, method)
     disturb(model)
     before = outputs(model, batches)
     merge(model)
-    assert not any(isinstance(module, DoraLinear) for module in model.modules())
+    assert not any(isinstance(module, LoraLinear) for module in model.modules())
     assert {name: value.shape for name, value in model.state_dict().items()} == {
         name: value.shape for name, value in plain.items()
     }, "a merged model is a plain model"
@@ -180,19 +180,6 @@ def test_merged_equals_unmerged_and_merging_twice_is_merging_once(model: Multita
     once = {name: value.clone() for name, value in model.state_dict().items()}
     merge(model)
     assert all(torch.equal(value, once[name]) for name, value in model.state_dict().items())
-
-
-def test_a_saved_adapted_model_comes_back(
-    model: MultitaskModel, batches: list[Batch], make_model: Callable[..., MultitaskModel]
-) -> None:
-    add_dora(model, **SETTINGS)
-    disturb(model)
-    other = make_model("cls", config=CONFIG, seed=9)
-    add_dora(other, **{**SETTINGS, "seed": 6})
-    outputs(other, batches)  # fills what the layers keep of their own base weights
-    other.load_state_dict(model.state_dict())
-    for one, two in zip(outputs(other, batches), outputs(model, batches), strict=True):
-        assert torch.equal(one, two)
 
 
 def test_convert_takes_any_replacement(model: MultitaskModel, batches: list[Batch]) -> None:
@@ -215,9 +202,9 @@ def bert_base() -> Iterator[Callable[[int | None, bool], dict[str, int | None]]]
 
     def counts(rank: int | None, train_rest: bool) -> dict[str, int | None]:
         with torch.device("meta"):
-            model = multitask(BertEncoder(BertConfig()), "mean", ["u", "v", "c"], ["u", "v", "c"])
+            model = MultitaskModel(BertEncoder(BertConfig()), "mean", ["u", "v", "c"], ["u", "v", "c"])
             if rank is not None:
-                add_dora(model, rank=rank, alpha=rank, dropout=0.0, train_rest=train_rest, exact_norm=True, seed=0)
+                adapt(model, rank=rank, train_rest=train_rest)
         return count_parameters(model)
 
     yield counts

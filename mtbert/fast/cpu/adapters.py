@@ -129,8 +129,8 @@ class AdapterProduct(torch.autograd.Function):
             full_a, full_b = norm.new_empty(g_a.shape), norm.new_empty(g_scaled.shape)
             g_m = norm.new_empty(len(m), len(m[0]))
             call(
-                "dora_norm_backward", wide, wide, a, b, m, scale, TINY, *_sizes(a, b), norm, slope, g_factor, g_a,
-                g_scaled.contiguous(), full_a, full_b, g_m,
+                "dora_norm_backward", wide, wide, a, b, m, scale, TINY, *_sizes(a, b), norm, slope, g_factor.contiguous(),
+                g_a, g_scaled.contiguous(), full_a, full_b, g_m,
             )  # fmt: skip
             return g_x, None, *full_a, *full_b, *g_m
         g_a, g_b = g_a.to(a[0].dtype), scale * g_scaled.to(b[0].dtype)

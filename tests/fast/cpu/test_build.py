@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from mtbert.kernels import build
-from mtbert.kernels.build import Unavailable
+from mtbert.fast.cpu import build
+from mtbert.fast.cpu.build import Unavailable
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -318,7 +318,7 @@ def test_what_a_kill_while_compiling_left_goes_with_the_next_compile(
     folders: Path, source: Path, tmp_path: Path, root: Path
 ) -> None:
     code = (
-        "import os, signal\nfrom mtbert.kernels import build\n"
+        "import os, signal\nfrom mtbert.fast.cpu import build\n"
         "build._output = lambda command: os.kill(os.getpid(), signal.SIGKILL)\n"
         "build._compile(build.Path(os.environ['XDG_CACHE_HOME']) / 'mtbert' / 'kernels-any')\n"
     )
