@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reliability.project import call, commit, edit, must, tiny_project, yaml
+from tests.project import call, commit, edit, must, tiny_project, yaml
 
 VIEWS = {f"table@table{n}" for n in range(1, 5)} | {f"figure@figure{n}" for n in range(1, 5)} | {"report"}
 

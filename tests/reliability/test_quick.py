@@ -2,8 +2,8 @@
 
 import pytest
 
-from reliability.__main__ import SEED
-from reliability.files import FILES, run
+from tests.reliability.__main__ import SEED
+from tests.reliability.files import FILES, run
 
 
 @pytest.mark.parametrize("name", FILES)

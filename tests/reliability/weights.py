@@ -19,8 +19,8 @@ from mtbert.pretrained.weights import check_tensors, random_weights
 from mtbert.seal import sealed
 from mtbert.training import checkpoint
 from mtbert.training.checkpoint import load_checkpoint, save_checkpoint
-from reliability.tiny import TINY
-from reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally, Trial
+from tests.tiny import TINY
 
 Tensors = dict[str, Tensor]
 SHAPES = {name: tuple(tensor.shape) for name, tensor in random_weights(TINY, 0).items()}

@@ -19,9 +19,9 @@ import stages.train
 from mtbert.training import graphs, loop
 from mtbert.training.log import StepLog
 from mtbert.training.loop import Step
-from reliability.project import edit, forked, isolated
-from reliability.trainer import quietly, train_here, training_project
-from reliability.trial import Tally, Trial
+from tests.project import edit, forked, isolated
+from tests.reliability.trainer import quietly, train_here, training_project
+from tests.reliability.trial import Tally, Trial
 
 # Two hours at a quarter of a second a step, which is faster than any run of reports/*/provenance.json. The trial's clock goes that
 # much at each step, so that checkpoints are as many as in two hours: 120.

@@ -20,8 +20,8 @@ from mtbert.training import checkpoint
 from mtbert.training.checkpoint import load_checkpoint, save_checkpoint
 from mtbert.training.log import Step, StepLog
 from mtbert.training.work import LATEST
-from reliability.project import forked, isolated
-from reliability.trial import Tally, Trial
+from tests.project import forked, isolated
+from tests.reliability.trial import Tally, Trial
 
 TRACED = {mtbert.files.__file__, checkpoint.__file__}
 OLD, NEW, LATER = 3, 5, 7  # steps of three checkpoints

@@ -19,7 +19,7 @@ from mtbert.params import load_params
 from mtbert.training import loop
 from mtbert.training.log import StepLog
 from mtbert.training.loop import Step
-from reliability.project import forked, tiny_project, yaml
+from tests.project import forked, tiny_project, yaml
 
 SAMPLERS = ("sequential", "round_robin", "proportional", "square_root", "balanced")
 RUNS = [f"{kind}_{sampler}" for sampler in SAMPLERS for kind in ("full", "dora")]

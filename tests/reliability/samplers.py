@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from mtbert.training import sampling
 from mtbert.training.sampling import Draw, epoch_schedule
-from reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally, Trial
 
 EXPONENTS: dict[str | float, float] = {"proportional": 1.0, "square_root": 0.5, "balanced": 0.0, 0.75: 0.75, 2.0: 2.0}
 RULES = ("sequential", "round_robin", *EXPONENTS)

@@ -15,10 +15,10 @@ from mtbert.corpus import prepare
 from mtbert.data import arrays
 from mtbert.pretrained import store
 from mtbert.report import results
-from reliability.project import call, commit, forked, isolated, must, tiny_project
-from reliability.trainer import training_project
-from reliability.trial import Tally, Trial
 from stages.common import guarded
+from tests.project import call, commit, forked, isolated, must, tiny_project
+from tests.reliability.trainer import training_project
+from tests.reliability.trial import Tally, Trial
 
 RUN = "dora_balanced"
 # An output, and the stage that reads it next.

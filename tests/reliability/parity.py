@@ -21,8 +21,8 @@ from mtbert.peft import norm
 from mtbert.peft.dora import DoraLinear
 from mtbert.pretrained.weights import TOP_NAMES, from_hf
 from mtbert.training import losses
-from reliability.tiny import NARROW
-from reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally, Trial
+from tests.tiny import NARROW
 
 LIMIT = 1e-5
 

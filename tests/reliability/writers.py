@@ -15,9 +15,9 @@ import psutil
 import torch
 
 import stages.train
-from reliability.project import call, commit, edit, ended, fork, isolated, must, start, tiny_project
-from reliability.trainer import quietly, training_project
-from reliability.trial import Tally, Trial
+from tests.project import call, commit, edit, ended, fork, isolated, must, start, tiny_project
+from tests.reliability.trainer import quietly, training_project
+from tests.reliability.trial import Tally, Trial
 
 RUN = "full_balanced"
 LOCK = Path(".mtbert/locks") / RUN

@@ -16,8 +16,8 @@ from ruamel.yaml import YAML
 from mtbert import params, params_errors, resolve
 from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
-from reliability.project import ROOT, call, tiny_project
-from reliability.trial import Tally, Trial
+from tests.project import ROOT, call, tiny_project
+from tests.reliability.trial import Tally, Trial
 
 Path_ = tuple[str, ...]
 RUNS = ("baseline", "best_performance", "dora_r4")  # between them they have every key

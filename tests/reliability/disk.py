@@ -18,10 +18,10 @@ import torch
 
 from mtbert.corpus import source
 from mtbert.files import sha256_file
-from reliability.project import forked, isolated
-from reliability.trainer import training_project
-from reliability.trial import Tally, Trial
 from stages.common import guarded
+from tests.project import forked, isolated
+from tests.reliability.trainer import training_project
+from tests.reliability.trial import Tally, Trial
 
 RUN = "dora_sequential"
 # The stage, its argument and what it writes; a later one reads what the earlier ones wrote.

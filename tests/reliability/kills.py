@@ -18,9 +18,9 @@ from mtbert.model.multitask import MultitaskModel
 from mtbert.training import loop, sampling
 from mtbert.training.log import StepLog
 from mtbert.training.sampling import Draw
-from reliability.project import ended, fork, isolated
-from reliability.trainer import RUNS, Plant, attempt, left, train_here, training_project
-from reliability.trial import Tally, Trial
+from tests.project import ended, fork, isolated
+from tests.reliability.trainer import RUNS, Plant, attempt, left, train_here, training_project
+from tests.reliability.trial import Tally, Trial
 
 KILL_STEP = 20  # in the second epoch of every run
 

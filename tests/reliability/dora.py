@@ -18,8 +18,8 @@ from mtbert.peft import convert
 from mtbert.peft.convert import add_dora, merge
 from mtbert.peft.dora import DoraLinear
 from mtbert.training.adamw import AdamW
-from reliability.tiny import NARROW, WRAPPER, tiny_model, tiny_split
-from reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally, Trial
+from tests.tiny import NARROW, WRAPPER, tiny_model, tiny_split
 
 TASKS = ("sst", "quora", "sts")
 START, MERGED = 1e-6, 1e-5

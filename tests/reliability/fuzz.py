@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mtbert.corpus.read import BadRow, Example, read_split
 from mtbert.errors import MtbertError
 from mtbert.tasks.paper import TASKS, Task
-from reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally, Trial
 
 Reader = Callable[[Path, Task, bool, Any], tuple[list[Example], list[BadRow]]]
 

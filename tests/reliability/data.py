@@ -13,7 +13,7 @@ from mtbert.corpus.origins import Origin
 from mtbert.corpus.read import BadRow, read_split
 from mtbert.errors import MtbertError
 from mtbert.tasks.paper import TASKS, Task
-from reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally, Trial
 
 Rows = list[list[str]]
 """A file before it is written: header and rows, a list of cells each."""

@@ -19,9 +19,9 @@ from mtbert.training import checkpoint, graphs, loop, step
 from mtbert.training.compute import Compute
 from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from mtbert.training.work import checkpoint_step
-from reliability.project import forked, isolated
-from reliability.tiny import WRAPPER, tiny_model, tiny_split
-from reliability.trial import Tally, Trial
+from tests.project import forked, isolated
+from tests.reliability.trial import Tally, Trial
+from tests.tiny import WRAPPER, tiny_model, tiny_split
 
 LOSSES: dict[str, loop.Loss] = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
 SAMPLERS = ("sequential", "round_robin", "proportional", "square_root", "balanced")

@@ -21,7 +21,7 @@ from mtbert.report.tables import table4
 from mtbert.report.text import to_csv, to_json, to_latex, to_markdown, visible
 from mtbert.seal import seal
 from mtbert.tabular import write_csv
-from reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally, Trial
 
 PLAIN = "a plain question"
 PAYLOADS = [
