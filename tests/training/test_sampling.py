@@ -13,7 +13,7 @@ from mtbert.training.sampling import Draw, epoch_schedule, probabilities, sample
 
 PAPER = {"sst": 8544, "quora": 283_003, "sts": 6040}
 SMALL = {"sst": 5, "quora": 7, "sts": 3}  # in batches of 2: 3, 4 and 2
-SAMPLERS = ["sequential", "round_robin", "proportional", "square_root", "balanced", 0.75]
+SAMPLERS: list[str | float] = ["sequential", "round_robin", "proportional", "square_root", "balanced", 0.75]
 
 
 def tasks(schedule: list[Draw]) -> list[str]:
