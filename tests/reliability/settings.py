@@ -86,7 +86,7 @@ def _faults(tree: dict[str, Any], rng: random.Random) -> Iterator[tuple[dict[str
                         _renamed(tree, path, wrong),
                         [
                             f"unknown key {'.'.join((*path[:-1], wrong))}",
-                            f"'{last}'|missing key {told};",  # another valid key may be nearer
+                            f"'{last}'|missing key {told};|'profile'",  # another valid key may be nearer
                         ],
                     )
             if last != "objective" and not (path[0] == "runs" and last in OPTIONAL):
@@ -144,7 +144,7 @@ def _misspelt(word: str, rng: random.Random) -> set[str]:
 def _other_type(key: str, old: Any, bad: Any) -> bool:
     """Whether `bad` is of a type that the key cannot have, going by its present value."""
     if isinstance(old, bool) or isinstance(bad, bool):
-        return type(old) is not type(bad)
+        return type(old) is not type(bad) and key != "cuda_graphs"  # auto or a boolean
     if isinstance(old, dict):
         return not isinstance(bad, dict) and not (key == "adapter" and bad is None)
     if isinstance(bad, float):
