@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from ruamel.yaml import YAML
 
 from mtbert.corpus.source import write_sample
@@ -162,6 +163,7 @@ def forked(work: Callable[[], Any]) -> int:
 
 
 def isolated(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a module's function in a fresh process: for trials that fork, patch, limit resources or change the folder."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    """Call a module's function in a fresh process of one thread: for what forks, patches, limits resources or changes the folder."""
+    context = get_context("spawn")
+    with ProcessPoolExecutor(1, context, torch.set_num_threads, (1,)) as pool:
         return pool.submit(work, *arguments).result()

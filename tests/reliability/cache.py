@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch
-
 from mtbert.corpus import prepare
 from mtbert.data import arrays
 from mtbert.pretrained import store
@@ -60,7 +58,6 @@ Outcome = tuple[bool, str]
 
 
 def _trials(quick: bool, seed: int, project: Path) -> tuple[list[Outcome], list[Outcome]]:
-    torch.set_num_threads(1)
     training_project(project, [RUN])
     for stage in ("train", "evaluate"):
         if _status(stage, RUN, Path("log")):

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch
-
 from mtbert.corpus import source
 from mtbert.files import sha256_file
 from stages.common import guarded
@@ -71,7 +69,6 @@ Outcome = tuple[bool, str]
 
 
 def _trials(quick: bool, mounted: bool, seed: int, disk: Path) -> tuple[list[Outcome], list[Outcome]]:
-    torch.set_num_threads(1)
     rng = random.Random(seed)
     training_project(disk / "project", [RUN])
     outcomes: list[Outcome] = []

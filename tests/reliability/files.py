@@ -6,6 +6,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from tests.reliability.trial import Trial
 
 # The longest first, so that no process is left alone with them at the end.
@@ -33,6 +35,7 @@ FILES = (
 
 def run(name: str, quick: bool, seed: int) -> list[Trial]:
     """The figures of tests/reliability/NAME.py, in a folder that is removed afterwards."""
+    torch.set_num_threads(1)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mtbert-") as folder:
         trials: list[Trial] = importlib.import_module(f"tests.reliability.{name}").run(quick, seed, Path(folder))

@@ -31,7 +31,6 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 
 
 def _trials(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    torch.set_num_threads(1)
     runs = ["dora_square_root"] if quick else RUNS
     training_project(folder / "project", runs)
     kills = Tally(1, "SIGKILL of the trainer at random instants", "100% bit-equal", seed)

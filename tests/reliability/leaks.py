@@ -70,7 +70,6 @@ def _measured(
     folder: Path,
 ) -> dict[str, Samples]:
     """Samples of the run as it is and with each bug planted; every one trains in a fork of its own."""
-    torch.set_num_threads(1)
     training_project(folder, [RUN], CHECKPOINT_SECONDS)
     edit(folder, **{f"runs__{RUN}__seed": seed})
     found = {RUN: _trained(*length)}

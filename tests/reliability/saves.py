@@ -35,7 +35,6 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 
 def _trials(quick: bool, seed: int, folder: Path) -> list[Trial]:
     tally = Tally(3, "kill before and after every step of a save", "0 unreadable, 0 leftovers", seed)
-    torch.set_num_threads(1)
     every = 5 if quick else 1
     save = Checkpoint(folder / "work")
     for kill in (_at_line, _inside_write):

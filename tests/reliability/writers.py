@@ -12,7 +12,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import psutil
-import torch
 
 import stages.train
 from tests.project import call, commit, edit, ended, fork, isolated, must, start, tiny_project
@@ -39,7 +38,6 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 
 def _trainers(times: int, folder: Path) -> tuple[list[tuple[bool, str]], bool]:
     """Several trainers of one run at once: one trains, all others leave with its id; and the same without the lock."""
-    torch.set_num_threads(1)
     training_project(folder, [RUN])
     edit(folder, **{f"runs__{RUN}__epoch_end": 100_000})
     quietly("plan")
