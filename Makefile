@@ -32,7 +32,7 @@ test: .venv/.dev ## run the tests, offline
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest
 
 reliability: .venv/.dev ## kills, corruption, bad input, two writers: run all trials, half an hour on two cores
-	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m reliability --jobs 2 || failed=$$?
+	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m tests.reliability --jobs 2 || failed=$$?
 	exit $${failed:-0}
 
 lint: .venv/.dev ## ruff and mypy

@@ -10,7 +10,7 @@ from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
-from reliability.tiny import tiny_model, tiny_split
+from tests.tiny import tiny_model, tiny_split
 
 # Of a size that our kernels take, in fp32.
 TINY = BertConfig(vocabulary=40, positions=32, layers=1, hidden=32, heads=2, intermediate=48)

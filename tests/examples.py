@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from reliability.project import commit, course_files, few_runs, must, tiny_project
+from tests.project import commit, course_files, few_runs, must, tiny_project
 
 PAGE = Path("docs/experiments.md")
 BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -37,9 +37,12 @@ def pasted(check: Check, project: Path) -> None:
     run(project, check.remedy.split("`")[1])
 
 
-@pytest.mark.parametrize("setting", ["", "relative", "writable", "missing"])
-@pytest.mark.parametrize("project", ["a b", "a b é"], indirect=True)
-def test_the_remedy_gives_dvc_a_private_state(project: Path, setting: str) -> None:
+@pytest.mark.parametrize(
+    ("project", "setting"),
+    [("a b", ""), ("a b é", ""), ("a b", "relative"), ("a b é", "writable"), ("a b", "missing")],
+    indirect=["project"],
+)
+def test_the_remedy_gives_dvc_a_state_of_its_own(project: Path, setting: str) -> None:
     own = project / doctor.SITE_CACHE if project.name.isascii() else Path.home() / ".cache/mtbert/dvc"
     if setting:
         value = {"relative": "state", "writable": own, "missing": project / "none"}[setting]

@@ -16,7 +16,7 @@ from mtbert.peft.convert import add_adapter
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Plain, parameter_groups
 from mtbert.training.recipe import Recipe
-from reliability.tiny import TINY
+from tests.tiny import TINY
 
 CPU = Compute(torch.device("cpu"), False)
 NOTE = "note: plain torch does all the work, more slowly: {}\n"

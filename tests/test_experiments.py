@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reliability.project import commit, course_files, edit, few_runs, must, start, tiny_project
 from tests import examples
+from tests.project import commit, course_files, edit, few_runs, must, start, tiny_project
 
 TARGET = "evaluate@dora_r4"
 

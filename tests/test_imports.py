@@ -102,7 +102,7 @@ def settings_read(root: Path) -> list[str]:
 
 
 def sources(root: Path) -> Iterator[Path]:
-    for folder in (*PACKAGES, "benchmarks", "reliability", "tools", "tests"):
+    for folder in (*PACKAGES, "benchmarks", "tools", "tests"):
         yield from sorted((root / folder).rglob("*.py"))
 
 

@@ -425,7 +425,11 @@ def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
             ["runs.concat_u_v.heads.sts.features.1: '|v-u|' is not valid"],
         ),
         ("runs.dora_r4.adapter.method", "dorra", ["adapter.method: 'dorra' is not valid; did you mean 'dora'?"]),
-        ("runs.dora_r4.adapter.method", "lora", ["unknown key runs.dora_r4.adapter.norm_gradient; valid: method, rank"]),
+        (
+            "runs.dora_r4.adapter.method",
+            "lora",
+            ["unknown key runs.dora_r4.adapter.norm_gradient; valid: method, rank"],
+        ),
         ("runs.dora_r4.adapter", "dora", ["runs.dora_r4.adapter: ", "not 'dora'"]),
         ("runs.baseline", None, ["runs.baseline: expected settings below it, found None"]),
         ("runs", {}, ["runs: expected names with settings below them; add at least one"]),

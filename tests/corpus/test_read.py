@@ -1,8 +1,6 @@
 """Every fault is told with the line and column at which it stands."""
 
-import csv
 import errno
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -322,32 +320,6 @@ def test_unlabelled_files_and_two_index_columns(tmp_path: Path) -> None:
     assert examples == [("abc", " Fine", None, None, 2)]
     assert place_of(path, SST, 2, 1) == (2, 11)
     assert has_labels(write(tmp_path, STS), STS)
-
-
-sentence = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), min_size=1, max_size=30).filter(
-    lambda text: bool(text.strip()) and not any("\t" in line for line in text.split("\n")[1:])
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data(), name=st.sampled_from(list(TASKS)), quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
-def test_what_the_csv_module_writes_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str, quoting: int
-) -> None:
-    task = TASKS[name]
-    texts = data.draw(st.lists(st.tuples(*[sentence for _ in task.texts]), min_size=1, max_size=5))
-    labels = [data.draw(st.floats(0, 5) if name == "sts" else st.integers(0, int(task.high))) for _ in texts]
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, delimiter="\t", lineterminator="\n", quoting=quoting)  # type: ignore[arg-type]
-    writer.writerow(["", "id", *task.texts, task.label])
-    writer.writerows([n, f"id{n}", *row, labels[n]] for n, row in enumerate(texts))
-    path = tmp_path_factory.mktemp("round") / "rows.csv"
-    path.write_bytes(file.getvalue().encode())
-    examples, bad = read_split(path, task, True, "error")
-    assert [(e.id, e.sentence1, e.sentence2, e.label) for e in examples] == [
-        (f"id{n}", row[0], row[1] if task.is_pair else None, float(labels[n])) for n, row in enumerate(texts)
-    ]
-    assert bad == [] and has_labels(path, task)
 
 
 # Whole rows, pieces of rows, and faults; ids repeat.

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from mtbert.data.static import FILLER, LARGEST, StaticBatch, rows_for
 
 from mtbert.data.arrays import Split
 from mtbert.data.batches import Batch, make_batch
-from mtbert.data.static import FILLER, LARGEST, StaticBatch, rows_for
 from mtbert.data.tokens import Wrapper
 
 CPU = torch.device("cpu")

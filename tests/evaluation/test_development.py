@@ -14,7 +14,7 @@ from mtbert.evaluation.development import development_metrics
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
 from mtbert.tasks.paper import TASKS
-from reliability.tiny import objectives
+from tests.tiny import objectives
 
 LAYERS = objectives(["u", "v", "c"], ["u", "v", "c"])
 

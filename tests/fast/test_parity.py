@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mtbert.training.losses import paraphrase
 from torch import Tensor
 
 from mtbert.data.batches import Batch, make_batch
@@ -24,9 +25,8 @@ from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
-from mtbert.training.losses import paraphrase
 from mtbert.training.recipe import Recipe
-from reliability.tiny import WRAPPER, tiny_model, tiny_split
+from tests.tiny import WRAPPER, tiny_model, tiny_split
 
 STEPS, BATCH, RATE = 3, 8, 2e-3
 

@@ -1,7 +1,6 @@
 """The concatenated features of section 4.2."""
 
 import torch
-
 from mtbert.model.features import FEATURES, concatenate
 
 POOLED = {

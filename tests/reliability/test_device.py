@@ -12,8 +12,8 @@ import pytest
 
 from mtbert.files import sha256_file
 from mtbert.training.compute import resolve
-from reliability.project import call, start, tiny_project
-from reliability.tiny import WRAPPER, tiny_model, tiny_split
+from tests.project import call, start, tiny_project
+from tests.tiny import WRAPPER, tiny_model, tiny_split
 
 TRAIN = """
 import torch

@@ -1,11 +1,11 @@
-"""The mistakes are those that reliability/mutants.py tells of, one at a time, and every judgement is about one that exists."""
+"""The mistakes are those that tests/reliability/mutants.py tells of, one at a time, and every judgement is about one that exists."""
 
 import ast
 
 import pytest
 
-from reliability.mutants import mutants, mutated
-from reliability.mutations import MODULES, ROOT, judged, mirror
+from tests.reliability.mutants import mutants, mutated
+from tests.reliability.mutations import MODULES, ROOT, judged, mirror
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,19 @@
-"""The quick tier of every figure: small numbers, all promises kept, every planted bug caught."""
+"""The quick tier of every figure: small numbers, all promises kept, every planted bug caught.
+
+By default only the files that take a few seconds run: what the others try, unit tests hold too. `pytest -m slow` runs them all.
+"""
 
 import pytest
 
-from reliability.__main__ import SEED
-from reliability.files import FILES, run
+from tests.reliability.__main__ import SEED
+from tests.reliability.files import FILES, run
+
+FAST = ("data", "fuzz", "hostile", "samplers", "saves")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in FILES if name not in FAST)]
+)
 def test_every_promise_is_kept_and_every_planted_bug_caught(name: str) -> None:
     for trial in run(name, quick=True, seed=SEED):
         assert trial.ok, f"figure {trial.figure}: {trial}"

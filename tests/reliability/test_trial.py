@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reliability import __main__ as command
-from reliability.trial import Tally, Trial
+from tests.reliability import __main__ as command
+from tests.reliability.trial import Tally, Trial
 
 
 def tally(trials: list[bool], controls: list[bool], needed: float = 1.0) -> Trial:

@@ -20,10 +20,10 @@ from mtbert.params import Params, load_params
 from mtbert.settings import Run
 from mtbert.tasks.paper import TASKS
 from mtbert.training.sampling import epoch_schedule
-from reliability.tiny import tiny_model
 from stages.ahead import views_of
 from stages.cost import Rows, count_rows, encoder_size, main, work_of
 from stages.rates import Rate, Rates
+from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]
 RUNS = load_params(ROOT / "params.yaml").runs

@@ -9,7 +9,7 @@ import torch
 
 from mtbert.tasks.objective import OBJECTIVES, CosineEmbedding, MeanSquaredError
 from mtbert.tasks.paper import QUORA, SST, STS, known_tasks
-from reliability.tiny import objectives
+from tests.tiny import objectives
 
 LAYERS, COSINES = objectives(["u"], ["u"]), objectives(None, None)
 

@@ -91,31 +91,6 @@ def test_a_new_checkpoint_replaces_the_old_and_the_leftovers_of_a_kill(tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest.json", "step-00000005.safetensors", "steps.csv"]
 
 
-def test_a_kill_inside_a_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, optimizer = trained(0)
-    save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
-    before = [parameter.clone() for parameter in model.parameters()]
-    one_more_step(model, optimizer)
-    real = Path.replace
-    for survived in range(2):  # killed before the first rename, or between the two
-        left = [survived]
-
-        def replace(self: Path, target: Path, left: list[int] = left) -> Path:
-            left[0] -= 1
-            if left[0] < 0:
-                raise KeyboardInterrupt
-            return real(self, target)
-
-        monkeypatch.setattr(Path, "replace", replace)
-        with pytest.raises(KeyboardInterrupt):
-            save_checkpoint(tmp_path, model, optimizer, 4, {})
-        monkeypatch.setattr(Path, "replace", real)
-        other, other_optimizer = trained(1, steps=0)
-        assert load_checkpoint(tmp_path, other, other_optimizer) == (3, PROGRESS)
-        for name, parameter, old in zip(dict(model.named_parameters()), other.parameters(), before, strict=True):
-            assert torch.equal(parameter, old) or name.startswith("frozen")
-
-
 def flip(folder: Path) -> None:
     path = folder / "step-00000003.safetensors"
     data = bytearray(path.read_bytes())

@@ -41,6 +41,20 @@ def test_interrupted_anywhere_the_file_is_the_same(tmp_path: Path, done: int, to
     assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+def test_a_kill_while_lines_are_cut_off_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "steps.csv"
+    write(path, 0, 6)
+    before = path.read_bytes()
+
+    def kill(*_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", kill)
+    with pytest.raises(KeyboardInterrupt):
+        StepLog(path, 3)
+    assert path.read_bytes() == before
+
+
 def test_a_line_is_on_its_way_when_step_returns(tmp_path: Path) -> None:
     log = StepLog(tmp_path / "steps.csv", 0)
     log.step(STEPS[0])

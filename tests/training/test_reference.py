@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from torch import Tensor, nn
 
 from mtbert.data.arrays import Split
@@ -23,7 +24,6 @@ from mtbert.peft.registry import METHODS
 from mtbert.pretrained.weights import from_hf
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
-from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from mtbert.training.recipe import Recipe
 from mtbert.training.sampling import epoch_schedule
 

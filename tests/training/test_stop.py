@@ -25,7 +25,7 @@ from mtbert.training.stop import stop_requests
 from mtbert.training.work import checkpoint_step
 
 STEPS = 12  # in 3 epochs
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+INT, TERM = (signal.SIGINT, 130), (signal.SIGTERM, 143)
 
 
 @pytest.fixture
@@ -74,8 +74,9 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(torch.equal(one[k], other[k]) if torch.is_tensor(one[k]) else one[k] == other[k] for k in keys)
 
 
-@pytest.mark.parametrize(("number", "status"), SIGNALS)
-@pytest.mark.parametrize("at", [1, 4, 6, 12])  # 4 and 12 end an epoch
+@pytest.mark.parametrize(
+    ("at", "number", "status"), [(1, *INT), (4, *TERM), (6, *TERM), (12, *INT)]
+)  # 4 and 12 end an epoch
 @pytest.mark.parametrize("unread", [1, 32], ids=["as on a CPU", "as on a GPU"])
 def test_the_current_step_is_saved(
     run: Callable[..., dict[str, Any]], tmp_path: Path, number: signal.Signals, status: int, at: int, unread: int,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from mtbert.training.losses import paraphrase
 from torch import Tensor, nn
 
 from mtbert.data.batches import make_batch
@@ -13,9 +14,8 @@ from mtbert.fast.cpu.engine import CpuEngine
 from mtbert.fast.cpu.narrow import Copies, NarrowProduct
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute
-from mtbert.training.losses import paraphrase
 from mtbert.training.recipe import Recipe
-from reliability.tiny import WRAPPER, tiny_model, tiny_split
+from tests.tiny import WRAPPER, tiny_model, tiny_split
 
 
 def weights(count: int = 3) -> list[nn.Parameter]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtbert.params import load_params
-from reliability.project import ROOT, call, commit, edit, must, shrink, tiny_project
-from reliability.trial import Tally, Trial
+from tests.project import ROOT, call, commit, edit, must, shrink, tiny_project
+from tests.reliability.trial import Tally, Trial
 
 BEST = "best_performance"
 # The second clone has another name and depth, time zone, locale, hash seed, terminal and umask.

@@ -1,4 +1,4 @@
-"""`python -m reliability [FILE ...] [--quick] [--seed N] [--jobs N]`: run the trials, print one table, write reports/reliability.*
+"""`python -m tests.reliability [FILE ...] [--quick] [--seed N] [--jobs N]`: run the trials, print one table, write reports/reliability.*
 
 Without names it runs all figures and writes the reports; with names it only prints. Exit status 1 on any shortfall.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 from mtbert.files import atomic_write_text
 from mtbert.report.text import Table, to_markdown
 from mtbert.training.compute import machine
-from reliability.files import FILES, run
-from reliability.trial import Trial
 from stages.provenance import commit
+from tests.reliability.files import FILES, run
+from tests.reliability.trial import Trial
 
 SEED = 11711
 
@@ -60,7 +60,7 @@ def tell(trial: Trial) -> None:
 
 def main() -> int:
     """Run what the command line names; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*FILES, []], metavar="FILE", help=", ".join(FILES))
     parser.add_argument("--quick", action="store_true", help="small numbers, as the tests do")
     parser.add_argument("--seed", type=int, default=SEED)

@@ -4,21 +4,17 @@ import os
 import random
 import re
 import shutil
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-
-import torch
 
 from mtbert.corpus import prepare
 from mtbert.data import arrays
 from mtbert.pretrained import store
 from mtbert.report import results
-from reliability.project import call, commit, forked, isolated, must, tiny_project
-from reliability.trainer import training_project
-from reliability.trial import Tally, Trial
-from stages.common import guarded
+from tests.project import call, commit, isolated, must, tiny_project
+from tests.reliability.trainer import told, training_project
+from tests.reliability.trial import Same, Tally, Trial
 
 RUN = "dora_balanced"
 # An output, and the stage that reads it next.
@@ -60,11 +56,11 @@ Outcome = tuple[bool, str]
 
 
 def _trials(quick: bool, seed: int, project: Path) -> tuple[list[Outcome], list[Outcome]]:
-    torch.set_num_threads(1)
     training_project(project, [RUN])
     for stage in ("train", "evaluate"):
-        if _status(stage, RUN, Path("log")):
-            raise RuntimeError(Path("log").read_text(encoding="utf-8"))
+        status, text = told(stage, RUN)
+        if status:
+            raise RuntimeError(text)
     rng = random.Random(seed)
     readers = READERS[::3] if quick else READERS
     outcomes = [
@@ -85,10 +81,9 @@ def _noticed(out: str, stage: str, argument: str, kind: str, read_only: bool, rn
     files = [path for path in sorted(Path(out).rglob("*")) if path.is_file() and path.stat().st_size]
     path = rng.choice([Path(out, name) for name in names] if names else files)
     with _Damaged(path, kind, read_only, rng):
-        status = _status(stage, argument, Path("log"))
-    told = Path("log").read_text(encoding="utf-8")
-    ok = status == 1 and str(path) in told and "Traceback" not in told and told.count("error:") == 1
-    return ok, f"{kind} of {path} before {stage}: status {status}: {told[-300:]}"
+        status, text = told(stage, *([argument] if argument else []))
+    ok = status == 1 and str(path) in text and "Traceback" not in text and text.count("error:") == 1
+    return ok, f"{kind} of {path} before {stage}: status {status}: {text[-300:]}"
 
 
 class _Damaged:
@@ -120,19 +115,6 @@ class _Damaged:
         self.path.write_bytes(self.sound)
 
 
-def _status(stage: str, argument: str, log: Path) -> int:
-    def work() -> None:
-        import sys
-
-        with log.open("w", encoding="utf-8") as file:
-            sys.stdout = sys.stderr = file
-            status = guarded(import_module(f"stages.{stage}").main, *([argument] if argument else []))
-            sys.stdout = sys.stderr = sys.__stdout__
-        raise SystemExit(status)
-
-    return forked(work)
-
-
 def _in_cache(tally: Tally, seed: int, project: Path) -> None:
     """Damage an object of the cache, then let DVC put it in place of the output, and run on from there; then mend as told."""
     tiny_project(project)
@@ -157,9 +139,9 @@ def _in_cache(tally: Tally, seed: int, project: Path) -> None:
                 call(project, "dvc", "checkout", "-f", out)
                 came_back = (project / out / name).exists() and (project / out / name).read_bytes() != sound
                 status, output = call(project, "dvc", "repro", "-f", "-s", stage)
-            told = "its bytes changed" in output if came_back else "corrupt" in output or status == 0
+            noticed = "its bytes changed" in output if came_back else "corrupt" in output or status == 0
             what = f"{kind} of {out}/{name} in the cache (came back: {came_back}): status {status}: {output[-400:]}"
-            tally.trial(told and (status != 0) == came_back, what)
+            tally.trial(noticed and (status != 0) == came_back, what)
             # The remedy, to the letter; where DVC saw the damage itself, there is nothing left to do.
             for copy, repro in re.findall(r"(?:remove (\S+), its copy in DVC's cache, then )?run `dvc (.+?)`", output):
                 if copy:
@@ -176,18 +158,6 @@ def _blind(*_: Any) -> None: ...
 PLANTED: list[tuple[str, Any, str, Any, int]] = [
     ("raw files not compared", prepare, "check_seal", _blind, 0),
     ("prepared files not compared", arrays, "check_seal", _blind, 3),
-    ("weights not compared", store, "sha256_file", lambda path: Same(""), 4),
+    ("weights not compared", store, "sha256_file", lambda _: Same(""), 4),
     ("results not compared", results, "check_seal", _blind, 7),
 ]
-
-
-class Same(str):
-    """Equal to any other checksum."""
-
-    def __ne__(self, other: object) -> bool:
-        return False
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    __hash__ = str.__hash__

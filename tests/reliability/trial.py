@@ -88,3 +88,15 @@ class Tally:
     def _fail(self, what: str) -> None:
         if len(self.failures) < self.LISTED:
             self.failures.append(what)
+
+
+class Same(str):
+    """Equal to any other text, as a checksum that is not compared: for planted bugs."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = str.__hash__

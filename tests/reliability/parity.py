@@ -9,11 +9,11 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mtbert.kernels import build
 from mtbert.model.fused import finished
 from torch import Tensor, nn
 
 from mtbert.data.tokens import lay_out
-from mtbert.kernels import build
 from mtbert.model import bert, features, fused
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.pooling import POOLINGS
@@ -22,8 +22,8 @@ from mtbert.peft.dora import DoraLinear
 from mtbert.pretrained.bert import NAMES
 from mtbert.pretrained.weights import from_hf
 from mtbert.tasks import losses
-from reliability.tiny import NARROW
-from reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally, Trial
+from tests.tiny import NARROW
 
 LIMIT = 1e-5
 

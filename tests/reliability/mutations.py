@@ -1,11 +1,11 @@
 """Figure 17: of small mistakes put into the code that matters most, how many its own tests notice.
 
-Each mutant of reliability/mutants.py lives in a fork: torch, pytest and the peers are imported already, nothing of mtbert is, and the
+Each mutant of mutants.py lives in a fork: torch, pytest and the peers are imported already, nothing of mtbert is, and the
 mutated module is the first that the fork imports. No file is written. Only the tests that mirror the module run, up to the first that
 fails; running out of `SLOWER` times the processor time that they take of themselves, or of memory, is noticing too. A process that a
 test starts imports the module as it is on the disk.
 
-What survived and was looked into stands in reliability/survivors.md with a judgement; there, *equivalent* means that nobody can tell
+What survived and was looked into stands in survivors.md with a judgement; there, *equivalent* means that nobody can tell
 the mutant from the original, and only those do not count as survivors.
 """
 
@@ -30,9 +30,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from reliability.mutants import Mutant, mutants, mutated
-from reliability.project import ROOT, forked
-from reliability.trial import Tally, Trial
+from tests.project import ROOT, forked
+from tests.reliability.mutants import Mutant, mutants, mutated
+from tests.reliability.trial import Tally, Trial
 
 MODULES = (
     "mtbert/corpus/read.py",
@@ -137,10 +137,10 @@ def mirror(module: str) -> str:
 
 
 def judged() -> dict[str, dict[str, str]]:
-    """Per module, the judgement on each survivor in reliability/survivors.md."""
+    """Per module, the judgement on each survivor in tests/reliability/survivors.md."""
     found: dict[str, dict[str, str]] = {}
     here: dict[str, str] = {}
-    for line in (ROOT / "reliability/survivors.md").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / "tests/reliability/survivors.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("## "):
             here = found.setdefault(line.removeprefix("## "), {})
         elif match := JUDGED.fullmatch(line):
@@ -193,7 +193,7 @@ def _test(job: Job) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("mtbert", "stages", "reliability")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("mtbert", "stages", "tests")]:
         del sys.modules[name]
     seconds = int(job.seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))

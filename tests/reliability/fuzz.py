@@ -13,7 +13,7 @@ from mtbert.corpus.read import BadRow, Example, read_split
 from mtbert.errors import MtbertError
 from mtbert.tasks.paper import TASKS
 from mtbert.tasks.task import Task
-from reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally, Trial
 
 Reader = Callable[[Path, Task, bool, Any], tuple[list[Example], list[BadRow]]]
 
@@ -23,52 +23,13 @@ SENTENCES = st.text(
 
 # Rows of one line each, but the third; the mangling works on these.
 WRITTEN = {
-    "sst": [
-        "0\tida\tA film .\t3",
-        '1\tidb\tSo-called "art"\t0',
-        '2\tidc\t"Two\nlines"\t1',
-        "3\tidd\tGood 😀\t4",
-        "4\tide\tBad\t2",
-    ],
-    "quora": [
-        "0\tida\tWho ?\tWho is it ?\t1.0",
-        '1\tidb\t"""Why"" ?"\tHow ?\t0.0',
-        '2\tidc\t"Two\nlines"\tx\t1.0',
-        "3\tidd\té\tf\t0.0",
-    ],
-    "sts": [
-        "0\tida\tA dog.\tA cat.\t2.6",
-        '1\tidb\t5" disk\tA disk\t5',
-        '2\tidc\t"Two\nlines"\tx\t1.0',
-        "3\tidd\té\tf\t0.25",
-    ],
-}
-EDITS = st.lists(
-    st.tuples(
-        st.sampled_from(["flip", "insert", "delete", "repeat", "cut"]),
-        st.integers(0, 400),
-        st.sampled_from(
-            [
-                b'"',
-                b"\t",
-                b"\n",
-                b"\r",
-                b"\r\n",
-                b"\0",
-                b",",
-                b"\xff",
-                b"\xe2\x80",
-                b'""',
-                b'\t"',
-                b'"\n',
-                b"\n\n",
-                b"9",
-            ]
-        ),
-    ),
-    min_size=1,
-    max_size=4,
-)
+    "sst": ["0\tida\tA film .\t3", '1\tidb\tSo-called "art"\t0', '2\tidc\t"Two\nlines"\t1', "3\tidd\tGood 😀\t4", "4\tide\tBad\t2"],
+    "quora": ["0\tida\tWho ?\tWho is it ?\t1.0", '1\tidb\t"""Why"" ?"\tHow ?\t0.0', '2\tidc\t"Two\nlines"\tx\t1.0', "3\tidd\té\tf\t0.0"],
+    "sts": ["0\tida\tA dog.\tA cat.\t2.6", '1\tidb\t5" disk\tA disk\t5', '2\tidc\t"Two\nlines"\tx\t1.0', "3\tidd\té\tf\t0.25"],
+}  # fmt: skip
+SOME = [b'"', b"\t", b"\n", b"\r", b"\r\n", b"\0", b",", b"\xff", b"\xe2\x80", b'""', b'\t"', b'"\n', b"\n\n", b"9"]
+KINDS = ["flip", "insert", "delete", "repeat", "cut"]
+EDITS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 400), st.sampled_from(SOME)), min_size=1, max_size=4)
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:

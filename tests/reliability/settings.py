@@ -1,4 +1,7 @@
-"""Figure 10: every key of params.yaml misspelt, mistyped, out of range or contradictory is refused by name, also through DVC."""
+"""Figure 10: every key of params.yaml misspelt, left out, mistyped or out of range is refused by name, also through DVC.
+
+Limits and words are those of tests/test_params.py, where contradictions are tried too.
+"""
 
 import math
 import random
@@ -16,8 +19,9 @@ from ruamel.yaml import YAML
 from mtbert import params, params_errors, resolve
 from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
-from reliability.project import ROOT, call, tiny_project
-from reliability.trial import Tally, Trial
+from tests import test_params
+from tests.project import ROOT, call, tiny_project
+from tests.reliability.trial import Tally, Trial
 
 Path_ = tuple[str, ...]
 RUNS = ("baseline", "best_performance", "dora_r4")  # between them they have every key
@@ -25,76 +29,11 @@ PROFILE = "trial"
 OPTIONAL = ("adapter", "epochs", "epoch_end", "batch_size", "learning_rate")  # a run without them has the budget's
 yaml = YAML(typ="safe")
 
-# What each number may not be; a key is named by its end. Kept apart from mtbert.params on purpose.
-NUMBERS: dict[str, list[Any]] = {
-    "seed": [-1, 2**32, 0.5],
-    "label_noise": [-0.1, 1, math.nan],
-    "train": [7, 0, -1, 8.5],
-    "dev": [7],
-    "test": [7],
-    "max_tokens": [7, 513, 64.5],
-    "layers": [0, -1],
-    "hidden": [0, 31],
-    "heads": [0, 3],
-    "intermediate": [0],
-    "positions": [7],
-    "margin": [-1.1, 1.1, math.nan],
-    "threshold": [0, -1, 5.1, math.nan],
-    "epochs": [0, -1, 1.5],
-    "batch_size": [0, -3, 2.5],
-    **{f"{kind}learning_rate": [0, -1e-5, math.inf, math.nan] for kind in ("", "adapter_", "rest_")},
-    "encoder_dropout": [-0.1, 1, 1.5, math.nan],
-    "head_dropout": [-0.1, 1, math.nan],
-    "rank": [0, -1, 1.5],
-    "alpha": [0, -1, math.inf],
-    "dropout": [-0.1, 1, math.nan],
-    "epoch_end": [0, -1, 1.5, "depleted"],
-    "sampler": [-0.5, math.inf, math.nan, "squareroot", "random"],
-    "threads": [0, -1, 1.5, "all"],
-}
-WORDS = {
-    "source",
-    "on_bad_row",
-    "leakage",
-    "preprocess",
-    "device",
-    "precision",
-    "pooling",
-    "encoding",
-    "method",
-    "norm_gradient",
-    "objective",
-}
-CONTRADICTIONS: list[dict[str, Any]] = [
-    {"encoder.source": "hub"},
-    {"encoder.revision": "main", "encoder.source": "hub", "encoder.name": "a/b"},
-    {"encoder.source": "local", "encoder.name": "a/b"},
-    {"encoder.source": "hub", "encoder.revision": "0" * 40},
-    {"encoder.sha256": "abc"},
-    {"encoder.random.heads": 5},
-    {"runs.baseline.tasks": ["sst", "sst"]},
-    {"runs.baseline.tasks": []},
-    {"runs.baseline.encoding": "cross"},
-    {"runs.baseline.encoding": "both"},
-    {"runs.best_performance.encoding": "bi"},
-    {"runs.best_performance.heads.quora.features": ["u", "u"]},
-    {"runs.best_performance.heads.quora.features": []},
-    {"runs.best_performance.heads.quora.features": ["w"]},
-    {"runs.best_performance.heads.sts": {"objective": "mse", "features": ["u"], "clamp": True, "margin": 0.0}},
-    {"runs.best_performance.heads.sts.objective": "cosine_embedding"},
-    {"runs.dora_r4.adapter.start_from": "nothing"},
-    {"runs.dora_r4.adapter.start_from": "dora_r4"},
-    {"runs.dora_r4.adapter.start_from": "baseline"},
-    {"runs.dora_r4.from": "best_perfomance"},
-    {"runs.dora_r4.from": "dora_r4"},
-    {"runs.best_performance.from": "dora_r4", "runs.dora_r4.from": "best_performance"},
-    {"tables.table1.baseline": "baselin"},
-    {"figures.figure3.full": "nothing"},
-    {"profile": "tril"},
-    {"profiles.trial.data.path": "x"},
-    *({f"runs.{name}": {}} for name in ("Upper", "pretrained", "a b", "")),
-    *({f"runs.{name}": {"from": "baseline"}} for name in ("Upper", "pretrained", "a b", "")),
-]
+# By the end of a key: values just beyond its limits, and whether its value is one of some words.
+BEYOND: dict[str, list[Any]] = {}
+for key, _, beyond in test_params.LIMITS:
+    BEYOND.setdefault(key.rpartition(".")[2], []).extend(beyond)
+WORDS = {key.rpartition(".")[2] for key, _ in test_params.WORDS} | {"encoding", "method", "objective"}
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
@@ -147,7 +86,7 @@ def _faults(tree: dict[str, Any], rng: random.Random) -> Iterator[tuple[dict[str
                         _renamed(tree, path, wrong),
                         [
                             f"unknown key {'.'.join((*path[:-1], wrong))}",
-                            f"'{last}'|missing key {told};",  # another valid key may be nearer
+                            f"'{last}'|missing key {told};|'profile'",  # another valid key may be nearer
                         ],
                     )
             if last != "objective" and not (path[0] == "runs" and last in OPTIONAL):
@@ -156,16 +95,12 @@ def _faults(tree: dict[str, Any], rng: random.Random) -> Iterator[tuple[dict[str
         for bad in ({"a": 1}, ["x", 3], "some text", True, None, 3.25):
             if _other_type(last, old, bad):
                 yield _set(tree, path, bad), [told.rpartition(".")[0] if last == "objective" else told]
-        for bad in NUMBERS.get(last, []) if isinstance(old, int | float | str) and not isinstance(old, bool) else []:
-            yield _set(tree, path, bad), [last]
-        if last in WORDS:
-            for wrong in _misspelt(str(old), rng):
+        if isinstance(old, int | float | str) and not isinstance(old, bool):
+            for bad in BEYOND.get(last, []) + [math.nan, math.inf] * isinstance(old, float):
+                yield _set(tree, path, bad), [last]
+        if last in WORDS and isinstance(old, str) and last != "start_from":
+            for wrong in _misspelt(old, rng):
                 yield _set(tree, path, wrong), [told, f"{old!r}"]
-    for changes in CONTRADICTIONS:
-        changed = tree
-        for key, value in changes.items():
-            changed = _set(changed, tuple(key.split(".")), value)
-        yield changed, [next(iter(changes)).split(".")[:2][-1]]
 
 
 def _is_name(path: Path_) -> bool:
@@ -209,13 +144,13 @@ def _misspelt(word: str, rng: random.Random) -> set[str]:
 def _other_type(key: str, old: Any, bad: Any) -> bool:
     """Whether `bad` is of a type that the key cannot have, going by its present value."""
     if isinstance(old, bool) or isinstance(bad, bool):
-        return type(old) is not type(bad)
+        return type(old) is not type(bad) and key != "cuda_graphs"  # auto or a boolean
     if isinstance(old, dict):
         return not isinstance(bad, dict) and not (key == "adapter" and bad is None)
     if isinstance(bad, float):
         return not isinstance(old, float) and key not in ("sampler", "alpha")
     if isinstance(old, str) and isinstance(bad, str):
-        return key in WORDS | {"sampler", "epoch_end", "threads"}
+        return key in WORDS - {"start_from"}
     return type(old) is not type(bad)
 
 
@@ -257,7 +192,6 @@ IGNORED = {
     "missing keys accepted": {"missing"},
     "ranges not checked": {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"},
     "words not checked": {"literal_error"},
-    "contradictions accepted": {"value_error"},
     "text accepted for numbers": {"int_type", "float_type"},
 }
 

@@ -8,18 +8,18 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from mtbert.kernels import build
+from mtbert.model.fused import Product
+from mtbert.training.adamw import AdamW
 from torch import Tensor, nn
 
 from mtbert.data.batches import make_batch
-from mtbert.kernels import build
-from mtbert.model.fused import Product
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft import convert
 from mtbert.peft.convert import add_dora, merge
 from mtbert.peft.dora import DoraLinear
-from mtbert.training.adamw import AdamW
-from reliability.tiny import NARROW, WRAPPER, tiny_model, tiny_split
-from reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally, Trial
+from tests.tiny import NARROW, WRAPPER, tiny_model, tiny_split
 
 TASKS = ("sst", "quora", "sts")
 START, MERGED = 1e-6, 1e-5

@@ -20,8 +20,8 @@ from mtbert.model import attention
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.pooling import POOLINGS, mean
 from mtbert.tasks import paper
-from reliability.tiny import WRAPPER, objectives, tiny_model, tiny_split
-from reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally, Trial
+from tests.tiny import WRAPPER, objectives, tiny_model, tiny_split
 
 # By precision, and in fp32 with our kernels and without.
 LIMITS = {"fp64": 1e-12, "fp32": 5e-6, "fp32 by torch": 5e-6}

@@ -19,9 +19,9 @@ import stages.train
 from mtbert.training import graphs, loop
 from mtbert.training.log import StepLog
 from mtbert.training.loop import Step
-from reliability.project import edit, forked, isolated
-from reliability.trainer import quietly, train_here, training_project
-from reliability.trial import Tally, Trial
+from tests.project import edit, forked, isolated
+from tests.reliability.trainer import quietly, train_here, training_project
+from tests.reliability.trial import Tally, Trial
 
 # Two hours at a quarter of a second a step, which is faster than any run of reports/*/provenance.json. The trial's clock goes that
 # much at each step, so that checkpoints are as many as in two hours: 120.
@@ -70,7 +70,6 @@ def _measured(
     folder: Path,
 ) -> dict[str, Samples]:
     """Samples of the run as it is and with each bug planted; every one trains in a fork of its own."""
-    torch.set_num_threads(1)
     training_project(folder, [RUN], CHECKPOINT_SECONDS)
     edit(folder, **{f"runs__{RUN}__seed": seed})
     found = {RUN: _trained(*length)}

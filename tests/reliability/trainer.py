@@ -1,12 +1,15 @@
 """One attempt of the real train stage in a fork, killed or not, healthy or with a bug planted; and what a run leaves."""
 
 import os
+import resource
 import signal
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from unittest.mock import patch
 
 import torch
@@ -19,7 +22,8 @@ from mtbert.params import load_params
 from mtbert.training import loop
 from mtbert.training.log import StepLog
 from mtbert.training.loop import Step
-from reliability.project import forked, tiny_project, yaml
+from stages.common import guarded
+from tests.project import forked, tiny_project, yaml
 
 SAMPLERS = ("sequential", "round_robin", "proportional", "square_root", "balanced")
 RUNS = [f"{kind}_{sampler}" for sampler in SAMPLERS for kind in ("full", "dora")]
@@ -110,3 +114,27 @@ def quietly(stage: str, *arguments: str) -> None:
 
     if forked(work):
         raise RuntimeError(f"{stage} {' '.join(arguments)} failed")
+
+
+def told(stage: str, *arguments: str, limit: int | None = None) -> tuple[int, str]:
+    """Run a stage in a fork, no file of which may grow beyond `limit` bytes: its exit status and what it printed."""
+    log = Path(tempfile.gettempdir()) / f"mtbert-{os.getpid()}.log"
+
+    def work() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        logged(log, stage, *arguments)
+
+    status = forked(work)
+    text = log.read_text(encoding="utf-8")
+    log.unlink()
+    return status, text
+
+
+def logged(log: Path, stage: str, *arguments: str) -> NoReturn:
+    """Leave this process with a stage's exit status, all that it prints in `log`."""
+    with log.open("w", encoding="utf-8") as file:
+        sys.stdout = sys.stderr = file
+        status = guarded(import_module(f"stages.{stage}").main, *arguments)
+        sys.stdout = sys.stderr = sys.__stdout__
+    raise SystemExit(status)

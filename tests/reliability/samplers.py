@@ -9,8 +9,9 @@ import numpy as np
 from scipy.stats import chisquare
 
 from mtbert.training import sampling
-from mtbert.training.sampling import Draw, epoch_schedule
-from reliability.trial import Tally, Trial
+from mtbert.training.sampling import epoch_schedule
+from tests.reliability.trial import Tally, Trial
+from tests.training.test_sampling import fault
 
 EXPONENTS: dict[str | float, float] = {"proportional": 1.0, "square_root": 0.5, "balanced": 0.0, 0.75: 0.75, 2.0: 2.0}
 RULES = ("sequential", "round_robin", *EXPONENTS)
@@ -21,11 +22,11 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     """1,000 random triples of sizes under each sampler and stop rule, and one χ² of long schedules per sampler."""
     tally = Tally(11, "samplers", "χ²: p > .001; nothing lost or repeated; stop rules", seed)
     triples = 40 if quick else 1000
-    for what, fault in _checked(triples, seed):
-        tally.trial(not fault, f"{what}: {fault}")
+    for what, wrong in _checked(triples, seed):
+        tally.trial(not wrong, f"{what}: {wrong}")
     for bug, part, plant in PLANTED:
         with patch.object(sampling, part, plant(getattr(sampling, part))):
-            tally.control(any(fault for _, fault in _checked(40, seed)), bug)
+            tally.control(any(wrong for _, wrong in _checked(40, seed)), bug)
     return [tally.done(f"{triples:,} triples of sizes, {len(RULES)} samplers, both ways to end an epoch")]
 
 
@@ -39,7 +40,7 @@ def _checked(triples: int, seed: int) -> Any:
         for sampler in RULES:
             for end in ("depletion", steps):
                 schedule = epoch_schedule(sizes, batch, sampler, end, seed, n)
-                yield f"{sampler}, {end}, {sizes}, batches of {batch}", _fault(schedule, sizes, batch, sampler, end)
+                yield f"{sampler}, {end}, {sizes}, batches of {batch}", fault(schedule, sizes, batch, sampler, end)
     sizes = {"sst": 8544, "quora": 141498, "sts": 6040}  # the course's
     for sampler, exponent in EXPONENTS.items():
         order = [draw.task for draw in epoch_schedule(sizes, 64, sampler, 20_000, seed, 1)]
@@ -47,46 +48,6 @@ def _checked(triples: int, seed: int) -> Any:
         counts = [order.count(task) for task in sizes]
         p = chisquare(counts, weights / weights.sum() * len(order)).pvalue
         yield f"χ² of {sampler}", "" if p > LEAST_P else f"p = {p:.2g} for {counts}"
-
-
-def _fault(schedule: list[Draw], sizes: dict[str, int], batch: int, sampler: str | float, end: str | int) -> str:
-    order = [draw.task for draw in schedule]
-    batches = {task: -(-size // batch) for task, size in sizes.items()}
-    counts = {task: order.count(task) for task in sizes}
-    for task, size in sizes.items():
-        rows = [draw.rows for draw in schedule if draw.task == task]
-        for start in range(0, len(rows), batches[task]):
-            one_pass = rows[start : start + batches[task]]
-            seen = np.concatenate(one_pass)
-            if len(np.unique(seen)) != len(seen) or seen.min() < 0 or seen.max() >= size:
-                return f"a pass over {task} repeats a row"
-            if len(one_pass) == batches[task] and len(seen) != size:
-                return f"a pass over {task} loses {size - len(seen)} rows"
-            if any(len(part) != batch for part in one_pass[:-1]) or not 1 <= len(one_pass[-1]) <= batch:
-                return f"a batch of {task} has another size"
-    if end != "depletion" and len(schedule) != end:
-        return f"{len(schedule)} steps"
-    if sampler == "sequential":
-        if [task for n, task in enumerate(order) if n == 0 or order[n - 1] != task] != [t for t in sizes if counts[t]]:
-            return "tasks are not one after the other"
-        shares = (
-            batches if end == "depletion" else {t: int(end) * size / sum(sizes.values()) for t, size in sizes.items()}
-        )
-        if any(abs(counts[task] - shares[task]) >= 1 for task in sizes):
-            return f"{counts} batches for shares of {shares}"
-    elif sampler == "round_robin":
-        if order != [list(sizes)[n % 3] for n in range(len(order))]:
-            return "not in turn"
-        if end == "depletion":
-            largest = max(batches.values())
-            full = [task for task in sizes if batches[task] == largest]
-            if any(counts[task] < largest for task in full) or order[-1] != full[-1] or counts[full[-1]] != largest:
-                return "does not stop when the largest is depleted"
-    elif end == "depletion":
-        depleted = [task for task in sizes if counts[task] >= batches[task]]
-        if depleted != [order[-1]] or counts[order[-1]] != batches[order[-1]]:
-            return "does not stop when the first is depleted"
-    return ""
 
 
 Plant = Callable[[Any], Any]

@@ -3,25 +3,21 @@
 import os
 import random
 import re
-import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch
-
 from mtbert.corpus import source
 from mtbert.files import sha256_file
-from reliability.project import forked, isolated
-from reliability.trainer import training_project
-from reliability.trial import Tally, Trial
 from stages.common import guarded
+from tests.project import isolated
+from tests.reliability import trainer
+from tests.reliability.trainer import told, training_project
+from tests.reliability.trial import Tally, Trial
 
 RUN = "dora_sequential"
 # The stage, its argument and what it writes; a later one reads what the earlier ones wrote.
@@ -71,12 +67,11 @@ Outcome = tuple[bool, str]
 
 
 def _trials(quick: bool, mounted: bool, seed: int, disk: Path) -> tuple[list[Outcome], list[Outcome]]:
-    torch.set_num_threads(1)
     rng = random.Random(seed)
     training_project(disk / "project", [RUN])
     outcomes: list[Outcome] = []
     for stage, arguments, out in STAGES:
-        if _run(stage, arguments)[0]:
+        if told(stage, *arguments)[0]:
             raise RuntimeError(f"{stage} fails with room enough")
         if quick and stage not in ("fetch", "train"):
             continue
@@ -107,36 +102,18 @@ def _judged(stage: str, arguments: tuple[str, ...], out: Path, shortage: Any, wh
     """Run a stage over its own earlier output, short of room; then again with room."""
     before = _state(out)
     with shortage as limit:
-        status, told = _run(stage, arguments, limit)
+        status, text = told(stage, *arguments, limit=limit)
     what = f"{stage}, {what}"
-    errors = [line for line in told.splitlines() if "error" in line.lower()]
-    if status != 1 or "Traceback" in told or len(errors) != 1 or not CLEAR.search(told):
-        return False, f"{what}: status {status}: {told[-500:]}"
+    errors = [line for line in text.splitlines() if "error" in line.lower()]
+    if status != 1 or "Traceback" in text or len(errors) != 1 or not CLEAR.search(text):
+        return False, f"{what}: status {status}: {text[-500:]}"
     if _state(out) != before:
         return False, f"{what}: the output before is not intact"
     litter = [path.name for path in out.parent.iterdir() if path.name.startswith(f".{out.name}.")]
     if litter:
         return False, f"{what}: left over: {litter}"
-    status, told = _run(stage, arguments)
-    return status == 0 and _state(out) == before, f"{what}: does not go on with room again: {told[-500:]}"
-
-
-def _run(stage: str, arguments: tuple[str, ...], limit: int | None = None) -> tuple[int, str]:
-    log = Path(os.environ.get("TMPDIR", "/tmp")) / f"mtbert-{os.getpid()}.log"
-
-    def work() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        with log.open("w", encoding="utf-8") as file:
-            sys.stdout = sys.stderr = file
-            status = guarded(import_module(f"stages.{stage}").main, *arguments)
-            sys.stdout = sys.stderr = sys.__stdout__
-        raise SystemExit(status)
-
-    status = forked(work)
-    told = log.read_text(encoding="utf-8")
-    log.unlink()
-    return status, told
+    status, text = told(stage, *arguments)
+    return status == 0 and _state(out) == before, f"{what}: does not go on with room again: {text[-500:]}"
 
 
 def _state(out: Path) -> dict[str, str]:
@@ -182,6 +159,6 @@ def _swallowing(main: Any, *arguments: Any) -> int:
 
 PLANTED: list[tuple[str, Any]] = [
     ("a folder written in place", patch.object(source, "replaced_folder", _in_place)),
-    ("the error passed on raw", patch(f"{__name__}.guarded", _unguarded)),
-    ("the error swallowed", patch(f"{__name__}.guarded", _swallowing)),
+    ("the error passed on raw", patch.object(trainer, "guarded", _unguarded)),
+    ("the error swallowed", patch.object(trainer, "guarded", _swallowing)),
 ]

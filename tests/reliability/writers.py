@@ -12,12 +12,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import psutil
-import torch
 
 import stages.train
-from reliability.project import call, commit, edit, ended, fork, isolated, must, start, tiny_project
-from reliability.trainer import quietly, training_project
-from reliability.trial import Tally, Trial
+from tests.project import call, commit, edit, ended, fork, isolated, must, start, tiny_project
+from tests.reliability.trainer import logged, quietly, training_project
+from tests.reliability.trial import Tally, Trial
 
 RUN = "full_balanced"
 LOCK = Path(".mtbert/locks") / RUN
@@ -39,7 +38,6 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 
 def _trainers(times: int, folder: Path) -> tuple[list[tuple[bool, str]], bool]:
     """Several trainers of one run at once: one trains, all others leave with its id; and the same without the lock."""
-    torch.set_num_threads(1)
     training_project(folder, [RUN])
     edit(folder, **{f"runs__{RUN}__epoch_end": 100_000})
     quietly("plan")
@@ -51,7 +49,7 @@ def _trainers(times: int, folder: Path) -> tuple[list[tuple[bool, str]], bool]:
 
 def _race(folder: Path) -> tuple[bool, str]:
     shutil.rmtree(".mtbert", ignore_errors=True)
-    children = [fork(lambda n=n: _train(folder / f"{n}.log")) for n in range(3)]  # type: ignore[misc]
+    children = [fork(lambda n=n: logged(folder / f"{n}.log", "train", RUN)) for n in range(3)]  # type: ignore[misc]
     try:
         gone: dict[int, int] = {}
         deadline = time.monotonic() + PATIENCE
@@ -87,16 +85,6 @@ def _writers(children: list[int]) -> set[int]:
         for child in children
         if any(file.path.endswith("steps.csv") for file in psutil.Process(child).open_files())
     }
-
-
-def _train(log: Path) -> None:
-    from stages.common import guarded
-
-    with log.open("w", encoding="utf-8") as file:
-        sys.stdout = sys.stderr = file
-        status = guarded(stages.train.main, RUN)
-        file.flush()
-    raise SystemExit(status)
 
 
 def _with_dvc(tally: Tally, times: int, project: Path) -> None:

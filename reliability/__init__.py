@@ -1,1 +1,0 @@
-"""Trials of what mtbert promises: each figure counts, and each has planted bugs that it must catch."""
