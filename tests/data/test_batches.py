@@ -13,7 +13,7 @@ from mtbert.data.tokens import Wrapper
 
 
 def sequences(batch: Batch) -> list[list[int]]:
-    parts = batch.stream.ids[: batch.stream.tokens].split(batch.stream.offsets.diff().tolist())
+    parts = batch.stream.ids.tensor_split(batch.stream.offsets[1:])
     return [parts[place].tolist() for place in batch.stream.rank.tolist()]
 
 

@@ -2,4 +2,6 @@
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("mtbert.fast") else ["*"]
+_spec = find_spec("mtbert.fast")
+# A deleted folder may have left its __pycache__, of which Python makes a package without a file.
+collect_ignore_glob = [] if _spec and _spec.origin else ["*"]
