@@ -25,7 +25,7 @@ from mtbert.peft.convert import (
     merge,
 )
 from mtbert.peft.lora import LoraLinear
-from mtbert.peft.registry import METHODS
+from mtbert.peft.registry import ADAPTERS
 
 LINEARS = [
     "attention.query",
@@ -37,7 +37,7 @@ LINEARS = [
 ]
 CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=8, heads=2, intermediate=12)
 ADDED = {"lora": {"lora_a", "lora_b"}, "dora": {"lora_a", "lora_b", "magnitude"}}
-BOTH = pytest.mark.parametrize("method", METHODS)
+BOTH = pytest.mark.parametrize("method", ADAPTERS)
 
 
 def adapt(model: MultitaskModel, method: str = "dora", **own: Any) -> list[str]:
@@ -77,7 +77,7 @@ def test_conversion_leaves_outputs_unchanged(method: str, model: MultitaskModel,
     assert set(names) == {f"encoder.layers.{layer}.{name}" for layer in range(2) for name in LINEARS} | {
         "encoder.pooler"
     }
-    assert all(type(model.get_submodule(name)) is METHODS[method] for name in names)
+    assert all(type(model.get_submodule(name)) is ADAPTERS[method].layer() for name in names)
     assert not any(type(module) is nn.Linear for module in model.encoder.modules())
     assert all(type(head.linear) is nn.Linear for head in model.heads.values()), "the heads stay plain"
     for one, other in zip(outputs(model, batches), before, strict=True):
@@ -202,7 +202,7 @@ def bert_base() -> Iterator[Callable[[int | None, bool], dict[str, int | None]]]
 
     def counts(rank: int | None, train_rest: bool) -> dict[str, int | None]:
         with torch.device("meta"):
-            model = MultitaskModel(BertEncoder(BertConfig()), "mean", ["u", "v", "c"], ["u", "v", "c"])
+            model = multitask(BertEncoder(BertConfig()), "mean", ["u", "v", "c"], ["u", "v", "c"])
             if rank is not None:
                 adapt(model, rank=rank, train_rest=train_rest)
         return count_parameters(model)

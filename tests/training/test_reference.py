@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mtbert.training.losses import paraphrase, sentiment, similarity_regression
 from torch import Tensor, nn
 
 from mtbert.data.arrays import Split
@@ -20,18 +19,20 @@ from mtbert.engines import engine_for
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter, merge
-from mtbert.peft.registry import METHODS
+from mtbert.peft.registry import ADAPTERS
 from mtbert.pretrained.weights import from_hf
+from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
 from mtbert.training.recipe import Recipe
 from mtbert.training.sampling import epoch_schedule
+from tests.tiny import multitask
 
 transformers = pytest.importorskip("transformers")
 
 CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=32, heads=2, intermediate=64)
 SIZES = {"sst": 40, "quora": 90, "sts": 50}
-LOSSES = {"sst": sentiment, "quora": paraphrase, "sts": similarity_regression}
+LOSSES = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
 RATE = 2e-3
 
 
@@ -128,7 +129,7 @@ def engine_of(request: pytest.FixtureRequest) -> MakeEngine:
 
 def our_model() -> MultitaskModel:
     reference = Reference()
-    model = MultitaskModel(BertEncoder(CONFIG, 0.0), "mean", ["u", "v", "c"], ["u", "v", "c"], 0.0)
+    model = multitask(BertEncoder(CONFIG, 0.0), "mean", ["u", "v", "c"], ["u", "v", "c"], 0.0)
     model.encoder.load_state_dict(from_hf(reference.bert.state_dict(), CONFIG, "reference"))
     for task, head in reference.heads.items():
         model.heads[task].linear.load_state_dict(head.state_dict())
@@ -172,7 +173,7 @@ def test_the_comparison_sees_a_wrong_optimizer(
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ADAPTERS)
 def test_an_adapted_model_that_trained_is_its_merged_model(
     engine_of: MakeEngine, method: str, dropout: float, data: dict[str, Split], wrapper: Wrapper
 ) -> None:

@@ -15,7 +15,7 @@ from mtbert.fast.cpu.products import Products
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.peft.dora import TINY, DoraLinear
 from mtbert.peft.lora import LoraLinear
-from mtbert.peft.registry import METHODS
+from mtbert.peft.registry import ADAPTERS
 
 pytestmark = pytest.mark.skipif(not build.available(), reason="needs g++")
 
@@ -29,7 +29,7 @@ def layers_of(
 ) -> list[LoraLinear]:
     """Of unlike values, in the middle of training; W0 and A have values that bf16 has."""
     torch.manual_seed(count + outputs + inputs + rank)
-    layers = [METHODS[method](nn.Linear(inputs, outputs), rank, 2.0 * rank, **own) for _ in range(count)]
+    layers = [ADAPTERS[method].layer()(nn.Linear(inputs, outputs), rank, 2.0 * rank, **own) for _ in range(count)]
     for layer in layers:
         layer.lora_b.data.normal_(std=0.2)
         for weight in (layer.weight, layer.lora_a):
@@ -185,7 +185,7 @@ def test_bases_made_in_inference_mode_serve_training_and_inference_weights_are_n
     assert layers[0].lora_a.grad is not None
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ADAPTERS)
 def test_with_dropout_on_the_update_s_input_the_layers_are_called(method: str) -> None:
     layers = layers_of(method, dropout=Dropout(0.5, Noise()))
     x = inputs_of(layers)
