@@ -26,6 +26,7 @@ from mtbert.peft.convert import (
 )
 from mtbert.peft.lora import LoraLinear
 from mtbert.peft.registry import ADAPTERS
+from tests.tiny import multitask
 
 LINEARS = [
     "attention.query",
