@@ -8,7 +8,9 @@ from typing import BinaryIO
 from mtbert.corpus.origins import Origin
 from mtbert.errors import MtbertError
 
-BLOCK = 1 << 17  # bytes read at once, and on to the end of a line; larger, the rows leave the processor's cache
+BLOCK = (
+    1 << 17
+)  # bytes read at once, then up to the end of a line; with more, the rows no longer fit the processor's cache
 KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -19,7 +21,7 @@ KINDS = {
 
 
 def check_is_file(path: Path, remedy: str) -> None:
-    """Refuse what is no plain file: to read a FIFO or a device may take for ever.
+    """Refuse what is not a plain file: reading a FIFO or a device may never end.
 
     Raises:
         MtbertError: says what it is.
@@ -33,7 +35,7 @@ def check_is_file(path: Path, remedy: str) -> None:
 class Lines:
     """The file's lines without their ends (LF or CRLF) and without empty lines at its end.
 
-    Indexed from 0, like a list, and as far ahead as need be; but a line that was forgotten does not come back.
+    Indexed from 0, like a list. Lines are loaded when they are asked for; one that was forgotten cannot be read again.
 
     Attributes:
         origin: what messages about the content name and advise.
@@ -42,7 +44,7 @@ class Lines:
 
     Raises:
         MtbertError: for a file that is missing, not a plain file, empty, not UTF-8 or starts with a byte order mark. The whole
-            file is decoded once for that, so that no line of a file that is not text is ever told.
+            file is decoded first, so these are reported before any malformed row.
     """
 
     def __init__(self, path: Path, origin: Origin) -> None:
@@ -63,7 +65,7 @@ class Lines:
         return self._lines[index - self._first]
 
     def skip_to(self, index: int) -> None:
-        """Forget the lines before `index`, and have that line loaded."""
+        """Forget the lines before `index`, and load that line."""
         while self.loaded <= index:
             self._forget(self.loaded)
             self._load()
@@ -81,7 +83,7 @@ class Lines:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The file's bytes, cut after line ends."""
+    """The file's bytes in blocks that end at line ends."""
     with path.open("rb") as file:
         while block := _block(file):
             yield block
@@ -96,13 +98,13 @@ def _checked(path: Path, origin: Origin) -> int:
     lines = last = offset = 0
     blank = True
     try:
-        check_is_file(path, origin.mend_file)
+        check_is_file(path, origin.fix_file)
         for block in _blocks(path):
             if offset == 0:
                 _check_mark(block, origin)
             text = _decoded(block, offset, lines, origin)
             blank = blank and text.isspace()
-            # The last line that is not empty: one of two carriage returns is not, since but one belongs to its end.
+            # The last line that is not empty. A line of two carriage returns is not: only one of them belongs to its end.
             end = max(len(text.rstrip("\r\n")), text.rfind("\r\r") + 1)
             if end:
                 last = lines + text.count("\n", 0, end) + 1
@@ -113,7 +115,7 @@ def _checked(path: Path, origin: Origin) -> int:
     except OSError as error:
         raise MtbertError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if blank:
-        raise MtbertError(f"{origin.name}:1:1: the file is empty; {origin.mend_file}")
+        raise MtbertError(f"{origin.name}:1:1: the file is empty; {origin.fix_file}")
     return last
 
 
@@ -138,5 +140,5 @@ def _decoded(block: bytes, offset: int, lines: int, origin: Origin) -> str:
         what = f"not UTF-8 (byte {block[error.start]:#04x} at offset {at}); save the file as UTF-8"
         # Only the last block can end inside a character: the others end in a newline.
         if error.reason == "unexpected end of data":
-            what = f"truncated: the file ends inside a character (at offset {at}); {origin.mend_file}"
+            what = f"truncated: the file ends inside a character (at offset {at}); {origin.fix_file}"
         raise MtbertError(f"{origin.name}:{line}:{column}: {what}") from None

@@ -14,17 +14,17 @@ class Origin(NamedTuple):
 
     Attributes:
         name: the file that messages name.
-        mend_row: what to do about a malformed row.
-        mend_file: what to do about a file that is malformed as a whole.
+        fix_row: what to do about a malformed row.
+        fix_file: what to do about a file that is malformed as a whole.
     """
 
     name: str
-    mend_row: str
-    mend_file: str
+    fix_row: str
+    fix_file: str
 
 
 def users_own(name: str) -> Origin:
-    """A file that its user can edit; what DVC tracks may be a read-only hard link into its cache, which must not be written to."""
+    """A file that its user can edit. If DVC tracks it, it may be a read-only hard link into the cache, so it is unprotected first."""
     first = f"run `dvc unprotect {name}` and " if Path(f"{name}.dvc").exists() else ""
     return Origin(
         name,
@@ -34,7 +34,7 @@ def users_own(name: str) -> Origin:
 
 
 def origin_of(path: Path) -> Origin:
-    """The origin of data/raw/NAME.csv by the source.json beside it; where there is none, the file itself.
+    """The origin of data/raw/NAME.csv according to the source.json beside it; without one, the file itself.
 
     Raises:
         MtbertError: source.json is damaged.
@@ -53,6 +53,6 @@ def origin_of(path: Path) -> Origin:
     made = "generated" if came_from is None else f"downloaded from {came_from}"
     return Origin(
         str(path),
-        f"set prepare.on_bad_row: drop to leave the row out (the file was {made} and is not to be mended by hand)",
+        f"set prepare.on_bad_row: drop to leave the row out (the file was {made}; do not edit it by hand)",
         f"{FETCH} (the file was {made})",
     )

@@ -1,4 +1,4 @@
-"""Which rows stand twice, in a split and across splits: by hash in memory, and by their text on the disk where hashes agree."""
+"""Rows that repeat within a split or across splits: their hashes are in memory, their texts on disk, for where hashes agree."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ SEPARATOR = " \0 "  # of sentences; no row holds a NUL
 
 
 def sentences_keys(sides: Sequence[Sequence[str]]) -> list[str]:
-    """What makes rows the same: their sentences but for case and spacing, in either order.
+    """A key for each row, equal for rows of the same sentences, whatever their case, spacing and order.
 
     Args:
         sides: first sentences and, of pairs, second ones, R each; none is blank, none holds a NUL.
@@ -30,7 +30,7 @@ def sentences_keys(sides: Sequence[Sequence[str]]) -> list[str]:
 
 
 class Keys:
-    """The keys of a split's rows: 24 bytes a row in memory, their text in a file without a name."""
+    """The keys of a split's rows: 24 bytes a row in memory, the texts in an unnamed temporary file."""
 
     def __init__(self, folder: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
@@ -50,7 +50,7 @@ class Keys:
         self._file.write(data)
 
     def close_up(self) -> None:
-        """Make what was added ready for questions."""
+        """Sort what was added; call once, before `repeated` and `where`."""
         self._file.flush()
         for parts in (self._hashes, self._labels, self._ends):
             parts[:] = [np.concatenate(parts)]
@@ -58,7 +58,7 @@ class Keys:
         self._hashes[0] = self._hashes[0][self._order]
 
     def repeated(self) -> tuple[int, int]:
-        """Rows that stand before already, with any label and with the same."""
+        """How many rows repeat an earlier one: with any label, and with the same label."""
         edges = np.flatnonzero(self._hashes[0][1:] != self._hashes[0][:-1]) + 1
         bounds = np.concatenate([[0], edges, [len(self._order)]])
         any_label = same_label = 0
@@ -69,7 +69,7 @@ class Keys:
         return any_label, same_label
 
     def where(self, keys: Sequence[str]) -> Iterator[int]:
-        """The places, in `keys`, of those that this split has."""
+        """The indices of those `keys` that this split has."""
         wanted = hashes(keys)
         first, after = (np.searchsorted(self._hashes[0], wanted, side) for side in ("left", "right"))
         for place in np.flatnonzero(first < after).tolist():
@@ -78,7 +78,7 @@ class Keys:
                 yield place
 
     def close(self) -> None:
-        """Give the file back."""
+        """Remove the file."""
         self._file.close()
 
     def _text(self, row: int) -> bytes:

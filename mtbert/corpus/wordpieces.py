@@ -1,7 +1,7 @@
-"""Wordpieces of many sentences: each word of plain ASCII text is tokenised once, all else by `tokenizers`, sentence by sentence.
+"""Wordpieces of many sentences: words of plain ASCII text are tokenised once and cached, other sentences as a whole by `tokenizers`.
 
-A sentence is mostly words seen before. BERT's tokenizer cuts at white space and around each punctuation mark before it looks for
-wordpieces, so that in ASCII a sentence's wordpieces are those of its words, one after the other: looking words up is many times as fast.
+Most words of a sentence were seen before. BERT's tokenizer splits at white space and punctuation before it looks for wordpieces, so the
+wordpieces of an ASCII sentence are those of its words in order, and looking the words up is many times faster.
 """
 
 import re

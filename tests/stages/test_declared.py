@@ -171,12 +171,12 @@ def replaced(name: str, old: str, new: str) -> Callable[[Path], None]:
         ),
         (replaced("close-train.csv", "a,1,", ",1,"), r"close-train\.csv:4:1: empty two"),
         (replaced("topic-dev.csv", '"rain, 0', "rain, 0"), r"topic-dev\.csv:2:17: 3 columns where the header has 2"),
-        (replaced("same-dev.csv", "p1\t", "p0\t"), r"same-dev\.csv:3:1: id 'p0' stands on line 2 already"),
+        (replaced("same-dev.csv", "p1\t", "p0\t"), r"same-dev\.csv:3:1: id 'p0' is already on line 2"),
         (
             replaced("topic-dev.csv", "headline", "title"),
             r"topic-dev\.csv:1:12: header: missing column headline; it must name",
         ),
-        (replaced("close-dev.csv", "more", "one"), r"close-dev\.csv:1:19: header: column 'one' stands twice"),
+        (replaced("close-dev.csv", "more", "one"), r"close-dev\.csv:1:19: header: column 'one' appears twice"),
         (
             lambda project: (project / "data/course/close-dev.csv").unlink(),
             r"data/course: missing close-dev\.csv; put the files",
