@@ -12,9 +12,12 @@ from torch import Tensor
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
-from mtbert.model.bert import BertConfig
+from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.pretrained.weights import LAYER_NAMES, TOP_NAMES
+from mtbert.tasks.objective import BinaryCrossEntropy
+from mtbert.tasks.paper import known_tasks
 
 # One that our kernels do not take, and one that they do.
 CONFIGS = {
@@ -188,3 +191,15 @@ def test_scores_are_fp32_under_bf16(
             batch = make_batch(task, make_split(task, 4), np.arange(4), model.views(task), wrapper)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 assert model(batch).dtype == torch.float32
+
+
+def test_a_declared_task_may_be_called_like_a_method_of_modules() -> None:
+    tasks = known_tasks({"type": {"texts": ["text"], "label": "type", "kind": "binary"}})
+    encoder = BertEncoder(CONFIGS["torch"])
+    objectives = {"type": BinaryCrossEntropy(objective="bce", features=["u"])}
+    model = MultitaskModel(encoder, "mean", build_heads(objectives, tasks, 12, 0.1, encoder.noise)).double()
+    assert model.views("type") == ("u",)
+    assert {name: value.dtype for name, value in model.state_dict().items() if name.startswith("heads")} == {
+        "heads.type.linear.weight": torch.float64,
+        "heads.type.linear.bias": torch.float64,
+    }
