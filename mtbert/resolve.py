@@ -31,7 +31,7 @@ class Resolved(NamedTuple):
     lineages: dict[str, list[str]]
 
     def place(self, location: Sequence[int | str]) -> str:
-        """Where in the file the key at `location` of the settings is set, or would be: a dotted key of params.yaml."""
+        """The dotted key of params.yaml that sets the key at `location` of the settings, or would set it."""
         keys = tuple(str(part) for part in location)
         for count in range(len(keys), 0, -1):  # of a key that is missing: where its section is
             if origin := self.origins.get(keys[:count]):

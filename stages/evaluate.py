@@ -7,7 +7,7 @@ from typing import Any
 from mtbert.data.arrays import check_prepared, has_split, load_split
 from mtbert.engines import engine_for
 from mtbert.evaluation.leaderboard import write_predictions
-from mtbert.evaluation.metrics import headline, measured
+from mtbert.evaluation.metrics import measured, tracked
 from mtbert.evaluation.predict import raw_scores
 from mtbert.files import atomic_json, replaced_folder
 from mtbert.peft.convert import merge
@@ -72,7 +72,7 @@ def main(run_name: str) -> None:
             record("evaluate", run_name, parents=[trained], **compute.describe(), **engine.describe()),
         )
         seal(folder)
-    shown = headline(metrics["dev"], run.known.values())
+    shown = tracked(metrics["dev"], run.known.values())
     atomic_json(METRICS / f"{run_name}.json", shown)
     print(f"{run_name} on dev: " + ", ".join(f"{name} {value:.3f}" for name, value in shown.items()))
 

@@ -4,6 +4,7 @@ Of the runs eight are left, one of each kind and enough to inherit from one anot
 """
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import call, commit, edit, keep_runs, must, tiny_project, yaml
+from mtbert.params import load_params
+from tests.project import ROOT, call, commit, edit, keep_runs, must, tiny_project, yaml
 
 RUNS = (
     "baseline",
@@ -24,6 +26,7 @@ RUNS = (
     "dora_r4",
     "dora_r8",
 )
+VIEW = {"tables": "table4", "figures": "figure1"}
 VIEWS = {f"table@table{n}" for n in range(1, 5)} | {f"figure@figure{n}" for n in range(1, 5)} | {"report"}
 
 
@@ -158,6 +161,31 @@ def test_an_experiment_shows_its_own_scores(project: Path) -> None:
     assert str(scores["overall"]) in "".join(table)
     assert "runs.dora_r4.heads.sts.clamp" in table[0]
     assert "runs.baseline.seed" not in table[0]
+
+
+@pytest.mark.slow
+def test_the_guides_own_task_goes_through_the_graph(tmp_path: Path) -> None:
+    guide = (ROOT / "docs/own-task.md").read_text(encoding="utf-8")
+    (rows,) = re.findall(r"^```csv\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    task, run = (yaml.load(block) for block in re.findall(r"^```yaml\n(.*?)^```", guide, re.MULTILINE | re.DOTALL))
+    project = tiny_project(tmp_path / "project")
+    best = load_params(project / "params.yaml").runs["best_performance"].model_dump(exclude={"declared"})
+    views = {kind: {name: {"best_performance": "best_performance"}} for kind, name in VIEW.items()}
+    edit(project, runs={"best_performance": best, **run["runs"]}, tasks=task["tasks"], **views)
+    for split in ("train", "dev"):
+        (project / f"data/course/topic-{split}.csv").write_text(rows, encoding="utf-8")
+    commit(project, "a task of one's own")
+    must(project, "dvc", "repro")
+    assert "up to date" in must(project, "dvc", "repro")
+    scores = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (project / "metrics").glob("*.json")}
+    assert [name for name, found in scores.items() if "topic" in found] == ["mine"], "the other has no head for it"
+    page = (project / "reports/sample/index.html").read_text(encoding="utf-8")
+    assert 'id="declared"' in page
+    assert "data/raw/topic-train.csv" in page, "its checksum is among the sources"
+    edit(project, tasks__topic__classes=["world", "sport"])
+    status, output = call(project, "dvc", "repro", "evaluate@mine")
+    assert status != 0
+    assert "data/course/topic-dev.csv:3:47: topic 'sports' is no class of topic (valid: world, sport)" in output
 
 
 def test_a_misspelt_key_is_one_clear_error(project: Path) -> None:

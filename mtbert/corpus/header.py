@@ -69,7 +69,7 @@ def _declared(lines: Lines, task: Task, labelled: bool) -> Layout:
         if row.fields.count(name) > 1:
             second = row.fields.index(name, row.fields.index(name) + 1)
             raise MtbertError(
-                f"{lines.origin.name}:1:{row.place(second)[1]}: header: column {name!r} stands twice; rename one of the two"
+                f"{lines.origin.name}:1:{row.place(second)[1]}: header: column {name!r} appears twice; rename one of the two"
             )
     texts = tuple(map(row.fields.index, task.texts))
     own_id = row.fields.index("id") if "id" in row.fields else None
@@ -109,7 +109,7 @@ def _course(lines: Lines, task: Task, labelled: bool) -> Layout:
             hint = "; an unlabelled file has no label" if name == task.label else ""
             raise fault(column, f"header: unknown column {name!r}{hint}")
         if name in names[index_columns : index_columns + n]:
-            raise fault(column, f"header: column {name!r} stands twice")
+            raise fault(column, f"header: column {name!r} appears twice")
         if n < len(expected) and name != expected[n] and set(expected) <= set(names):
             raise fault(column, f"header: column {name!r} where {expected[n]!r} belongs")
     missing = [name for name in expected if name not in names]

@@ -96,7 +96,7 @@ def _checked(path: Path, origin: Origin) -> int:
     lines = last = offset = 0
     blank = True
     try:
-        check_is_file(path, origin.mend_file)
+        check_is_file(path, origin.fix_file)
         for block in _blocks(path):
             if offset == 0:
                 _check_mark(block, origin)
@@ -113,7 +113,7 @@ def _checked(path: Path, origin: Origin) -> int:
     except OSError as error:
         raise MtbertError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if blank:
-        raise MtbertError(f"{origin.name}:1:1: the file is empty; {origin.mend_file}")
+        raise MtbertError(f"{origin.name}:1:1: the file is empty; {origin.fix_file}")
     return last
 
 
@@ -138,5 +138,5 @@ def _decoded(block: bytes, offset: int, lines: int, origin: Origin) -> str:
         what = f"not UTF-8 (byte {block[error.start]:#04x} at offset {at}); save the file as UTF-8"
         # Only the last block can end inside a character: the others end with a newline.
         if error.reason == "unexpected end of data":
-            what = f"truncated: the file ends inside a character (at offset {at}); {origin.mend_file}"
+            what = f"truncated: the file ends inside a character (at offset {at}); {origin.fix_file}"
         raise MtbertError(f"{origin.name}:{line}:{column}: {what}") from None

@@ -14,13 +14,13 @@ class Origin(NamedTuple):
 
     Attributes:
         name: the file that messages name.
-        mend_row: the remedy for a malformed row.
-        mend_file: the remedy for a file that is malformed as a whole.
+        fix_row: the remedy for a malformed row.
+        fix_file: the remedy for a file that is malformed as a whole.
     """
 
     name: str
-    mend_row: str
-    mend_file: str
+    fix_row: str
+    fix_file: str
 
 
 def users_own(name: str) -> Origin:

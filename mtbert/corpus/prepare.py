@@ -43,11 +43,11 @@ def prepare(
 ) -> dict[str, Any]:
     """Replace `out_folder` by {split}/{task}/ arrays and examples, tokenizer.json and report.json.
 
-    Each split's folder has checksums of its own, so that who reads train and dev does not depend on test. A test file may be
-    absent; {task} then is, from test/. Sentences too long for `max_tokens` are counted, not cut.
+    Each split's folder has its own checksums, so a reader of train and dev does not depend on test. Without a test file there is
+    no test/{task}. Sentences too long for `max_tokens` are counted, not cut.
 
     Args:
-        raw_folder: holds {task}-{split}.csv, and source.json, by which errors name the files that its user can mend.
+        raw_folder: holds {task}-{split}.csv, and source.json, from which errors take the name of the file that the user can correct.
         tokenizer_file: a `tokenizers` file; its own truncation and padding are switched off.
         on_bad_row: stop at the first malformed row, or leave malformed rows out and list them.
         leakage: drop takes out of train what stands in dev or test too.
@@ -59,7 +59,8 @@ def prepare(
         The report, as written to report.json; "warnings" are sentences for the user.
 
     Raises:
-        MtbertError: as `read_blocks`; for raw files that changed since `fetch` wrote them, an unusable tokenizer, a sentence without wordpieces, a split without rows.
+        MtbertError: as `read_blocks`; and for raw files that changed since `fetch` wrote them, an unusable tokenizer, a sentence
+            without wordpieces, a split without rows.
     """
     check_seal(raw_folder)
     tokenizer = _tokenizer(tokenizer_file)
@@ -108,25 +109,25 @@ def summary(report: dict[str, Any]) -> str:
     lines = [f"{'task':<{wide}} {'split':<5} " + " ".join(f"{head:>{WIDTH}}" for head in heads)]
     notes = []
     for task, splits in report["tasks"].items():
-        for split, told in splits.items():
-            if not told["present"]:
+        for split, found in splits.items():
+            if not found["present"]:
                 notes.append(f"{task} {split}: no file, so no predictions for it")
                 continue
-            leaked = told["leaked"]["rows"] if "leaked" in told else "-"
+            leaked = found["leaked"]["rows"] if "leaked" in found else "-"
             numbers = (
-                *(told["rows_read"], told["rows_kept"], told["bad_rows"]["count"], told["repeated"]["sentences"]),
-                *(leaked, told["over_long"]["sequences"], told["wordpieces"]["total"]),
+                *(found["rows_read"], found["rows_kept"], found["bad_rows"]["count"], found["repeated"]["sentences"]),
+                *(leaked, found["over_long"]["sequences"], found["wordpieces"]["total"]),
             )
             lines.append(f"{task:<{wide}} {split:<5} " + " ".join(f"{number:>{WIDTH}}" for number in numbers))
-            listed = told["bad_rows"]["listed"]
+            listed = found["bad_rows"]["listed"]
             notes += [f"left out {row['where']}: {row['what']}" for row in listed[:5]]
-            if told["bad_rows"]["count"] > 5:
-                notes.append(f"left out {told['bad_rows']['count'] - 5} more rows of {task} {split}, see report.json")
+            if found["bad_rows"]["count"] > 5:
+                notes.append(f"left out {found['bad_rows']['count'] - 5} more rows of {task} {split}, see report.json")
             if leaked not in ("-", 0):
                 done = (
-                    "removed from train" if told["leaked"]["removed"] else "kept (prepare.leakage: drop removes them)"
+                    "removed from train" if found["leaked"]["removed"] else "kept (prepare.leakage: drop removes them)"
                 )
-                notes.append(f"{task}: {leaked} train rows stand in {_shares(told['leaked'])} too; {done}")
+                notes.append(f"{task}: {leaked} train rows are also in {_shares(found['leaked'])}; {done}")
     return "\n".join(lines + notes)
 
 
@@ -142,7 +143,7 @@ def _warnings(
     tokenizer: Tokenizer,
     preprocess: Literal["course", "none"],
 ) -> list[str]:
-    """What is allowed and yet seldom meant."""
+    """What is allowed but seldom intended."""
     warnings = []
     for task in known:
         train = tasks[task.name]["train"]
@@ -187,22 +188,22 @@ class _Settings(NamedTuple):
 def _prepare_task(
     task: Task, raw_folder: Path, out_folder: Path, wordpieces: Wordpieces, settings: _Settings
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     held_out: dict[str, Keys] = {}
     with ExitStack() as stack:
         # Dev and test first: train is compared with them.
         for split in ("test", "dev", "train"):
             path = raw_folder / raw_name(task, split)
             if split == "test" and not path.exists():
-                told[split] = {"present": False}
+                found[split] = {"present": False}
                 continue
             folder = out_folder / split / task.name
             folder.mkdir()
             keys = stack.enter_context(closing(Keys(folder)))
             leaks = Leaks(held_out) if split == "train" else None
-            told[split] = _prepare_split(path, folder, task, split, keys, leaks, wordpieces, settings)
+            found[split] = _prepare_split(path, folder, task, split, keys, leaks, wordpieces, settings)
             held_out[split] = keys
-    return {split: told[split] for split in ("train", "dev", "test")}
+    return {split: found[split] for split in ("train", "dev", "test")}
 
 
 def _prepare_split(
@@ -222,7 +223,7 @@ def _prepare_split(
         for rows, bad in read_blocks(path, task, labelled, settings.on_bad_row, origin):
             counts.read(rows, bad)
             if not rows or (settings.on_bad_row == "error" and counts.bad):
-                continue  # under `error` a malformed row further on comes before a sentence without wordpieces
+                continue  # under `error`, a malformed row further on is reported before a sentence without wordpieces
             rows, pieces, tokenless = _tokenise(path, origin, task, rows, wordpieces, settings.preprocess)
             counts.leave_out(tokenless)
             rows_keys = sentences_keys(rows.sides)
@@ -266,7 +267,7 @@ def _tokenise(
     for n in np.flatnonzero(empty.any(axis=0)).tolist():
         sentence = int(np.argmax(empty[:, n])) + 1
         what = f"{task.texts[sentence - 1]} has no wordpiece (nothing but characters that the tokenizer drops)"
-        bad.append(BadRow(origin.name, *place_of(path, task, rows.lines[n], sentence), what, origin.mend_row))
+        bad.append(BadRow(origin.name, *place_of(path, task, rows.lines[n], sentence), what, origin.fix_row))
     return *_kept(rows, pieces, np.flatnonzero(~empty.any(axis=0)).tolist()), bad
 
 

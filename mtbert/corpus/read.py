@@ -32,8 +32,8 @@ def read_blocks(
 ) -> Iterator[tuple[RowBlock, list[BadRow]]]:
     """Read one raw file, some thousand rows at a time.
 
-    Memory grows with the file by the hash of each id alone. Where an id may have stood before, the file is read again from its
-    start, with the ids themselves at hand.
+    Only the hash of each id stays in memory. Where two hashes are equal, the file is read again from its start, this time with the
+    ids themselves in memory.
 
     Args:
         path: the file.
@@ -61,7 +61,7 @@ def read_blocks(
 def read_split(
     path: Path, task: Task, labelled: bool, on_bad_row: Literal["error", "drop"]
 ) -> tuple[list[Example], list[BadRow]]:
-    """All that `read_blocks` yields, as one list of examples and one of the rows left out."""
+    """Everything that `read_blocks` yields: the examples, and the rows left out."""
     examples: list[Example] = []
     bad: list[BadRow] = []
     for rows, left_out in read_blocks(path, task, labelled, on_bad_row):
@@ -101,7 +101,7 @@ def _blocks(
     on_bad_row: Literal["error", "drop"],
     first_lines: dict[str, int] | None,
 ) -> Iterator[tuple[RowBlock, list[BadRow]]]:
-    """`first_lines` is where each id stood; without it, ids of earlier blocks are known by hash, and may raise `_PerhapsTwice`."""
+    """`first_lines` holds the line of each id. Without it, ids of earlier blocks are compared by hash, which may raise `_PerhapsTwice`."""
     layout = read_header(lines, task, labelled)
     met, line, some = Met(), layout.next_line, False
     while line <= len(lines):
@@ -115,7 +115,7 @@ def _blocks(
         yield block.rows, block.bad
         some, line = True, block.next_line
     if not some:
-        name, remedy = lines.origin.name, lines.origin.mend_file
+        name, remedy = lines.origin.name, lines.origin.fix_file
         raise MtbertError(f"{name}:{layout.next_line}:1: no row after the header; {remedy}")
 
 
@@ -127,7 +127,7 @@ class _Read(NamedTuple):
 
 
 def _by_column(lines: Lines, line: int, layout: Layout, first_lines: dict[str, int]) -> _Read | None:
-    """The rows from `line` on that start on a loaded line, checked a column at a time; None where one of them is at fault."""
+    """The loaded rows from `line` on, checked a column at a time; None if one of them is malformed."""
     width, end = len(layout.names), lines.loaded
     rows: list[list[str]] = []
     starts: list[int] = []
@@ -147,7 +147,7 @@ def _by_column(lines: Lines, line: int, layout: Layout, first_lines: dict[str, i
         sides = [columns[n] for n in layout.texts]
         labels = None
         if layout.label is not None:
-            # A row for each text that stands for a label.
+            # Each spelling of a label is parsed once, with a row that has it.
             texts = {fields[layout.label]: Row(fields, None, 0, 0) for fields in rows}
             values = {text: _label(row, layout, text, row.fields[layout.texts[-1]]) for text, row in texts.items()}
             labels = [values[text] for text in columns[layout.label]]
@@ -166,7 +166,7 @@ def _by_column(lines: Lines, line: int, layout: Layout, first_lines: dict[str, i
 
 
 def _by_row(lines: Lines, line: int, layout: Layout, first_lines: dict[str, int]) -> _Read:
-    """The same rows one by one, those at fault with their places."""
+    """The same rows one by one; malformed ones with their places."""
     end = lines.loaded
     examples: list[Example] = []
     bad: list[BadRow] = []
@@ -180,7 +180,7 @@ def _by_row(lines: Lines, line: int, layout: Layout, first_lines: dict[str, int]
             ids.append(_id(row, layout))
             examples.append(_example(row, layout, first_lines, labels))
         except Fault as fault:
-            remedy = lines.origin.mend_file if fault.truncated else lines.origin.mend_row
+            remedy = lines.origin.fix_file if fault.truncated else lines.origin.fix_row
             bad.append(BadRow(lines.origin.name, *fault.place, fault.what, remedy))
             line = fault.resume or line
     firsts, seconds, found, starts = ([example[n] for example in examples] for n in range(1, 5))
@@ -203,7 +203,7 @@ def _check_width(lines: Lines, row: Row, header: list[str]) -> None:
         raise Fault(last, end, f"{missing}: the file ends inside this row", row.next_line, truncated=True)
     after = after_cut(lines, last, width - found + 1 + lines[last - 1].count("\t"))
     if after > row.next_line:
-        what = f"row cut by an embedded newline: {missing} stand{'s' * (width - found == 1)} on line {after - 1}"
+        what = f"row cut by an embedded newline: {missing} {'is' if width - found == 1 else 'are'} on line {after - 1}"
         raise Fault(last, end, what, after)
     raise Fault(last, end, missing, row.next_line)
 
@@ -213,7 +213,7 @@ def _id(row: Row, layout: Layout) -> str:
 
 
 def _example(row: Row, layout: Layout, first_lines: dict[str, int], labels: dict[str, float]) -> Example:
-    """Check id, sentences and label in this order; `labels` remembers parsed labels, `first_lines` where each id stood."""
+    """Check id, sentences and label in this order; `labels` caches parsed labels, `first_lines` the line of each id."""
     name, task = _id(row, layout), layout.task
     if layout.id is not None:
         _check_id(name, row.place(layout.id), first_lines)
@@ -239,7 +239,7 @@ def _check_id(name: str, place: tuple[int, int], first_lines: dict[str, int]) ->
     if wrong:
         raise Fault(*place, f"id with {wrong!r} in it (an id is one printable word without commas)")
     if name in first_lines:
-        raise Fault(*place, f"id {name!r} stands on line {first_lines[name]} already")
+        raise Fault(*place, f"id {name!r} is already on line {first_lines[name]}")
 
 
 def _label(row: Row, layout: Layout, text: str, last_sentence: str) -> float:

@@ -1,4 +1,4 @@
-"""What section 6.1 looks at: where sentiments are confused, which pairs are mistaken, how similarities are missed."""
+"""The analyses of section 6.1: which sentiments are confused, which pairs are mistaken, how far similarities are off."""
 
 from typing import NamedTuple
 

@@ -46,7 +46,7 @@ def measured(metric: str, labels: np.ndarray, predictions: np.ndarray) -> dict[s
     return {metric: value, "n": len(labels)} | ({"majority": majority_share(labels)} if metric == "accuracy" else {})
 
 
-def headline(scores: Mapping[str, Any], tasks: Iterable[Task]) -> dict[str, float]:
+def tracked(scores: Mapping[str, Any], tasks: Iterable[Task]) -> dict[str, float]:
     """What `dvc metrics show` compares of a run: overall, and each task's metric by its title; an undefined one is left out.
 
     DVC shows "-" for a key that another run has and this one lacks, where null would be text.

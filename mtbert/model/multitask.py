@@ -36,7 +36,8 @@ class MultitaskModel(nn.Module):
         self.encoder = encoder
         self.pooling = pooling
         self.engine: Encoding | None = None  # no submodule: state dicts don't depend on it
-        self.heads = nn.ModuleDict(dict(heads))
+        self.heads = nn.ModuleDict()
+        self.heads._modules.update(heads)  # add_module refuses tasks whose names are methods, such as `type`
 
     def forward(self, batch: Batch) -> Tensor:
         """The head's output for the batch's task: class logits (B, C), or a logit, score or cosine (B,). Float32."""

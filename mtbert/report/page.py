@@ -11,10 +11,10 @@ import markupsafe
 from mtbert.report.figures import read_caption
 from mtbert.report.provenance import UNTIMED
 from mtbert.report.text import Table, number, prose, read_table, visible
-from mtbert.tasks.paper import METRICS
+from mtbert.tasks.paper import METRIC_OF
 
 Times = Mapping[str, Mapping[str, Any]]
-MEASURES = {"accuracy": "Accuracy", "pearson": "Correlation r"}
+METRIC_TITLES = {"accuracy": "Accuracy", "pearson": "Correlation r"}
 CHOICES = (
     "The cosine baseline calls a pair a duplicate when cos(u, v) > 0. Cosines of [CLS] embeddings are nearly always positive, so "
     "it calls almost every pair a duplicate: compare its paraphrase accuracy with the majority-class line.",
@@ -112,13 +112,15 @@ def declared_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table | None:
     rows = []
     for run, found in metrics.items():
         for task, entry in found["dev"].items():
-            if task in (*METRICS, "overall"):
+            if task in (*METRIC_OF, "overall"):
                 continue
             metric, dev = _metric(entry)
             trained = "yes" if task in found["training"]["tasks"] else "no"
             test = _metric(found["test"][task])[1] if task in found["test"] else None
             majority = number(entry.get("majority"))
-            rows.append((task, run, trained, MEASURES[metric], number(dev), f"{entry['n']:,}", majority, number(test)))
+            rows.append(
+                (task, run, trained, METRIC_TITLES[metric], number(dev), f"{entry['n']:,}", majority, number(test))
+            )
     if not rows:
         return None
     header = ("Task", "Run", "Trained on it", "Measure", "Dev", "Examples", "Majority class", "Test")
@@ -127,7 +129,7 @@ def declared_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table | None:
 
 def _metric(entry: Mapping[str, Any]) -> tuple[str, float | None]:
     """A task's metric in metrics.json: its name and value."""
-    return next((name, entry[name]) for name in MEASURES if name in entry)
+    return next((name, entry[name]) for name in METRIC_TITLES if name in entry)
 
 
 def data_table(report: Mapping[str, Any]) -> Table:

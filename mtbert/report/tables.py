@@ -11,7 +11,7 @@ from mtbert.errors import MtbertError
 from mtbert.evaluation.analysis import mistakes
 from mtbert.report import paper, results
 from mtbert.report.text import Math, Table, bracketed, number
-from mtbert.tasks.paper import METRICS, QUORA, SST, STS, overall
+from mtbert.tasks.paper import METRIC_OF, QUORA, SST, STS, overall
 
 Rows = Mapping[str, str]
 
@@ -23,8 +23,8 @@ def table1(folder: Path, rows: Rows) -> Table:
         title, split, printed = paper.TABLE_1.get(row, (row, "dev", None))
         ours = results.metrics(folder, run)[split]
         # The course's test files have no labels: nothing to measure is not the same as an undefined score.
-        first = number(ours.get("overall")) if METRICS.keys() <= ours.keys() else "unlabelled"
-        scores = [ours.get(task, {}).get(metric) for task, metric in METRICS.items()]
+        first = number(ours.get("overall")) if METRIC_OF.keys() <= ours.keys() else "unlabelled"
+        scores = [ours.get(task, {}).get(metric) for task, metric in METRIC_OF.items()]
         theirs = ["–"] * 5
         if printed:
             recomputed = overall(printed.sst, printed.quora, printed.sts)
@@ -67,7 +67,7 @@ def table2(folder: Path, rows: Rows) -> Table:
     for row, run in _some(rows, "table2").items():
         title, printed = paper.TABLE_2.get(row, (row, None))
         shown = Math(title) if row in paper.TABLE_2 else title
-        ours = results.metrics(folder, run)["dev"][STS.name][METRICS[STS.name]]
+        ours = results.metrics(folder, run)["dev"][STS.name][METRIC_OF[STS.name]]
         cells.append((shown, run, number(ours), number(printed)))
     notes = [
         "Key Update 3 trains STS with the cosine embedding loss on *(u, v)*, the other rows regress on the concatenation: the "

@@ -61,7 +61,7 @@ STS = Task(
 
 TASKS = {task.name: task for task in (SST, QUORA, STS)}
 # The metric of each (section 5.2), as `results/RUN/metrics.json` names it.
-METRICS = {SST.name: "accuracy", QUORA.name: "accuracy", STS.name: "pearson"}
+METRIC_OF = {SST.name: "accuracy", QUORA.name: "accuracy", STS.name: "pearson"}
 CURVE = SST  # Figure 2 shows its accuracy over epochs, on dev and on as many training examples
 # Names that a declared task may not have: they are keys, columns and files of these three.
 RESERVED = {*TASKS, *(task.title.lower() for task in TASKS.values()), "overall"}

@@ -221,7 +221,7 @@ MADE = "; set prepare.on_bad_row: drop to leave the row out (the file was {}, so
 @pytest.mark.parametrize(
     ("row", "where"), [("1\tv2\ta\tb\t9", "3:10: sim"), ("1\tv2\ta\t\u200b\t0", "3:8: sentence2 has")]
 )
-def test_a_bad_row_names_the_file_to_be_mended(
+def test_a_bad_row_names_the_file_to_correct(
     raw: Path, tokenizer_file: Path, source: str, file: dict[str, str], name: str, remedy: str, row: str, where: str
 ) -> None:
     put(raw, "sts-dev", "0\tv1\ta\tb\t0.0", row)
@@ -251,7 +251,7 @@ def test_a_bad_row_names_the_file_to_be_mended(
         (b"\tid\tsentence\tsentiment\n0\ta\tb\tx\n", "no row is left of 1; check prepare.on_bad_row"),
     ],
 )
-def test_every_fault_of_a_file_names_the_one_to_be_mended(
+def test_every_fault_of_a_file_names_the_one_to_correct(
     raw: Path, tokenizer_file: Path, data: bytes, fault: str
 ) -> None:
     (raw / "sst-train.csv").write_bytes(data)
@@ -261,7 +261,7 @@ def test_every_fault_of_a_file_names_the_one_to_be_mended(
     assert str(error.value).removeprefix("data/course/x.csv:").lstrip().startswith(fault)
 
 
-def test_a_file_that_dvc_tracks_is_unprotected_before_it_is_mended(
+def test_a_file_that_dvc_tracks_is_unprotected_before_it_is_corrected(
     raw: Path, tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(raw.parent)
@@ -377,5 +377,5 @@ def test_summary_tells_every_blemish(raw: Path, tokenizer_file: Path) -> None:
     ]
     assert lines[1].split() == ["sst", "train", "5", "5", "0", "2", "3", "0", "9"]
     assert f"left out {raw}/quora-dev.csv:2:14: missing is_duplicate" in text
-    assert "sst: 3 train rows stand in dev (1) and test (2) too; kept (prepare.leakage: drop removes them)" in text
+    assert "sst: 3 train rows are also in dev (1) and test (2); kept (prepare.leakage: drop removes them)" in text
     assert "sts test: no file" in text

@@ -82,7 +82,7 @@ FAULTS = [
         1,
     ),
     (QUORA, ['1\t"evil\tid"\tone\ttwo\t1'], "3:3: id with '\\t' in it (an id is one printable word without commas)", 1),
-    (SST, ["1\ta1\tfine\t3"], "3:3: id 'a1' stands on line 2 already", 1),
+    (SST, ["1\ta1\tfine\t3"], "3:3: id 'a1' is already on line 2", 1),
     (SST, ["1\tb\tfi\0ne\t3", "2\tc\tgood\t4"], "3:7: NUL byte", 2),
     (SST, ["1\tb\tfi\rne\t3", "2\tc\tgood\t4"], "3:7: carriage return inside a row", 2),
     (SST, ["", "2\tc\tgood\t4"], "3:1: empty line", 2),
@@ -130,19 +130,19 @@ FAULTS = [
     (
         QUORA,
         ["1\tb\tone\ttwo is", "cut here\t0.0", "2\tc\tone\ttwo\t1.0"],
-        "3:15: row cut by an embedded newline: missing column is_duplicate stands on line 4",
+        "3:15: row cut by an embedded newline: missing column is_duplicate is on line 4",
         2,
     ),
     (
         QUORA,
         ["1\tb\tone\ttwo is", "cut here\t0.0"],
-        "3:15: row cut by an embedded newline: missing column is_duplicate stands on line 4",
+        "3:15: row cut by an embedded newline: missing column is_duplicate is on line 4",
         1,
     ),
     (
         QUORA,
         ["1\tb\tone", "is cut\ttwo", "is cut\t0.0", "2\tc\tone\ttwo\t1.0"],
-        "3:8: row cut by an embedded newline: missing columns sentence2, is_duplicate stand on line 5",
+        "3:8: row cut by an embedded newline: missing columns sentence2, is_duplicate are on line 5",
         2,
     ),
     (QUORA, ["1\tb\tone", "stray"], "3:8: missing columns sentence2, is_duplicate", 1),
@@ -238,7 +238,7 @@ FILE_FAULTS = [
         "an unnamed index column, id, sentence, sentiment",
     ),
     (b"\t\tid\tsentence\tsentiment\tmood\n", "1:25: header: unknown column 'mood'"),
-    (b"\tid\tsentence\tsentence\tsentiment\n", "1:14: header: column 'sentence' stands twice"),
+    (b"\tid\tsentence\tsentence\tsentiment\n", "1:14: header: column 'sentence' appears twice"),
     (b"\tid\tsentence\n0\ta\tfine\n", "1:13: header: missing column sentiment"),
     (b"\tid\tsentiment\n0\ta\t3\n", "1:14: header: missing column sentence"),
     (b"\tid\n0\ta\n", "1:4: header: missing columns sentence, sentiment"),
@@ -377,7 +377,7 @@ def test_ids_of_one_hash_are_no_repetition(tmp_path: Path, size: int) -> None:
         assert everything(path) == whole
     path.write_bytes(b"\n".join([QUORA_HEADER.encode(), *(row.encode() for row in PIECES[:13])]))
     with patch.object(lines, "BLOCK", size):
-        assert everything(path)[0].startswith(f"{path}:14:3: id 'id3' stands on line 5 already")
+        assert everything(path)[0].startswith(f"{path}:14:3: id 'id3' is already on line 5")
 
 
 def test_rows_without_a_fault_are_read_once_and_by_column(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 
 from mtbert.errors import MtbertError
-from mtbert.evaluation.metrics import accuracy, headline, majority_share, measured, pearson
+from mtbert.evaluation.metrics import accuracy, majority_share, measured, pearson, tracked
 from mtbert.report.paper import TABLE_1
 from mtbert.tasks.paper import TASKS, known_tasks, overall
 
@@ -63,14 +63,14 @@ def test_majority() -> None:
         majority_share([])
 
 
-def test_the_headline_is_overall_and_a_number_for_each_task() -> None:
+def test_overall_and_a_number_for_each_task_are_tracked() -> None:
     dev: dict[str, Any] = {"sst": {"accuracy": 0.4, "n": 5}, "quora": {"accuracy": 0.6}, "sts": {"pearson": 0.5}}
     four = {"overall": 0.7, "sentiment": 0.4, "paraphrase": 0.6, "sts": 0.5}
-    assert headline(dev | {"overall": 0.7}, TASKS.values()) == four
+    assert tracked(dev | {"overall": 0.7}, TASKS.values()) == four
     undefined = dev | {"sts": {"pearson": None}}
-    assert headline(undefined, TASKS.values()) == {"sentiment": 0.4, "paraphrase": 0.6}, "undefined is left out"
+    assert tracked(undefined, TASKS.values()) == {"sentiment": 0.4, "paraphrase": 0.6}, "undefined is left out"
     own = known_tasks({"spam": {"texts": ["text"], "label": "spam", "kind": "binary"}}).values()
-    assert headline(dev | {"overall": 0.7, "spam": {"accuracy": 0.9}}, own) == four | {"spam": 0.9}
+    assert tracked(dev | {"overall": 0.7, "spam": {"accuracy": 0.9}}, own) == four | {"spam": 0.9}
 
 
 def test_what_metrics_json_says_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,12 @@ from torch import Tensor
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
 from mtbert.data.tokens import TokenStream, Wrapper, lay_out
-from mtbert.model.bert import BertConfig
+from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.dropout import Dropout
+from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
+from mtbert.tasks.objective import BinaryCrossEntropy
+from mtbert.tasks.paper import known_tasks
 
 CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=12, heads=3, intermediate=20)
 # pooling, features of quora, features of sts (None: the cosine)
@@ -171,3 +174,15 @@ def test_a_copy_has_no_engine_and_the_original_keeps_its_own(
     noises = {id(module.noise) for module in other.modules() if isinstance(module, Dropout)}
     assert noises == {id(other.encoder.noise)}, "its dropouts still draw from one source, its own"
     assert other.encoder.noise is not model.encoder.noise
+
+
+def test_a_declared_task_may_be_called_like_a_method_of_modules() -> None:
+    tasks = known_tasks({"type": {"texts": ["text"], "label": "type", "kind": "binary"}})
+    encoder = BertEncoder(CONFIG)
+    objectives = {"type": BinaryCrossEntropy(objective="bce", features=["u"])}
+    model = MultitaskModel(encoder, "mean", build_heads(objectives, tasks, 12, 0.1, encoder.noise)).double()
+    assert model.views("type") == ("u",)
+    assert {name: value.dtype for name, value in model.state_dict().items() if name.startswith("heads")} == {
+        "heads.type.linear.weight": torch.float64,
+        "heads.type.linear.bias": torch.float64,
+    }

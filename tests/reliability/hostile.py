@@ -191,7 +191,7 @@ def _written(folder: Path, payload: str) -> dict[str, str]:
     seal(folder / "results/best_performance")
     table = table4(folder / "results", {"best_performance": "best_performance"})
     atomic_write_text(folder / "tables/table4.json", to_json(table))
-    bad = {"where": "data/raw/quora-train.csv:3:5", "what": f"id {payload!r} stands on line 2 already"}
+    bad = {"where": "data/raw/quora-train.csv:3:5", "what": f"id {payload!r} is already on line 2"}
     split = {"present": True, "rows_read": 9, "rows_kept": 8, "repeated": {"sentences": 1}, "wordpieces": {"total": 99}}
     prepared = {
         "tasks": {"quora": {"train": {**split, "bad_rows": {"count": 1, "listed": [bad]}, "leaked": {"rows": 1}}}}
