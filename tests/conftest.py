@@ -8,7 +8,6 @@ import torch
 
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
-from mtbert.kernels import build
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from reliability.tiny import tiny_model, tiny_split
@@ -65,13 +64,3 @@ def make_split() -> Callable[..., Split]:
         return tiny_split(task, rows, seed, longest=7, labelled=labelled)
 
     return make
-
-
-@pytest.fixture(params=["kernels", "torch"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With our kernels, and as it is without."""
-    if request.param == "torch":
-        monkeypatch.setattr(build, "available", lambda: False)
-    elif not build.available():
-        pytest.skip("needs g++")
-    return str(request.param)

@@ -13,8 +13,7 @@ from mtbert.data.tokens import Wrapper
 
 
 def sequences(batch: Batch) -> list[list[int]]:
-    lengths = [block.length for block in batch.stream.blocks for _ in range(block.count)]
-    parts = batch.stream.ids.split(lengths)
+    parts = batch.stream.ids.tensor_split(batch.stream.offsets[1:])
     return [parts[place].tolist() for place in batch.stream.rank.tolist()]
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from mtbert.errors import Stopped
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training import loop
 from mtbert.training.compute import Compute
+from mtbert.training.engine import Plain
+from mtbert.training.log import Observer, Step
 from mtbert.training.loop import train
 from mtbert.training.losses import sentiment
+from mtbert.training.recipe import Recipe
 from mtbert.training.stop import stop_requests
 from mtbert.training.work import checkpoint_step
 
@@ -36,27 +40,26 @@ def run(
 
     def attempt(work: Path, on_step: Any = lambda _: None, evaluate: Any = lambda _: {}) -> dict[str, Any]:
         model, resumed = make_model(), []
-        result = train(
-            model,
+
+        class Watch(Observer):
+            def resume(self, done: int, steps: int) -> None:
+                resumed.append((done, steps))
+
+            def step(self, step: Step) -> None:
+                on_step(step)
+
+        progress = train(
+            Plain(model, Compute(torch.device("cpu"), bf16=False)),
             {"sst": make_split("sst", 14)},
             {"sst": sentiment},
+            Recipe("sequential", STEPS // 3, epochs=3, batch_size=4, learning_rate=0.01, seed=3),
             wrapper=wrapper,
-            compute=Compute(torch.device("cpu"), bf16=False),
-            sampler="sequential",
-            epoch_end=STEPS // 3,
-            epochs=3,
-            batch_size=4,
-            learning_rate=0.01,
-            seed=3,
             evaluate=evaluate,
-            on_step=on_step,
-            on_epoch=lambda _: None,
-            on_resume=lambda *steps: resumed.append(steps),
+            observers=[Watch()],
             work=work,
             checkpoint_seconds=1e9,
         )
-        result["seconds"] = 0
-        return {**result, **model.state_dict(), "resumed": resumed}
+        return {**asdict(progress), **model.state_dict(), "seconds": 0, "resumed": resumed}
 
     return attempt
 
@@ -167,4 +170,4 @@ def test_another_thread_trains_without_handlers(run: Callable[..., dict[str, Any
     )
     work.start()
     work.join()
-    assert found[:-1] == [before] * STEPS and found[-1]["steps"] == STEPS
+    assert found[:-1] == [before] * STEPS and found[-1]["history"][-1]["step"] == STEPS
