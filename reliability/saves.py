@@ -196,7 +196,7 @@ class Log:
     def _write(self, done: int, until: int) -> None:
         log = StepLog(self.folder / "steps.csv", done)
         for step in range(done + 1, until + 1):
-            log.write(Step(step, LATER, 1, "sst", step / 3, step))
+            log.step(Step(step, LATER, 1, "sst", step / 3, step))
         log.close()
 
 
