@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help reproduce install install-dev test lint benchmarks reliability lock clean distclean
+.PHONY: help reproduce install install-dev test test-plain lint benchmarks reliability lock clean distclean
 
 PYTHON ?= python3
 # Targets are relative to this folder: make splits names at spaces, which the checkout's path may have.
@@ -30,6 +30,20 @@ install-dev: .venv/.dev ## the same, with packages for tests and linters
 
 test: .venv/.dev ## run the tests, offline
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest
+
+# mtbert/fast is there for speed alone: without it the model, the adapters, the loop and the graph work by plain torch. In the copy a
+# module takes the folder's place, since Python would find the folder of the editable installation.
+PLAIN := tests/model tests/peft tests/training
+test-plain: .venv/.dev ## test a copy of the project that has no mtbert/fast
+	@copy=$$(mktemp -d)
+	trap 'rm -rf "$$copy"' EXIT
+	git ls-files -z | xargs -0 cp --parents -t "$$copy"
+	cd "$$copy"
+	rm -r mtbert/fast tests/fast
+	echo 'raise ModuleNotFoundError("removed", name="mtbert.fast")' > mtbert/fast.py
+	python -c 'from mtbert.engines import kernels; assert not kernels()[0], "mtbert/fast is still there"'
+	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest -x $(PLAIN) \
+	    tests/test_pipeline.py::test_every_stage_ran_and_left_its_outputs
 
 reliability: .venv/.dev ## kills, corruption, bad input, two writers: run all trials, half an hour on two cores
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m tests.reliability --jobs 2 || failed=$$?

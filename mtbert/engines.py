@@ -32,4 +32,4 @@ def _fast() -> ModuleType | None:
         if error.name not in ("mtbert.fast", "mtbert"):
             raise
         return None
-    return fast
+    return fast if getattr(fast, "__file__", None) else None  # a deleted folder may have left its __pycache__

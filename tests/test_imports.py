@@ -19,8 +19,8 @@ from stages.planned import PLAN
 
 ROOT = Path(__file__).parent.parent
 # Of the package's parts, each may import those named here and itself. `layer` goes from left to right: "may be imported by".
-LAYERS = ("tasks", "sample", "corpus", "data", "kernels", "model", "pretrained", "peft", "evaluation", "training")
-FILES = {"errors", "files", "seal", "tabular"}
+LAYERS = ("tasks", "sample", "corpus", "data", "model", "pretrained", "peft", "evaluation", "training", "fast")
+FILES = {"errors", "files", "seal", "section", "tabular"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),  # mtbert itself
     "errors": set(),
@@ -29,21 +29,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tabular": {"errors", "files"},
     "section": set(),
     **{layer: FILES | set(LAYERS[:place]) for place, layer in enumerate(LAYERS)},
-    "tasks": FILES | {"section"},
     "report": FILES | {"tasks", "data", "evaluation"},  # it reads results, it computes none
     "yamlfile": {"errors"},
     "resolve": {"errors"},
-    "settings": {"errors", "section", "tasks"},
+    "settings": {"errors", "section", "tasks", "model", "peft", "training"},
     "params_errors": {"errors", "resolve"},
     "params": {"errors", "yamlfile", "resolve", "section", "settings", "tasks", "params_errors"},
+    "engines": {"model", "training", "fast"},  # the door: nothing else imports fast, which can be deleted
     "housekeeping": {"errors", "files", "training"},
-    "doctor": {"errors", "files", "housekeeping", "kernels", "training"},
+    "doctor": {"errors", "files", "housekeeping", "engines", "training"},
     "cli": {"errors", "params", "housekeeping", "doctor"},
     "__main__": {"cli"},
 }
 ONLY_CLI = {"typer", "dvc", "stages"}
 # The stages that may read params.yaml: `plan` resolves it for all others, `cost` estimates before there is a plan.
 READS_PARAMS = {"stages.plan", "stages.cost"}
+DOOR = "mtbert.engines"
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 BANNED_CALLS = {
     "eval": "eval",
@@ -81,6 +82,21 @@ def wrong_directions(root: Path) -> list[str]:
                 if any(target.split(".")[0] == "torch" for target in graph[via]):
                     found.append(f"{name} loads torch through {via}")
     return found
+
+
+def beside_the_door(root: Path) -> list[str]:
+    """Imports of mtbert/fast outside of it and of its door: without them the folder can be deleted."""
+
+    def inside(name: str) -> bool:
+        return f"{name}.".startswith("mtbert.fast.")
+
+    graph = imports(root)
+    return [
+        f"{name} imports {target}: only {DOOR} may"
+        for name in graph.keys() - {DOOR}
+        if not inside(name)
+        for target in sorted(filter(inside, graph[name]))
+    ]
 
 
 def _part(name: str) -> str:
@@ -196,6 +212,10 @@ def test_imports_go_one_way() -> None:
     assert not (found := wrong_directions(ROOT)), "\n" + "\n".join(found)
 
 
+def test_fast_has_one_door() -> None:
+    assert not (found := beside_the_door(ROOT)), "\n" + "\n".join(found)
+
+
 def test_nothing_runs_data_as_code() -> None:
     assert not (found := banned(ROOT)), "\n" + "\n".join(found)
 
@@ -216,6 +236,9 @@ GOOD = {
     "mtbert/data/tasks.py": "from mtbert.errors import MtbertError",
     "mtbert/model/__init__.py": "",
     "mtbert/model/bert.py": "import torch\n\ndef build():\n    from ..data import tasks\n    return tasks",
+    "mtbert/fast/__init__.py": "from mtbert.fast import cpu\nfrom mtbert.model import bert",
+    "mtbert/fast/cpu.py": "",
+    "mtbert/engines.py": "def door():\n    from mtbert import fast\n    return fast",
     "mtbert/report/__init__.py": "",
     "mtbert/report/page.py": "from mtbert.data import tasks\nTEMPLATE = 'page.j2'",
     "mtbert/report/page.j2": "<html>",
@@ -258,7 +281,13 @@ def made(root: Path, **changes: str) -> Path:
 
 def test_the_made_up_project_is_good(tmp_path: Path) -> None:
     root = made(tmp_path)
-    assert wrong_directions(root) == banned(root) == settings_read(root) == uncovered(root) == []
+    assert [
+        *wrong_directions(root),
+        *beside_the_door(root),
+        *banned(root),
+        *settings_read(root),
+        *uncovered(root),
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -280,13 +309,15 @@ def test_the_made_up_project_is_good(tmp_path: Path) -> None:
         (
             "settings",
             "import mtbert.data.tasks",
-            "mtbert.settings imports mtbert.data.tasks: settings may import errors, section, tasks",
+            "mtbert.settings imports mtbert.data.tasks: settings may import errors, model",
         ),
         ("data__tasks", "import mtbert.params", "mtbert.data.tasks imports mtbert.params: data may import"),
         ("tabular", "from mtbert.data import tasks", "mtbert.tabular imports mtbert.data.tasks: tabular may import"),
         ("doctor", "import mtbert.params", "mtbert.doctor imports mtbert.params: doctor may import"),
         ("doctor", "import stages.train", "mtbert.doctor imports stages.train: only mtbert.cli may"),
         ("housekeeping", "import dvc", "mtbert.housekeeping imports dvc: only mtbert.cli may"),
+        ("model__bert", "from mtbert.fast import cpu", "mtbert.model.bert imports mtbert.fast: model may import"),
+        ("fast__cpu", "import mtbert.engines", "mtbert.fast.cpu imports mtbert.engines: fast may import"),
         ("strange", "", "mtbert.strange: strange is not in MAY_IMPORT"),
         ("report__page", "import torch", "mtbert.report.page loads torch through mtbert.report.page"),
         ("data__tasks", "import torch.nn", "mtbert.report.page loads torch through mtbert.data.tasks"),
@@ -294,6 +325,16 @@ def test_the_made_up_project_is_good(tmp_path: Path) -> None:
 )
 def test_a_wrong_import_is_found(tmp_path: Path, module: str, code: str, message: str) -> None:
     assert message in "\n".join(wrong_directions(made(tmp_path, **{module: code})))
+
+
+@pytest.mark.parametrize(
+    "code", ["import mtbert.fast.cpu", "def f():\n    from mtbert import fast", "from mtbert.fast import cpu"]
+)
+@pytest.mark.parametrize("file", ["stages/train.py", "mtbert/model/bert.py", "mtbert/cli.py"])
+def test_another_door_is_found(tmp_path: Path, code: str, file: str) -> None:
+    root = made(tmp_path)
+    (root / file).write_text(code, encoding="utf-8")
+    assert "imports mtbert.fast" in "\n".join(beside_the_door(root))
 
 
 def test_a_stage_that_reads_the_settings_itself_is_found(tmp_path: Path) -> None:

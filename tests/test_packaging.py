@@ -176,6 +176,13 @@ def test_the_script_and_the_packages_exist() -> None:
     assert (ROOT / "LICENSE").is_file()
 
 
+def test_what_is_no_python_in_the_package_is_installed_with_it() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["mtbert"]
+    named = {path for pattern in patterns for path in (ROOT / "mtbert").glob(pattern)}
+    tracked = subprocess.run(["git", "ls-files", "mtbert"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert named == {ROOT / line for line in tracked.splitlines() if not line.endswith(".py")}
+
+
 def test_a_fresh_clone_needs_no_dvc_init() -> None:
     config = (ROOT / ".dvc/config").read_text(encoding="utf-8")
     for setting in ("analytics = false", "autostage = true", "check_update = false", "reflink,hardlink,copy"):

@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mtbert.tasks.losses import binary_cross_entropy
 from torch import Tensor
 
 from mtbert.data.batches import Batch, make_batch
@@ -23,6 +22,7 @@ from mtbert.fast.cpu import adamw, adapters, attention, embedding, encoder, narr
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter
+from mtbert.tasks.losses import binary_cross_entropy
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
 from mtbert.training.recipe import Recipe

@@ -1,28 +1,31 @@
 """Figure 13: DoRA starts as its base, merges into what it is, and never touches the base weights."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from mtbert.kernels import build
-from mtbert.model.fused import Product
-from mtbert.training.adamw import AdamW
 from torch import Tensor, nn
 
 from mtbert.data.batches import make_batch
+from mtbert.engines import engine_for, kernels
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft import convert
-from mtbert.peft.convert import add_dora, merge
+from mtbert.peft.convert import add_adapter, merge
 from mtbert.peft.dora import DoraLinear
+from mtbert.peft.registry import Dora
+from mtbert.training.compute import Compute
+from mtbert.training.engine import Engine, Plain
+from mtbert.training.recipe import Recipe
 from tests.reliability.trial import Tally, Trial
 from tests.tiny import NARROW, WRAPPER, tiny_model, tiny_split
 
 TASKS = ("sst", "quora", "sts")
 START, MERGED = 1e-6, 1e-5
+CPU = Compute(torch.device("cpu"), bf16=False)
+Kinds = Callable[[MultitaskModel, Compute], Engine]
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
@@ -36,31 +39,34 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         for rest in (True, False)
         for exact in (True, False)
     ]
-    for kernels in (True, False):
-        with nullcontext() if kernels else patch.object(build, "available", lambda: False):
-            for n, chosen in enumerate(settings):
-                for what, ok in _checks(seed + n, **chosen):
-                    tally.trial(ok, f"{chosen}{'' if kernels else ' without our kernels'}: {what}")
+    kinds: dict[str, Kinds] = {"fast": engine_for, "plain": Plain}
+    for name, kind in kinds.items():
+        for n, chosen in enumerate(settings):
+            for what, ok in _checks(kind, seed + n, **chosen):
+                tally.trial(ok, f"{chosen}, {name}: {what}")
     for bug, change in PLANTED:
         with change:
-            outcomes = [ok for _, ok in _checks(seed, 4, 8.0, 0.0, True, True)]
+            outcomes = [ok for _, ok in _checks(Plain, seed, 4, 8.0, 0.0, True, True)]
         tally.control(not all(outcomes), bug)
-    by = "with our kernels and without" if build.available() else build.unavailable()
+    by = "by plain torch and by the fast engine" if kernels()[0] else kernels()[1]
     return [tally.done(f"{len(settings)} settings, {by}")]
 
 
 def _checks(
-    seed: int, rank: int, alpha: float, dropout: float, train_rest: bool, exact_norm: bool
+    kind: Kinds, seed: int, rank: int, alpha: float, dropout: float, train_rest: bool, exact_norm: bool
 ) -> Iterator[tuple[str, bool]]:
     model = tiny_model(seed=seed, config=NARROW)
+    kind(model, CPU)
     plain = _outputs(model)
-    add_dora(model, rank=rank, alpha=alpha, dropout=dropout, train_rest=train_rest, exact_norm=exact_norm, seed=seed)
+    settings: dict[str, Any] = {"rank": rank, "alpha": alpha, "dropout": dropout, "exact_norm": exact_norm}
+    add_adapter(model, "dora", **settings, train_rest=train_rest, seed=seed)
+    engine = kind(model, CPU)
     difference = _apart(_outputs(model), plain)
     yield f"start differs from the base by {difference:.2g}", difference <= START
 
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, DoraLinear)}
     before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
-    moved = _train(model, seed)
+    moved = _train(engine, seed)
     yield "the layers did not learn", moved
     same = all(
         torch.equal(layer.weight.view(torch.int32), before[name].view(torch.int32)) for name, layer in layers.items()
@@ -78,9 +84,10 @@ def _checks(
     yield "merging twice changed something", all(torch.equal(tensor, twice[name]) for name, tensor in once.items())
 
 
-def _train(model: MultitaskModel, seed: int) -> bool:
+def _train(engine: Engine, seed: int) -> bool:
     """Some steps of each task; whether every adapter moved."""
-    optimizer = AdamW(model, 0.01)
+    model = engine.model
+    engine.optimizer(Recipe("round_robin", 6, epochs=1, batch_size=8, learning_rate=0.01))
     before = {
         name: layer.lora_b.detach().clone() for name, layer in model.named_modules() if isinstance(layer, DoraLinear)
     }
@@ -88,10 +95,8 @@ def _train(model: MultitaskModel, seed: int) -> bool:
     for step in range(6):
         task = TASKS[step % 3]
         split = tiny_split(task, 8, seed)
-        model.reseed(seed, step)
-        model(make_batch(task, split, np.arange(8), model.views(task), WRAPPER)).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        batch = make_batch(task, split, np.arange(8), model.views(task), WRAPPER)
+        engine.step(batch, lambda scores, _labels: scores.square().mean(), seed, step)
     model.eval()
     layers = dict(model.named_modules())
     return all(not torch.equal(layers[name].lora_b, old) for name, old in before.items())
@@ -118,12 +123,10 @@ class _NotZero(DoraLinear):
 
 
 class _Drifting(DoraLinear):
-    @staticmethod
-    def side_by_side(layers: Sequence[DoraLinear], x: Tensor) -> Product:
-        for layer in layers:
-            if layer.training:
-                layer.weight.data.add_(1e-4)
-        return DoraLinear.side_by_side(layers, x)
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.weight.data.add_(1e-4)
+        return super().forward(x)
 
 
 def _merged_without(part: str) -> Any:
@@ -147,8 +150,8 @@ def _once_more(model: MultitaskModel) -> None:
 
 
 PLANTED: list[tuple[str, Any]] = [
-    ("B does not start at zero", patch.object(convert, "DoraLinear", _NotZero)),
-    ("base weights drift in training", patch.object(convert, "DoraLinear", _Drifting)),
+    ("B does not start at zero", patch.object(Dora, "layer", lambda: _NotZero)),
+    ("base weights drift in training", patch.object(Dora, "layer", lambda: _Drifting)),
     ("merged without the magnitude", patch.object(DoraLinear, "merged", _merged_without("magnitude"))),
     ("merged without the scale", patch.object(DoraLinear, "merged", _merged_without("scale"))),
     ("merging adds a little each time", patch(f"{__name__}.merge", _once_more)),

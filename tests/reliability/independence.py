@@ -1,7 +1,6 @@
 """Figure 12: an example's prediction does not depend on its batch, its place in it or its neighbours."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,21 +8,22 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from mtbert.kernels import build
-from mtbert.model.attention import Layout, Packed, lay_out_groups, lay_out_packed
 from torch import Tensor
 
 from mtbert.data import batches
 from mtbert.data.tokens import TokenStream, lay_out
+from mtbert.engines import engine_for, kernels
 from mtbert.evaluation.predict import raw_scores
-from mtbert.model import attention
+from mtbert.fast.cpu.attention import Packed
+from mtbert.model.bert import Padding
 from mtbert.model.multitask import MultitaskModel
 from mtbert.model.pooling import POOLINGS, mean
 from mtbert.tasks import paper
+from mtbert.training.compute import Compute
 from tests.reliability.trial import Tally, Trial
 from tests.tiny import WRAPPER, objectives, tiny_model, tiny_split
 
-# By precision, and in fp32 with our kernels and without.
+# By precision, and in fp32 with the fast engine and by plain torch.
 LIMITS = {"fp64": 1e-12, "fp32": 5e-6, "fp32 by torch": 5e-6}
 TASKS = ("sst", "quora", "sts")
 OBJECTIVES = objectives(("u", "v"), ("u", "v"))
@@ -42,22 +42,23 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
             outcomes = [difference <= LIMITS[way] for way, _, difference, _ in _compared(4, seed)]
         tally.control(not all(outcomes), bug)
     told = ", ".join(f"{way} {difference:.1g}" for way, difference in largest.items())
-    return [tally.done(f"largest difference: {told}{'' if build.available() else f'; {build.unavailable()}'}")]
+    return [tally.done(f"largest difference: {told}{'' if kernels()[0] else f'; {kernels()[1]}'}")]
 
 
 def _compared(times: int, seed: int) -> Iterator[tuple[str, str, float, bool]]:
     """(one of LIMITS, what, largest difference of the scores, whether labels agree) of examples alone and among others."""
     for way in LIMITS:
-        with patch.object(build, "available", lambda: False) if way == "fp32 by torch" else nullcontext():
-            dtype = torch.float64 if way == "fp64" else torch.float32
-            for what, difference, labels in _in_batches(times, seed, dtype):
-                yield way, f"{what}, {way}", difference, labels
+        dtype = torch.float64 if way == "fp64" else torch.float32
+        for what, difference, labels in _in_batches(times, seed, dtype, fast=way == "fp32"):
+            yield way, f"{what}, {way}", difference, labels
 
 
-def _in_batches(times: int, seed: int, dtype: torch.dtype) -> Iterator[tuple[str, float, bool]]:
+def _in_batches(times: int, seed: int, dtype: torch.dtype, fast: bool) -> Iterator[tuple[str, float, bool]]:
     rng = np.random.default_rng(seed)
     for pooling in POOLINGS:
         model = tiny_model(pooling).to(dtype).eval()
+        if fast:
+            engine_for(model, Compute(torch.device("cpu"), bf16=False))
         for task in TASKS:
             split = tiny_split(task, ROWS, seed)
             alone = torch.cat([_scores(model, task, split, np.array([row])) for row in range(ROWS)])
@@ -89,45 +90,38 @@ def _labels(task: str, scores: Tensor) -> np.ndarray:
     return np.empty(0) if task == "sts" else OBJECTIVES[task].decide(scores.float().numpy(), paper.TASKS[task]).values
 
 
-def _over_neighbours(blocks: Any, tokens: int, heads: int, device: torch.device) -> Layout:
-    """All sequences of a length taken for one."""
-    joined = tuple(type(block)(1, block.count * block.length) for block in blocks)
-    return lay_out_groups(joined, tokens, heads, device)
-
-
-def _packed_over_neighbours(blocks: Any, heads: int) -> Packed:
-    return lay_out_packed(tuple(type(block)(1, block.count * block.length) for block in blocks), heads)
-
-
-def _unmasked(*stream: Any) -> Layout:
-    layout = lay_out_groups(*stream)
-    return replace(layout, groups=tuple(group._replace(mask=None) for group in layout.groups))
+def _joined(stream: TokenStream) -> TokenStream:
+    """All sequences taken for one."""
+    return replace(stream, offsets=stream.offsets[[0, -1]], longest=stream.tokens)
 
 
 def _counted_on(sequences: Any, multiple: int = 1) -> TokenStream:
     stream = lay_out(sequences, multiple)
-    positions = torch.arange(len(stream.ids)) % 50
-    return TokenStream(stream.ids, positions, stream.segments, stream.blocks, stream.rank, stream.tokens)
+    return replace(stream, positions=torch.arange(len(stream.ids)) % 50)
 
 
 def _out_of_order(sequences: Any, multiple: int = 1) -> TokenStream:
     stream = lay_out(sequences, multiple)
-    return TokenStream(
-        stream.ids, stream.positions, stream.segments, stream.blocks, torch.arange(len(stream.rank)), stream.tokens
-    )
+    return replace(stream, rank=torch.arange(len(stream.rank)))
 
 
-def _centred(hidden: Tensor, blocks: Any) -> Tensor:
-    return mean(hidden, blocks) - 1e-4 * hidden.mean(0)
+def _centred(hidden: Tensor, offsets: Tensor) -> Tensor:
+    return mean(hidden, offsets) - 1e-4 * hidden.mean(0)
 
 
+PADDING, PACKED = Padding.of, Packed.of
 PLANTED: list[tuple[str, Any]] = [
-    ("attention over neighbours", patch.object(attention, "lay_out_groups", _over_neighbours)),
+    ("attention over neighbours", patch.object(Padding, "of", lambda stream: PADDING(_joined(stream)))),
     *(
-        [("a kernel's attention over neighbours", patch.object(attention, "lay_out_packed", _packed_over_neighbours))]
-        * build.available()
+        [
+            (
+                "a kernel's attention over neighbours",
+                patch.object(Packed, "of", lambda stream, heads: PACKED(_joined(stream), heads)),
+            )
+        ]
+        * kernels()[0]
     ),
-    ("attention to padding", patch.object(attention, "lay_out_groups", _unmasked)),
+    ("attention to padding", patch.object(Tensor, "masked_fill", lambda scores, *_: scores)),
     ("positions counted through the batch", patch.object(batches, "lay_out", _counted_on)),
     ("rows returned in stream order", patch.object(batches, "lay_out", _out_of_order)),
     ("pooling minus a ten-thousandth of the batch's mean", patch.dict(POOLINGS, {"mean": _centred})),

@@ -16,9 +16,10 @@ from scipy.stats import theilslopes
 from torch import Tensor
 
 import stages.train
-from mtbert.training import graphs, loop
-from mtbert.training.log import StepLog
-from mtbert.training.loop import Step
+from mtbert.training import loop
+from mtbert.training.engine import Plain
+from mtbert.training.log import Step, StepLog
+from mtbert.training.step import Loss
 from tests.project import edit, forked, isolated
 from tests.reliability.trainer import quietly, train_here, training_project
 from tests.reliability.trial import Tally, Trial
@@ -95,7 +96,7 @@ def _watched(every: int, plant: Callable[[], None] | None) -> None:
     gc.collect()
     gc.freeze()  # what is there before training need not be counted each time
     process, clock = psutil.Process(), SimpleNamespace(now=0.0)
-    write, close = StepLog.write, StepLog.close
+    write, close = StepLog.step, StepLog.close
 
     def watching(self: StepLog, step: Step) -> None:
         write(self, step)
@@ -111,7 +112,7 @@ def _watched(every: int, plant: Callable[[], None] | None) -> None:
         Path("samples.json").write_text(json.dumps(samples), encoding="utf-8")
 
     patch.object(loop, "time", SimpleNamespace(monotonic=lambda: clock.now)).start()
-    patch.object(StepLog, "write", watching).start()
+    patch.object(StepLog, "step", watching).start()
     patch.object(StepLog, "close", closing).start()
     if plant:
         plant()
@@ -126,7 +127,7 @@ def _graphs_kept() -> None:
     kept: list[Tensor] = []
     losses = stages.train.losses_of
 
-    def keeping(loss_of: loop.Loss, scores: Tensor, labels: Tensor) -> Tensor:
+    def keeping(loss_of: Loss, scores: Tensor, labels: Tensor) -> Tensor:
         kept.append(loss_of(scores, labels))
         return kept[-1]
 
@@ -148,14 +149,14 @@ def _files_kept() -> None:
 
 def _memory_kept() -> None:
     """Memory of a library's own, which Python does not know of: 1 KiB a step."""
-    library, step = ctypes.CDLL(None), graphs.train_step
+    library, step = ctypes.CDLL(None), Plain.step
     library.malloc.restype = ctypes.c_void_p
 
     def stepping(*arguments: Any) -> torch.Tensor:
         ctypes.memset(library.malloc(ctypes.c_size_t(1024)), 1, 1024)
         return step(*arguments)
 
-    patch.object(graphs, "train_step", stepping).start()
+    patch.object(Plain, "step", stepping).start()
 
 
 PLANTED: dict[str, tuple[Callable[[], None], str]] = {

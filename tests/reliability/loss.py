@@ -16,18 +16,21 @@ import torch
 import torch._dynamo  # an optimizer imports it: not under the limit
 from torch import Tensor
 
+from mtbert.engines import engine_for
 from mtbert.errors import MtbertError
 from mtbert.model.multitask import MultitaskModel
 from mtbert.pretrained.store import read_safetensors
 from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from mtbert.training import checkpoint, loop, step
 from mtbert.training.compute import Compute
+from mtbert.training.recipe import Recipe
+from mtbert.training.step import Loss
 from mtbert.training.work import checkpoint_step
 from tests.project import forked, isolated
 from tests.reliability.trial import Tally, Trial
 from tests.tiny import WRAPPER, tiny_model, tiny_split
 
-LOSSES: dict[str, loop.Loss] = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
+LOSSES: dict[str, Loss] = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
 SAMPLERS = ("sequential", "round_robin", "proportional", "square_root", "balanced")
 STEPS = 12
 MEGABYTES = 30
@@ -53,24 +56,14 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     return [tally.done()]
 
 
-def _train(
-    work: Path, losses: dict[str, loop.Loss], model: MultitaskModel, rows: int, batch: int, sampler: str
-) -> None:
+def _train(work: Path, losses: dict[str, Loss], model: MultitaskModel, rows: int, batch: int, sampler: str) -> None:
     loop.train(
-        model,
+        engine_for(model, Compute(torch.device("cpu"), bf16=False)),
         {task: tiny_split(task, rows) for task in LOSSES},
         losses,
+        Recipe(sampler, STEPS // 2, epochs=2, batch_size=batch, learning_rate=0.01, seed=1),
         wrapper=WRAPPER,
-        compute=Compute(torch.device("cpu"), bf16=False),
-        sampler=sampler,
-        epoch_end=STEPS // 2,
-        epochs=2,
-        batch_size=batch,
-        learning_rate=0.01,
-        seed=1,
         evaluate=lambda _: {},
-        on_step=lambda _: None,
-        on_epoch=lambda _: None,
         work=work,
         checkpoint_seconds=0,
     )
@@ -82,7 +75,7 @@ def _stopped(work: Path, kind: str, rng: random.Random) -> tuple[bool, str]:
     at, sampler = rng.randrange(1, STEPS + 1), rng.choice(SAMPLERS)
     calls = 0
 
-    def spoilt(loss_of: loop.Loss, scores: Tensor, labels: Tensor) -> Tensor:
+    def spoilt(loss_of: Loss, scores: Tensor, labels: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
         value = loss_of(scores, labels)

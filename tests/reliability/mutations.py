@@ -38,10 +38,10 @@ MODULES = (
     "mtbert/corpus/read.py",
     "mtbert/training/sampling.py",
     "mtbert/evaluation/metrics.py",
+    "mtbert/peft/lora.py",
     "mtbert/peft/dora.py",
-    "mtbert/peft/norm.py",
-    "mtbert/peft/product.py",
     "mtbert/peft/convert.py",
+    "mtbert/fast/cpu/adapters.py",
     "mtbert/training/checkpoint.py",
     "mtbert/resolve.py",
     "mtbert/settings.py",
@@ -49,7 +49,10 @@ MODULES = (
     "mtbert/params.py",
 )
 # Those without a file of tests by their own name.
-TESTED_BY = dict.fromkeys(("mtbert/settings.py", "mtbert/params_errors.py"), "tests/test_params.py")
+TESTED_BY = {
+    **dict.fromkeys(("mtbert/settings.py", "mtbert/params_errors.py"), "tests/test_params.py"),
+    **dict.fromkeys(("mtbert/peft/lora.py", "mtbert/peft/dora.py"), "tests/peft/test_layers.py"),
+}
 QUICK = ("mtbert/evaluation/metrics.py", "mtbert/training/sampling.py")
 NEEDED = 0.85
 SAMPLE, FEW = 150, 6  # mutants of each module, in the two tiers

@@ -1,6 +1,6 @@
 """Figure 14: logits and gradients against transformers, DoRA against peft; pooling, features and losses against torch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,21 +9,24 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mtbert.kernels import build
-from mtbert.model.fused import finished
 from torch import Tensor, nn
 
 from mtbert.data.tokens import lay_out
-from mtbert.model import bert, features, fused
-from mtbert.model.bert import BertConfig, BertEncoder
-from mtbert.model.pooling import POOLINGS
-from mtbert.peft import norm
+from mtbert.engines import engine_for, kernels
+from mtbert.fast.cpu import passes
+from mtbert.fast.cpu.products import Products
+from mtbert.model.bert import BertConfig, BertEncoder, FeedForward
+from mtbert.model.multitask import MultitaskModel
+from mtbert.model.pooling import POOLINGS, mean
 from mtbert.peft.dora import DoraLinear
 from mtbert.pretrained.bert import NAMES
 from mtbert.pretrained.weights import from_hf
 from mtbert.tasks import losses
+from mtbert.tasks.features import FEATURES
+from mtbert.training.compute import Compute
+from mtbert.training.engine import Engine, Plain
 from tests.reliability.trial import Tally, Trial
-from tests.tiny import NARROW
+from tests.tiny import NARROW, multitask
 
 LIMIT = 1e-5
 
@@ -39,7 +42,7 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     for bug, change in PLANTED:
         with change:
             tally.control(any(difference > LIMIT for _, difference in _differences(seed)), bug)
-    by = "with our kernels and without" if build.available() else f"without our kernels ({build.unavailable()})"
+    by = "by plain torch and by the fast engine" if kernels()[0] else f"by plain torch alone ({kernels()[1]})"
     note = f"encoder {by}; pooling against the masked formulas of sentence-transformers, which is not installed"
     return [tally.done(f"largest difference {largest:.1g}; {note}")]
 
@@ -47,15 +50,20 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 def _differences(seed: int) -> Iterator[tuple[str, float]]:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    yield from _encoder(rng, NARROW)
-    for what, difference in _encoder(rng, replace(NARROW, heads=2)):  # too narrow a head for our kernels
-        yield f"{what}, two heads", difference
-    yield from _adapter()
+    for what, difference in _encoder(rng, NARROW, engine_for):
+        yield f"{what}, fast", difference
+    yield from _encoder(rng, replace(NARROW, heads=2), Plain)
+    yield from _adapter(lambda layer, x: layer(x))
+    if kernels()[0]:
+        for what, difference in _adapter(_fast):
+            yield f"{what}, fast", difference
     yield from _features()
     yield from _losses()
 
 
-def _encoder(rng: np.random.Generator, size: BertConfig) -> Iterator[tuple[str, float]]:
+def _encoder(
+    rng: np.random.Generator, size: BertConfig, kind: Callable[[MultitaskModel, Compute], Engine]
+) -> Iterator[tuple[str, float]]:
     import transformers
 
     sizes: dict[str, Any] = {
@@ -76,6 +84,7 @@ def _encoder(rng: np.random.Generator, size: BertConfig) -> Iterator[tuple[str, 
     ours = BertEncoder(size, 0.0)
     ours.load_state_dict(from_hf(theirs.state_dict(), size, "transformers"))
     theirs.double()  # so that all rounding is ours
+    engine = kind(multitask(ours, "cls", None, None), Compute(torch.device("cpu"), bf16=False))
 
     lengths = rng.integers(2, 20, 6)
     sentences = [rng.integers(3, size.vocabulary, length) for length in lengths]
@@ -87,7 +96,7 @@ def _encoder(rng: np.random.Generator, size: BertConfig) -> Iterator[tuple[str, 
         mask[n, : len(sentence)] = 1
         kinds[n, second[n] : len(sentence)] = 1
     stream = lay_out(list(zip(sentences, second, strict=True)), 8)
-    hidden = ours(stream)
+    hidden = engine.encode(stream)
     out = theirs(input_ids=ids, attention_mask=mask, token_type_ids=kinds)
     states, real = out.last_hidden_state, mask.bool()[..., None]
     pooled = {
@@ -98,7 +107,7 @@ def _encoder(rng: np.random.Generator, size: BertConfig) -> Iterator[tuple[str, 
     weights = torch.randn(3, 6, size.hidden)
     total, their_total = torch.zeros(()), torch.zeros(())
     for (name, pool), weight in zip(POOLINGS.items(), weights, strict=True):
-        mine = pool(hidden, stream.blocks)[stream.rank]
+        mine = pool(hidden, stream.offsets)[stream.rank]
         yield f"{name} pooling against transformers", _apart(mine, pooled[name])
         total, their_total = total + (mine * weight).sum(), their_total + (pooled[name] * weight).sum()
     total.backward()
@@ -114,25 +123,30 @@ def _encoder(rng: np.random.Generator, size: BertConfig) -> Iterator[tuple[str, 
     yield "norm of all gradients", float((our_norm / total_norm - 1).abs())
 
 
-def _adapter() -> Iterator[tuple[str, float]]:
+def _fast(layer: DoraLinear, x: Tensor) -> Tensor:
+    z, factor, bias = Products()((layer,), x)
+    assert factor is not None and bias is not None
+    return factor * z + bias
+
+
+def _adapter(apply: Callable[[DoraLinear, Tensor], Tensor]) -> Iterator[tuple[str, float]]:
     from peft import LoraConfig, get_peft_model
 
-    base = nn.Sequential(nn.Linear(12, 7))
-    ours = DoraLinear(nn.Linear(12, 7), rank=3, alpha=6.0, exact_norm=False)  # as peft does: the norm is a constant
+    base = nn.Sequential(nn.Linear(32, 16))
+    ours = DoraLinear(nn.Linear(32, 16), rank=3, alpha=6.0, exact_norm=False)  # as peft does: the norm is a constant
     their_config = LoraConfig(r=3, lora_alpha=6, use_dora=True, target_modules=["0"], lora_dropout=0.0)
     wrapped: Any = get_peft_model(base, their_config)
     theirs = wrapped.base_model.model[0]
     with torch.no_grad():
         ours.weight.copy_(theirs.base_layer.weight)
         ours.bias.copy_(theirs.base_layer.bias)
-        ours._base_squared = None
         ours.lora_a.copy_(theirs.lora_A["default"].weight)
         ours.lora_b.normal_()
         theirs.lora_B["default"].weight.copy_(ours.lora_b)
         ours.magnitude.copy_(theirs.lora_magnitude_vector["default"].weight * 1.1)
         theirs.lora_magnitude_vector["default"].weight.copy_(ours.magnitude)
-    x = torch.randn(9, 12)
-    mine, his = ours(x), theirs(x)
+    x = torch.randn(9, 32)
+    mine, his = apply(ours, x), theirs(x)
     yield "DoRA against peft", _apart(mine, his)
     target = torch.randn_like(mine)
     F.mse_loss(mine, target).backward()
@@ -146,7 +160,7 @@ def _features() -> Iterator[tuple[str, float]]:
     u, v, c = torch.randn(3, 5, 8)
     names = ["u", "v", "|u-v|", "|u+v|", "c"]
     expected = torch.cat([u, v, torch.abs(u - v), torch.abs(u + v), c], 1)
-    yield "features", _apart(features.concatenate(names, {"u": u, "v": v, "c": c}), expected)
+    yield "features", _apart(torch.cat([FEATURES[name]({"u": u, "v": v, "c": c}) for name in names], 1), expected)
 
 
 def _losses() -> Iterator[tuple[str, float]]:
@@ -177,16 +191,19 @@ def _without_bias(name: str, like: Tensor, *arguments: Any) -> None:
     CALL(name, like, *given)
 
 
-CALL = fused.call
+CALL = passes.call
 PLANTED: list[tuple[str, Any]] = [
-    ("the approximate GELU", patch.object(bert, "gelu", lambda y, _fused: F.gelu(finished(y), approximate="tanh"))),
+    (
+        "the approximate GELU",
+        patch.object(FeedForward, "forward", lambda self, x: self.down(F.gelu(self.up(x), approximate="tanh"))),
+    ),
     (
         "a mean that counts one token more",
-        patch.dict(POOLINGS, {"mean": lambda x, blocks: POOLINGS["cls"](x, blocks) * 1.0}),
+        patch.dict(POOLINGS, {"mean": lambda x, offsets: mean(x, torch.cat((offsets[:-1], offsets[-1:] + 1)))}),
     ),
-    *([("a kernel called without its bias", patch.object(fused, "call", _without_bias))] if build.available() else []),
-    ("DoRA's norm left out", patch.object(norm, "row_norm", lambda squared, *_: torch.ones_like(squared))),
-    ("a difference with its sign", patch.dict(features.FEATURES, {"|u-v|": lambda pooled: pooled["u"] - pooled["v"]})),
+    *([("a kernel called without its bias", patch.object(passes, "call", _without_bias))] if kernels()[0] else []),
+    ("DoRA's norm left out", patch.object(DoraLinear, "norm", lambda self: torch.ones_like(self.magnitude))),
+    ("a difference with its sign", patch.dict(FEATURES, {"|u-v|": lambda pooled: pooled["u"] - pooled["v"]})),
     (
         "the margin forgotten",
         patch.object(losses, "cosine_embedding", lambda c, y, _margin, t: (1 - c).where(y >= t, c.clamp_min(0)).mean()),

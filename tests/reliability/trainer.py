@@ -20,8 +20,7 @@ import stages.train
 from mtbert.files import sha256_file
 from mtbert.params import load_params
 from mtbert.training import loop
-from mtbert.training.log import StepLog
-from mtbert.training.loop import Step
+from mtbert.training.log import Step, StepLog
 from stages.common import guarded
 from tests.project import forked, tiny_project, yaml
 
@@ -88,10 +87,10 @@ def train_here(run: str, plant: Plant | None = None, die_in_step: int | None = N
         if step.step == die_in_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    write = StepLog.write
+    write = StepLog.step
     patch.object(loop, "load_checkpoint", remembering).start()
     patch.object(stages.train, "save_model", with_optimizer).start()
-    patch.object(StepLog, "write", dying).start()
+    patch.object(StepLog, "step", dying).start()
     if plant:
         plant()
     with Path(os.devnull).open("w") as quiet, redirect_stdout(quiet):

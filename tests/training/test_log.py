@@ -41,20 +41,6 @@ def test_interrupted_anywhere_the_file_is_the_same(tmp_path: Path, done: int, to
     assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_a_kill_while_lines_are_cut_off_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "steps.csv"
-    write(path, 0, 6)
-    before = path.read_bytes()
-
-    def kill(*_: Path) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", kill)
-    with pytest.raises(KeyboardInterrupt):
-        StepLog(path, 3)
-    assert path.read_bytes() == before
-
-
 def test_a_line_is_on_its_way_when_step_returns(tmp_path: Path) -> None:
     log = StepLog(tmp_path / "steps.csv", 0)
     log.step(STEPS[0])
@@ -93,7 +79,7 @@ def bytes_of_no_text(lines: list[str]) -> None:
 
 
 @pytest.mark.parametrize("change", [cut_a_line, change_a_digit, swap_lines, another_header, bytes_of_no_text])
-def test_lines_of_other_steps_are_refused(tmp_path: Path, change: Callable[[list[str]], None]) -> None:
+def test_lines_that_are_not_the_checkpoint_s_are_refused(tmp_path: Path, change: Callable[[list[str]], None]) -> None:
     path, checksum = tmp_path / "steps.csv", ""
     write(path, 0, 6)
     for step in STEPS[:4]:
@@ -108,7 +94,7 @@ def test_lines_of_other_steps_are_refused(tmp_path: Path, change: Callable[[list
     assert f"remove {tmp_path} to train" in str(caught.value)
 
 
-def test_history_has_empty_cells_for_undefined_metrics(tmp_path: Path) -> None:
+def test_history_is_csv_with_empty_cells_for_what_is_undefined(tmp_path: Path) -> None:
     write_history(tmp_path / "history.csv", ROWS)
     lines = (tmp_path / "history.csv").read_bytes().split(b"\n")
     assert lines[:3] == [b"epoch,step,train_loss,dev_sst", b"0,0,,0.25", b"1,3,0.5,"]

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in training: the current step is saved, resuming gives the same bits, a second signal kills."""
+"""SIGINT and SIGTERM in a run: the step in hand is kept, the run goes on from there to the same bits, a second signal kills."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,50 +21,52 @@ from mtbert.model.multitask import MultitaskModel
 from mtbert.tasks.losses import cross_entropy
 from mtbert.training import loop
 from mtbert.training.compute import Compute
+from mtbert.training.engine import Plain
+from mtbert.training.log import Observer, Step
 from mtbert.training.loop import train
+from mtbert.training.recipe import Recipe
 from mtbert.training.stop import stop_requests
 from mtbert.training.work import checkpoint_step
 
 STEPS = 12  # in 3 epochs
-INT, TERM = (signal.SIGINT, 130), (signal.SIGTERM, 143)
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
 @pytest.fixture
 def run(
     make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper
 ) -> Callable[..., dict[str, Any]]:
-    """run(work, on_step, evaluate): one attempt at a tiny run that writes checkpoints only on a signal."""
+    """run(work, on_step, evaluate): one attempt of a tiny run, whose checkpoints nothing but a signal makes."""
 
     def attempt(work: Path, on_step: Any = lambda _: None, evaluate: Any = lambda _: {}) -> dict[str, Any]:
         model, resumed = make_model(), []
-        result = train(
-            model,
+
+        class Watch(Observer):
+            def resume(self, done: int, steps: int) -> None:
+                resumed.append((done, steps))
+
+            def step(self, step: Step) -> None:
+                on_step(step)
+
+        progress = train(
+            Plain(model, Compute(torch.device("cpu"), bf16=False)),
             {"sst": make_split("sst", 14)},
             {"sst": cross_entropy},
+            Recipe("sequential", STEPS // 3, epochs=3, batch_size=4, learning_rate=0.01, seed=3),
             wrapper=wrapper,
-            compute=Compute(torch.device("cpu"), bf16=False),
-            sampler="sequential",
-            epoch_end=STEPS // 3,
-            epochs=3,
-            batch_size=4,
-            learning_rate=0.01,
-            seed=3,
             evaluate=evaluate,
-            on_step=on_step,
-            on_epoch=lambda _: None,
-            on_resume=lambda *steps: resumed.append(steps),
+            observers=[Watch()],
             work=work,
             checkpoint_seconds=1e9,
         )
-        result["seconds"] = 0
-        return {**result, **model.state_dict(), "resumed": resumed}
+        return {**asdict(progress), **model.state_dict(), "seconds": 0, "resumed": resumed}
 
     return attempt
 
 
 @pytest.fixture(autouse=True)
 def _not_ignored() -> Iterator[None]:
-    """Restore SIGINT: a shell starts background commands with SIGINT ignored, and children inherit that."""
+    """A shell starts background commands with SIGINT ignored, and what is ignored stays so."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -74,11 +77,10 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(torch.equal(one[k], other[k]) if torch.is_tensor(one[k]) else one[k] == other[k] for k in keys)
 
 
-@pytest.mark.parametrize(
-    ("at", "number", "status"), [(1, *INT), (4, *TERM), (6, *TERM), (12, *INT)]
-)  # 4 and 12 end an epoch
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+@pytest.mark.parametrize("at", [1, 4, 6, 12])  # 4 and 12 end an epoch
 @pytest.mark.parametrize("unread", [1, 32], ids=["as on a CPU", "as on a GPU"])
-def test_the_current_step_is_saved(
+def test_the_step_in_hand_is_kept(
     run: Callable[..., dict[str, Any]], tmp_path: Path, number: signal.Signals, status: int, at: int, unread: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -88,7 +90,7 @@ def test_the_current_step_is_saved(
     train_step = MultitaskModel.reseed
 
     def reseed(self: MultitaskModel, seed: int, step: int) -> None:
-        """Called at the beginning of a step."""
+        """At the beginning of a step."""
         if step == at:
             os.kill(os.getpid(), number)
         train_step(self, seed, step)
@@ -105,7 +107,7 @@ def test_the_current_step_is_saved(
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 3])
-def test_an_evaluation_is_interrupted_and_repeated(
+def test_an_evaluation_is_broken_off_and_made_again(
     run: Callable[..., dict[str, Any]], tmp_path: Path, epoch: int
 ) -> None:
     whole = run(tmp_path / "whole", evaluate=lambda _: {"dev": 1.0})
@@ -124,7 +126,7 @@ def test_an_evaluation_is_interrupted_and_repeated(
     assert same(run(tmp_path / "work", evaluate=lambda _: {"dev": 1.0}), whole)
 
 
-def test_a_request_between_evaluations_raises_before_the_next_one() -> None:
+def test_a_request_that_came_between_raises_before_the_next_evaluation() -> None:
     with stop_requests() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Stopped), stop.between_steps():
@@ -149,7 +151,7 @@ def test_a_second_signal_kills_at_once(root: Path, first: signal.Signals, second
     child.stdout.close()
 
 
-def test_ignored_signals_stay_ignored() -> None:
+def test_what_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with stop_requests() as stop:
@@ -168,4 +170,4 @@ def test_another_thread_trains_without_handlers(run: Callable[..., dict[str, Any
     )
     work.start()
     work.join()
-    assert found[:-1] == [before] * STEPS and found[-1]["steps"] == STEPS
+    assert found[:-1] == [before] * STEPS and found[-1]["history"][-1]["step"] == STEPS

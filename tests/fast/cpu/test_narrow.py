@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from mtbert.tasks.losses import binary_cross_entropy
 from torch import Tensor, nn
 
 from mtbert.data.batches import make_batch
@@ -13,6 +12,7 @@ from mtbert.fast.cpu import build
 from mtbert.fast.cpu.engine import CpuEngine
 from mtbert.fast.cpu.narrow import Copies, NarrowProduct
 from mtbert.model.multitask import MultitaskModel
+from mtbert.tasks.losses import binary_cross_entropy
 from mtbert.training.compute import Compute
 from mtbert.training.recipe import Recipe
 from tests.tiny import WRAPPER, tiny_model, tiny_split

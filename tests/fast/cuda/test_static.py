@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from mtbert.data.static import FILLER, LARGEST, StaticBatch, rows_for
 
 from mtbert.data.arrays import Split
 from mtbert.data.batches import Batch, make_batch
 from mtbert.data.tokens import Wrapper
+from mtbert.fast.cuda.static import FILLER, LARGEST, StaticBatch, StaticStream, rows_for
 
 CPU = torch.device("cpu")
 
@@ -39,36 +39,30 @@ def batch(make_split: Callable[..., Split], wrapper: Wrapper) -> Callable[[str, 
     return make
 
 
-def longest(batch: Batch) -> int:
-    return max(block.length for block in batch.stream.blocks)
-
-
 @pytest.mark.parametrize("task", ["sst", "quora", "sts"])
 def test_a_place_holds_what_was_written_last(batch: Callable[[str, int], Batch], task: str) -> None:
     rows = 512
     static = StaticBatch(batch(task, 0), rows, 24, CPU)
-    tensors = [static.batch.labels, static.batch.stream.ids, static.batch.stream.ragged.offsets]  # type: ignore[union-attr]
-    places = [tensor.data_ptr() for tensor in tensors]  # type: ignore[union-attr]
+    stream, labels = static.batch.stream, static.batch.labels
+    assert isinstance(stream, StaticStream) and labels is not None
     for seed in range(5):
         one = batch(task, seed)
         static.fill(one)
-        stream, theirs, ragged = static.batch.stream, one.stream, static.batch.stream.ragged
-        assert ragged is not None and one.labels is not None and static.batch.labels is not None
-        assert static.batch.labels.dtype == torch.float32
-        assert torch.equal(static.batch.labels, one.labels)
+        theirs = one.stream
+        assert one.labels is not None and labels.dtype == torch.float32
+        assert torch.equal(labels, one.labels)
         assert torch.equal(stream.rank, theirs.rank)
+        assert torch.equal(stream.offsets, theirs.offsets)
         for name in ("ids", "positions", "segments"):
             mine = getattr(stream, name)
             assert len(mine) == rows
             assert torch.equal(mine[: theirs.tokens], getattr(theirs, name)[: theirs.tokens])
             assert not mine[theirs.tokens :].any()
-        lengths = [block.length for block in theirs.blocks for _ in range(block.count)][: len(theirs.rank)]
-        found = ragged.offsets.diff().tolist()
-        assert found[: len(lengths)] == lengths
-        assert sum(found) == rows and ragged.offsets[0] == 0
-        assert max(found[len(lengths) :]) <= -(-(rows - theirs.tokens) // (len(found) - len(lengths)))
-        assert ragged.longest >= longest(one)
-        assert [tensor.data_ptr() for tensor in tensors] == places  # type: ignore[union-attr]
+        assert stream.longest >= theirs.longest
+        found, sequences = stream.filled.diff(), len(theirs.rank)
+        assert torch.equal(stream.filled[: sequences + 1], theirs.offsets.int()) and stream.filled[-1] == rows
+        filler = found[sequences:]
+        assert min(filler) > 0 and max(filler) <= -(-(rows - theirs.tokens) // len(filler))
 
 
 def test_filler_is_short_sequences(batch: Callable[[str, int], Batch]) -> None:
@@ -77,6 +71,6 @@ def test_filler_is_short_sequences(batch: Callable[[str, int], Batch]) -> None:
     assert rows is not None
     static = StaticBatch(one, rows, 24, CPU)
     static.fill(one)
-    ragged = static.batch.stream.ragged
-    assert ragged is not None
-    assert 0 < max(ragged.offsets.diff()[len(one.stream.rank) :]) <= FILLER <= ragged.longest
+    stream = static.batch.stream
+    assert isinstance(stream, StaticStream)
+    assert 0 < max(stream.filled.diff()[len(one.stream.rank) :]) <= FILLER <= stream.longest
