@@ -36,6 +36,8 @@ from reliability.trial import Tally, Trial
 
 MODULES = (
     "mtbert/corpus/read.py",
+    "mtbert/corpus/split.py",
+    "mtbert/corpus/header.py",
     "mtbert/training/sampling.py",
     "mtbert/evaluation/metrics.py",
     "mtbert/peft/dora.py",
@@ -49,7 +51,10 @@ MODULES = (
     "mtbert/params.py",
 )
 # Those without a file of tests by their own name.
-TESTED_BY = dict.fromkeys(("mtbert/settings.py", "mtbert/params_errors.py"), "tests/test_params.py")
+TESTED_BY = {
+    **dict.fromkeys(("mtbert/settings.py", "mtbert/params_errors.py"), "tests/test_params.py"),
+    **dict.fromkeys(("mtbert/corpus/split.py", "mtbert/corpus/header.py"), "tests/corpus/test_read.py"),
+}
 QUICK = ("mtbert/evaluation/metrics.py", "mtbert/training/sampling.py")
 NEEDED = 0.85
 SAMPLE, FEW = 150, 6  # mutants of each module, in the two tiers

@@ -74,6 +74,10 @@ CONTRADICTIONS: list[dict[str, Any]] = [
     {"encoder.random.heads": 5},
     {"runs.baseline.tasks": ["sst", "sst"]},
     {"runs.baseline.tasks": []},
+    {"runs.baseline.tasks": ["stss"]},
+    {"runs.baseline.heads.stss": {"objective": "cosine"}},
+    {"runs.baseline.heads.sts": {"objective": "cosine"}},
+    {"runs.baseline.heads.sst.features": ["v"]},
     {"runs.baseline.encoding": "cross"},
     {"runs.baseline.encoding": "both"},
     {"runs.best_performance.encoding": "bi"},
@@ -169,7 +173,9 @@ def _faults(tree: dict[str, Any], rng: random.Random) -> Iterator[tuple[dict[str
 
 
 def _is_name(path: Path_) -> bool:
-    """Whether the user makes the key up: a run, a profile, a table's row."""
+    """Whether the user makes the key up: a run, a profile, a table's row; a task, by which a run's heads are named."""
+    if len(path) == 4 and path[0] == "runs" and path[2] == "heads":
+        return True
     return len(path) > 1 and (path[0] in ("tables", "figures") or (path[0] in ("runs", "profiles") and len(path) == 2))
 
 
