@@ -1,9 +1,9 @@
 """Every setting of a stage, typed and strict; `mtbert.params` puts them together from params.yaml, a plan file holds them resolved."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from mtbert.errors import nearest
 from mtbert.model.pooling import POOLINGS
@@ -174,6 +174,12 @@ class Model(Section):
     seed: Seed
     adapter: AnyAdapter | None = None
     declared: dict[str, DeclaredTask] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run without declared tasks is dumped as params.yaml has it."""
+        dumped: dict[str, Any] = dump(self)
+        return dumped if dumped.get("declared") else {key: dumped[key] for key in dumped if key != "declared"}
 
     @property
     def known(self) -> dict[str, Task]:

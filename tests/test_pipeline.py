@@ -169,7 +169,7 @@ def test_the_guides_own_task_goes_through_the_graph(tmp_path: Path) -> None:
     (rows,) = re.findall(r"^```csv\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
     task, run = (yaml.load(block) for block in re.findall(r"^```yaml\n(.*?)^```", guide, re.MULTILINE | re.DOTALL))
     project = tiny_project(tmp_path / "project")
-    best = load_params(project / "params.yaml").runs["best_performance"].model_dump(exclude={"declared"})
+    best = load_params(project / "params.yaml").runs["best_performance"].model_dump()
     views = {kind: {name: {"best_performance": "best_performance"}} for kind, name in VIEW.items()}
     edit(project, runs={"best_performance": best, **run["runs"]}, tasks=task["tasks"], **views)
     for split in ("train", "dev"):

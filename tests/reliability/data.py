@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from mtbert.corpus import read
+from mtbert.corpus import header, read
 from mtbert.corpus.origins import Origin
 from mtbert.corpus.read import BadRow, read_split
 from mtbert.errors import MtbertError
@@ -49,7 +49,7 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         with patch.object(read, part, blind):
             outcomes = [_judged(path, task, name, FAULTS[name], rng)[0] for task in TASKS.values()]
         tally.control(not all(outcomes), bug)
-    with patch.object(read, "INDEX_NAME", re.compile(r"[0-9]+")):
+    with patch.object(header, "INDEX_NAME", re.compile(r"[0-9]+")):
         tally.control(not _accepted(path, TASKS["sst"], "as it is", ODDITIES["as it is"], rng)[0], "a false alarm")
     return [tally.done(f"{len(FAULTS)} faults and {len(ODDITIES)} oddities × {len(TASKS)} tasks × a random row")]
 

@@ -36,6 +36,8 @@ from tests.reliability.trial import Tally, Trial
 
 MODULES = (
     "mtbert/corpus/read.py",
+    "mtbert/corpus/split.py",
+    "mtbert/corpus/header.py",
     "mtbert/training/sampling.py",
     "mtbert/evaluation/metrics.py",
     "mtbert/peft/lora.py",
@@ -52,6 +54,7 @@ MODULES = (
 TESTED_BY = {
     **dict.fromkeys(("mtbert/settings.py", "mtbert/params_errors.py"), "tests/test_params.py"),
     **dict.fromkeys(("mtbert/peft/lora.py", "mtbert/peft/dora.py"), "tests/peft/test_layers.py"),
+    **dict.fromkeys(("mtbert/corpus/split.py", "mtbert/corpus/header.py"), "tests/corpus/test_read.py"),
 }
 QUICK = ("mtbert/evaluation/metrics.py", "mtbert/training/sampling.py")
 NEEDED = 0.85

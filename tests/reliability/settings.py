@@ -104,7 +104,9 @@ def _faults(tree: dict[str, Any], rng: random.Random) -> Iterator[tuple[dict[str
 
 
 def _is_name(path: Path_) -> bool:
-    """Whether the user makes the key up: a run, a profile, a table's row."""
+    """Whether the user makes the key up: a run, a profile, a table's row; a task, by which a run's heads are named."""
+    if len(path) == 4 and path[0] == "runs" and path[2] == "heads":
+        return True
     return len(path) > 1 and (path[0] in ("tables", "figures") or (path[0] in ("runs", "profiles") and len(path) == 2))
 
 
