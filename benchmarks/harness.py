@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mtbert.files import atomic_json
+from mtbert.pipeline.provenance import commit
 from mtbert.training.compute import machine
-from stages.provenance import commit
 
 RESULTS = Path("reports/benchmarks")
 PACKAGES = ("mtbert", "torch", "transformers", "peft", "accelerate", "sentence-transformers", "datasets", "dvc")

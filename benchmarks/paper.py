@@ -27,10 +27,10 @@ from mtbert.model.bert import BertEncoder, initialise
 from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.params import load_params
+from mtbert.pipeline.models import adapt, losses_of
 from mtbert.settings import Run
 from mtbert.training.compute import Compute
 from mtbert.training.sampling import epoch_schedule
-from stages.models import adapt, losses_of
 
 SIZES = {"sst": 8544, "quora": 283_003, "sts": 6040}
 DEV_SST = 1101

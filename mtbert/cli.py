@@ -64,7 +64,7 @@ def plan(
 ) -> None:
     """Resolve params.yaml for every stage and run, and print what PROFILE will cost: steps, tokens, minutes, memory, disk."""
     _enter(project)
-    raise typer.Exit(_guarded(importlib.import_module("stages.cost").main, profile, data))
+    raise typer.Exit(_guarded(importlib.import_module("mtbert.pipeline.cost").main, profile, data))
 
 
 @_command
@@ -165,7 +165,9 @@ def _stage(name: str, project: Path, *arguments: Any) -> None:
     _enter(project)
 
     def work() -> None:
-        importlib.import_module("stages.plan").refresh(importlib.import_module("mtbert.params").load_params())
+        importlib.import_module("mtbert.pipeline.planning").refresh(
+            importlib.import_module("mtbert.params").load_params()
+        )
         importlib.import_module(f"stages.{name}").main(*arguments)
 
     raise typer.Exit(_guarded(work))
@@ -185,7 +187,7 @@ def _enter(project: Path) -> Path:
 
 
 def _guarded(work: Callable[..., None], *arguments: Any) -> int:
-    status: int = importlib.import_module("stages.common").guarded(work, *arguments)
+    status: int = importlib.import_module("mtbert.pipeline.start").guarded(work, *arguments)
     return status
 
 

@@ -5,6 +5,6 @@ import sys
 # In `python -m stages.NAME`, and only then, argv begins with -m while Python imports this package. The stage's own imports follow and
 # take a second or more, too long to run without the signal.
 if sys.argv[:1] == ["-m"]:
-    from stages.common import end_with_dvc
+    from mtbert.pipeline.start import end_with_dvc
 
     end_with_dvc()

@@ -6,8 +6,9 @@ A run without an adapter gets a folder that says so, which keeps the graph the s
 from typing import Any
 
 from mtbert.files import atomic_json, replaced_folder
-from stages.common import CONVERTED, MODELS, PRETRAINED, confine, start
-from stages.planned import planned
+from mtbert.pipeline.paths import CONVERTED, MODELS, PRETRAINED, confine
+from mtbert.pipeline.plans import planned
+from mtbert.pipeline.start import start
 
 
 def main(run_name: str) -> None:
@@ -22,11 +23,11 @@ def main(run_name: str) -> None:
 
 def _convert(run_name: str, settings: dict[str, Any]) -> None:
     from mtbert.peft.convert import adapter_state, count_parameters
+    from mtbert.pipeline.models import adapt, load_encoder, load_run, weights_of
+    from mtbert.pipeline.provenance import check_current
     from mtbert.pretrained.store import save_model
     from mtbert.settings import Model, Run
     from mtbert.training.compute import resolve
-    from stages.models import adapt, load_encoder, load_run, weights_of
-    from stages.provenance import check_current
 
     resolve("cpu", "fp32", 1)
     described = Model.model_validate(settings["model"])

@@ -2,12 +2,13 @@
 
 from mtbert.errors import MtbertError
 from mtbert.files import replaced_folder
+from mtbert.pipeline.paths import PRETRAINED, confine
+from mtbert.pipeline.plans import planned
+from mtbert.pipeline.start import start
 from mtbert.pretrained.source import pretrained
 from mtbert.pretrained.store import TOKENIZER, save_model
 from mtbert.pretrained.weights import config_to_json
 from mtbert.training.compute import resolve
-from stages.common import PRETRAINED, confine, start
-from stages.planned import planned
 
 
 def main() -> None:

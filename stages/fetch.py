@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from mtbert.corpus.source import copy_course, declared_files, download_course, write_sample
+from mtbert.pipeline.paths import RAW, confine
+from mtbert.pipeline.plans import planned
+from mtbert.pipeline.start import start
 from mtbert.tasks.paper import known_tasks
-from stages.common import RAW, confine, start
-from stages.planned import planned
 
 
 def main() -> None:

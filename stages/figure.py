@@ -1,9 +1,10 @@
 """figure NAME: draw a figure of the paper from our results, as PNG and SVG, and write its data as CSV."""
 
 from mtbert.errors import MtbertError, nearest
+from mtbert.pipeline.paths import REPORTS, RESULTS, confine
+from mtbert.pipeline.plans import planned
+from mtbert.pipeline.start import start
 from mtbert.report.figures import FIGURES, render
-from stages.common import REPORTS, RESULTS, confine, start
-from stages.planned import planned
 
 
 def main(name: str) -> None:

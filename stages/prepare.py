@@ -3,10 +3,11 @@
 import sys
 
 from mtbert.corpus.prepare import prepare, summary
+from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, confine
+from mtbert.pipeline.plans import planned
+from mtbert.pipeline.start import start
 from mtbert.pretrained.store import TOKENIZER
 from mtbert.tasks.paper import known_tasks
-from stages.common import PREPARED, PRETRAINED, RAW, confine, start
-from stages.planned import planned
 
 
 def main() -> None:

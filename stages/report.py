@@ -8,14 +8,15 @@ from typing import Any
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_text
+from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, confine
+from mtbert.pipeline.plans import planned
+from mtbert.pipeline.provenance import commit, read_log
+from mtbert.pipeline.start import start
 from mtbert.report.page import first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
 from mtbert.seal import check_seal
 from mtbert.training.work import work_root
-from stages.common import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, confine, start
-from stages.planned import planned
-from stages.provenance import commit, read_log
 
 PACKAGES = ("mtbert", "torch", "tokenizers", "numpy", "dvc")
 

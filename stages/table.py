@@ -2,10 +2,11 @@
 
 from mtbert.errors import MtbertError, nearest
 from mtbert.files import atomic_write_text
+from mtbert.pipeline.paths import REPORTS, RESULTS, confine
+from mtbert.pipeline.plans import planned
+from mtbert.pipeline.start import start
 from mtbert.report.tables import TABLES
 from mtbert.report.text import to_csv, to_json, to_latex, to_markdown
-from stages.common import REPORTS, RESULTS, confine, start
-from stages.planned import planned
 
 
 def main(name: str) -> None:

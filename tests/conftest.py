@@ -12,6 +12,8 @@ from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from tests.tiny import tiny_model, tiny_split
 
+pytest_plugins = ["tests.stage_fixtures"]
+
 # Of a size that our kernels take, in fp32.
 TINY = BertConfig(vocabulary=40, positions=32, layers=1, hidden=32, heads=2, intermediate=48)
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mtbert.cli import app
-from stages.common import guarded
+from mtbert.pipeline.start import guarded
 
 ROOT = Path(__file__).parent.parent
 STAGES = sorted(

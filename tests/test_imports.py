@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.imports import PACKAGES, closure, code_of_stages, imports, modules, tree
-from stages.planned import PLAN
+from mtbert.pipeline.code import PACKAGES, closure, code_of_stages, imports, modules, tree
+from mtbert.pipeline.plans import PLAN
 
 ROOT = Path(__file__).parent.parent
 # Of the package's parts, each may import those named here and itself. `layer` goes from left to right: "may be imported by".
@@ -38,12 +38,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": {"model", "training", "fast"},  # the door: nothing else imports fast, which can be deleted
     "housekeeping": {"errors", "files", "training"},
     "doctor": {"errors", "files", "housekeeping", "engines", "training"},
-    "cli": {"errors", "params", "housekeeping", "doctor"},
+    # What the stages share; of it, only `cost` reads params.yaml.
+    "pipeline": FILES | {*LAYERS[:-1], "engines", "params", "settings"},
+    "cli": {"errors", "params", "housekeeping", "doctor", "pipeline"},
     "__main__": {"cli"},
 }
 ONLY_CLI = {"typer", "dvc", "stages"}
-# The stages that may read params.yaml: `plan` resolves it for all others, `cost` estimates before there is a plan.
-READS_PARAMS = {"stages.plan", "stages.cost"}
+# The stages that may read params.yaml: `plan` resolves it for all others by `planning`, `cost` estimates before there is a plan.
+READS_PARAMS = {"stages.plan", "mtbert.pipeline.planning", "mtbert.pipeline.cost"}
 DOOR = "mtbert.engines"
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 BANNED_CALLS = {
@@ -68,9 +70,11 @@ def wrong_directions(root: Path) -> list[str]:
             found.append(f"{name}: {part} is not in MAY_IMPORT")
             continue
         for target in sorted(targets):
-            if name.startswith("stages"):
-                if target.startswith("mtbert.params") and name not in READS_PARAMS:
+            if name.startswith(("stages", "mtbert.pipeline")) and target.startswith("mtbert.params"):
+                if name not in READS_PARAMS:
                     found.append(f"{name} imports {target}: a stage reads its plan, not params.yaml")
+            elif name.startswith("stages"):
+                continue
             elif part != "cli" and target.split(".")[0] in ONLY_CLI:
                 found.append(f"{name} imports {target}: only mtbert.cli may")
             elif target in graph and target.startswith("mtbert.") and _part(target) not in {part, *MAY_IMPORT[part]}:
@@ -167,7 +171,7 @@ def uncovered(root: Path) -> list[str]:
             found.append(f"{name}: cmd {command!r} is not `python -m stages.NAME` of a module that exists")
             continue
         if match[1] not in listed:
-            found.append(f"{name}: stages.{match[1]} does not import stages.common.start, so it is not listed")
+            found.append(f"{name}: stages.{match[1]} does not import mtbert.pipeline.start, so it is not listed")
             continue
         if match[1] != stage or match[2].split() != ([key] if key else []):
             found.append(f"{name}: cmd {command!r} is not its own")
@@ -243,10 +247,12 @@ GOOD = {
     "mtbert/report/page.py": "from mtbert.data import tasks\nTEMPLATE = 'page.j2'",
     "mtbert/report/page.j2": "<html>",
     "stages/__init__.py": "",
-    "stages/common.py": "def start(main): main()",
-    "stages/plan.py": "from mtbert.params import load_params\nfrom stages.common import start\nstart(load_params)",
-    "stages/train.py": "from mtbert.model.bert import build\nfrom stages.common import start\nstart(build().eval)",
-    "stages/report.py": "import mtbert.report.page\nfrom .common import start\nstart(print)",
+    "mtbert/pipeline/__init__.py": "",
+    "mtbert/pipeline/start.py": "def start(main): main()",
+    "stages/shared.py": "",
+    "stages/plan.py": "from mtbert.params import load_params\nfrom mtbert.pipeline.start import start\nstart(load_params)",
+    "stages/train.py": "from mtbert.model.bert import build\nfrom mtbert.pipeline.start import start\nstart(build().eval)",
+    "stages/report.py": "import mtbert.report.page\nfrom mtbert.pipeline.start import start\nstart(print)",
     "params.yaml": "{profile: sample, runs: {a: {}, b: {}}}",
     "dvc.yaml": """
 stages:
@@ -387,7 +393,7 @@ def test_data_run_as_code_is_found(tmp_path: Path, code: str) -> None:
         ("stages.train ${key}", "stages.train a", "train@b: cmd 'python -m stages.train a' is not its own"),
         ("python -m stages.report", "python -m stages.page", "report: cmd 'python -m stages.page' is not"),
         ("python -m stages.report", "mtbert report && true", "report: cmd 'mtbert report && true' is not"),
-        ("python -m stages.report", "python -m stages.common", "report: stages.common does not import"),
+        ("python -m stages.report", "python -m stages.shared", "report: stages.shared does not import"),
         (
             "  report:\n    cmd: python -m stages.report\n    deps: [build/plan/report.json]\n",
             "",

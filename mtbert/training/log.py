@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text
@@ -82,6 +82,12 @@ class StepLog(Observer):
 
     def close(self) -> None:
         self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

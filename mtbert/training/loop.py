@@ -74,7 +74,8 @@ def train(
     Args:
         data: training split by task, in the order of the tasks.
         losses: loss by task, of (scores, labels).
-        evaluate: metrics of the model, called before training and after each epoch; its values go into the history.
+        evaluate: metrics of the model, called inside `engine.inference()` before training and after each epoch; they go into the
+            history.
         work: folder for checkpoints.
         checkpoint_seconds: time between checkpoints; results do not depend on it.
 
@@ -106,7 +107,7 @@ def train(
 
         def close_epoch(epoch: int, train_loss: float | None) -> None:
             try:
-                with stop.between_steps():
+                with stop.between_steps(), engine.inference():
                     metrics = evaluate(model)
             except Stopped:
                 if step > done:

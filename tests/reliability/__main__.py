@@ -14,9 +14,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from mtbert.files import atomic_write_text
+from mtbert.pipeline.provenance import commit
 from mtbert.report.text import Table, to_markdown
 from mtbert.training.compute import machine
-from stages.provenance import commit
 from tests.reliability.files import FILES, run
 from tests.reliability.trial import Trial
 

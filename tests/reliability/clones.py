@@ -178,7 +178,7 @@ PLANTED = [
     ),
     Plant(
         "a seed taken from the clock",
-        "stages/models.py",
+        "mtbert/pipeline/models.py",
         "torch.manual_seed(settings.seed)",
         "torch.manual_seed(__import__('time').time_ns() % 2**32)",
         ("stages.train", BEST),

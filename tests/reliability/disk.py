@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from mtbert.corpus import source
 from mtbert.files import sha256_file
-from stages.common import guarded
+from mtbert.pipeline.start import guarded
 from tests.project import isolated
 from tests.reliability import trainer
 from tests.reliability.trainer import told, training_project

@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 import stages.train
 from mtbert.files import sha256_file
 from mtbert.params import load_params
+from mtbert.pipeline import models
+from mtbert.pipeline.start import guarded
 from mtbert.training import loop
 from mtbert.training.log import Step, StepLog
-from stages.common import guarded
 from tests.project import forked, tiny_project, yaml
 
 SAMPLERS = ("sequential", "round_robin", "proportional", "square_root", "balanced")
@@ -69,7 +70,7 @@ def attempt(run: str, plant: Plant | None = None, die_in_step: int | None = None
 def train_here(run: str, plant: Plant | None = None, die_in_step: int | None = None) -> None:
     """The train stage in this process, which writes the optimizer's final state beside the weights."""
     optimizers: list[torch.optim.Optimizer] = []
-    load, save = loop.load_checkpoint, stages.train.save_model
+    load, save = loop.load_checkpoint, models.save_model
 
     def remembering(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         optimizers.append(optimizer)
@@ -89,7 +90,7 @@ def train_here(run: str, plant: Plant | None = None, die_in_step: int | None = N
 
     write = StepLog.step
     patch.object(loop, "load_checkpoint", remembering).start()
-    patch.object(stages.train, "save_model", with_optimizer).start()
+    patch.object(models, "save_model", with_optimizer).start()
     patch.object(StepLog, "step", dying).start()
     if plant:
         plant()

@@ -53,7 +53,7 @@ class ModelFolder:
         self.expected = self.load()
 
     def load(self) -> Any:
-        """As stages.models does: the checksum first, then every tensor."""
+        """As mtbert.pipeline.models does: the checksum first, then every tensor."""
         tensors, config = load_model(self.folder)
         check_tensors(tensors, SHAPES, str(self.weights))
         return tensors, config

@@ -9,10 +9,10 @@ import torch
 
 from mtbert.errors import MtbertError
 from mtbert.params import load_params
+from mtbert.pipeline.models import load_start
 from mtbert.pretrained.store import load_model, read_config
 from mtbert.seal import seal
 from stages import convert, evaluate, train
-from stages.models import load_start
 
 START = "best_performance"
 

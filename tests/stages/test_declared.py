@@ -14,9 +14,10 @@ from rich.console import Console
 from mtbert.data.arrays import load_split
 from mtbert.errors import MtbertError
 from mtbert.params import load_params
+from mtbert.pipeline import cost
 from mtbert.report.page import declared_table, headline
 from mtbert.report.results import metrics as read_metrics
-from stages import convert, cost, encoder, evaluate, fetch, plan, prepare, train
+from stages import convert, encoder, evaluate, fetch, plan, prepare, train
 
 TASKS: dict[str, dict[str, Any]] = {
     "topic": {"texts": ["headline"], "label": "topic", "kind": "classes", "classes": ["world news", "sports", "arts"]},

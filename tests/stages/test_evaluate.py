@@ -10,12 +10,12 @@ import pytest
 
 from mtbert.errors import MtbertError
 from mtbert.evaluation.metrics import accuracy
+from mtbert.pipeline.plans import planned
+from mtbert.pipeline.provenance import RECORD, plan_hash
 from mtbert.pretrained.store import load_model, save_model
 from mtbert.seal import seal, sealed
 from mtbert.tasks.paper import QUORA
 from stages import encoder, evaluate, plan
-from stages.planned import planned
-from stages.provenance import RECORD, plan_hash
 
 
 def test_an_unlabelled_test_split_has_leaderboard_files_and_no_score(project: Path) -> None:

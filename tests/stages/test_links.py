@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mtbert.errors import MtbertError
+from mtbert.pipeline.paths import confine
 from stages import convert, encoder, evaluate, fetch, figure, plan, prepare, report, table, train
-from stages.common import confine
 
 Stage = Callable[..., Any]
 # The place that becomes a link, and a stage that reads or writes there.

@@ -11,9 +11,9 @@ from ruamel.yaml import YAML
 
 from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
+from mtbert.pipeline.planning import check_paths, settings_of_stages
 from mtbert.settings import Run
 from stages import plan
-from stages.plan import check_paths, settings_of_stages
 
 ROOT = Path(__file__).parents[2]
 Planned = Callable[..., dict[str, Any]]

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from mtbert.cli import app
 from mtbert.params import load_params
+from mtbert.pipeline.plans import planned
+from mtbert.pipeline.provenance import plan_hash, read_log, read_record
 from mtbert.pretrained.store import read_config
 from stages import evaluate, plan, train
-from stages.planned import planned
-from stages.provenance import plan_hash, read_log, read_record
 
 
 def test_the_record_says_what_made_the_run(trained: Path) -> None:

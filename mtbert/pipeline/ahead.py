@@ -7,12 +7,12 @@ import numpy as np
 
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.batches import views_for
+from mtbert.pipeline.paths import MODELS, PREPARED
+from mtbert.pipeline.plans import PLAN, planned
+from mtbert.pipeline.provenance import RECORD, plan_hash
 from mtbert.settings import Run
 from mtbert.training.progress import Overall
 from mtbert.training.sampling import epoch_schedule
-from stages.common import MODELS, PREPARED
-from stages.planned import PLAN, planned
-from stages.provenance import RECORD, plan_hash
 
 
 def overall(run_name: str) -> Overall:

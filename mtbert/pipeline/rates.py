@@ -16,13 +16,13 @@ from mtbert.evaluation.predict import raw_scores
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import adapter_names, count_parameters
+from mtbert.pipeline.ahead import row_tokens, views_of
+from mtbert.pipeline.models import adapt, build, losses_of
 from mtbert.pretrained.weights import random_weights
 from mtbert.settings import Run
 from mtbert.training.compute import Compute
 from mtbert.training.recipe import Recipe
 from mtbert.training.step import naming_batch_size
-from stages.ahead import row_tokens, views_of
-from stages.models import adapt, build, losses_of
 
 SECONDS = 4.0  # for each of the five things that are timed
 PREDICTED = {"cpu": 32, "cuda": 256}  # rows of each task; a GPU is slower in a short batch

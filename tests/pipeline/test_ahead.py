@@ -11,8 +11,8 @@ from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.params import load_params
+from mtbert.pipeline.ahead import overall, row_tokens
 from stages import convert, train
-from stages.ahead import overall, row_tokens
 
 NAMES = ["baseline", "key_update_1", "sampler_sequential"]
 

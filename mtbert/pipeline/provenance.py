@@ -11,13 +11,15 @@ from typing import Any
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, sha256_file
+from mtbert.pipeline.paths import MODELS, PREPARED
+from mtbert.pipeline.plans import planned
+from mtbert.pretrained.store import CONFIG, read_config
 from mtbert.seal import sealed, unsealed
 from mtbert.training.compute import machine
 from mtbert.training.fingerprint import fingerprint
-from stages.common import MODELS, PREPARED
-from stages.planned import planned
 
 REQUIREMENTS, RECORD = Path("requirements/runtime.txt"), "record.json"
+EVALUATION = "evaluation.json"  # the record of an evaluation, beside that of the training
 # The prepared data that training and evaluation read.
 DATA = [PREPARED / "train", PREPARED / "dev", PREPARED / "tokenizer.json"]
 
@@ -78,6 +80,20 @@ def check_record(run: str, now: Mapping[str, Any]) -> None:
         raise MtbertError(
             f"{MODELS / run / RECORD}: does not match the present inputs: {'; '.join(differing)}; run `dvc repro train@{run}`"
         )
+
+
+def check_trained(run: str, settings: Mapping[str, Any], weights: str, parents: Sequence[Path]) -> None:
+    """Refuse a trained model that was made with other settings, or from other data or weights than those that are there now.
+
+    Raises:
+        MtbertError: as `check_record`.
+    """
+    now: dict[str, Any] = {"settings": settings, "data": data_hash(), "weights": weights}
+    if all(
+        (folder / CONFIG).is_file() for folder in parents
+    ):  # a model may be evaluated where its parents were not kept
+        now["parents"] = [{"folder": str(folder), "sha256": read_config(folder)["sha256"]} for folder in parents]
+    check_record(run, now)
 
 
 def check_current(run: str, key: str) -> None:

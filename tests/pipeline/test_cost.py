@@ -17,12 +17,12 @@ from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
+from mtbert.pipeline.ahead import views_of
+from mtbert.pipeline.cost import Rows, count_rows, encoder_size, main, work_of
+from mtbert.pipeline.rates import Rate, Rates
 from mtbert.settings import Run
 from mtbert.tasks.paper import TASKS
 from mtbert.training.sampling import epoch_schedule
-from stages.ahead import views_of
-from stages.cost import Rows, count_rows, encoder_size, main, work_of
-from stages.rates import Rate, Rates
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]

@@ -80,7 +80,7 @@ def code_of_stages(root: Path) -> dict[str, list[str]]:
     return {
         name.partition(".")[2]: sorted(set().union(*(files[part] for part in closure(name, graph))))
         for name, targets in graph.items()
-        if name.startswith("stages.") and "stages.common.start" in targets
+        if name.startswith("stages.") and "mtbert.pipeline.start.start" in targets
     }
 
 

@@ -1,4 +1,4 @@
-"""A tiny project with a tiny random encoder, prepared and with one trained run, for tests of the stages."""
+"""Fixtures: a tiny project with a tiny random encoder, prepared and with one trained run. For tests of stages and pipeline."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from stages import convert, encoder, fetch, plan, prepare, train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parent.parent
 TINY = {"seed": 1, "layers": 1, "hidden": 8, "heads": 2, "intermediate": 12, "positions": 256}
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from mtbert.errors import MtbertError
-from stages.common import guarded
+from mtbert.pipeline.start import guarded
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +67,7 @@ SLOW = """
 import time
 time.sleep(0.6)  # as heavy imports take
 from pathlib import Path
-from stages.common import start
+from mtbert.pipeline.start import start
 
 def main() -> None:
     time.sleep(0.6)
@@ -85,7 +85,7 @@ exit $?
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC project whose only stage imports for a while, then writes `out`; and a shell that remains its parent, as dash and fish do."""
     folder = tmp_path_factory.mktemp("slow")
-    for name in ("mtbert/__init__.py", "mtbert/errors.py", "stages/__init__.py", "stages/common.py"):
+    for name in ("mtbert/__init__.py", "mtbert/errors.py", "stages/__init__.py", "mtbert/pipeline/start.py"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     (folder / "stages/slow.py").write_text(SLOW, encoding="utf-8")

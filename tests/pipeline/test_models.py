@@ -8,8 +8,8 @@ import torch
 
 from mtbert.errors import MtbertError
 from mtbert.params import load_params
+from mtbert.pipeline.models import load_run
 from mtbert.pretrained.store import load_model
-from stages.models import load_run
 
 
 def test_the_trained_weights_come_back(project: Path) -> None:

@@ -1,24 +1,30 @@
-"""From a run's settings to its model: built, adapted, and loaded strictly."""
+"""From a run's settings to its model and what trains it: built, adapted, loaded strictly, saved."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mtbert.data.arrays import Split, load_split
 from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_adapter, load_adapter
+from mtbert.peft.convert import add_adapter, count_parameters, load_adapter
+from mtbert.pipeline.paths import CONVERTED, MODELS, PREPARED, PRETRAINED
+from mtbert.pipeline.provenance import check_current
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.checks import check_tensors
-from mtbert.pretrained.store import TOKENIZER, WEIGHTS, load_model, read_config
-from mtbert.pretrained.weights import for_pooling
+from mtbert.pretrained.store import TOKENIZER, WEIGHTS, load_model, read_config, save_model
+from mtbert.pretrained.weights import config_to_json, for_pooling
 from mtbert.settings import Model, Run
+from mtbert.training.log import write_history
+from mtbert.training.loop import Progress
+from mtbert.training.recipe import Recipe
+from mtbert.training.sampling import probabilities, sampler_exponent
 from mtbert.training.step import Loss
-from stages.common import CONVERTED, MODELS, PREPARED, PRETRAINED
-from stages.provenance import check_current
 
 
 def weights_of(folder: Path) -> dict[str, Any]:
@@ -149,3 +155,46 @@ def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], folder: Pat
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     check_tensors(tensors, shapes, str(folder / WEIGHTS))
     module.load_state_dict(tensors)
+
+
+def splits(run: Run, tasks: Iterable[str], part: str) -> dict[str, Split]:
+    """The prepared split of each of these tasks that the run has a head for."""
+    return {name: load_split(PREPARED, run.known[name], part) for name in tasks if name in run.known}
+
+
+def recipe_of(run: Run) -> Recipe:
+    """How the run is trained."""
+    adapter_rate = run.adapter.learning_rate if run.adapter else None
+    return Recipe(run.sampler, run.epoch_end, run.epochs, run.batch_size, run.learning_rate, adapter_rate, run.seed)
+
+
+def save_trained(folder: Path, run: Run, model: MultitaskModel, done: Progress, data: Mapping[str, Split]) -> str:
+    """Write a trained model and its history; the checksum of its weights.
+
+    Args:
+        data: the training splits.
+    """
+    sizes = {name: len(split) for name, split in data.items()}
+    exponent = sampler_exponent(run.sampler)
+    training = {
+        "tasks": run.tasks,
+        "sampler": run.sampler,
+        "epochs": run.epochs,
+        "steps": done.history[-1]["step"],
+        "batch_size": run.batch_size,
+        "learning_rate": run.learning_rate,
+        "adapter_learning_rate": run.adapter.learning_rate if run.adapter else None,
+        "sizes": sizes,
+        "batches": done.batches,
+        "probabilities": None if exponent is None else probabilities(sizes, exponent),
+        "tokens": done.tokens,
+    }
+    config = {
+        "encoder": config_to_json(model.encoder.config),
+        "settings": run.model_dump(),
+        "parameters": count_parameters(model),
+        "training": training,
+    }
+    save_model(folder, model.state_dict(), config)
+    write_history(folder / "history.csv", done.history)
+    return str(read_config(folder)["sha256"])

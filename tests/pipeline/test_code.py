@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mtbert.errors import MtbertError
-from stages.imports import code_of_stages, imports
+from mtbert.pipeline.code import code_of_stages, imports
 
 PROJECT = {
     "mtbert/__init__.py": "",
@@ -20,14 +20,15 @@ PROJECT = {
     "mtbert/report/page.j2": "<html>",
     "mtbert/report/other.j2": "<html>",
     "stages/__init__.py": "",
-    "stages/common.py": "def start(main): main()",
-    "stages/models.py": "from mtbert.model.bert import build",
-    "stages/train.py": "from stages.common import start\nfrom stages.models import build\nstart(build)",
-    "stages/report.py": "import importlib\nfrom .common import start\nimportlib.import_module('mtbert.report.page')",
+    "mtbert/pipeline/__init__.py": "",
+    "mtbert/pipeline/start.py": "def start(main): main()",
+    "mtbert/pipeline/models.py": "from mtbert.model.bert import build",
+    "stages/train.py": "from mtbert.pipeline.start import start\nfrom mtbert.pipeline.models import build\nstart(build)",
+    "stages/report.py": "import importlib\nfrom mtbert.pipeline.start import start\nimportlib.import_module('mtbert.report.page')",
 }
-SHARED = ["mtbert/__init__.py", "stages/__init__.py", "stages/common.py"]
+SHARED = ["mtbert/__init__.py", "stages/__init__.py", "mtbert/pipeline/__init__.py", "mtbert/pipeline/start.py"]
 TRAIN = ["mtbert/data/__init__.py", "mtbert/data/tasks.py", "mtbert/errors.py", "mtbert/model/__init__.py"]
-TRAIN += ["mtbert/model/bert.py", "stages/models.py", "stages/train.py"]
+TRAIN += ["mtbert/model/bert.py", "mtbert/pipeline/models.py", "stages/train.py"]
 REPORT = ["mtbert/report/__init__.py", "mtbert/report/page.j2", "mtbert/report/page.py", "stages/report.py"]
 
 

@@ -29,6 +29,10 @@ from mtbert.errors import MtbertError
 from mtbert.evaluation.development import WATCHED
 from mtbert.model.bert import BertConfig
 from mtbert.params import Params, load_params
+from mtbert.pipeline.ahead import row_tokens, views_of
+from mtbert.pipeline.paths import PRETRAINED, RAW
+from mtbert.pipeline.planning import check_paths, settings_of_stages
+from mtbert.pipeline.rates import Rates, measure
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import pretrained
 from mtbert.pretrained.store import TOKENIZER, read_config
@@ -37,10 +41,6 @@ from mtbert.tasks.paper import CURVE, TASKS, known_tasks
 from mtbert.tasks.task import SPLITS, Task, raw_name
 from mtbert.training.compute import Compute, machine, resolve
 from mtbert.training.sampling import epoch_schedule
-from stages.ahead import row_tokens, views_of
-from stages.common import PRETRAINED, RAW
-from stages.plan import check_paths, settings_of_stages
-from stages.rates import Rates, measure
 
 SAMPLED = 512  # rows of each task that are tokenised; up to twice as many
 SECONDS_PER_STAGE = 2.0  # start, imports and DVC's own work: .5 s without torch, 3 s with it, on two cores of an EPYC

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mtbert.errors import MtbertError
+from mtbert.pipeline.provenance import RECORD, REQUIREMENTS, commit, plan_hash, read_log, read_record, write_log
 from mtbert.training.compute import resolve
-from stages.provenance import RECORD, REQUIREMENTS, commit, plan_hash, read_log, read_record, write_log
 
 
 def git(*arguments: str) -> str:

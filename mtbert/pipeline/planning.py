@@ -1,0 +1,88 @@
+"""Writing the plan: params.yaml resolved, one file for each stage and run: its settings, and its code with checksums."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mtbert.errors import MtbertError
+from mtbert.files import atomic_json, replaced_folder, sha256_file
+from mtbert.params import Params
+from mtbert.pipeline.code import code_of_stages
+from mtbert.pipeline.paths import confine
+from mtbert.pipeline.plans import PLAN
+from mtbert.settings import Model, Run
+
+
+def refresh(params: Params) -> None:
+    """Write the plan of these settings and of today's code; files that are there already and say the same stay."""
+    check_paths(params)
+    confine(PLAN)
+    if not Path("stages/train.py").is_file():
+        raise MtbertError(f"{Path.cwd()}: no stages/train.py here, whose code the plan lists; go to the project's root")
+    code = {stage: {file: sha256_file(Path(file)) for file in files} for stage, files in code_of_stages(Path()).items()}
+    plan = {
+        f"{name}.json": {"settings": settings, "code": code[name.partition("/")[0]]}
+        for name, settings in settings_of_stages(params).items()
+    }
+    if _written() != plan:
+        with replaced_folder(PLAN) as folder:
+            for name, about in plan.items():
+                atomic_json(folder / name, about)
+
+
+def _written() -> dict[str, Any]:
+    try:
+        return {path.relative_to(PLAN).as_posix(): json.loads(path.read_bytes()) for path in PLAN.rglob("*.json")}
+    except (OSError, ValueError):
+        return {}
+
+
+def settings_of_stages(params: Params) -> dict[str, Any]:
+    """What each stage reads of the settings, by STAGE or STAGE/NAME."""
+    data = params.data.model_dump()
+    compute = params.compute.model_dump()
+    keys = {"sample": ("source", "sample"), "folder": ("source", "path"), "download": ("source",)}[params.data.source]
+    tasks = {name: task.model_dump(exclude_none=True) for name, task in params.tasks.items()}
+    if tasks:  # their files lie there, whatever the source of the paper's
+        keys = (*keys, "path")
+    shared = {"max_tokens": params.prepare.max_tokens, "compute": compute}
+    views = {"tables": params.tables, "figures": params.figures}
+    plan: dict[str, Any] = {
+        "fetch": {**{key: data[key] for key in keys}, "tasks": tasks},
+        "encoder": _encoder(params),
+        "prepare": {**params.prepare.model_dump(), "tasks": tasks},
+        "report": {"profile": params.profile, "runs": list(params.runs), **views},
+    }
+    for name, run in params.runs.items():
+        plan[f"convert/{name}"] = _converted(params, run)
+        plan[f"train/{name}"] = {"run": run.model_dump(), **shared}
+        plan[f"evaluate/{name}"] = {"run": run.model_dump(), **shared}
+    for stage, kind in (("table", params.tables), ("figure", params.figures)):
+        for name, rows in kind.items():
+            plan[f"{stage}/{name}"] = {"profile": params.profile, "rows": rows}
+    return plan
+
+
+def check_paths(params: Params) -> None:
+    """Refuse folders that DVC cannot follow into a temporary workspace, where queued experiments run."""
+    for key, path in (("data.path", params.data.path), ("encoder.path", params.encoder.path)):
+        full = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111 - without the errors of Path's own
+        outside = Path.cwd().resolve() not in full.parents
+        if path.startswith("~") or (outside and not Path(path).is_absolute()):
+            raise MtbertError(f"params.yaml: {key}: DVC does not find {path} from every workspace; write {key}: {full}")
+
+
+def _encoder(params: Params) -> dict[str, Any]:
+    keys = {"local": {"path"}, "random": {"random"}}.get(params.encoder.source, {"name", "revision"})
+    return params.encoder.model_dump(include={"source", "sha256", *keys}, exclude_none=True)
+
+
+def _converted(params: Params, run: Run) -> dict[str, Any]:
+    """Nothing of a run without adapter: no edit of it makes the stage stale."""
+    if run.adapter is None:
+        return {"model": None}
+    settings = {"model": run.model_dump(include=set(Model.model_fields))}
+    if run.adapter.start_from != "pretrained":
+        settings["start_run"] = params.run(run.adapter.start_from).model_dump()
+    return settings
