@@ -18,7 +18,7 @@ class Batch:
     """B examples of one task.
 
     Attributes:
-        task: sst, quora or sts.
+        task: its name.
         views: which sequences each example has, in the order in which they were laid out: u, v and the pair c.
         stream: B * len(views) sequences; sequence k * B + b is view k of example b.
         labels: (B,) float32, or None where the split is unlabelled.

@@ -1,4 +1,4 @@
-"""`python -m tests.reliability [FILE ...] [--quick] [--seed N] [--jobs N]`: run the trials, print one table, write reports/reliability.*
+"""`python -m tests.reliability [FILE ...] [--quick] [--seed N] [--jobs N]`: run the trials, print one table, write docs/reliability.md and reports/reliability.json
 
 Without names it runs all figures and writes the reports; with names it only prints. Exit status 1 on any shortfall.
 """
@@ -83,7 +83,7 @@ def main() -> int:
         figures = [{**asdict(trial), "ok": trial.ok} for trial in trials]
         report = json.dumps({**told, "figures": figures}, indent=2, ensure_ascii=False, allow_nan=False)
         atomic_write_text(Path("reports/reliability.json"), report + "\n")
-        atomic_write_text(Path("reports/reliability.md"), text)
+        atomic_write_text(Path("docs/reliability.md"), text)
     return 0 if all(trial.ok for trial in trials) else 1
 
 

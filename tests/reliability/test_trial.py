@@ -61,7 +61,7 @@ def test_the_command_s_status_and_reports(
     report = json.loads(Path("reports/reliability.json").read_text(encoding="utf-8"))
     assert (report["seed"], report["tier"]) == (3, "full")
     assert report["figures"][0]["ok"] is passes
-    assert f"| {'yes' if passes else 'NO'} |" in Path("reports/reliability.md").read_text(encoding="utf-8")
+    assert f"| {'yes' if passes else 'NO'} |" in Path("docs/reliability.md").read_text(encoding="utf-8")
 
 
 def test_a_named_figure_is_run_alone_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
