@@ -1,6 +1,6 @@
 """One batch is one token stream: all its sequences end to end, without padding.
 
-Shapes: N sequences, T tokens in all, L tokens in one sequence.
+Shapes: N sequences, F more of filler, T tokens in all, L tokens in one sequence.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ class TokenStream:
         ids: wordpieces, (T,) int64.
         positions: place of each token in its own sequence, (T,) int64.
         segments: 0 for a first sentence, 1 for the second sentence of a pair, (T,) int64.
-        offsets: rows at which the sequences start, and at which the last one ends, (N + 1,) int64; rows from there on are filler.
+        offsets: rows at which the sequences start, then those at which the filler's do, and T, (N + F + 1,) int64.
         rank: (N,) int64; the caller's sequence n is the stream's sequence rank[n], so `pooled[rank]` restores order.
         tokens: real tokens, i.e. T without the filler.
-        longest: tokens of the longest sequence.
+        longest: tokens of the longest sequence, or more.
     """
 
     ids: Tensor
@@ -85,8 +85,8 @@ def lay_out(sequences: Sequence[tuple[np.ndarray, int]], multiple: int = 1) -> T
 
     Args:
         sequences: N pairs of ids (L,) and the index at which segment 1 starts, as `Wrapper` gives them.
-        multiple: fill T up to a multiple of this with tokens of id 0 that belong to no sequence. A CPU's matrix library compiles a
-            kernel for each new T, which costs more than the product itself; few Ts means few kernels.
+        multiple: fill T up to a multiple of this with one-token sequences of id 0 that no rank points to. A CPU's matrix library
+            compiles a kernel for each new T, which costs more than the product itself; few Ts means few kernels.
     """
     lengths = np.array([len(ids) for ids, _ in sequences])
     order = np.argsort(lengths, kind="stable")
@@ -97,7 +97,9 @@ def lay_out(sequences: Sequence[tuple[np.ndarray, int]], multiple: int = 1) -> T
     positions = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths[order])
     second = np.repeat(np.array([sequences[n][1] for n in order]), lengths[order])
     segments = (positions >= second).astype(np.int64)
-    padded = (np.pad(array, (0, -len(ids) % multiple)) for array in (ids, positions, segments))
+    filler = -len(ids) % multiple
+    padded = (np.pad(array, (0, filler)) for array in (ids, positions, segments))
+    offsets = np.concatenate((offsets, offsets[-1] + np.arange(1, filler + 1)))
     tensors = [torch.from_numpy(array) for array in (*padded, offsets, rank)]
     return TokenStream(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], len(ids), int(lengths.max()))
 

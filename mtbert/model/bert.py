@@ -1,6 +1,6 @@
 """The minBERT encoder over a token stream (Devlin et al. 2019; the paper's section 4.1).
 
-Shapes: T rows of the stream, N sequences of at most L tokens, D hidden, H heads, K = D / H head width. Every linear layer and norm
+Shapes: T rows of the stream, N sequences (filler's included) of at most L tokens, D hidden, H heads, K = D / H head width. Every linear layer and norm
 sees the stream without padding; only attention looks at sequences, and pads them.
 """
 
@@ -89,7 +89,6 @@ class SelfAttention(nn.Module):
             weights_NHLL = self.dropout(weights_NHLL, real & padding.real[:, None, :, None])
             mixed_NLD = (weights_NHLL @ v_NHLK).transpose(1, 2).flatten(2)
         mixed_TD = mixed_NLD[padding.real].to(qkv_TE.dtype)  # the sequences lie in the stream's order
-        mixed_TD = F.pad(mixed_TD, (0, 0, 0, len(x_TD) - len(mixed_TD)))  # filler attends to nothing
         return self.output(mixed_TD if rows is None else mixed_TD[rows])
 
 
@@ -142,7 +141,7 @@ class BertEncoder(nn.Module):
         self.pooler: nn.Linear | None = nn.Linear(config.hidden, config.hidden)
 
     def forward(self, stream: TokenStream, first_only: bool = False) -> Tensor:
-        """Last hidden states, (T, D), in stream order; with `first_only` those of each sequence's first token, (N, D)."""
+        """Last hidden states, (T, D), in stream order; with `first_only` those of each sequence's first token, filler's included."""
         x_TD, padding = self.embeddings(stream), Padding.of(stream)
         *layers, last = self.stack()
         for layer in layers:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # reading the settings, which names the poolings, needs no to
 
 def pool(pooling: str, x_TD: "Tensor", stream: "TokenStream") -> "Tensor":
     """One vector per sequence of the stream, by cls, mean or max."""
-    return POOLINGS[pooling](x_TD, stream.offsets)
+    return POOLINGS[pooling](x_TD, stream.offsets[: len(stream.rank) + 1])
 
 
 def first_token(x_TD: "Tensor", offsets: "Tensor") -> "Tensor":

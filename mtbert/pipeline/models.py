@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.tokens import Wrapper, wrapper_for
@@ -37,14 +38,22 @@ def parents_of(run: Run, name: str) -> list[Path]:
     return [PRETRAINED, CONVERTED / name] if run.adapter else [PRETRAINED]
 
 
+class _NoInit(TorchFunctionMode):
+    """Inside, modules leave their weights as memory holds them, and draw no random numbers for them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def build(settings: Model, config: BertConfig) -> MultitaskModel:
     """The model with fresh heads, a function of the run's seed; the encoder's weights are still to be loaded."""
     torch.manual_seed(settings.seed)
-    with torch.device("meta"):
+    with _NoInit():
         encoder = BertEncoder(config, settings.encoder_dropout)
     heads = build_heads(settings.heads, settings.known, config.hidden, settings.head_dropout, encoder.noise)
     model = MultitaskModel(encoder, settings.pooling, heads)
-    encoder.to_empty(device="cpu")
     return model
 
 

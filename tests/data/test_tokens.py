@@ -53,7 +53,9 @@ def test_rank_gives_every_sequence_back(sequences: list[tuple[np.ndarray, int]])
         assert got == ids.tolist()
         assert positions == list(range(len(ids)))
         assert segments == [int(place >= second) for place in range(len(ids))]
-    assert stream.offsets.diff().tolist() == sorted(len(ids) for ids, _ in sequences), "shortest first"
+    lengths = stream.offsets.diff().tolist()
+    assert lengths[: len(sequences)] == sorted(len(ids) for ids, _ in sequences), "shortest first"
+    assert lengths[len(sequences) :] == [1] * (len(stream.ids) - stream.tokens), "filler"
     assert stream.longest == max(len(ids) for ids, _ in sequences)
     assert stream.rank.sort().values.tolist() == list(range(len(sequences)))
 
@@ -64,7 +66,8 @@ def test_filler_rounds_the_stream_up_and_is_nobody_s(sequences: list[tuple[np.nd
     bare, filled = lay_out(sequences), lay_out(sequences, multiple)
     assert filled.tokens == bare.tokens == len(bare.ids)
     assert len(filled.ids) == -(-bare.tokens // multiple) * multiple
-    assert torch.equal(filled.offsets, bare.offsets) and filled.longest == bare.longest
+    ends = torch.arange(bare.tokens + 1, len(filled.ids) + 1)
+    assert torch.equal(filled.offsets, torch.cat((bare.offsets, ends))) and filled.longest == bare.longest
     assert torch.equal(filled.rank, bare.rank)
     for name in ("ids", "positions", "segments"):
         values = getattr(filled, name)

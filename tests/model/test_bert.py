@@ -106,7 +106,7 @@ def ours_of(
     multiple: int = 1,
 ) -> Outcome:
     true = lay_out(batch, multiple)
-    states = encoder(change(true))[: true.tokens].split(true.offsets.diff().tolist())
+    states = encoder(change(true)).split(true.offsets.diff().tolist())[: len(batch)]
     padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)[true.rank]
     return back_propagated(padded, torch.tanh(encoder.pooler(padded[:, 0])), dict(encoder.named_parameters()))
 

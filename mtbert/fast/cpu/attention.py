@@ -1,6 +1,6 @@
 """Scaled dot-product attention within each sequence of a token stream, by our kernel, without padding.
 
-Shapes: T rows of the stream, N sequences, D hidden, E = 3 D, H heads, K = D / H head width.
+Shapes: T rows of the stream, N sequences (filler's included), D hidden, E = 3 D, H heads, K = D / H head width.
 """
 
 from typing import Any, NamedTuple
@@ -13,12 +13,12 @@ from mtbert.fast.cpu.call import Mask, call
 
 
 class Packed(NamedTuple):
-    """Where the kernel finds sequences; each row of filler is one, of one token.
+    """Where the kernel finds sequences.
 
     Attributes:
-        offsets: where sequences start, and T, (N + filler + 1,) int32.
-        places: where each sequence's attention weights start among all of a layer's, (N + filler,) int64.
-        weights: how many attention weights a layer has, filler's aside.
+        offsets: where sequences start, and T, (N + 1,) int32.
+        places: where each sequence's attention weights start among all of a layer's, (N,) int64.
+        weights: how many attention weights a layer has.
     """
 
     offsets: Tensor
@@ -27,11 +27,8 @@ class Packed(NamedTuple):
 
     @classmethod
     def of(cls, stream: TokenStream, heads: int) -> "Packed":
-        filler = torch.arange(stream.tokens + 1, len(stream.ids) + 1)
-        squares = heads * stream.offsets.diff().square().cumsum(0)
-        # Nothing comes of filler, so that its dropout may read any words.
-        places = torch.cat((squares.new_zeros(1), squares[:-1], torch.zeros_like(filler)))
-        return cls(torch.cat((stream.offsets, filler)).int(), places, int(squares[-1]))
+        ends = heads * stream.offsets.diff().square().cumsum(0)
+        return cls(stream.offsets.int(), torch.cat((ends.new_zeros(1), ends[:-1])), int(ends[-1]))
 
 
 class PackedAttention(torch.autograd.Function):

@@ -8,16 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.data.tokens import TokenStream
-from mtbert.fast.cuda.static import StaticStream
 from mtbert.model.bert import BertEncoder, SelfAttention
 from mtbert.model.dropout import Noise
 
 
 class Ragged(NamedTuple):
-    """Where the kernel finds sequences; filler is sequences more.
+    """Where the kernel finds sequences.
 
     Attributes:
-        offsets: where sequences start, then where those of the filler do, and T, (N + F + 1,) int32, F of the filler.
+        offsets: where sequences start, filler's included, and T, int32.
         longest: tokens of the longest sequence, or more.
     """
 
@@ -26,11 +25,7 @@ class Ragged(NamedTuple):
 
     @classmethod
     def of(cls, stream: TokenStream) -> "Ragged":
-        if isinstance(stream, StaticStream):
-            return cls(stream.filled, stream.longest)
-        rows = len(stream.ids)
-        offsets = torch.cat((stream.offsets, stream.offsets.new_full((1,), rows))).int()
-        return cls(offsets, max(stream.longest, rows - stream.tokens))
+        return cls(stream.offsets.int(), stream.longest)
 
 
 class DeviceNoise(Noise):

@@ -3,11 +3,8 @@
 Shapes: B examples, N sequences, F sequences of filler, T rows of the stream.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from torch import Tensor
 
 from mtbert.data.batches import Batch, filled_to
 from mtbert.data.tokens import TokenStream
@@ -25,17 +22,6 @@ def rows_for(tokens: int) -> int | None:
     step = _step(tokens)
     rows = tokens // step * step + step
     return rows if rows <= LARGEST else None
-
-
-@dataclass(frozen=True)
-class StaticStream(TokenStream):
-    """A stream whose shapes do not depend on its sequences' lengths; `longest` is an upper bound.
-
-    Attributes:
-        filled: where sequences start, then where those of the filler do, and T, (N + F + 1,) int32; `offsets` is its beginning.
-    """
-
-    filled: Tensor
 
 
 class StaticBatch:
@@ -58,9 +44,8 @@ class StaticBatch:
         self._sizes = [rows, rows, rows, sequences, examples, sequences + self._filler + 1]
         # One buffer of 32-bit words is one copy at each step.
         self._words = torch.zeros(sum(self._sizes), dtype=torch.int32, device=device)
-        ids, positions, segments, rank, labels, filled = self._words.split(self._sizes)
-        offsets = filled[: sequences + 1]
-        stream = StaticStream(ids, positions, segments, offsets, rank, rows, max(longest, FILLER), filled)
+        ids, positions, segments, rank, labels, offsets = self._words.split(self._sizes)
+        stream = TokenStream(ids, positions, segments, offsets, rank, rows, max(longest, FILLER))
         self.batch = Batch(like.task, like.views, stream, labels.view(torch.float32))
 
     def fill(self, batch: Batch) -> None:
@@ -74,7 +59,7 @@ class StaticBatch:
             part[:tokens] = tensor[:tokens].numpy()
         parts[3][:] = stream.rank.numpy()
         parts[4].view(np.float32)[:] = batch.labels.numpy()
-        parts[5][:] = np.concatenate((stream.offsets.numpy(), filler))
+        parts[5][:] = np.concatenate((stream.offsets[: len(stream.rank) + 1].numpy(), filler))
         staged = torch.from_numpy(words)
         # Memory pinned anew: the copy of the step before may still read its own.
         self._words.copy_(staged.pin_memory() if self._device.type == "cuda" else staged, non_blocking=True)

@@ -227,7 +227,7 @@ FILL = StaticBatch.fill
 STALE = [
     _nothing_written,
     _kept(lambda static: static.batch.labels),  # type: ignore[arg-type, return-value]
-    _kept(lambda static: static.batch.stream.filled),  # type: ignore[attr-defined]
+    _kept(lambda static: static.batch.stream.offsets),
 ]
 
 
