@@ -1,1 +1,21 @@
-"""Multitask minBERT with parameter-efficient fine-tuning."""
+"""Multitask minBERT with parameter-efficient fine-tuning.
+
+`load` gives a trained model that predicts and encodes text; `Label`, `Score` and `TrainedModel` are what it is made of.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["Label", "LongInputWarning", "MtbertError", "Score", "TaskInfo", "TrainedModel", "load"]
+_HOMES = {"load": "inference.load", "MtbertError": "errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is: `import mtbert` stays cheap, and no stage's code includes inference."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'inference.model')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

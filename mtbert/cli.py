@@ -1,4 +1,4 @@
-"""The `mtbert` command: a subcommand for every stage of the pipeline, and two for maintenance.
+"""The `mtbert` command: a subcommand for every stage of the pipeline, one that predicts, and two for maintenance.
 
 No logic; a command imports what it needs when it runs.
 """
@@ -123,6 +123,62 @@ def figure(
 def report(project: Project = HERE) -> None:
     """Write one page with tables, figures, metrics and provenance."""
     _stage("report", project)
+
+
+@_command
+def predict(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task of the model, such as sts.")],
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="Sentences; for pairs, two each. Otherwise --input or stdin."),
+    ] = None,
+    input_: Annotated[
+        str | None, typer.Option("--input", "-i", metavar="FILE", help="Rows to predict; - is standard input.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="CSV or JSONL, by suffix; written whole or not at all."),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", metavar="csv|jsonl|table", help="By default a table on a terminal, else CSV."),
+    ] = None,
+    input_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="lines|tsv|csv|jsonl|parquet", help="By default by suffix; on stdin lines, or TSV for pairs."
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="NAME[,NAME]", help="The sentence columns, if named unlike the task's.")
+    ] = None,
+    on_bad_row: Annotated[
+        str, typer.Option(metavar="error|skip", help="Stop at a bad row, or leave it out and tell.")
+    ] = "error",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16", help="Of matrix products.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, max=65536, help="Rows computed together; bounds memory.")] = 64,
+) -> None:
+    """Predict TASK for sentences or pairs: labels with probabilities, or scores. Needs no params.yaml."""
+
+    def work() -> None:
+        importlib.import_module("mtbert.inference.command").main(
+            model,
+            task,
+            texts or (),
+            input_file=input_,
+            output_file=output,
+            output_format=format_,
+            input_format=input_format,
+            columns=columns,
+            on_bad_row=on_bad_row,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+        )
+
+    raise typer.Exit(_guarded(work))
 
 
 @_command

@@ -8,14 +8,19 @@ from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
 
 
-def engine_for(model: MultitaskModel, compute: Compute) -> Engine:
-    """The fastest engine that can take this model, which lies on `compute.device`; where that is `Plain`, a note says why."""
+def engine_for(model: MultitaskModel, compute: Compute, quiet: bool = False) -> Engine:
+    """The fastest engine that can take this model, which lies on `compute.device`; where that is `Plain`, a note says why.
+
+    Args:
+        quiet: leave the note out.
+    """
     model.release()
     found = "mtbert/fast is not installed" if (fast := _fast()) is None else fast.accelerate(model, compute)
     if not isinstance(found, str):
         model.engine = found
         return found
-    print(f"note: plain torch does all the work, more slowly: {found}", file=sys.stderr)
+    if not quiet:
+        print(f"note: plain torch does all the work, more slowly: {found}", file=sys.stderr)
     return Plain(model, compute)
 
 

@@ -76,7 +76,8 @@ def main(run_name: str) -> None:
             checkpoint_seconds=CHECKPOINT_SECONDS,
         )
         with replaced_folder(MODELS / run_name) as folder:
-            weights = save_trained(folder, run, engine.model, done, data)
+            text = {key: plan["settings"][key] for key in ("max_tokens", "preprocess")}
+            weights = save_trained(folder, run, engine.model, done, data, name=run_name, **text)
             shutil.copyfile(work / "steps.csv", folder / "steps.csv")
             write_record(folder / RECORD, {**made_from, "weights": weights})
         # DVC plots files that are outputs themselves, not files in a folder that is one.

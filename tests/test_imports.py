@@ -40,7 +40,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"errors", "files", "housekeeping", "engines", "training"},
     # What the stages share; of it, only `cost` reads params.yaml.
     "pipeline": FILES | {*LAYERS[:-1], "engines", "params", "settings"},
-    "cli": {"errors", "params", "housekeeping", "doctor", "pipeline"},
+    # A trained model's use: all of it but params.yaml.
+    "inference": FILES | {*LAYERS[:-1], "engines", "settings", "pipeline"},
+    "cli": {"errors", "params", "housekeeping", "doctor", "pipeline", "inference"},
     "__main__": {"cli"},
 }
 ONLY_CLI = {"typer", "dvc", "stages"}

@@ -41,18 +41,24 @@ class MultitaskModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The head's output for the batch's task: class logits (B, C), or a logit, score or cosine (B,). Float32."""
+        pooled_ND = self.pooled(batch.stream)
+        # Similarities and logits need more than bf16's three digits; these products are small.
+        with torch.autocast(pooled_ND.device.type, enabled=False):
+            views = pooled_ND.chunk(len(batch.views))
+            return self.heads[batch.task](dict(zip(batch.views, views, strict=True))).float()
+
+    def pooled(self, stream: TokenStream) -> Tensor:
+        """Each sequence as one vector, in the caller's order, (N, D). Float32 or wider."""
         encode = self.encoder if self.engine is None else self.engine.encode
         if self.pooling == "cls":
-            pooled_ND = encode(batch.stream, first_only=True)
+            pooled_ND = encode(stream, first_only=True)
         else:
-            pooled_ND = pool(self.pooling, encode(batch.stream), batch.stream)
-        # Similarities and logits need more than bf16's three digits; these products are small.
+            pooled_ND = pool(self.pooling, encode(stream), stream)
         with torch.autocast(pooled_ND.device.type, enabled=False):
             pooled_ND = pooled_ND.to(torch.promote_types(pooled_ND.dtype, torch.float32))
             if self.encoder.pooler is not None:
                 pooled_ND = torch.tanh(self.encoder.pooler(pooled_ND))
-            views = pooled_ND.index_select(0, batch.stream.rank).chunk(len(batch.views))
-            return self.heads[batch.task](dict(zip(batch.views, views, strict=True))).float()
+            return pooled_ND.index_select(0, stream.rank)
 
     def views(self, task: str) -> tuple[str, ...]:
         """The sequences that the task's head needs of each example."""

@@ -1,5 +1,6 @@
 """From a run's settings to its model and what trains it: built, adapted, loaded strictly, saved."""
 
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from torch.overrides import TorchFunctionMode
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
+from mtbert.files import atomic_write_text, sha256_file
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter, count_parameters, load_adapter
+from mtbert.pipeline.card import CARD, card
 from mtbert.pipeline.paths import CONVERTED, MODELS, PREPARED, PRETRAINED
 from mtbert.pipeline.provenance import check_current
 from mtbert.pretrained.bert import BERT
@@ -21,6 +24,7 @@ from mtbert.pretrained.checks import check_tensors
 from mtbert.pretrained.store import TOKENIZER, WEIGHTS, load_model, read_config, save_model
 from mtbert.pretrained.weights import config_to_json, for_pooling
 from mtbert.settings import Model, Run
+from mtbert.tasks.task import Task
 from mtbert.training.log import write_history
 from mtbert.training.loop import Progress
 from mtbert.training.recipe import Recipe
@@ -97,7 +101,7 @@ def load_encoder(settings: Model, where: str) -> MultitaskModel:
     except MtbertError as error:
         raise MtbertError(f"params.yaml: {where}.{error}") from None
     model = build(settings, BertConfig(**config["encoder"]))
-    _fill(model.encoder, tensors, PRETRAINED)
+    fill(model.encoder, tensors, PRETRAINED)
     return model
 
 
@@ -114,7 +118,7 @@ def load_start(run: Run, name: str) -> MultitaskModel:
         if pretrained:
             load_adapter(model, tensors, str(CONVERTED / name / WEIGHTS))
         else:
-            _fill(model, tensors, CONVERTED / name)
+            fill(model, tensors, CONVERTED / name)
     return model
 
 
@@ -134,7 +138,7 @@ def load_run(run: Run, name: str) -> MultitaskModel:
     model = build(run, BertConfig(**config["encoder"]))
     if run.adapter is not None:
         adapt(model, run, f"runs.{name}")
-    _fill(model, tensors, folder)
+    fill(model, tensors, folder)
     return model
 
 
@@ -160,7 +164,8 @@ def _check_parent(parent: dict[str, Any], folder: Path, stage: str) -> None:
         raise MtbertError(f"{folder}: was made from other weights of {parent['folder']}; {again}")
 
 
-def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+def fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    """Load tensors that must be exactly the module's; `folder` holds them."""
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     check_tensors(tensors, shapes, str(folder / WEIGHTS))
     module.load_state_dict(tensors)
@@ -177,11 +182,23 @@ def recipe_of(run: Run) -> Recipe:
     return Recipe(run.sampler, run.epoch_end, run.epochs, run.batch_size, run.learning_rate, adapter_rate, run.seed)
 
 
-def save_trained(folder: Path, run: Run, model: MultitaskModel, done: Progress, data: Mapping[str, Split]) -> str:
-    """Write a trained model and its history; the checksum of its weights.
+def save_trained(
+    folder: Path,
+    run: Run,
+    model: MultitaskModel,
+    done: Progress,
+    data: Mapping[str, Split],
+    *,
+    name: str,
+    max_tokens: int,
+    preprocess: str,
+) -> str:
+    """Write a trained model with all that prediction needs, its history and its card; the checksum of its weights.
 
     Args:
         data: the training splits.
+        name: the run's.
+        max_tokens, preprocess: as the data were prepared.
     """
     sizes = {name: len(split) for name, split in data.items()}
     exponent = sampler_exponent(run.sampler)
@@ -201,9 +218,22 @@ def save_trained(folder: Path, run: Run, model: MultitaskModel, done: Progress, 
     config = {
         "encoder": config_to_json(model.encoder.config),
         "settings": run.model_dump(),
+        "base": read_config(PRETRAINED)["source"],
+        "tasks": {task.name: _described(task) for task in run.known.values()},
+        "max_tokens": max_tokens,
+        "preprocess": preprocess,
+        "tokenizer": sha256_file(PREPARED / TOKENIZER),
         "parameters": count_parameters(model),
         "training": training,
     }
     save_model(folder, model.state_dict(), config)
+    shutil.copyfile(PREPARED / TOKENIZER, folder / TOKENIZER)
+    atomic_write_text(folder / CARD, card(name, config))
     write_history(folder / "history.csv", done.history)
     return str(read_config(folder)["sha256"])
+
+
+def _described(task: Task) -> dict[str, Any]:
+    """A task as config.json has it: kind, sentence columns, and labels by name or the ends of the range."""
+    ends = {"low": task.low, "high": task.high} if task.kind == "score" else {"labels": list(task.labels)}
+    return {"kind": task.kind, "texts": list(task.texts), **ends}

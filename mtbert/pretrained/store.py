@@ -26,8 +26,11 @@ def save_model(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str,
     atomic_json(folder / CONFIG, sealed({**config, "sha256": sha256_file(folder / WEIGHTS)}))
 
 
-def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_model(folder: Path, advice: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a model's folder.
+
+    Args:
+        advice: the remedy that errors name; by default to run the stage that writes the folder.
 
     Returns:
         The tensors by name, and the config.
@@ -35,17 +38,21 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         MtbertError: a file is missing, unreadable or changed.
     """
-    config = read_config(folder)
+    config = read_config(folder, advice)
     path = folder / WEIGHTS
     if not path.is_file():
-        raise MtbertError(f"{path}: not found; {remedy(folder)}")
+        raise MtbertError(f"{path}: not found; {advice or remedy(folder)}")
     if sha256_file(path) != config["sha256"]:
-        raise MtbertError(f"{path}: its bytes changed since it was written (sha256 differs); {remedy(folder, path)}")
+        what = "its bytes changed since it was written (sha256 differs)"
+        raise MtbertError(f"{path}: {what}; {advice or remedy(folder, path)}")
     return read_safetensors(path), config
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, advice: str = "") -> dict[str, Any]:
     """The config.json of a model's folder.
+
+    Args:
+        advice: as `load_model` takes it.
 
     Raises:
         MtbertError: the file is missing or damaged.
@@ -57,9 +64,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise ValueError("no sha256 in it")
         config = unsealed(config)
     except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; {remedy(folder)}") from None
+        raise MtbertError(f"{path}: not found; {advice or remedy(folder)}") from None
     except (ValueError, RecursionError) as error:
-        raise MtbertError(f"{path}: damaged ({error}); {remedy(folder, path)}") from None
+        raise MtbertError(f"{path}: damaged ({error}); {advice or remedy(folder, path)}") from None
     return config
 
 

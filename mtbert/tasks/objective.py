@@ -62,6 +62,10 @@ class Objective(Section):
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
         """From the head's output, (B, C) or (B,), to predictions."""
 
+    def probabilities(self, raw: np.ndarray, task: Task) -> np.ndarray:
+        """The probability of each label, (B, C) float64; of a score there is none, (B, 0)."""
+        return np.empty((len(raw), 0))
+
 
 class Linear(Objective):
     """A linear layer over the concatenated features (section 4.2)."""
@@ -99,10 +103,13 @@ class CrossEntropy(Linear):
         return cross_entropy
 
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
+        values = raw.argmax(1)
+        return Predictions(values.astype(np.float64), self.probabilities(raw, task)[np.arange(len(raw)), values])
+
+    def probabilities(self, raw: np.ndarray, task: Task) -> np.ndarray:
         raw = raw.astype(np.float64)
         exp = np.exp(raw - raw.max(1, keepdims=True))
-        values = raw.argmax(1)
-        return Predictions(values.astype(np.float64), (exp / exp.sum(1, keepdims=True))[np.arange(len(raw)), values])
+        return np.asarray(exp / exp.sum(1, keepdims=True))
 
 
 class BinaryCrossEntropy(Linear):
@@ -119,6 +126,9 @@ class BinaryCrossEntropy(Linear):
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
         return _by_sign(raw)
 
+    def probabilities(self, raw: np.ndarray, task: Task) -> np.ndarray:
+        return _of_both(raw)
+
 
 class Cosine(CosineOfPair):
     """The cosine as the logit of label 1 (section 4.1)."""
@@ -133,6 +143,9 @@ class Cosine(CosineOfPair):
 
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
         return _by_sign(raw)
+
+    def probabilities(self, raw: np.ndarray, task: Task) -> np.ndarray:
+        return _of_both(raw)
 
 
 class MeanSquaredError(Linear):
@@ -197,3 +210,8 @@ def _binary_cross_entropy() -> "Callable[[Tensor, Tensor], Tensor]":
 def _by_sign(raw: np.ndarray) -> Predictions:
     raw = raw.astype(np.float64)
     return Predictions((raw > 0).astype(np.float64), np.exp(-np.logaddexp(0, -raw)))
+
+
+def _of_both(raw: np.ndarray) -> np.ndarray:
+    one = _by_sign(raw).scores
+    return np.stack([1 - one, one], axis=1)

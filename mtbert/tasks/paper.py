@@ -25,6 +25,7 @@ SST = Task(
         leaderboard="sst",
         header="id \t Predicted_Sentiment ",
     ),
+    names=("negative", "somewhat negative", "neutral", "somewhat positive", "positive"),
 )
 QUORA = Task(
     name="quora",
@@ -41,6 +42,7 @@ QUORA = Task(
         leaderboard="para",
         header="id \t Predicted_Is_Paraphrase ",
     ),
+    names=("different", "duplicate"),
 )
 STS = Task(
     name="sts",

@@ -41,6 +41,7 @@ class Task:
         low, high: smallest and largest label, both included; of classes, the first and the last by number.
         classes: the classes' names as the files spell them, by number; empty where the files hold the numbers.
         course: for a task of the course; None for one that params.yaml declares.
+        names: what the labels are called where the files hold numbers, by number; empty for the numbers themselves.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Task:
     high: float
     classes: tuple[str, ...] = ()
     course: Course | None = field(default=None, hash=False)
+    names: tuple[str, ...] = ()
 
     @property
     def is_pair(self) -> bool:
@@ -62,6 +64,13 @@ class Task:
     def outputs(self) -> int:
         """Scores that a head gives for an example: one for each class, else one."""
         return int(self.high) + 1 if self.kind == "classes" else 1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the labels are called, by number; empty for a score."""
+        if self.kind == "score":
+            return ()
+        return self.names or self.classes or tuple(map(str, range(int(self.high) + 1)))
 
     def file(self, split: str) -> str:
         """The name of a split's file in `data.path`."""

@@ -1,0 +1,214 @@
+"""`mtbert predict`: rows in, predictions out, in bounded memory."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO, get_args
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mtbert.errors import MtbertError, Stopped, nearest, out_of_memory
+from mtbert.files import replaced_file
+from mtbert.inference.load import load
+from mtbert.inference.model import NO_WORDPIECE, TaskInfo, TrainedModel, chunks, fault, names_of
+from mtbert.inference.read import Bad, Form, Row, Source, form_of, from_arguments, from_file
+from mtbert.inference.write import Csv, Format, Jsonl, OnTerminal, Predicted, Writer
+
+LISTED = 5  # rows left out that are named
+STDIN = "standard input"
+SUFFIXES: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FIX = "correct the row, or leave such rows out with --on-bad-row skip"
+
+
+def main(
+    model: str,
+    task: str,
+    texts: Sequence[str],
+    *,
+    input_file: str | None = None,
+    output_file: str | None = None,
+    output_format: str | None = None,
+    input_format: str | None = None,
+    columns: str | None = None,
+    on_bad_row: str = "error",
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 64,
+) -> None:
+    """Predict, and print or write the predictions; what was left out or cut is told on stderr.
+
+    Raises:
+        MtbertError: an option, the model, the task or a row is wrong; names what, where and the remedy.
+        Stopped: at an interrupt; an output file is then not written.
+    """
+    form = _choice("--input-format", input_format, get_args(Form))
+    target = _target(output_file, _choice("--format", output_format, get_args(Format)))
+    skip = _choice("--on-bad-row", on_bad_row, ("error", "skip")) == "skip"
+    if texts and input_file is not None:
+        raise MtbertError("TEXT and --input are both given; leave one out")
+    if not texts and input_file in (None, "-") and sys.stdin.isatty():
+        raise MtbertError("nothing to predict; give TEXT, --input FILE, or lines on standard input")
+    done = 0
+    try:
+        with ExitStack() as stack:
+            file = None if texts else stack.enter_context(_opened(input_file))
+            loaded = load(model, device=device, precision=precision)
+            about = loaded.task(task)
+            if file is None:
+                source = from_arguments(texts, about)
+            else:
+                name = STDIN if input_file in (None, "-") else str(input_file)
+                wanted = [column.strip() for column in columns.split(",")] if columns else None
+                source = from_file(file, name, form_of(name, form, about), about, wanted)
+            writer = stack.enter_context(_writer(output_file, target, about))
+            notes = stack.enter_context(_Notes(source, loaded.max_tokens))
+            progress = stack.enter_context(_progress(source, hidden=isinstance(writer, OnTerminal)))
+            writer.write([])
+            readable = _readable(source, skip, notes, names_of(about.sentences))
+            for rows in chunks(readable, lambda row: sum(map(len, row.sides))):
+                writer.write(_predicted(loaded, task, source, rows, skip, notes, batch_size))
+                done += len(rows)
+                progress.update(done)
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    except KeyboardInterrupt:
+        end = f"{output_file} was not written" if output_file else f"after {done} rows"
+        raise Stopped(f"interrupted; {end}", signal.SIGINT) from None
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise MtbertError(f"out of memory ({error}); lower --batch-size, now {batch_size}, or free memory") from None
+
+
+class _Notes:
+    """What was left out or cut, told on stderr in the end, unless an error ends the command."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self._source, self._limit = source, limit
+        self._bad: list[str] = []
+        self._bad_count = self._cut = self._first_cut = 0
+
+    def leave_out(self, line: int, what: str) -> None:
+        self._bad_count += 1
+        if self._bad_count <= LISTED:
+            self._bad.append(f"{self._source.place(line)}: {what}")
+
+    def cut(self, lines: Sequence[int]) -> None:
+        if lines and not self._cut:
+            self._first_cut = lines[0]
+        self._cut += len(lines)
+
+    def __enter__(self) -> "_Notes":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
+        if self._cut:
+            first = self._source.place(self._first_cut)
+            what = f"{self._cut} row{'s' * (self._cut > 1)} had more than {self._limit} tokens and lost what came after"
+            print(f"warning: {what}; the first: {first}", file=sys.stderr)
+        if self._bad_count:
+            print(f"warning: {self._bad_count} bad row{'s' * (self._bad_count > 1)} left out:", file=sys.stderr)
+            for line in self._bad:
+                print(f"  {line}", file=sys.stderr)
+            if self._bad_count > LISTED:
+                print(f"  and {self._bad_count - LISTED} more", file=sys.stderr)
+
+
+class _Bar:
+    """A progress bar on stderr."""
+
+    def __init__(self, bar: Progress, source: Source) -> None:
+        self._bar, self._source = bar, source
+        self._task = bar.add_task("", total=source.size, rows=0)
+
+    def update(self, rows: int) -> None:
+        self._bar.update(self._task, completed=self._source.position(), rows=rows)
+
+
+@contextmanager
+def _progress(source: Source, hidden: bool) -> Iterator[_Bar]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.fields[rows]:,} rows"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=hidden or not sys.stderr.isatty(), transient=True) as bar:
+        yield _Bar(bar, source)
+
+
+def _readable(source: Source, skip: bool, notes: _Notes, names: Sequence[str]) -> Iterator[Row]:
+    for row in source.rows:
+        if isinstance(row, Bad):
+            _bad(source, row.line, row.what, skip, notes)
+        elif what := fault(row.sides, names):
+            _bad(source, row.line, what, skip, notes)
+        else:
+            yield row
+
+
+def _bad(source: Source, line: int, what: str, skip: bool, notes: _Notes) -> None:
+    if not skip:
+        raise MtbertError(f"{source.place(line)}: {what}; {FIX}")
+    notes.leave_out(line, what)
+
+
+def _predicted(
+    model: TrainedModel, task: str, source: Source, rows: Sequence[Row], skip: bool, notes: _Notes, batch_size: int
+) -> list[Predicted]:
+    found = model.tokenize(task, [row.sides for row in rows])
+    names = names_of(len(rows[0].sides))
+    for n in np.flatnonzero(found.empty).tolist():
+        _bad(source, rows[n].line, f"{names[found.empty[n] - 1]} {NO_WORDPIECE}", skip, notes)
+    kept = np.flatnonzero(found.empty == 0)
+    notes.cut([rows[n].line for n in kept.tolist() if found.cut[n]])
+    predictions = model.score(task, found.split, kept, batch_size)
+    return [Predicted(rows[n], prediction) for n, prediction in zip(kept.tolist(), predictions, strict=True)]
+
+
+def _choice(option: str, value: str | None, valid: Sequence[str]) -> Any:
+    if value is not None and value not in valid:
+        raise MtbertError(f"{option}: {value!r} is unknown{nearest(value, valid)}")
+    return value
+
+
+def _target(output: str | None, wanted: Format | None) -> Format:
+    """How to write: as told, else by the file's suffix, else a table on a terminal and CSV elsewhere."""
+    if output is None:
+        return wanted or ("table" if sys.stdout.isatty() else "csv")
+    if wanted == "table":
+        raise MtbertError("--format table is for terminals; write csv or jsonl to --output")
+    if wanted is None and (suffix := Path(output).suffix.lower()) not in SUFFIXES:
+        raise MtbertError(
+            f"--output {output}: {suffix or 'no suffix'} tells no format; end it in .csv or .jsonl, or add --format"
+        )
+    if Path(output).exists() and not Path(output).is_file():
+        raise MtbertError(f"--output {output}: is no file; name a file, or redirect standard output")
+    return wanted or SUFFIXES[Path(output).suffix.lower()]
+
+
+@contextmanager
+def _opened(name: str | None) -> Iterator[BinaryIO]:
+    if name in (None, "-"):
+        yield sys.stdin.buffer
+        return
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(str(name)).open("rb"))
+        except OSError as error:
+            what = f"cannot be read ({error.strerror})"
+            raise MtbertError(f"--input {name}: {what}; check its name and permissions") from None
+        yield file
+
+
+@contextmanager
+def _writer(output: str | None, target: Format, task: TaskInfo) -> Iterator[Writer]:
+    if target == "table":
+        yield OnTerminal(task)
+    else:
+        with nullcontext(sys.stdout.buffer) if output is None else replaced_file(Path(output)) as file:
+            yield Csv(file, task) if target == "csv" else Jsonl(file, task)

@@ -1,0 +1,117 @@
+"""From a model's folder to a model that predicts; params.yaml, a plan and other folders are not needed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from mtbert.corpus.tokenizer import read_tokenizer
+from mtbert.data.tokens import Wrapper
+from mtbert.engines import engine_for
+from mtbert.errors import MtbertError, nearest
+from mtbert.files import sha256_file
+from mtbert.inference.model import TaskInfo, TrainedModel
+from mtbert.model.bert import BertConfig
+from mtbert.peft.convert import merge
+from mtbert.pipeline.models import adapt, build, fill
+from mtbert.pipeline.paths import MODELS
+from mtbert.pretrained.bert import BERT
+from mtbert.pretrained.store import CONFIG, TOKENIZER, load_model
+from mtbert.settings import Run
+from mtbert.training.compute import Compute, resolve
+
+AGAIN = "copy the model's folder again, whole; where it was trained, run `dvc repro --force --single-item train@RUN`"
+DEVICES, PRECISIONS = ("auto", "cpu", "cuda"), ("auto", "fp32", "bf16")
+
+
+def load(model: str | Path, *, device: str = "auto", precision: str = "auto") -> TrainedModel:
+    """Load a trained model. Adapters are merged into the layers that they adapt.
+
+    Args:
+        model: a model's folder, or a run's name for models/RUN.
+        device: auto, cpu or cuda; auto is a GPU where there is one.
+        precision: of matrix products: auto, fp32 or bf16; auto is bf16 where the device has it.
+
+    Raises:
+        MtbertError: there is no such model, its folder is incomplete or damaged, or the device is not there.
+    """
+    compute = _compute(device, precision)
+    folder = find(model)
+    tensors, config = load_model(folder, AGAIN)
+    settings, tasks = _settings(folder, config)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are left as they are
+        loaded = build(settings, BertConfig(**config["encoder"]))
+        if settings.adapter is not None:
+            adapt(loaded, settings, str(folder))
+    fill(loaded, tensors, folder)
+    merge(loaded)
+    tokenizer = _tokenizer(folder, config["tokenizer"])
+    cls, sep = map(tokenizer.token_to_id, BERT.special_tokens)
+    engine = engine_for(loaded.eval().requires_grad_(False).to(compute.device), compute, quiet=True)
+    wrapper = Wrapper(cls, sep, config["max_tokens"])
+    return TrainedModel(folder, engine, settings, tasks, tokenizer, wrapper, config["preprocess"])
+
+
+def find(model: str | Path) -> Path:
+    """The folder of a model that is named by its folder or its run.
+
+    Raises:
+        MtbertError: there is none.
+    """
+    for folder in (Path(model), MODELS / model):
+        if (folder / CONFIG).is_file():
+            return folder
+    if Path(model).is_dir() or Path(model).name != str(model):
+        raise MtbertError(
+            f"{model}: no model, since it has no {CONFIG}; name the folder of a trained run, such as models/best_performance"
+        )
+    runs = sorted(path.parent.name for path in MODELS.glob(f"*/{CONFIG}") if path.parent.name != "pretrained")
+    where = f"there is no folder {model}, and no {MODELS}/{model}"
+    raise MtbertError(f"{where}{nearest(str(model), runs)}" if runs else f"{where}; name a model's folder")
+
+
+def _compute(device: str, precision: str) -> Compute:
+    for what, value, valid in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
+        if value not in valid:
+            raise MtbertError(f"{what} is {value!r}; valid: {', '.join(valid)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MtbertError("device is cuda, but torch sees no CUDA device; set it to auto or cpu")
+    return resolve(device, precision, "auto")
+
+
+def _settings(folder: Path, config: dict[str, Any]) -> tuple[Run, dict[str, TaskInfo]]:
+    """The run's settings, and its tasks as the folder describes them."""
+    if "settings" not in config:
+        raise MtbertError(f"{folder / CONFIG}: describes an encoder without heads; name the folder of a trained run")
+    if missing := {"tasks", "max_tokens", "preprocess", "tokenizer"} - config.keys():
+        what = f"has no {', '.join(sorted(missing))}: it was written by an earlier mtbert"
+        raise MtbertError(f"{folder / CONFIG}: {what}; train the run again (`dvc repro train@{folder.name}`)")
+    try:
+        settings = Run.model_validate(config["settings"])
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        what = f"this mtbert does not know its settings ({key}: {error.errors()[0]['msg']})"
+        raise MtbertError(f"{folder / CONFIG}: {what}; use the version that wrote it") from None
+    return settings, {
+        name: TaskInfo(
+            name,
+            about["kind"],
+            len(about["texts"]),
+            tuple(about["texts"]),
+            tuple(about.get("labels", ())),
+            about.get("low"),
+            about.get("high"),
+        )
+        for name, about in config["tasks"].items()
+    }
+
+
+def _tokenizer(folder: Path, sha256: str) -> Any:
+    path = folder / TOKENIZER
+    tokenizer = read_tokenizer(path, AGAIN, AGAIN)
+    if sha256_file(path) != sha256:
+        raise MtbertError(f"{path}: its bytes changed since it was written (sha256 differs); {AGAIN}")
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

@@ -1,0 +1,266 @@
+"""Rows to predict: from arguments, from a file or from standard input, one at a time, each with its line."""
+
+import csv
+import importlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+from mtbert.errors import MtbertError, nearest, short
+from mtbert.inference.model import Sides, TaskInfo, names_of
+
+Form = Literal["lines", "tsv", "csv", "jsonl", "parquet"]
+FORMS: dict[str, Form] = {
+    ".txt": "lines",
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+LONGEST = 1 << 24  # bytes of a line
+
+
+class Row(NamedTuple):
+    """An example, and the line (in Parquet the row, among arguments the argument) on which it starts, from 1."""
+
+    line: int
+    sides: Sides
+
+
+class Bad(NamedTuple):
+    """A row that cannot be read, and why."""
+
+    line: int
+    what: str
+
+
+class Source(NamedTuple):
+    """Where rows come from.
+
+    Attributes:
+        name: as messages call it.
+        rows: in their order, bad ones among them.
+        size: of the file in bytes (of Parquet in rows), where it is known.
+        position: how much of it was read.
+    """
+
+    name: str
+    rows: Iterator[Row | Bad]
+    size: int | None = None
+    position: Callable[[], int] = int
+
+    def place(self, line: int) -> str:
+        return f"{self.name}{' ' if self.name == 'argument' else ':'}{line}"
+
+
+def from_arguments(texts: Sequence[str], task: TaskInfo) -> Source:
+    """Rows that were typed: a text for each sentence."""
+    if len(texts) % task.sentences:
+        raise MtbertError(f"{len(texts)} texts are no pairs, which {task.name} is about; give two for each example")
+    starts = range(0, len(texts), task.sentences)
+    rows = (Row(start + 1, tuple(texts[start : start + task.sentences])) for start in starts)
+    return Source("argument", rows)
+
+
+def form_of(name: str, form: Form | None, task: TaskInfo) -> Form:
+    """The form of a file, by its suffix if `form` is None; of others, plain lines, or TSV for pairs."""
+    found = form or FORMS.get(Path(name).suffix.lower(), "lines" if task.sentences == 1 else "tsv")
+    if found == "lines" and task.sentences == 2:
+        raise MtbertError(
+            f"{name}: {task.name} needs two sentences a row, and plain lines have one; use TSV, CSV or JSONL"
+        )
+    return found
+
+
+def from_file(file: BinaryIO, name: str, form: Form, task: TaskInfo, columns: Sequence[str] | None) -> Source:
+    """Rows of an open file.
+
+    Args:
+        name: for messages.
+        columns: the names of the sentence columns; by default those of the task's training files, or sentence, or sentence1 and
+            sentence2.
+
+    Raises:
+        MtbertError: a column is missing, or the file cannot be read in this form. Some are raised while rows are read.
+    """
+    if columns is not None and len(columns) != task.sentences:
+        raise MtbertError(f"--columns names {len(columns)} columns, and an example of {task.name} has {task.sentences}")
+    wanted = _Columns(name, [tuple(columns)] if columns else [task.columns, names_of(task.sentences)], bool(columns))
+    if form == "parquet":
+        return _parquet(file, name, wanted)
+    lines = _Lines(file, name)
+    rows = {"lines": _plain, "tsv": _tsv, "csv": _csv, "jsonl": _jsonl}[form](lines, wanted)
+    return Source(name, rows, _size(file), lambda: lines.read)
+
+
+class _Columns:
+    """Which columns of a table are the sentences.
+
+    Args:
+        name: the file's.
+        candidates: sets of names, of which the first that is there is taken.
+        named: whether the user named them.
+    """
+
+    def __init__(self, name: str, candidates: Sequence[Sides], named: bool) -> None:
+        self.name, self.candidates, self.named = name, candidates, named
+        self.count = len(candidates[0])
+
+    def found(self, header: Sequence[str]) -> Sides | None:
+        return next((names for names in self.candidates if set(names) <= set(header)), None)
+
+    def places(self, header: Sequence[str]) -> list[int]:
+        """Their indices in a header."""
+        names = self.found(header)
+        if names is None:
+            missing = next(name for name in self.candidates[0] if name not in header)
+            raise MtbertError(
+                f"{self.name}:1: no column {missing!r} in the header{nearest(missing, header)}; name the columns with --columns"
+            )
+        if twice := next((name for name in names if header.count(name) > 1), None):
+            raise MtbertError(f"{self.name}:1: column {twice!r} appears twice in the header; rename one of the two")
+        return [header.index(name) for name in names]
+
+
+class _Lines:
+    """A file's lines with their ends; bytes that are not UTF-8 become lone surrogates, which `fault` finds.
+
+    Attributes:
+        number: of the last line that was read.
+        read: bytes so far.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self.name, self.number, self.read = file, name, 0, 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._line():
+            self.number += 1
+            self.read += len(line)
+            if len(line) > LONGEST:
+                raise MtbertError(
+                    f"{self.name}:{self.number}: a line of more than {LONGEST >> 20} MiB; is this a text file?"
+                )
+            text = line.decode("utf-8", "surrogateescape")
+            yield text.removeprefix("\ufeff") if self.number == 1 else text
+
+    def _line(self) -> bytes:
+        try:
+            return self._file.readline(LONGEST + 1)
+        except OSError as error:
+            raise MtbertError(f"{self.name}:{self.number + 1}: cannot be read ({error.strerror})") from None
+
+
+def _plain(lines: _Lines, wanted: _Columns) -> Iterator[Row | Bad]:
+    return (Row(lines.number, (_text(line),)) for line in lines)
+
+
+def _tsv(lines: _Lines, wanted: _Columns) -> Iterator[Row | Bad]:
+    """Tabs between fields, no quoting. The first line is a header if it names the columns, and must be if the user named them."""
+    width, places = wanted.count, list(range(wanted.count))
+    for line in lines:
+        fields = _text(line).split("\t")
+        if lines.number == 1 and (wanted.named or wanted.found(fields)):
+            width, places = len(fields), wanted.places(fields)
+        elif len(fields) != width:
+            yield Bad(lines.number, f"{len(fields)} fields between tabs, where {width} are expected")
+        else:
+            yield Row(lines.number, tuple(fields[place] for place in places))
+
+
+def _csv(lines: _Lines, wanted: _Columns) -> Iterator[Row | Bad]:
+    """A header, and CSV quoting; separated by tabs where the header has some, else by commas."""
+    source = iter(lines)
+    first = next(source, "")
+    reader = csv.reader(chain([first], source), delimiter="\t" if "\t" in first else ",", strict=True)
+    header: list[str] | None = None
+    while True:
+        line = lines.number + (header is not None)
+        try:
+            fields = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            if header is None:
+                raise MtbertError(f"{lines.name}:1: the header is no CSV ({error}); correct it") from None
+            yield Bad(line, f"no CSV ({error})")
+            continue
+        if header is None:
+            header, places = fields, wanted.places(fields)
+        elif len(fields) != len(header):
+            what = f"{len(fields)} fields, where the header has {len(header)}" if fields else "empty line"
+            yield Bad(line, what)
+        else:
+            yield Row(line, tuple(fields[place] for place in places))
+    if header is None:
+        raise MtbertError(f"{lines.name}:1: no header; CSV starts with the names of its columns")
+
+
+def _jsonl(lines: _Lines, wanted: _Columns) -> Iterator[Row | Bad]:
+    """A JSON value a line: an object with the columns, a list of the sentences, or a single sentence."""
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield Bad(lines.number, "empty line" if not line.strip() else f"no JSON ({error})")
+            continue
+        if isinstance(value, dict):
+            if (names := wanted.found(list(value))) is None:
+                missing = next(name for name in wanted.candidates[0] if name not in value)
+                yield Bad(lines.number, f"no key {missing!r}")
+                continue
+            value = [value[name] for name in names]
+        sides = value if isinstance(value, list) else [value]
+        if len(sides) != wanted.count or not all(isinstance(side, str) for side in sides):
+            yield Bad(lines.number, f"{short(value)} is not {'a text' if wanted.count == 1 else 'two texts'}")
+        else:
+            yield Row(lines.number, tuple(sides))
+
+
+def _parquet(file: BinaryIO, name: str, wanted: _Columns) -> Source:
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise MtbertError(
+            f"{name}: reading Parquet needs pyarrow; install it (pip install pyarrow), or write CSV"
+        ) from None
+    if not file.seekable():
+        raise MtbertError(f"{name}: Parquet is read from its end, which a pipe has not; write it to a file for --input")
+    try:
+        table: Any = parquet.ParquetFile(file)
+    except Exception as error:  # pyarrow's own classes
+        raise MtbertError(f"{name}: no Parquet ({error})") from None
+    header = list(table.schema_arrow.names)
+    columns = [header[place] for place in wanted.places(header)]
+    done = 0
+
+    def rows() -> Iterator[Row | Bad]:
+        nonlocal done
+        try:
+            for batch in table.iter_batches(batch_size=1024, columns=columns):
+                for sides in zip(*(batch.column(column).to_pylist() for column in columns), strict=True):
+                    done += 1
+                    if all(isinstance(side, str) for side in sides):
+                        yield Row(done, sides)
+                    else:
+                        yield Bad(done, f"{short(next(s for s in sides if not isinstance(s, str)))} is not a text")
+        except (UnicodeDecodeError, OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+            raise MtbertError(f"{name}: from row {done + 1} on, it cannot be read ({error})") from None
+
+    return Source(name, rows(), table.metadata.num_rows, lambda: done)
+
+
+def _size(file: BinaryIO) -> int | None:
+    if not file.seekable():
+        return None
+    here = file.tell()
+    size = file.seek(0, 2)
+    file.seek(here)
+    return size - here
+
+
+def _text(line: str) -> str:
+    return line.removesuffix("\n").removesuffix("\r")
