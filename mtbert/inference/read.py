@@ -174,29 +174,27 @@ def _tsv(lines: _Lines, wanted: _Columns) -> Iterator[Row | Bad]:
 def _csv(lines: _Lines, wanted: _Columns) -> Iterator[Row | Bad]:
     """A header, and CSV quoting; separated by tabs where the header has some, else by commas."""
     source = iter(lines)
-    first = next(source, "")
+    if not (first := next(source, "")).strip():
+        raise MtbertError(f"{lines.name}:1: no header; CSV starts with the names of its columns")
     reader = csv.reader(chain([first], source), delimiter="\t" if "\t" in first else ",", strict=True)
-    header: list[str] | None = None
+    try:
+        header = next(reader)
+    except csv.Error as error:
+        raise MtbertError(f"{lines.name}:1: the header is no CSV ({error}); correct it") from None
+    places = wanted.places(header)
     while True:
-        line = lines.number + (header is not None)
+        line = lines.number + 1
         try:
             fields = next(reader)
         except StopIteration:
-            break
+            return
         except csv.Error as error:
-            if header is None:
-                raise MtbertError(f"{lines.name}:1: the header is no CSV ({error}); correct it") from None
             yield Bad(line, f"no CSV ({error})")
             continue
-        if header is None:
-            header, places = fields, wanted.places(fields)
-        elif len(fields) != len(header):
-            what = f"{len(fields)} fields, where the header has {len(header)}" if fields else "empty line"
-            yield Bad(line, what)
-        else:
+        if len(fields) == len(header):
             yield Row(line, tuple(fields[place] for place in places))
-    if header is None:
-        raise MtbertError(f"{lines.name}:1: no header; CSV starts with the names of its columns")
+        else:
+            yield Bad(line, f"{len(fields)} fields, where the header has {len(header)}" if fields else "empty line")
 
 
 def _jsonl(lines: _Lines, wanted: _Columns) -> Iterator[Row | Bad]:

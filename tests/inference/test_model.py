@@ -21,13 +21,14 @@ from mtbert.files import sha256_file
 from mtbert.inference import model as inference
 from mtbert.pretrained.store import load_model, save_model
 from stages import convert, evaluate, train
+from tests.inference.conftest import make_vivid
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def model(trained: Path) -> mtbert.TrainedModel:
-    return mtbert.load(trained / "models/baseline", device="cpu", precision="fp32")
+def model(vivid: Path) -> mtbert.TrainedModel:
+    return mtbert.load(vivid / "models/baseline", device="cpu", precision="fp32")
 
 
 def examples(project: Path, run: str, task: str) -> tuple[list[tuple[str, ...]], list[dict[str, str]]]:
@@ -38,16 +39,19 @@ def examples(project: Path, run: str, task: str) -> tuple[list[tuple[str, ...]],
 
 
 @pytest.mark.parametrize("run", ["baseline", "dora_r4"])
-def test_predictions_are_those_of_evaluate(project: Path, run: str) -> None:
+def test_predictions_are_those_of_evaluate(project: Path, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if run != "baseline":
         convert.main(run)
         train.main(run)
+    make_vivid(project / "models" / run)
+    monkeypatch.setattr(evaluate, "check_trained", lambda *_: None)  # these are not the weights that were trained
     evaluate.main(run)
     model = mtbert.load(run, device="cpu", precision="fp32")
     for task, about in model.tasks.items():
         pairs, rows = examples(project, run, task)
         texts = [one if about.sentences == 2 else one[0] for one in pairs]
         found = model.predict(task, texts)
+        assert len({row["score"] for row in rows}) > 6, "predictions tell the examples apart"
         for row, prediction in zip(rows, found, strict=True):
             if isinstance(prediction, mtbert.Score):
                 assert f"{prediction.score:.6f}" == row["score"]
@@ -88,9 +92,9 @@ def test_the_folder_is_complete_and_its_card_s_example_runs(
     assert isinstance(runpy.run_path(str(tmp_path / "card.py"))["model"], mtbert.TrainedModel)
 
 
-def test_elsewhere_without_project_dvc_typer_or_fast(trained: Path, tmp_path: Path) -> None:
+def test_elsewhere_without_project_dvc_typer_or_fast(vivid: Path, model: mtbert.TrainedModel, tmp_path: Path) -> None:
     """Another folder, another process, and the package without mtbert/fast."""
-    shutil.copytree(trained / "models/baseline", tmp_path / "copied")
+    shutil.copytree(vivid / "models/baseline", tmp_path / "copied")
     ignored = shutil.ignore_patterns("__pycache__", "fast")
     shutil.copytree(ROOT / "mtbert", tmp_path / "site/mtbert", ignore=ignored)
     code = """
@@ -108,9 +112,7 @@ for name in ("dvc", "typer", "pandas", "matplotlib", "mtbert.fast", "mtbert.para
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     score, width = done.stdout.split()
-    expected = mtbert.load(trained / "models/baseline", device="cpu", precision="fp32").predict(
-        "sts", [("A cat sleeps.", "A dog sleeps.")]
-    )
+    expected = model.predict("sts", [("A cat sleeps.", "A dog sleeps.")])
     assert isinstance(expected[0], mtbert.Score)
     assert float(score) == pytest.approx(expected[0].score, abs=1e-5)
     assert width == "8"
@@ -120,7 +122,7 @@ def test_order_and_memory_of_a_stream(model: mtbert.TrainedModel, monkeypatch: p
     """Rows of many lengths come back in their order, no further read ahead than a chunk."""
     monkeypatch.setattr(inference, "CHUNK", 50)
     rng = np.random.default_rng(0)
-    words = "cat dog house tree good bad film music rain train blue seven never always river stone".split()
+    words = ["cat", "dog", "house", "tree", "good", "bad", "film", "music", "rain", "train", "blue", "seven"]
     texts = [" ".join(rng.choice(words, int(n))) + f" {number}" for number, n in enumerate(rng.integers(0, 12, 401))]
     read = 0
 
@@ -137,7 +139,7 @@ def test_order_and_memory_of_a_stream(model: mtbert.TrainedModel, monkeypatch: p
     assert len(found) == 401
     alone: list[Any] = [model.predict("sst", [text])[0] for text in texts]
     shares, expected = (np.array([list(one.probabilities.values()) for one in some]) for some in (found, alone))
-    assert np.abs(shares - expected).max() < 1e-6 < np.abs(shares - expected[::-1]).max() / 100
+    assert np.abs(shares - expected).max() < 1e-5 < np.abs(shares - expected[::-1]).max() / 100
     vectors = model.encode(iter(texts))
     assert vectors.shape == (401, 8) and vectors.dtype == np.float32
     each = np.concatenate([model.encode([text]) for text in texts])
@@ -252,9 +254,9 @@ def test_a_model_that_is_not_there(project: Path) -> None:
 
 
 def test_the_plain_engine_predicts_the_same(
-    trained: Path, model: mtbert.TrainedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    vivid: Path, model: mtbert.TrainedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(engines, "_fast", lambda: None)
-    plain = mtbert.load(trained / "models/baseline", device="cpu", precision="fp32")
+    plain = mtbert.load(vivid / "models/baseline", device="cpu", precision="fp32")
     assert np.allclose(plain.encode(["A cat sleeps."]), model.encode(["A cat sleeps."]), atol=1e-5)
     assert capsys.readouterr().err == ""
