@@ -29,7 +29,7 @@ def card(name: str, config: Mapping[str, Any]) -> str:
         *(_row(task, about, config) for task, about in config["tasks"].items()),
         "",
         f"It has {parameters['total']:,} parameters, of which {parameters['trainable']:,} were trained: {training['steps']:,} steps of "
-        f"{training['batch_size']} examples in {training['epochs']} epochs, sampler {training['sampler']}. Text is read {cleaning}, and cut "
+        f"{training['batch_size']} examples (epochs: {training['epochs']}), sampler {training['sampler']}. Text is read {cleaning}, and cut "
         f"after {limit} tokens. `record.json` has the checksums of the settings, code, data and weights that it was made from.",
         "",
         "## Use",
