@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import mtbert
 from mtbert.data.arrays import load_split
 from mtbert.errors import MtbertError
 from mtbert.params import load_params
@@ -105,6 +106,15 @@ def test_declared_tasks_go_through_every_stage(project: Path) -> None:
     found = read_metrics(Path("results"), "mine")
     assert set(found["training"]["batches"]) == {"sst", "quora", *TASKS}
     rows = examples("topic")
+    model = mtbert.load("mine", device="cpu", precision="fp32")
+    assert model.tasks["topic"].labels == ("world news", "sports", "arts") and model.tasks["topic"].columns == (
+        "headline",
+    )
+    assert model.tasks["same"].labels == ("0", "1") and (model.tasks["close"].low, model.tasks["close"].high) == (-1, 1)
+    predicted = [
+        one.label for one in model.predict("topic", [row["sentence1"] for row in rows]) if isinstance(one, mtbert.Label)
+    ]
+    assert predicted == [row["prediction"] for row in rows]
     assert {row["prediction"] for row in rows} <= set(TASKS["topic"]["classes"])
     assert all(1 / 3 <= float(row["score"]) <= 1 for row in rows)
     right = np.mean([row["prediction"] == row["label"] for row in rows])
