@@ -59,20 +59,19 @@ def main(
             file = None if texts else stack.enter_context(_opened(input_file))
             loaded = load(model, device=device, precision=precision)
             about = loaded.task(task)
+            wanted = tuple(column.strip() for column in columns.split(",")) if columns else None
             if file is None:
                 source = from_arguments(texts, about)
             else:
                 name = STDIN if input_file in (None, "-") else str(input_file)
-                wanted = [column.strip() for column in columns.split(",")] if columns else None
                 source = from_file(file, name, form_of(name, form, about), about, wanted)
             writer = stack.enter_context(_writer(output_file, target, about))
-            notes = stack.enter_context(_Notes(source, loaded.max_tokens))
+            rows = stack.enter_context(_Rows(source, wanted or names_of(about.sentences), skip, loaded.max_tokens))
             progress = stack.enter_context(_progress(source, hidden=isinstance(writer, OnTerminal)))
             writer.write([])
-            readable = _readable(source, skip, notes, names_of(about.sentences))
-            for rows in chunks(readable, lambda row: sum(map(len, row.sides))):
-                writer.write(_predicted(loaded, task, source, rows, skip, notes, batch_size))
-                done += len(rows)
+            for chunk in chunks(rows, lambda row: sum(map(len, row.sides))):
+                writer.write(_predicted(loaded, task, chunk, rows, batch_size))
+                done += len(chunk)
                 progress.update(done)
     except BrokenPipeError:  # whoever read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,25 +85,44 @@ def main(
         raise MtbertError(f"out of memory ({error}); lower --batch-size, now {batch_size}, or free memory") from None
 
 
-class _Notes:
-    """What was left out or cut, told on stderr in the end, unless an error ends the command."""
+class _Rows:
+    """The readable rows. What was left out or cut is told on stderr in the end, unless an error ends the command.
 
-    def __init__(self, source: Source, limit: int) -> None:
-        self._source, self._limit = source, limit
+    Args:
+        names: what messages call a row's sentences.
+        skip: leave bad rows out, rather than stop at the first.
+        limit: the model's longest sequence.
+    """
+
+    def __init__(self, source: Source, names: Sequence[str], skip: bool, limit: int) -> None:
+        self._source, self._names, self._skip, self._limit = source, names, skip, limit
         self._bad: list[str] = []
         self._bad_count = self._cut = self._first_cut = 0
 
-    def leave_out(self, line: int, what: str) -> None:
+    def __iter__(self) -> Iterator[Row]:
+        for row in self._source.rows:
+            if what := row.what if isinstance(row, Bad) else fault(row.sides, self._names):
+                self.bad(row.line, what)
+            elif isinstance(row, Row):
+                yield row
+
+    def bad(self, line: int, what: str) -> None:
+        """Leave the row on this line out, or stop."""
+        if not self._skip:
+            raise MtbertError(f"{self._source.place(line)}: {what}; {FIX}")
         self._bad_count += 1
         if self._bad_count <= LISTED:
             self._bad.append(f"{self._source.place(line)}: {what}")
+
+    def no_wordpiece(self, line: int, sentence: int) -> None:
+        self.bad(line, f"{self._names[sentence - 1]} {NO_WORDPIECE}")
 
     def cut(self, lines: Sequence[int]) -> None:
         if lines and not self._cut:
             self._first_cut = lines[0]
         self._cut += len(lines)
 
-    def __enter__(self) -> "_Notes":
+    def __enter__(self) -> "_Rows":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -141,33 +159,14 @@ def _progress(source: Source, hidden: bool) -> Iterator[_Bar]:
         yield _Bar(bar, source)
 
 
-def _readable(source: Source, skip: bool, notes: _Notes, names: Sequence[str]) -> Iterator[Row]:
-    for row in source.rows:
-        if isinstance(row, Bad):
-            _bad(source, row.line, row.what, skip, notes)
-        elif what := fault(row.sides, names):
-            _bad(source, row.line, what, skip, notes)
-        else:
-            yield row
-
-
-def _bad(source: Source, line: int, what: str, skip: bool, notes: _Notes) -> None:
-    if not skip:
-        raise MtbertError(f"{source.place(line)}: {what}; {FIX}")
-    notes.leave_out(line, what)
-
-
-def _predicted(
-    model: TrainedModel, task: str, source: Source, rows: Sequence[Row], skip: bool, notes: _Notes, batch_size: int
-) -> list[Predicted]:
-    found = model.tokenize(task, [row.sides for row in rows])
-    names = names_of(len(rows[0].sides))
+def _predicted(model: TrainedModel, task: str, chunk: Sequence[Row], rows: _Rows, batch_size: int) -> list[Predicted]:
+    found = model.tokenize(task, [row.sides for row in chunk])
     for n in np.flatnonzero(found.empty).tolist():
-        _bad(source, rows[n].line, f"{names[found.empty[n] - 1]} {NO_WORDPIECE}", skip, notes)
+        rows.no_wordpiece(chunk[n].line, int(found.empty[n]))
     kept = np.flatnonzero(found.empty == 0)
-    notes.cut([rows[n].line for n in kept.tolist() if found.cut[n]])
+    rows.cut([chunk[n].line for n in kept.tolist() if found.cut[n]])
     predictions = model.score(task, found.split, kept, batch_size)
-    return [Predicted(rows[n], prediction) for n, prediction in zip(kept.tolist(), predictions, strict=True)]
+    return [Predicted(chunk[n], prediction) for n, prediction in zip(kept.tolist(), predictions, strict=True)]
 
 
 def _choice(option: str, value: str | None, valid: Sequence[str]) -> Any:

@@ -35,7 +35,7 @@ def test_a_command(line: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    bad = "warning: 1 bad row left out:\n  questions.csv:3: empty sentence1\n"
+    bad = "warning: 1 bad row left out:\n  questions.csv:3: empty first\n"
     assert done.stderr == (bad if "questions" in line else "")
     written = next((tmp_path / name for name in ("scores.csv", "labels.jsonl") if name in line), None)
     assert (written.read_text(encoding="utf-8") if written else done.stdout).count("\n") in (2, 3)

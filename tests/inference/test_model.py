@@ -20,6 +20,7 @@ from mtbert.errors import MtbertError
 from mtbert.files import sha256_file
 from mtbert.inference import model as inference
 from mtbert.pretrained.store import load_model, save_model
+from mtbert.tasks.paper import STS
 from stages import convert, evaluate, train
 from tests.inference.conftest import make_vivid
 
@@ -167,6 +168,25 @@ def test_what_is_too_long_is_cut_with_a_warning(model: mtbert.TrainedModel) -> N
         (found,) = model.predict("sst", [text])
     with pytest.warns(mtbert.LongInputWarning):
         assert [found] == model.predict("sst", [text + "more"])
+
+
+@pytest.mark.parametrize(
+    ("views", "lengths", "cut"),
+    [
+        (("u", "v"), (254, 254), False),
+        (("u", "v"), (1, 255), True),
+        (("u",), (255, 1), True),
+        (("u",), (1, 255), False),
+        (("c",), (200, 53), False),
+        (("c",), (200, 54), True),
+    ],
+)
+def test_cut_is_what_a_view_of_the_head_loses(
+    model: mtbert.TrainedModel, views: tuple[str, ...], lengths: tuple[int, int], cut: bool
+) -> None:
+    """256 tokens hold 254 of a sentence, or 253 of a pair, beside the special ones."""
+    found = model._tokenize(STS, [["word " * length] for length in lengths], views)
+    assert found.cut.tolist() == [cut]
 
 
 def test_loading_leaves_random_numbers_alone(trained: Path) -> None:
