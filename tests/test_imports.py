@@ -38,14 +38,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": {"model", "training", "fast"},  # the door: nothing else imports fast, which can be deleted
     "housekeeping": {"errors", "files", "training"},
     "doctor": {"errors", "files", "housekeeping", "engines", "training"},
-    # What the stages share; of it, only `cost` reads params.yaml.
+    # What the stages share; of it, only the plan and the cost estimate read params.yaml.
     "pipeline": FILES | {*LAYERS[:-1], "engines", "params", "settings"},
     "cli": {"errors", "params", "housekeeping", "doctor", "pipeline"},
     "__main__": {"cli"},
 }
 ONLY_CLI = {"typer", "dvc", "stages"}
-# The stages that may read params.yaml: `plan` resolves it for all others by `planning`, `cost` estimates before there is a plan.
-READS_PARAMS = {"stages.plan", "mtbert.pipeline.planning", "mtbert.pipeline.cost"}
+# What may read params.yaml: `plan` resolves it for all other stages, and the cost estimate runs before there is a plan.
+READS_PARAMS = {"stages.plan", *(f"mtbert.pipeline.{name}" for name in ("planning", "cost", "sizes", "estimate"))}
 DOOR = "mtbert.engines"
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 BANNED_CALLS = {
