@@ -72,7 +72,9 @@ def encoder_size(params: Params) -> EncoderSize:
             return EncoderSize(BertConfig(**config["encoder"]), (PRETRAINED / TOKENIZER).read_bytes(), name)
     except (MtbertError, KeyError, TypeError, OSError):
         pass  # missing or unusable: the encoder stage will write it again
-    known = "not downloaded yet" if name.endswith("bert-base-uncased") else "not downloaded yet; assumed to be a BERT-base"
+    known = (
+        "not downloaded yet" if name.endswith("bert-base-uncased") else "not downloaded yet; assumed to be a BERT-base"
+    )
     return EncoderSize(BertConfig(), pretrained("minilm").tokenizer, f"{name} ({known})")
 
 
@@ -109,7 +111,9 @@ def _paper_rows(params: Params, raw: Path, wordpieces: Wordpieces) -> Rows:
         return Rows(sizes, _read(_raw(raw), TASKS, params, wordpieces)[1], "generated")
     if source == "folder":
         course = Path(params.data.path).expanduser()
-        copy_course(course, raw)  # raises the errors that fetch raises; rows are read in place, so that errors name the user's file
+        copy_course(
+            course, raw
+        )  # raises the errors that fetch raises; rows are read in place, so that errors name the user's file
         paths = {(name, split): course / task.file(split) for name, task in TASKS.items() for split in SPLITS}
         return Rows(*_read(paths, TASKS, params, wordpieces), params.data.path)
     if _downloaded(RAW):

@@ -161,7 +161,7 @@ def test_a_link_is_refused(root: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     (root / place).parent.mkdir(exist_ok=True)
     (root / place).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(MtbertError, match="a link; checkpoints need a folder"), work_folder(root, "baseline", A):
+    with pytest.raises(MtbertError, match="is a link, but checkpoints need a folder"), work_folder(root, "baseline", A):
         pytest.fail("written through a link")
 
 

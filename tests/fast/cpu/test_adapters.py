@@ -161,11 +161,11 @@ def test_a_second_forward_leaves_the_first_one_s_backward_as_it_was() -> None:
 def test_bases_are_made_once_and_follow_loaded_weights(dtype: torch.dtype) -> None:
     layers, bases = layers_of(), Bases()
     x = inputs_of(layers, dtype)
-    wide, squares = bases.of(layers, dtype)
+    extended, squares = bases.of(layers, dtype)
     adapted(layers, x, bases)
-    assert bases.of(layers, dtype)[0] is wide and bases.of(layers, dtype)[1] is squares
+    assert bases.of(layers, dtype)[0] is extended and bases.of(layers, dtype)[1] is squares
     layers[2].load_state_dict(layers_of(inputs=32, rank=4, count=1)[0].state_dict())
-    assert bases.of(layers, dtype)[0] is not wide
+    assert bases.of(layers, dtype)[0] is not extended
     assert torch.equal(computed(adapted(layers, x, bases)), computed(adapted(layers, x, Bases())))
     other = torch.float32 if dtype == torch.bfloat16 else torch.bfloat16
     assert bases.of(layers, other)[0].dtype == other

@@ -128,7 +128,7 @@ def test_a_library_whose_bytes_are_not_those_compiled_is_made_anew(
     damage(path)
     assert answer() == 42
     assert compiled(folders) == [path] and path.read_bytes() == whole and not path.is_symlink()
-    assert re.fullmatch(rf"note: {path}: not the kernels that were compiled; .*\n", capsys.readouterr().err)
+    assert re.fullmatch(rf"note: {path}: changed since it was compiled; .*\n", capsys.readouterr().err)
     forget()
     assert answer() == 42
     assert not capsys.readouterr().err
@@ -210,8 +210,8 @@ GNU = '[ "$1" = --version ] && { echo "g++ 1.0"; echo "(C) Free Software Foundat
     ("script", "reason"),
     [
         (GNU + "echo 'no room left' >&2; exit 1", "g\\+\\+ failed: no room left"),
-        (GNU + "exit 1", "g\\+\\+ failed: nothing"),
-        ("exit 1", "g\\+\\+ failed: nothing"),
+        (GNU + "exit 1", "g\\+\\+ failed: no message"),
+        ("exit 1", "g\\+\\+ failed: no message"),
         ("echo clang version 19.1; echo Target: x86_64", "g\\+\\+ is not GNU's"),
     ],
     ids=["complains", "is silent", "has no version", "is clang"],
