@@ -161,7 +161,7 @@ def test_a_folder_in_which_others_decide_is_not_used(
     assert answer() == 42
     assert loaded == compiled(elsewhere(tmp_path))
     assert re.fullmatch(
-        rf"note: {folders}: a (link|folder that others can write to), .*; remove it\n", capsys.readouterr().err
+        rf"note: {folders}: is a (link|folder that others can write to), .*; remove it\n", capsys.readouterr().err
     )
 
 
