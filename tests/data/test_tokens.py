@@ -26,7 +26,7 @@ def unlay(stream: TokenStream) -> list[tuple[list[int], list[int], list[int]]]:
     )
     tensors = (stream.ids, stream.positions, stream.segments)
     lengths = stream.offsets.diff().tolist()
-    parts = list(zip(*(tensor[: stream.tokens].split(lengths) for tensor in tensors), strict=True))
+    parts = list(zip(*(tensor.split(lengths) for tensor in tensors), strict=True))
     return [tuple(tensor.tolist() for tensor in parts[place]) for place in stream.rank.tolist()]  # type: ignore[misc]
 
 
