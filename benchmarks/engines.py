@@ -1,4 +1,4 @@
-"""The plain engine beside the fast one: what mtbert/fast gives, on the data that params.yaml names."""
+"""The plain engine against the fast one, on the data that params.yaml names."""
 
 from typing import Annotated
 

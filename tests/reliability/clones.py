@@ -104,7 +104,8 @@ def _digest(path: Path) -> str:
     if path.name == "provenance.json":
         provenance = json.loads(data)
         runs = {
-            run: {key: value for key, value in row.items() if key not in TIMES} for run, row in provenance["Runs"].items()
+            run: {key: value for key, value in row.items() if key not in TIMES}
+            for run, row in provenance["Runs"].items()
         }
         data = _json({**provenance, "Runs": runs, "Trained": ""})
     elif path.name == "index.html":

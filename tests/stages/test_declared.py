@@ -1,4 +1,4 @@
-"""Tasks that params.yaml declares, through every stage: classes by name, binary pairs and scores; and what is refused."""
+"""Tasks declared in params.yaml, through every stage: classes by name, binary pairs and scores; and which faults are errors."""
 
 import csv
 import io
@@ -59,7 +59,7 @@ def write_files(folder: Path) -> None:
 
 @pytest.fixture
 def project(fresh: Path) -> Path:
-    """`mine` trains on two of the paper's tasks and three declared ones, `baseline` has no head for these."""
+    """`mine` trains on two of the paper's tasks and three declared ones; `baseline` has no head for the declared ones."""
     quora = {"objective": "bce", "features": ["u", "v"]}
     change(fresh, tasks=TASKS)
     change(
@@ -184,7 +184,7 @@ def replaced(name: str, old: str, new: str) -> Callable[[Path], None]:
         ),
     ],
 )
-def test_a_fault_in_a_file_is_named_where_the_user_has_it(
+def test_a_fault_in_a_file_is_named_by_the_users_path(
     project: Path, edit: Callable[[Path], None], message: str
 ) -> None:
     edit(project)
