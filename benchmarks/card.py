@@ -19,8 +19,8 @@ from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute
 
 TOKENS = Wrapper(cls=101, sep=102, max_tokens=256)
-# Wordpieces of a sentence: the minimum, and how many more on average. Quora's questions have 13.7 on average; the values for SST and
-# STS are about those of the course's files.
+# Wordpieces of a sentence: the minimum, and how many more on average. Quora's questions have 13.7 on average; the
+# values for SST and STS are about those of the course's files.
 LENGTHS = {"sst": (4, 19.7), "quora": (4, 9.7), "sts": (4, 10.0)}
 
 

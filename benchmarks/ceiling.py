@@ -22,7 +22,7 @@ def flops_per_token(config: BertConfig, last: float = 1.0) -> float:
     """FLOPs per token of a training step's linear layers, without attention: forward, and two products of the same size backward.
 
     Args:
-        last: the share of tokens that pass the rest of the last layer after its attention; with cls pooling only [CLS] does.
+        last: the share of tokens that pass the last layer after its attention; with cls pooling only [CLS] does.
     """
     whole = sum(inputs * outputs * count for inputs, outputs, count in products(config))
     after_attention = config.hidden * config.hidden + 2 * config.hidden * config.intermediate

@@ -2,7 +2,7 @@
 
 python -m benchmarks.gpu                        # on a machine with a CUDA device: a quarter of an hour
 python -m benchmarks.gpu --part graphs          # one part alone; the option may be repeated
-python -m benchmarks.gpu --device cpu --tiny    # a dry run of all but the recording of graphs, for a machine without a GPU
+python -m benchmarks.gpu --device cpu --tiny    # a dry run without recording graphs, on a machine without a GPU
 
 Each part writes its own reports/benchmarks/gpu-*.json when it is done. A part that fails does not stop the others.
 """

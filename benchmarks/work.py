@@ -31,8 +31,8 @@ from mtbert.training.recipe import Recipe
 from mtbert.training.step import Loss
 
 PREPARED = Path("data/prepared")
-# Rounds that do not count. The CPU's matrix library compiles a kernel for each new number of rows, which costs more than the product; a
-# run of thousands of steps pays for that only at its beginning.
+# Rounds that do not count. The CPU's matrix library compiles a kernel for each new number of rows, which costs more
+# than the product; a run of thousands of steps pays for that only at its beginning.
 WARM_UP = 4
 
 

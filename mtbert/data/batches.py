@@ -55,9 +55,10 @@ def make_batch(task: str, split: Split, rows: np.ndarray, views: tuple[str, ...]
 
 
 def filled_to(tokens: int, least: int = ROWS, share: int = 32) -> int:
-    """The number that T is rounded up to a multiple of, for this many tokens: 1/share of the next lower power of two, but at least `least`.
+    """What T is rounded up to a multiple of: 1/share of the power of two below this many tokens, but at least `least`.
 
-    Few sizes are better: the CPU's matrix library caches half a megabyte of code for every product and T, up to a thousand of them.
+    Few sizes are better: the CPU's matrix library caches half a megabyte of code for every product and T, up to a
+    thousand of them.
     """
     return max(least, 2 ** (tokens.bit_length() - 1) // share)
 

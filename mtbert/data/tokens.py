@@ -66,7 +66,7 @@ class Wrapper:
         return ids, len(ids)
 
     def pair(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, int]:
-        """[CLS] s1 [SEP] s2 [SEP] (section 4.2), and the index where segment 1 starts. The longer sentence is truncated first."""
+        """[CLS] s1 [SEP] s2 [SEP] (section 4.2), the longer one truncated first; and the index where segment 1 starts."""
         room = self.max_tokens - 3
         if len(first) + len(second) > room:
             half = room // 2
@@ -85,8 +85,9 @@ def lay_out(sequences: Sequence[tuple[np.ndarray, int]], multiple: int = 1) -> T
 
     Args:
         sequences: N pairs of ids (L,) and the index at which segment 1 starts, as `Wrapper` gives them.
-        multiple: T is rounded up to a multiple of this by filler: one-token sequences of id 0 that no rank points to. A CPU's matrix
-            library compiles a kernel for each new T, which costs more than the product itself, so fewer values of T are faster.
+        multiple: T is rounded up to a multiple of this by filler: one-token sequences of id 0 that no rank points to. A
+            CPU's matrix library compiles a kernel for each new T, which costs more than the product itself, so fewer
+            values of T are faster.
     """
     lengths = np.array([len(ids) for ids, _ in sequences])
     order = np.argsort(lengths, kind="stable")

@@ -10,7 +10,7 @@ from mtbert.training.engine import Engine
 
 
 def accelerate(model: MultitaskModel, compute: Compute) -> Engine | str:
-    """A fast engine for the model, or one line that says why there is none. The model's parameters and their names do not change."""
+    """A fast engine for the model, or one line that says why there is none; parameters and their names do not change."""
     if compute.device.type == "cuda":
         return CudaEngine(model, compute) if compute.bf16 else "the fast path on CUDA is for bf16"
     return unfit_for_cpu(model) or CpuEngine(model, compute)

@@ -1,7 +1,8 @@
 """The minBERT encoder over a token stream (Devlin et al. 2019; the paper's section 4.1).
 
-Shapes: T tokens of the stream, N sequences (filler included) of at most L tokens, D hidden size, H heads, K = D / H head width. The letters that
-end a name are its shape: x_TD is (T, D). Linear layers and norms run on the stream, without padding; only attention pads the sequences.
+Shapes: T tokens of the stream, N sequences (filler included) of at most L tokens, D hidden size, H heads, K = D / H
+head width. The letters that end a name are its shape: x_TD is (T, D). Linear layers and norms run on the stream,
+without padding; only attention pads the sequences.
 """
 
 from dataclasses import dataclass
@@ -72,8 +73,8 @@ class Embeddings(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head self-attention within each sequence (Vaswani et al. 2017, section 3.2).
 
-    For each head q = x W_q + b_q, likewise k and v, each (L, K), and softmax(q k^T / sqrt(K)) v, with dropout on the softmax. The H results side by
-    side, (L, D), pass through the output layer.
+    For each head q = x W_q + b_q, likewise k and v, each (L, K), and softmax(q k^T / sqrt(K)) v, with dropout on the
+    softmax. The H results side by side, (L, D), pass through the output layer.
     """
 
     def __init__(self, config: BertConfig, dropout: float, noise: Noise) -> None:
@@ -102,7 +103,7 @@ class SelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """down(GELU(up(x))), (T, D) to (T, D), with the exact GELU(y) = y (1 + erf(y / sqrt(2))) / 2 (Hendrycks and Gimpel 2016)."""
+    """down(GELU(up(x))), (T, D) to (T, D), with GELU(y) = y (1 + erf(y / sqrt(2))) / 2 (Hendrycks and Gimpel 2016)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -114,7 +115,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """A transformer layer with LayerNorm after each residual sum: h = norm(x + dropout(attention(x))), norm(h + dropout(feed_forward(h)))."""
+    """A transformer layer: h = norm(x + dropout(attention(x))), then norm(h + dropout(feed_forward(h)))."""
 
     def __init__(self, config: BertConfig, dropout: float, noise: Noise) -> None:
         super().__init__()
@@ -125,7 +126,7 @@ class Layer(nn.Module):
         self.dropout = Dropout(dropout, noise)
 
     def forward(self, x_TD: Tensor, padding: Padding, rows: Tensor | None = None) -> Tensor:
-        """(T, D) to (T, D), or to (len(rows), D) if only the tokens in `rows` are wanted; after attention, tokens are independent."""
+        """(T, D) to (T, D), or to (len(rows), D): after attention, only the tokens in `rows` are computed."""
         attended = self.attention(x_TD, padding, rows)
         x_TD = self.attention_norm((x_TD if rows is None else x_TD[rows]) + self.dropout(attended))
         return self.feed_forward_norm(x_TD + self.dropout(self.feed_forward(x_TD)))
@@ -145,12 +146,12 @@ class BertEncoder(nn.Module):
         self.noise = Noise()
         self.embeddings = Embeddings(config, dropout, self.noise)
         self.layers = nn.ModuleList(Layer(config, dropout, self.noise) for _ in range(config.layers))
-        # cls pooling passes [CLS] through this layer, which was pretrained with next-sentence prediction. MultitaskModel removes it
-        # for any other pooling.
+        # cls pooling passes [CLS] through this layer, which was pretrained with next-sentence prediction.
+        # MultitaskModel removes it for any other pooling.
         self.pooler: nn.Linear | None = nn.Linear(config.hidden, config.hidden)
 
     def forward(self, stream: TokenStream, first_only: bool = False) -> Tensor:
-        """Last hidden states, (T, D), in stream order; with `first_only` only those of each sequence's first token, (N, D)."""
+        """Last hidden states in stream order, (T, D), or with `first_only` each sequence's first one, (N, D)."""
         x_TD, padding = self.embeddings(stream), Padding.of(stream)
         *layers, last = self.stack()
         for layer in layers:

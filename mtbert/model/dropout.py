@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014) whose masks are a function of (seed, step), so that a resumed run draws the same masks."""
+"""Dropout (Srivastava et al. 2014) whose masks are a function of (seed, step): a resumed run draws the same ones."""
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ SLACK = 16  # unused words after each mask, since a kernel may read whole vector
 class Noise:
     """The source of all of a model's dropout masks; call `reseed` before each step.
 
-    The masks come from Philox, a counter-based generator (Salmon et al. 2011): with the key and the counter they can be drawn in any order.
+    The masks come from Philox, a counter-based generator (Salmon et al. 2011): with the key and the counter they can be
+    drawn in any order.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,7 @@
-"""Task heads (sections 4.1 and 4.2): from the pooled vectors of an example's sequences to its score. Shapes: B examples, D hidden, C outputs."""
+"""Task heads (sections 4.1 and 4.2): from an example's pooled vectors to its score.
+
+Shapes: B examples, D hidden, C outputs.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -35,7 +38,8 @@ def build_heads(
 class LinearHead(nn.Module):
     """W dropout([f_1; f_2; ...]) + b: a linear layer over concatenated features of u, v and c (section 4.2).
 
-    u and v are the pooled vectors of the two sentences and c that of the pair as one sequence, each (B, D). Scores are (B, C), or (B,) if C is 1.
+    u and v are the pooled vectors of the two sentences and c that of the pair as one sequence, each (B, D). Scores are
+    (B, C), or (B,) if C is 1.
 
     Args:
         features: which of u, v, |u-v|, |u+v|, c to concatenate.

@@ -24,7 +24,8 @@ class MultitaskModel(nn.Module):
     """Scores for a batch of any of its tasks.
 
     Args:
-        encoder: the shared encoder; its pooler is removed if pooling is not cls, so that no unused weight counts as trainable.
+        encoder: the shared encoder; its pooler is removed if pooling is not cls, so that no unused weight counts as
+            trainable.
         pooling: cls, mean or max; cls is followed by BERT's pooler, tanh(W h + b), as in the course's framework.
         heads: by task, from `mtbert.model.heads.build_heads`; their dropout uses the encoder's noise.
     """

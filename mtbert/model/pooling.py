@@ -1,7 +1,7 @@
 """From token states to one vector per sequence (section 4.2). Shapes: T tokens of the stream, N sequences, D hidden.
 
-Each function takes the last hidden states (T, D) and offsets (N + 1,), where sequence n is rows offsets[n] to offsets[n + 1] - 1. It returns
-(N, D) in stream order.
+Each function takes the last hidden states (T, D) and offsets (N + 1,), where sequence n is rows offsets[n] to offsets[n
++ 1] - 1. It returns (N, D) in stream order.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Put adapters into a loaded model, choose the trainable parameters, save and load what the adapters add, and merge them (section 4.5)."""
+"""Put adapters into a loaded model, choose what trains, save and load adapters, and merge them (section 4.5)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from mtbert.pretrained.checks import check_tensors
 
 
 def convert(model: MultitaskModel, replace: Callable[[nn.Linear], nn.Module]) -> list[str]:
-    """Replace every nn.Linear of the encoder, in place. Task heads are not replaced: they are new, and all of their weights train.
+    """Replace every nn.Linear of the encoder, in place. Task heads stay: they are new, and all of their weights train.
 
     Returns:
         The names of the replaced layers.
@@ -52,7 +52,8 @@ def add_adapter(
         The names of the adapted layers.
 
     Raises:
-        MtbertError: the rank exceeds a layer's width. The message begins with "adapter.rank", the key in a run's settings.
+        MtbertError: the rank exceeds a layer's width. The message begins with "adapter.rank", the key in a run's
+            settings.
     """
     widths = {name: min(linear.weight.shape) for name, linear in _linears(model).items()}
     narrowest = min(widths, key=widths.__getitem__)
@@ -99,14 +100,18 @@ def load_adapter(model: MultitaskModel, tensors: Mapping[str, Tensor], source: s
 
 
 def merge(model: MultitaskModel) -> None:
-    """Replace every adapted layer, in place, by a plain linear layer with its merged weight. A second call changes nothing."""
+    """Replace every adapted layer, in place, by a linear layer with its merged weight; a second call changes nothing."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLinear):
             _swap(model, name, module.merged())
 
 
 def count_parameters(model: MultitaskModel) -> dict[str, int | None]:
-    """Numbers of parameters: `total` without adapters, `trainable`, and `adapters_only`: heads and adapters, or None without an adapter."""
+    """Numbers of parameters.
+
+    Returns:
+        `total`, without adapters; `trainable`; and `adapters_only`, of heads and adapters (None without an adapter).
+    """
     parameters = dict(model.named_parameters())
     adapters = adapter_names(model)
     heads = sum(parameter.numel() for parameter in model.heads.parameters())

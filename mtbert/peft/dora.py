@@ -1,6 +1,7 @@
 """DoRA: weight-decomposed low-rank adaptation (equation 2; Liu et al. 2024).
 
-Shapes: O outputs, I inputs, r rank. `nn.Linear.weight` is (O, I), so ||.|| is the norm of each row: one per output feature, over I.
+Shapes: O outputs, I inputs, r rank. `nn.Linear.weight` is (O, I), so ||.|| is the norm of each row: one per output
+feature, over I.
 """
 
 import torch
@@ -22,8 +23,8 @@ class DoraLinear(LoraLinear):
 
     Args:
         base, rank, alpha: as for `LoraLinear`.
-        dropout: on the input of the update. As in the authors' code, W0 then sees the plain input once and the dropped input with
-            factor m / ||.|| - 1.
+        dropout: on the input of the update. As in the authors' code, W0 then sees the plain input once and the dropped
+            input with factor m / ||.|| - 1.
         exact_norm: differentiate the norm; otherwise it is a constant in the backward pass (section 4.3 of Liu et al.).
     """
 

@@ -10,7 +10,8 @@ from mtbert.model.dropout import Dropout, Noise
 class LoraLinear(nn.Module):
     """W' = W0 + s B A, y = W' x + bias.
 
-    W0 (O, I) is frozen. A (r, I) and B (O, r) are the low-rank update, s = alpha / r. At the start B = 0, so that W' = W0.
+    W0 (O, I) is frozen. A (r, I) and B (O, r) are the low-rank update, s = alpha / r. At the start B = 0, so that W' =
+    W0.
 
     Args:
         base: the linear layer to adapt; its weight and bias are shared, not copied.

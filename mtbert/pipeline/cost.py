@@ -1,4 +1,4 @@
-"""Estimate what a profile will cost before it starts. Steps and tokens are counted; minutes and memory follow from a few timed steps.
+"""Estimate what a profile will cost: count its steps and tokens, and time a few steps for minutes and memory.
 
 This is no stage of the graph: `mtbert plan [PROFILE]` calls it.
 """
@@ -29,7 +29,8 @@ def main(profile: str | None = None, data: str | None = None, console: Console |
         console: where to print.
 
     Raises:
-        MtbertError: params.yaml is invalid, or the data or the encoder is missing; the same errors that the stages would raise.
+        MtbertError: params.yaml is invalid, or the data or the encoder is missing; the same errors that the stages
+            would raise.
     """
     params = load_params(profile=profile)
     if data is not None:

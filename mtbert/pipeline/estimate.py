@@ -50,7 +50,7 @@ def show(
     )
     main, gpu = rates.memory
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    busy = f" It is busy now (load {load:.1f} on {cores} cores): an idle one takes less." if load > cores else ""
+    busy = f" It is busy now (load {load:.1f} on {cores} cores), so an idle machine needs less." if load > cores else ""
     seconds_in_all = sum(seconds.values()) + evaluation + starts
     console.print(Text(f"Estimate for profile {params.profile} on this machine, if nothing of it is done yet"))
     console.print(
@@ -64,12 +64,12 @@ def show(
         _facts(
             time=f"training with its dev metrics {_minutes(sum(seconds.values()))} min, evaluation {_minutes(evaluation)} min, "
             f"start of {stages} stages {_minutes(starts)} min: {_duration(seconds_in_all)} in all",
-            memory=f"{_bytes(main)} at the peak" + (f", and {_bytes(gpu)} of the GPU's" if gpu else ""),
+            memory=f"{_bytes(main)} at the peak" + (f", and {_bytes(gpu)} on the GPU" if gpu else ""),
             disk=f"{_bytes(disk_bytes(params, rows, rates))} for data, models, results and checkpoints",
             measured=f"now, on {_speeds(rates, compute)}",
         )
     )
-    console.print(Text(f"This is an estimate. Other work on the machine makes all of it longer.{busy}"))
+    console.print(Text(f"This is an estimate. Other work on the machine makes it take longer.{busy}"))
 
 
 def disk_bytes(params: Params, rows: Rows, rates: Rates) -> float:

@@ -129,7 +129,7 @@ def load_run(run: Run, name: str) -> MultitaskModel:
     if config["settings"] != run.model_dump():
         changed = [key for key, value in run.model_dump().items() if config["settings"].get(key) != value]
         raise MtbertError(
-            f"{folder}: was made with other settings ({', '.join(changed)}); run `dvc repro train@{name}` to make it anew"
+            f"{folder}: was trained with other settings ({', '.join(changed)}); run `dvc repro train@{name}` to train it again"
         )
     model = build(run, BertConfig(**config["encoder"]))
     if run.adapter is not None:

@@ -25,7 +25,7 @@ DATA = [PREPARED / "train", PREPARED / "dev", PREPARED / "tokenizer.json"]
 
 
 def record(stage: str, name: str, **more: Any) -> dict[str, Any]:
-    """The record of an output: a hash of its stage's plan, the settings, a hash of the data, and `more` (parents, weights, precision)."""
+    """The record of an output: its stage's settings, hashes of its plan and data, and `more` (parents, weights, precision)."""
     plan = planned(stage, name)
     settings = plan["settings"].get("run", plan["settings"])
     return {

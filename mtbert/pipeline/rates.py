@@ -34,7 +34,8 @@ class Rate(NamedTuple):
     Attributes:
         step, token: a step takes step + token * (its tokens) seconds, if the run pools all tokens.
         run, tokens, seconds: the run, and the tokens and seconds of its longer steps.
-        parameters, adapter, trained: numbers of weights: of the plain model, of the adapter, and those of both that train.
+        parameters, adapter, trained: numbers of weights: of the plain model, of the adapter, and those of both that
+            train.
     """
 
     step: float
@@ -115,9 +116,10 @@ def measure(
 
 
 def share(run: Run, layers: int) -> float:
-    """The share of the encoder's work that the run's pooling needs; with cls, most of the last layer is computed for [CLS] only.
+    """The share of the encoder's work that the run's pooling needs: cls needs most of the last layer for [CLS] only.
 
-    Query, key and value are 3 of a layer's 12 D by D products; the output projection and the feed-forward network are the other 9.
+    Query, key and value are 3 of a layer's 12 D by D products; the output projection and the feed-forward network are
+    the other 9.
     """
     return 1 - 9 / 12 / layers if run.pooling == "cls" else 1.0
 

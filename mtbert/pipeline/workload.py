@@ -32,7 +32,8 @@ def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
     views = views_of(run)
     lengths = {task: float(row_tokens(rows.sample[task], views[task], max_tokens).mean()) for task in run.known}
     train: dict[str, int] = {task: rows.sizes[task]["train"] for task in run.tasks}
-    # An epoch's length varies only if tasks are sampled at random until a dataset is depleted; then all epochs are counted.
+    # An epoch's length varies only if tasks are sampled at random until a dataset is depleted; then all epochs are
+    # counted.
     varies = run.epoch_end == "depletion" and run.sampler not in ("sequential", "round_robin")
     epochs, repeated = (run.epochs, 1) if varies else (1, run.epochs)
     steps, examples = 0, Counter[str]()

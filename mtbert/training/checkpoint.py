@@ -1,7 +1,7 @@
 """Checkpoints: a step number, the trained weights and the optimizer's state. Everything else follows from (seed, step).
 
-A work folder is named by the fingerprint of all that determines the run, so a checkpoint is never loaded into a run of other
-settings, data or code.
+A work folder is named by the fingerprint of all that determines the run, so a checkpoint is never loaded into a run of
+other settings, data or code.
 """
 
 import json

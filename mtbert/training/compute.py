@@ -76,7 +76,7 @@ def machine() -> str:
 
 
 def _keep_freed_memory() -> None:
-    """Stop glibc from returning freed memory to the kernel, which would clear it for the next step: up to a tenth of a step's time."""
+    """Stop glibc from returning freed memory to the kernel, which clears it again: up to a tenth of a step's time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
     if mallopt is not None:
         mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, the largest value allowed

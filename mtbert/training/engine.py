@@ -1,4 +1,4 @@
-"""Engines take a model's training steps. `Plain` runs the modules as they are; the engines of mtbert/fast do the same, faster."""
+"""Engines take a model's training steps: `Plain` with the modules as they are, those of mtbert/fast faster."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

@@ -1,4 +1,4 @@
-"""A hash of all that determines a run: its plan (settings and code), data, starting weights, and whatever rounding depends on."""
+"""A hash of all that determines a run: plan (settings and code), data, starting weights, and what rounding depends on."""
 
 import hashlib
 import json

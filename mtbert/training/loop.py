@@ -74,13 +74,14 @@ def train(
     Args:
         data: training split by task, in the order of the tasks.
         losses: loss by task, of (scores, labels).
-        evaluate: returns the model's metrics for the history; called inside `engine.inference()` before training and after each epoch.
+        evaluate: returns the model's metrics for the history; called inside `engine.inference()` before training and
+            after each epoch.
         work: folder for checkpoints.
         checkpoint_seconds: time between checkpoints; results do not depend on it.
 
     Raises:
-        MtbertError: a loss or an updated weight is not finite, or memory ran out. A step whose loss is not finite does not update the
-            weights, and the last checkpoint is kept.
+        MtbertError: a loss or an updated weight is not finite, or memory ran out. A step whose loss is not finite does
+            not update the weights, and the last checkpoint is kept.
         Stopped: SIGINT or SIGTERM was received; the current step is finished and its checkpoint written first.
     """
     model, device = engine.model, engine.compute.device.type

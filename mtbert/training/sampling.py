@@ -66,10 +66,10 @@ def epoch_schedule(
     Args:
         sizes: training examples per task, in the order of the tasks.
         batch_size: B; the last batch of a pass over a task may be smaller.
-        sampler: `sequential` D1 -> D2 -> D3; `round_robin` b1, b2, b3, b1, ..., restarting smaller datasets until the largest
-            is depleted; or a sampling-based method, by name or exponent, until any dataset is depleted.
-        epoch_end: `depletion` for the rules above, or a number of steps. Datasets then restart as needed, and sequential divides
-            the steps in proportion to the sizes.
+        sampler: `sequential` D1 -> D2 -> D3; `round_robin` b1, b2, b3, b1, ..., restarting smaller datasets until the
+            largest is depleted; or a sampling-based method, by name or exponent, until any dataset is depleted.
+        epoch_end: `depletion` for the rules above, or a number of steps. Datasets then restart as needed, and
+            sequential divides the steps in proportion to the sizes.
         seed, epoch: seed the random order; equal arguments give equal schedules.
     """
     streams = {

@@ -50,8 +50,8 @@ def work_root(cwd: Path) -> Path:
 def work_folder(root: Path, run: str, name: str) -> Iterator[Path]:
     """A locked folder for a run's checkpoints, removed if the block ends without an exception.
 
-    The newest of the run's folders with another fingerprint is kept, so that undoing an edit resumes from it; older ones are removed.
-    A process that trains the same run in another workspace gets a folder of its own.
+    Of the run's folders with other fingerprints the newest is kept, so that undoing an edit resumes from it; the others
+    are removed. A process that trains the same run in another workspace gets a folder of its own.
 
     Args:
         root: as `work_root` returns it.

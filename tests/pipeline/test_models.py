@@ -22,6 +22,6 @@ def test_other_settings_are_named(project: Path, change: Callable[..., None]) ->
     change(baseline={"learning_rate": 0.5, "seed": 3})
     with pytest.raises(
         MtbertError,
-        match=r"baseline: was made with other settings \(seed, learning_rate\); run `dvc repro train@baseline`",
+        match=r"baseline: was trained with other settings \(seed, learning_rate\); run `dvc repro train@baseline`",
     ):
         load_run(load_params().run("baseline"), "baseline")

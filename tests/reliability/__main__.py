@@ -1,6 +1,7 @@
 """`python -m tests.reliability [FILE ...] [--quick] [--seed N] [--jobs N]`: run the trials, print one table, write docs/reliability.md and reports/reliability.json
 
-Without names it runs all figures and writes the reports; with names it only prints. The exit status is 1 if any figure falls short.
+Without names it runs all figures and writes the reports; with names it only prints. The exit status is 1 if any figure
+falls short.
 """
 
 import argparse

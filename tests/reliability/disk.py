@@ -87,7 +87,8 @@ def _trials(quick: bool, mounted: bool, seed: int, disk: Path) -> tuple[list[Out
                 )
             )
         if mounted:
-            # A file of a few kilobytes may fit into any remaining page of 4 KiB, so small outputs are tried with no space only.
+            # A file of a few kilobytes may fit into any remaining page of 4 KiB, so small outputs are tried with no
+            # space only.
             for room in (0, rng.randrange(0, largest // 2)) if largest > 65536 else (0,):
                 outcomes.append(_judged(stage, arguments, Path(out), _ballast(room), f"{room} bytes left"))
     stage, arguments, out = STAGES[0]

@@ -24,8 +24,8 @@ from tests.project import edit, forked, isolated
 from tests.reliability.trainer import quietly, train_here, training_project
 from tests.reliability.trial import Tally, Trial
 
-# Two hours at a quarter of a second a step, which is faster than any run of reports/*/provenance.json. The trial's clock advances by
-# that at each step, so there are as many checkpoints as in two hours: 120.
+# Two hours at a quarter of a second a step, which is faster than any run of reports/*/provenance.json. The trial's
+# clock advances by that at each step, so there are as many checkpoints as in two hours: 120.
 STEP_SECONDS, CHECKPOINT_SECONDS = 0.25, 60
 STEPS, EPOCHS, EVERY = (
     28_800,

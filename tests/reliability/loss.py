@@ -1,6 +1,7 @@
 """Figure 18: NaN and infinity reach no checkpoint, and an out-of-memory error names the setting to change.
 
-tests/training/test_loop.py tests that the weights are unchanged; here faults occur in any step of any sampler, and memory is limited.
+tests/training/test_loop.py tests that the weights are unchanged; here faults occur in any step of any sampler, and
+memory is limited.
 """
 
 import random

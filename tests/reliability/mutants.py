@@ -1,13 +1,14 @@
 """Mutants of a module: its source with one small mistake, which its tests should notice.
 
-A mistake is one of: `<` for `<=` and the like; `==`, `in` or `is` negated; `+` for `-`, `*` for `/`, `|` for `&`, also in `+=`;
-`and` for `or`, or one side of it removed; a `not` or a minus removed; a bare condition negated; always the same branch of `x if y else z`;
-a number increased or decreased by one, True for False, a character added to a text; `return None`; and a statement removed: a call, a
-`raise`, `continue`, `break`, `+=`, or an assignment to an element or (outside `__init__`) an attribute.
+A mistake is one of: `<` for `<=` and the like; `==`, `in` or `is` negated; `+` for `-`, `*` for `/`, `|` for `&`, also
+in `+=`; `and` for `or`, or one side of it removed; a `not` or a minus removed; a bare condition negated; always the
+same branch of `x if y else z`; a number increased or decreased by one, True for False, a character added to a text;
+`return None`; and a statement removed: a call, a `raise`, `continue`, `break`, `+=`, or an assignment to an element or
+(outside `__init__`) an attribute.
 
-Not changed: docstrings, decorators, imports; annotations, except constants in a class's fields, which pydantic evaluates; the wording of
-messages, i.e. texts inside a `raise`, with a space in them, or in an f-string with one, and the format specs of f-strings; and
-assignments to plain names, since every such mutant raises a NameError.
+Not changed: docstrings, decorators, imports; annotations, except constants in a class's fields, which pydantic
+evaluates; the wording of messages, i.e. texts inside a `raise`, with a space in them, or in an f-string with one, and
+the format specs of f-strings; and assignments to plain names, since every such mutant raises a NameError.
 """
 
 import ast

@@ -1,12 +1,12 @@
 """Figure 17: the share of small mistakes in the most important modules that the modules' own tests notice.
 
-Each mutant (see mutants.py) runs in a fork in which torch, pytest and the peers are imported, but nothing of mtbert; the fork imports
-the mutated module first. No file is written. Only the tests that mirror the module run, up to the first failure. A mutant also counts
-as noticed if the tests need more than `SLOWER` times their usual processor time, or too much memory. A process that a test starts
-imports the original module.
+Each mutant (see mutants.py) runs in a fork in which torch, pytest and the peers are imported, but nothing of mtbert;
+the fork imports the mutated module first. No file is written. Only the tests that mirror the module run, up to the
+first failure. A mutant also counts as noticed if the tests need more than `SLOWER` times their usual processor time, or
+too much memory. A process that a test starts imports the original module.
 
-Survivors that were examined are in survivors.md with a verdict. *Equivalent* means that the mutant behaves like the original; only
-those do not count as survivors.
+Survivors that were examined are in survivors.md with a verdict. *Equivalent* means that the mutant behaves like the
+original; only those do not count as survivors.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
 """Figure 3: a kill at any line of saving a checkpoint leaves a readable state, and the next save removes leftovers.
 
-Kills while folders and single files are written are in tests/test_files.py, those of steps.csv in tests/training/test_log.py.
+Kills while folders and single files are written are in tests/test_files.py, those of steps.csv in
+tests/training/test_log.py.
 """
 
 import os

@@ -161,9 +161,9 @@ def test_a_folder_that_dvc_does_not_find_from_every_workspace(
     Path("link").symlink_to("../elsewhere")
     with pytest.raises(MtbertError) as caught:
         check_paths(edited({key: path}))
-    told = re.fullmatch(rf"params\.yaml: {key}: .* {re.escape(path)} .*; write {key}: (/.*)", str(caught.value))
-    assert told
-    check_paths(edited({key: told[1]}))  # the remedy, to the letter
+    remedy = re.fullmatch(rf"params\.yaml: {key}: .* {re.escape(path)} .*; write {key}: (/.*)", str(caught.value))
+    assert remedy
+    check_paths(edited({key: remedy[1]}))  # the remedy, literally
 
 
 @pytest.mark.parametrize("path", ["data/course", "./mine", "a/../mine", "/somewhere/else"])

@@ -46,9 +46,9 @@ def test_auto_precision_follows_the_processor(native: bool, monkeypatch: pytest.
 
 def test_graphs_are_for_cuda_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU the setting has no effect, and records do not mention it."""
-    told = resolve("cpu", "fp32", "auto").describe()
+    described = resolve("cpu", "fp32", "auto").describe()
     assert not resolve("cpu", "fp32", "auto", cuda_graphs=True).graphs
-    assert resolve("cpu", "fp32", "auto", cuda_graphs=True).describe() == told
+    assert resolve("cpu", "fp32", "auto", cuda_graphs=True).describe() == described
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "a card")
     assert not resolve("cuda", "bf16", "auto").graphs

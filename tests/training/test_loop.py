@@ -403,8 +403,8 @@ def test_an_out_of_memory_error_names_the_batch_size(
 
     if where == "update":
         monkeypatch.setattr(torch.optim.AdamW, "step", fail)
-    told = rf"step 1 \(sst\): out of memory on cpu; lower this run's batch_size .*{message}"
-    with pytest.raises(MtbertError if message else RuntimeError, match=told if message else "^shapes differ"):
+    expected = rf"step 1 \(sst\): out of memory on cpu; lower this run's batch_size .*{message}"
+    with pytest.raises(MtbertError if message else RuntimeError, match=expected if message else "^shapes differ"):
         bench.run(tmp_path, losses={**LOSSES, "sst": fail if where == "loss" else cross_entropy})
 
 

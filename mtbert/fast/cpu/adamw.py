@@ -16,8 +16,8 @@ from mtbert.training.engine import ADAMW
 class AdamW(torch.optim.AdamW):
     """torch's AdamW with the same settings and state, computed by our kernel, for fp32 weights on the CPU.
 
-    One pass updates the weights and their bf16 copies, from gradients in fp32 or bf16. It skips rows of the token embedding that
-    never occurred, whose update is exactly zero.
+    One pass updates the weights and their bf16 copies, from gradients in fp32 or bf16. It skips rows of the token
+    embedding that never occurred, whose update is exactly zero.
 
     Args:
         groups: as for torch's AdamW.
@@ -28,7 +28,8 @@ class AdamW(torch.optim.AdamW):
     def __init__(self, groups: Iterable[dict[str, Any]], copies: Copies, table: TableGradient) -> None:
         super().__init__(groups, **ADAMW)
         self._copies, self._table = copies, table
-        # The table's first moment, to notice when it is replaced, and a boolean for each row of the table that has occurred.
+        # The table's first moment, to notice when it is replaced, and a boolean for each row of the table that has
+        # occurred.
         self._seen: tuple[Tensor | None, np.ndarray] = None, np.empty(0)
         for group in self.param_groups:
             for weight in group["params"]:

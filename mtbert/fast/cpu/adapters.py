@@ -3,8 +3,8 @@
 Shapes: T rows of input; L layers of one shape, each with O outputs, I inputs and rank r.
 
 The low-rank products are part of the base product, as L r more columns of input and weight. Kernels compute DoRA's norm
-||W0 + s B A||, without forming B A, and its gradient. DoRA adds two passes over (T, L O) to LoRA: the factor in the forward and, in
-the backward, the sum over T for its gradient; both are in passes.py.
+||W0 + s B A||, without forming B A, and its gradient. DoRA adds two passes over (T, L O) to LoRA: the factor in the
+forward and, in the backward, the sum over T for its gradient; both are in passes.py.
 """
 
 import operator
@@ -26,8 +26,8 @@ class Frozen(NamedTuple):
     """What a product needs besides its input and the trainable parameters.
 
     Attributes:
-        extended: [W0 | s B], (L O, I + L r), in the type of products. Each layer has rows and, for s B, columns of its own, with zeros
-            elsewhere; s B is written in every forward.
+        extended: [W0 | s B], (L O, I + L r), in the type of products. Each layer has rows and, for s B, columns of its
+            own, with zeros elsewhere; s B is written in every forward.
         squares: ||w_i||^2 of each layer, (O,); None for LoRA.
         scale: s.
         exact_norm: differentiate the norm.
@@ -40,7 +40,7 @@ class Frozen(NamedTuple):
 
 
 class Bases:
-    """Cached [W0 | 0] and ||w_i||^2 of adapted layers. W0 is frozen, so they are recomputed only after other weights are loaded."""
+    """Cached [W0 | 0] and ||w_i||^2 of adapted layers; W0 is frozen, so only loading weights renews them."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[list[Tensor], list[int], Tensor, Layers]] = {}  # by the first weight's id

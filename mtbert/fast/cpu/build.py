@@ -17,7 +17,8 @@ import torch
 from mtbert.files import scratch_folder, sha256_file
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-# No -ffast-math, so that NaN stays NaN. OpenMP is not linked: its symbols resolve to torch's, so that threads are shared.
+# No -ffast-math, so that NaN stays NaN. OpenMP is not linked: its symbols resolve to torch's, so that threads are
+# shared.
 FLAGS = [
     "-std=c++17",
     "-O3",
@@ -52,7 +53,8 @@ class Unavailable(Exception):
 def library() -> ctypes.CDLL:
     """The compiled kernels. The first call on a machine compiles them, which takes some seconds.
 
-    The file's name holds a checksum of all that decides the machine code, and a checksum of its bytes, which is checked before loading.
+    The file's name holds a checksum of all that decides the machine code, and a checksum of its bytes, which is checked
+    before loading.
 
     Raises:
         Unavailable: there is no g++, it failed, or there is no folder to cache the library in.

@@ -37,7 +37,7 @@ def mask(dropout: Dropout, count: int) -> Mask:
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
-    """Call a kernel's variant for `like`'s type. Contiguous tensors are passed as pointers, sequences of them as arrays of pointers."""
+    """Call a kernel's variant for `like`'s type; tensors must be contiguous, and sequences of them become arrays of pointers."""
     function = getattr(build.library(), f"{name}_{VARIANTS[like.dtype]}")
     function(*map(_argument, arguments))
 

@@ -817,8 +817,8 @@ extern "C" void random_words(const uint64_t* key, int64_t first, int64_t blocks,
   }                                                                                                                     \
   extern "C" void dora_norm_backward_##suffix(                                                                          \
       const A* extended, const float* const* a, const float* const* b, const float* const* magnitude, float s,          \
-      float least, int64_t N, int64_t r, int64_t I, int64_t O, const float* norm, const float* slope, const float* g_factor,\
-      const A* g_a, const A* g_sb, float* all_a, float* all_b, float* g_m) {                                            \
+      float least, int64_t N, int64_t r, int64_t I, int64_t O, const float* norm, const float* slope,                   \
+      const float* g_factor, const A* g_a, const A* g_sb, float* all_a, float* all_b, float* g_m) {                     \
     dora_norm_backward<A>(extended, a, b, magnitude, s, least, N, r, I, O, norm, slope, g_factor, g_a, g_sb, all_a,     \
                           all_b, g_m);                                                                                  \
   }

@@ -51,8 +51,8 @@ class NarrowCopy:
 class Copies:
     """A cache of the bf16 copies of a model's weights.
 
-    torch's fused optimizers do not increment `_version`. Copies are therefore cached only when every change of a weight is known to
-    be counted: after `trust`, or inside `unchanged`.
+    torch's fused optimizers do not increment `_version`. Copies are therefore cached only when every change of a weight
+    is known to be counted: after `trust`, or inside `unchanged`.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Copies:
         self._kept: dict[int, NarrowCopy] = {}
 
     def trust(self) -> None:
-        """Cache copies from now on. Code that changes a weight without incrementing `_version` must call the copy's `written`."""
+        """Cache copies from now on; code that changes a weight unseen by `_version` must call the copy's `written`."""
         self._kept.clear()  # weights may have changed uncounted since the copies were made
         self._trusted = True
 
@@ -93,7 +93,7 @@ class Copies:
 
 
 class NarrowProduct(torch.autograd.Function):
-    """x W^T, (T, O), of bf16 x (T, I) and the copies of the weights; gradients of the weights are bf16 if their `grad_dtype` allows it."""
+    """x W^T, (T, O), of bf16 x (T, I) and the weights' copies; the weights' gradients are bf16 if `grad_dtype` allows it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, copies: Tensor, *weights: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from mtbert.fast.cpu.call import Mask, call, mask
 from mtbert.model.dropout import Dropout
 
-# z is recomputed as (y - bias) / factor only for larger factors. y comes from an fp32 sum, with an error of about 1e-6 of the sum.
+# z is recomputed as (y - bias) / factor only for larger factors. y comes from an fp32 sum, with an error of about 1e-6
+# of the sum.
 SMALLEST_FACTOR = 2**-6
 
 
@@ -98,7 +99,8 @@ class ResidualNorm(torch.autograd.Function):
 
         Args:
             normalised: receives x^, (T, D); the norm is x^ * gamma + beta.
-            origin: as in `States`, for x. If given, the backward recomputes z for the factor's gradient instead of storing it.
+            origin: as in `States`, for x. If given, the backward recomputes z for the factor's gradient instead of
+                storing it.
         """
         rows, width = x.shape
         wide, rstd, mean = torch.empty_like(x), x.new_empty(rows), x.new_empty(rows)

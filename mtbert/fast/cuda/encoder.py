@@ -1,4 +1,4 @@
-"""The encoder's forward on CUDA with the plain modules; attention is torch's flash kernel for sequences of different lengths."""
+"""The encoder's forward on CUDA with the plain modules, and torch's flash attention for sequences of any lengths."""
 
 from typing import NamedTuple
 

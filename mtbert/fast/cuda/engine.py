@@ -1,13 +1,13 @@
 """The engine for CUDA in bf16. A training step is some thousand launches; replayed from a CUDA graph it is one.
 
-A graph holds one step (forward, backward, update) for one task and one number of rows. It is recorded at the first such batch.
-Recording changes no weight and no optimizer state: the optimizer's kernel skips the update of the warm-up step, which loads kernels
-and makes the optimizer's state, and recording itself computes nothing. So it does not matter when a graph is recorded, and a resumed
-run ends in the same bits.
+A graph holds one step (forward, backward, update) for one task and one number of rows. It is recorded at the first such
+batch. Recording changes no weight and no optimizer state: the optimizer's kernel skips the update of the warm-up step,
+which loads kernels and makes the optimizer's state, and recording itself computes nothing. So it does not matter when a
+graph is recorded, and a resumed run ends in the same bits.
 
 Dropout inside a graph draws from CUDA's default generator, whose seed and offset torch passes to each replay: after
-`model.reseed(seed, step)` the masks are a function of (seed, step). They differ from those of a step without a graph, since they
-also depend on the number of rows.
+`model.reseed(seed, step)` the masks are a function of (seed, step). They differ from those of a step without a graph,
+since they also depend on the number of rows.
 """
 
 import sys
@@ -37,8 +37,8 @@ Graph = tuple[StaticBatch, Callable[[], Tensor]]
 class CudaEngine(Plain):
     """Flash attention, dropout by CUDA's generator, and steps replayed from CUDA graphs if `compute.graphs` is set.
 
-    A batch that is not full, has more than `static.LARGEST` rows, or could not be recorded is launched kernel by kernel; the choice
-    depends on the batch alone. A step does not wait for the device.
+    A batch that is not full, has more than `static.LARGEST` rows, or could not be recorded is launched kernel by
+    kernel; the choice depends on the batch alone. A step does not wait for the device.
     """
 
     recorder: Callable[[torch.device], Recorder] = CudaRecorder
@@ -131,7 +131,7 @@ def _use_noise(model: MultitaskModel, noise: Noise) -> None:
 
 @contextmanager
 def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Set `capturable`, which recording needs. A fused optimizer computes the same either way, but warns if it is set outside a graph."""
+    """Set `capturable`, which recording needs; outside a graph the optimizer would warn about it."""
     for group in optimizer.param_groups:
         group["capturable"] = True
     try:

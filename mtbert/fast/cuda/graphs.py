@@ -33,7 +33,8 @@ class CudaRecorder:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 result = work()
         except BaseException:
-            # If ending the recording fails, torch leaves the stream, the allocator and the generator in recording state.
+            # If ending the recording fails, torch leaves the stream, the allocator and the generator in recording
+            # state.
             torch.cuda.set_stream(before)
             self._forget(graph)
             raise

@@ -16,8 +16,8 @@ LARGEST = 2**15  # batches of more rows have no static shape
 def rows_for(tokens: int) -> int | None:
     """T of the static stream for this many tokens; None if it is more than `LARGEST`.
 
-    T is a multiple of 64 and of a sixteenth of the next lower power of two: few sizes, and at most a sixteenth of filler from 1,024
-    rows on. There is always some filler, so that no shape is empty.
+    T is a multiple of 64 and of a sixteenth of the next lower power of two: few sizes, and at most a sixteenth of
+    filler from 1,024 rows on. There is always some filler, so that no shape is empty.
     """
     step = _step(tokens)
     rows = tokens // step * step + step

@@ -278,7 +278,7 @@ def test_results_do_not_depend_on_the_threads(kernel: str, dtype: torch.dtype) -
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            case = CASES[kernel](dtype, p=0.3, **sizes)  # draws its masks anew
+            case = CASES[kernel](dtype, p=0.3, **sizes)  # draws its masks again
             found.append(outcome(case.ours, case.inputs, case.cotangents))
     finally:
         torch.set_num_threads(1)

@@ -349,9 +349,11 @@ def test_steps_that_cannot_be_recorded_are_launched_after_one_note(
     assert curve(engine, batches(graphed, 24)) == pytest.approx(expected, rel=1e-6, abs=1e-7)
     assert equal(plain, graphed, atol=1e-7, rtol=1e-6)
     assert engine.recorded and not any(graph for (task, _), graph in engine._graphs.items() if task == "quora")
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert told.startswith("note: quora: a step of ") and "operation not permitted when stream is capturing" in told
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert (
+        printed.startswith("note: quora: a step of ") and "operation not permitted when stream is capturing" in printed
+    )
     assert not any(group["capturable"] for group in engine._optimizer.param_groups)
 
 
