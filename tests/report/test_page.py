@@ -145,12 +145,12 @@ def test_the_first_line_says_when_the_data_are_generated() -> None:
     )
 
 
-def test_what_is_told_nowhere_else(html: str) -> None:
-    for told in (
+def test_choices_that_are_stated_nowhere_else(html: str) -> None:
+    for phrase in (
         "weights after the last epoch",
         "eps 1e-6 and no weight decay",
-        "[CLS] and [SEP] among them",
+        "including [CLS] and [SEP]",
         "2.5 (1 + cos",
     ):
-        assert told in html
-    assert "Mean and max pooling leave it out" in html
+        assert phrase in html
+    assert "Mean and max pooling leave the pooler out" in html
