@@ -285,7 +285,7 @@ def test_labels_of_another_scale_are_warned_of(raw: Path, tokenizer_file: Path) 
     put(raw, "sts-dev", "0\tv1\ta\tb\t5")
     (warning,) = run(raw, tokenizer_file)["warnings"]
     assert warning.startswith(
-        f"{raw}/sts-train.csv: all 2 similarity labels lie in 0 to 1, where 0 to 5 is expected; they"
+        f"{raw}/sts-train.csv: all 2 similarity labels are at most 1, but the range is 0 to 5; they"
     )
     assert json.loads((raw.parent / "prepared" / "report.json").read_text())["warnings"] == [warning]
     put(raw, "sts-train", "0\tu1\ta\tb\t0.2", "1\tu2\tb\tb\t1.01")
@@ -297,9 +297,7 @@ def test_a_cased_tokenizer_is_warned_of_where_texts_are_lower_cased(raw: Path, t
     tokenizer.normalizer = BertNormalizer(lowercase=False)
     tokenizer.save(str(tokenizer_file))
     (warning,) = run(raw, tokenizer_file)["warnings"]
-    assert warning.startswith(
-        f"{tokenizer_file}: the tokenizer tells capitals from small letters, but prepare.preprocess"
-    )
+    assert warning.startswith(f"{tokenizer_file}: the tokenizer is cased, but prepare.preprocess")
     assert run(raw, tokenizer_file, preprocess="none")["warnings"] == []
 
 
