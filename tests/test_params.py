@@ -378,8 +378,8 @@ def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
     [
         ("profile", ["only"], ["profile: no profile is called ['only']; did you mean 'only'?"]),
         ("profile", "olny", ["profile: no profile is called 'olny'; did you mean 'only'?"]),
-        ("profiles.only", None, ["profiles.only: expected settings below it, found None"]),
-        ("profiles.only.budget", 3, ["profiles.only.budget: expected settings below it, found 3"]),
+        ("profiles.only", None, ["profiles.only: expected settings, found None"]),
+        ("profiles.only.budget", 3, ["profiles.only.budget: expected settings, found 3"]),
         ("profiles.only.data", {"path": "x"}, ["profiles.only.data.path: ", "data.path", "remove this"]),
         ("data.sample.seed", "11711", ["data.sample.seed: ", "integer", "not '11711'"]),
         ("data.source", "samples", ["data.source: 'samples' is not valid; did you mean 'sample'?"]),
@@ -431,11 +431,11 @@ def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
             ["unknown key runs.dora_r4.adapter.norm_gradient; valid: method, rank"],
         ),
         ("runs.dora_r4.adapter", "dora", ["runs.dora_r4.adapter: ", "not 'dora'"]),
-        ("runs.baseline", None, ["runs.baseline: expected settings below it, found None"]),
-        ("runs", {}, ["runs: expected names with settings below them; add at least one"]),
-        ("runs", None, ["runs: expected names with settings below them"]),
-        ("prepare", [], ["prepare: expected settings below it, found []"]),
-        ("prepare", None, ["prepare: expected settings below it, found None"]),
+        ("runs.baseline", None, ["runs.baseline: expected settings, found None"]),
+        ("runs", {}, ["runs: expected a mapping of names to settings; add at least one"]),
+        ("runs", None, ["runs: expected a mapping of names to settings"]),
+        ("prepare", [], ["prepare: expected settings, found []"]),
+        ("prepare", None, ["prepare: expected settings, found None"]),
         ("tables", [], ["tables: ", "not []"]),
         ("tables.table4", None, ["tables.table4: ", "not None"]),
         ("runs.baseline.epochs", 10**999, ["runs.baseline.epochs: ", "less than or equal to 1000, not 1000", "..."]),
@@ -489,28 +489,28 @@ START = "runs.dora_r4.adapter.start_from"
         ),
         (
             {"runs.concat_u_v.encoding": "both"},
-            "runs.concat_u_v: encoding is both, but every feature is bi-encoded; say encoding: bi or cross",
+            "runs.concat_u_v: encoding is both, but every feature is bi-encoded; set encoding: bi",
         ),
         (
             {"runs.best_performance.heads.quora.features": ["c"], "runs.best_performance.heads.sts.features": ["c"]},
-            "runs.best_performance: encoding is both, but every feature is cross-encoded; say encoding: bi or cross",
+            "runs.best_performance: encoding is both, but every feature is cross-encoded; set encoding: cross",
         ),
         (
             {"runs.concat_u_v.heads.sts.features": ["u", "v", "u"]},
-            "runs.concat_u_v.heads.sts.features: names a feature twice; remove one",
+            "runs.concat_u_v.heads.sts.features: a feature is listed twice; remove one",
         ),
-        ({"runs.baseline.tasks": ["sst", "sst"]}, "runs.baseline.tasks: names a task twice; remove one"),
+        ({"runs.baseline.tasks": ["sst", "sst"]}, "runs.baseline.tasks: a task is listed twice; remove one"),
         (
             {"encoder.random.heads": 5},
             "encoder.random.hidden: 32 is not a multiple of heads (5); change one of them",
         ),
         (
             {"encoder.source": "hub"},
-            "encoder.source: hub needs name beside it, a hub's name, such as google-bert/bert-base-uncased",
+            "encoder.source: hub needs name, a hub's name, such as google-bert/bert-base-uncased; add it",
         ),
         (
             {"profiles.only.encoder": {"source": "hub", "name": "a/b"}},
-            "profiles.only.encoder.source: hub needs revision beside it, a commit of 40 hex digits (branches move)",
+            "profiles.only.encoder.source: hub needs revision, a commit of 40 hex digits (branches move); add it",
         ),
         (
             {**HUB, "encoder.revision": "main"},
@@ -518,19 +518,19 @@ START = "runs.dora_r4.adapter.start_from"
         ),
         (
             {"encoder.name": "a/b", "profiles.only.encoder.source": "minilm"},
-            "encoder.name: source minilm has no use for it; remove it, or set source to hub",
+            "encoder.name: source minilm does not use it; remove it, or set source to hub",
         ),
         (
             {"encoder.source": "random", "encoder.revision": "0" * 40},
-            "encoder.revision: source random has no use for it; remove it, or set source to hub",
+            "encoder.revision: source random does not use it; remove it, or set source to hub",
         ),
         (
             {"profiles.only.encoder.source": "local", "profiles.only.encoder.name": "a/b"},
-            "profiles.only.encoder.name: source local has no use for it; remove it, or set source to hub",
+            "profiles.only.encoder.name: source local does not use it; remove it, or set source to hub",
         ),
         (
             {"encoder.source": "random", "encoder.sha256": "0" * 64},
-            "encoder.sha256: source random has no use for it; remove it, or set source to minilm or hub or local",
+            "encoder.sha256: source random does not use it; remove it, or set source to minilm or hub or local",
         ),
         ({"encoder.sha256": "abc"}, "encoder.sha256: must be 64 hex digits, or null"),
         (
@@ -539,15 +539,15 @@ START = "runs.dora_r4.adapter.start_from"
         ),
         (
             {START: "dora_r4"},
-            f"{START}: 'dora_r4' must be a fully fine-tuned run; an adapter starts from plain weights",
+            f"{START}: 'dora_r4' is not a fully fine-tuned run; an adapter must start from one, or from pretrained",
         ),
         (
             {START: "dora_r8"},
-            f"{START}: 'dora_r8' must be a fully fine-tuned run; an adapter starts from plain weights",
+            f"{START}: 'dora_r8' is not a fully fine-tuned run; an adapter must start from one, or from pretrained",
         ),
         (
             {START: "concat_u_v"},
-            f"{START}: 'concat_u_v' has other heads, pooling or encoding than dora_r4; name another run",
+            f"{START}: heads, pooling or encoding of 'concat_u_v' differ from those of dora_r4; name another run",
         ),
         (
             {"tables.table1.baseline": "baselin"},
@@ -639,7 +639,7 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
         ),
         ({"profiles.course.budget.epochs": 0}, [r"profiles\.course\.budget\.epochs: .*\(inherited by 15 runs\)"]),
         ({"profiles.paper.prepare.on_bad_row": 1}, [r"profiles\.paper\.prepare\.on_bad_row: 1 is not valid.*"]),
-        ({"profiles.paper.encoder.revision": DELETE}, [r"profiles\.paper\.encoder\.source: hub needs revision .*"]),
+        ({"profiles.paper.encoder.revision": DELETE}, [r"profiles\.paper\.encoder\.source: hub needs revision, .*"]),
         ({"profiles.paper.encoder.sha256": "x"}, [r"profiles\.paper\.encoder\.sha256: must be 64 hex digits, or null"]),
         ({"prepare.leakage": 1}, [r"prepare\.leakage: 1 is not valid.*"]),
         ({"runs.baseline.pooling": DELETE}, [r"missing key runs\.baseline\.pooling; .*\(inherited by 2 runs\)"]),
@@ -649,7 +649,7 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
         ({"runs.dora_r4.adapter.dropot": 0}, [r"unknown key runs\.dora_r4\.adapter\.dropot; .*by 3 runs\)"]),
         ({"runs.dora_r8.adapter.rank": 0}, [r"runs\.dora_r8\.adapter\.rank: .*, not 0"]),
         ({"runs.dora_r4.adapter.start_from": "bst"}, [r"runs\.dora_r4\.adapter\.start_from: no run is called 'bst'.*"]),
-        ({"runs.baseline.tasks": ["sst", "sst"]}, [r"runs\.baseline\.tasks: names a task twice; remove one"]),
+        ({"runs.baseline.tasks": ["sst", "sst"]}, [r"runs\.baseline\.tasks: a task is listed twice; remove one"]),
         (
             {"runs.best_performance.encoding": "bi"},
             [r"runs\.best_performance: quora uses u, v, c, .*\(inherited by 8 runs\)"],
