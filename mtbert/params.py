@@ -13,7 +13,7 @@ from mtbert.errors import MtbertError, nearest
 from mtbert.params_errors import explain_all
 from mtbert.resolve import TOP, resolve
 from mtbert.section import Contradiction, Section
-from mtbert.settings import Budget, Compute, Data, DeclaredTask, Encoder, Prepare, Run
+from mtbert.settings import Budget, ComputeSettings, Data, DeclaredTask, Encoder, Prepare, Run
 from mtbert.tasks.paper import RESERVED, TASKS
 from mtbert.yamlfile import read_yaml
 
@@ -28,7 +28,7 @@ class Params(Section):
     data: Data
     prepare: Prepare
     encoder: Encoder
-    compute: Compute
+    compute: ComputeSettings
     tasks: dict[str, DeclaredTask]
     tables: dict[str, dict[str, str]]
     figures: dict[str, dict[str, str]]

@@ -112,7 +112,7 @@ class Encoder(Section):
         return self
 
 
-class Compute(Section):
+class ComputeSettings(Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]

@@ -1,4 +1,4 @@
-"""params.yaml: the shipped file tells the paper's runs, and every kind of fault is reported by its key."""
+"""params.yaml: the shipped file has the paper's runs, and every kind of fault is reported with its key."""
 
 import copy
 import json
@@ -14,7 +14,13 @@ from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
 
 DELETE = object()
-KEPT = {"baseline", "best_performance", "concat_u_v", "dora_r4", "dora_r8"}  # runs that tests of a changed file need
+KEPT = {
+    "baseline",
+    "best_performance",
+    "concat_u_v",
+    "dora_r4",
+    "dora_r8",
+}  # the runs used by tests that change the file
 TOP = "profile, profiles, data, prepare, encoder, compute, tasks, tables, figures, runs"
 Load = Callable[..., Params]
 Fault = Callable[..., str]
@@ -27,14 +33,14 @@ def shipped(root: Path) -> Params:
 
 @pytest.fixture(scope="module")
 def written(root: Path) -> dict[str, Any]:
-    """The shipped file as plain values, each run a delta."""
+    """The shipped file as plain values."""
     tree: dict[str, Any] = json.loads(json.dumps(YAML(typ="safe", pure=True).load(root / "params.yaml")))
     return tree
 
 
 @pytest.fixture(scope="module")
 def flat(shipped: Params) -> dict[str, Any]:
-    """The shipped settings of few runs, nothing inherited, under a profile that has nothing but its budget."""
+    """The shipped settings of a few runs without inheritance, and a profile that has only a budget."""
     tree = shipped.model_dump()
     tree |= {"profile": "only", "profiles": {"only": {"budget": tree.pop("budget")}}}
     tree["runs"] = {name: run for name, run in tree["runs"].items() if name in KEPT}
@@ -46,7 +52,7 @@ def flat(shipped: Params) -> dict[str, Any]:
 
 @pytest.fixture
 def load(tmp_path: Path, flat: dict[str, Any], written: dict[str, Any]) -> Load:
-    """load({dotted key: value, ...}): the settings with these changed, those of the shipped file if not `alone`."""
+    """load({dotted key: value, ...}): the settings with these changed, in the shipped file if not `alone`."""
 
     def changed(changes: dict[str, Any], alone: bool = True) -> Params:
         edited = copy.deepcopy(flat if alone else written)
@@ -66,7 +72,7 @@ def load(tmp_path: Path, flat: dict[str, Any], written: dict[str, Any]) -> Load:
 
 @pytest.fixture
 def fault(tmp_path: Path, load: Load) -> Fault:
-    """The error's lines for these changes, without the file's path, which stands before each."""
+    """The error's lines for these changes, without the path in front of each."""
 
     def lines_of(changes: dict[str, Any], alone: bool = True) -> str:
         with pytest.raises(MtbertError) as caught:
@@ -82,7 +88,7 @@ def fault(tmp_path: Path, load: Load) -> Fault:
 # ---- the shipped file
 
 
-# Run: predecessor, and all that may differ from it.
+# Run: predecessor, and everything that differs from it.
 DELTAS: dict[str, tuple[str, dict[str, Any]]] = {
     "key_update_1": (
         "baseline",
@@ -193,7 +199,7 @@ def test_nothing_can_be_changed_after_loading(shipped: Params) -> None:
 # ---- values that are valid
 
 
-# Key, values at the edge of what is valid, and the nearest beyond it.
+# Key, the extreme valid values, and the nearest invalid ones.
 LIMITS: list[tuple[str, list[Any], list[Any]]] = [
     *((f"data.sample.sizes.sst.{split}", [8, 1_000_000], [7, 1_000_001]) for split in ("train", "dev", "test")),
     *((f"{place}.seed", [0, 2**32 - 1], [-1, 2**32]) for place in ("data.sample", "encoder.random", "runs.baseline")),
@@ -368,7 +374,7 @@ def test_a_missing_key(fault: Fault, key: str, message: str) -> None:
     assert fault({key: DELETE}) == message
 
 
-def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
+def test_a_misspelt_objective_gets_a_suggestion(fault: Fault) -> None:
     lines = fault({"runs.concat_u_v.heads.sts.objective": DELETE, "runs.concat_u_v.heads.sts.objektive": "mse"})
     assert lines == "unknown key runs.concat_u_v.heads.sts.objektive; did you mean 'objective'?"
 
@@ -654,7 +660,7 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
             {"runs.best_performance.encoding": "bi"},
             [r"runs\.best_performance: quora uses u, v, c, .*\(inherited by 8 runs\)"],
         ),
-        (  # the heirs of an heir count for the run that causes it
+        (  # heirs of heirs count too
             {"runs.dora_r4.encoding": "bi", "runs.dora_r32.from": "dora_r16"},
             [r"runs\.dora_r4: quora uses u, v, c, .*\(inherited by 3 runs\)"],
         ),
@@ -663,7 +669,7 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
             | {"runs.mine.heads.quora": {"objective": "bce"}},
             [r"missing key runs\.mine\.heads\.quora\.features; .*"],
         ),
-        (  # a section that names another objective does not take the predecessor's keys
+        (  # a section with another objective inherits no keys
             {"runs.best_performance.heads.sts": {"objective": "mse", "features": ["u", "v", "c"]}},
             [
                 r"missing key runs\.best_performance\.heads\.sts\.clamp; add it .*\(inherited by 10 runs\)",
@@ -716,7 +722,7 @@ def test_a_chain_of_predecessors_has_an_end(fault: Fault) -> None:
     assert re.fullmatch(r"runs\.r\d+\.from: r\d+ has more than 100 predecessors; .*", fault(chain, alone=False))
 
 
-# ---- files that are no params.yaml
+# ---- files that are not a params.yaml
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ def _prepare_split(
         raise MtbertError(str(counts.listed[0]))
     if not counts.kept:
         raise MtbertError(
-            f"{origin.name}: no row is left of {counts.rows}; check prepare.on_bad_row and prepare.leakage"
+            f"{origin.name}: none of its {counts.rows} rows is left; check prepare.on_bad_row and prepare.leakage"
         )
     keys.close_up()
     return {

@@ -29,7 +29,7 @@ def development_metrics(
     *,
     seed: int,
 ) -> dict[str, float | None]:
-    """`dev_NAME` for each task, before them `train_sst` and after them `dev_overall` if their tasks are there; None if undefined.
+    """`train_sst` if SST is among the tasks, `dev_NAME` of each task, and `dev_overall` if all of the paper's are; None if undefined.
 
     Args:
         tasks, objectives: of the model's heads, by name; the metrics are in this order.

@@ -73,7 +73,7 @@ def first_lines(
         opening = f"Data: {source['source']}."
     return (
         f"{opening} {len(runs)} runs on {sizes} training examples with {encoder['source']['name']}{minutes}. The paper's runs "
-        "are BERT-base for 10 epochs on 283,003 Quora pairs, so compare the pattern of its columns with ours, not the numbers."
+        "train BERT-base for 10 epochs on 283,003 Quora pairs, so compare patterns, not numbers."
     )
 
 

@@ -56,7 +56,7 @@ def tokenizer_file(tmp_path: Path) -> Path:
     tokenizer = Tokenizer(WordPiece({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = BertPreTokenizer()
-    # What sentence-transformers ships, and what must not reach the arrays.
+    # As sentence-transformers ships it; must not affect the arrays.
     tokenizer.enable_truncation(2)
     tokenizer.enable_padding(length=9)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
@@ -156,7 +156,7 @@ def test_dropped_leakage_leaves_train_only(raw: Path, tokenizer_file: Path) -> N
 def test_a_split_without_any_row_left_is_an_error(raw: Path, tokenizer_file: Path) -> None:
     put(raw, "sst-train", "0\ts1\ta b .\t3")
     with pytest.raises(
-        MtbertError, match=r"sst-train.csv: no row is left of 1; check prepare.on_bad_row and prepare.leakage"
+        MtbertError, match=r"sst-train.csv: none of its 1 rows is left; check prepare.on_bad_row and prepare.leakage"
     ):
         run(raw, tokenizer_file, leakage="drop")
     assert not (raw.parent / "prepared").exists()
@@ -248,7 +248,7 @@ def test_a_bad_row_names_the_file_to_correct(
             b"\tid\tsentence\tsentiment\n0\ta\tb",
             "2:6: missing column sentiment: the file ends inside this row; replace",
         ),
-        (b"\tid\tsentence\tsentiment\n0\ta\tb\tx\n", "no row is left of 1; check prepare.on_bad_row"),
+        (b"\tid\tsentence\tsentiment\n0\ta\tb\tx\n", "none of its 1 rows is left; check prepare.on_bad_row"),
     ],
 )
 def test_every_fault_of_a_file_names_the_one_to_correct(
@@ -257,7 +257,7 @@ def test_every_fault_of_a_file_names_the_one_to_correct(
     (raw / "sst-train.csv").write_bytes(data)
     from_source(raw, "folder", **{"from": "data/course/x.csv"})
     with pytest.raises(MtbertError) as error:
-        run(raw, tokenizer_file, on_bad_row="drop" if fault.startswith("no row") else "error")
+        run(raw, tokenizer_file, on_bad_row="drop" if fault.startswith("none of") else "error")
     assert str(error.value).removeprefix("data/course/x.csv:").lstrip().startswith(fault)
 
 

@@ -73,7 +73,7 @@ def test_overall_and_a_number_for_each_task_are_tracked() -> None:
     assert tracked(dev | {"overall": 0.7, "spam": {"accuracy": 0.9}}, own) == four | {"spam": 0.9}
 
 
-def test_what_metrics_json_says_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+def test_task_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     labels, values = np.array([0.0, 1, 1]), np.array([1.0, 1, 1])
     assert task_metrics("accuracy", labels, values) == {"accuracy": 2 / 3, "n": 3, "majority": 2 / 3}
     assert task_metrics("pearson", labels, values) == {"pearson": None, "n": 3}

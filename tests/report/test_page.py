@@ -1,4 +1,4 @@
-"""The page: complete, self-contained, and inert whatever the data say."""
+"""The page: complete, self-contained, and inert whatever the data contain."""
 
 import json
 from html import unescape
@@ -43,7 +43,7 @@ Rows = dict[str, dict[str, str]]
 
 
 def written(results: Path, folder: Path, rows: Rows) -> dict[str, Any]:
-    """Writes tables and figures as their stages do; the arguments of `page`."""
+    """Write tables and figures as their stages do; return the arguments of `page`."""
     tables, figures = [name for name in rows if name in TABLES], [name for name in rows if name in FIGURES]
     for name in tables:
         atomic_write_text(folder / f"tables/{name}.json", to_json(TABLES[name](results, rows[name])))
