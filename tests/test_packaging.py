@@ -203,7 +203,7 @@ echo "$@" >> "$LOG"
 
 @pytest.mark.parametrize("name", ["a b", "a b é"])
 def test_make_installs_in_any_path(tmp_path: Path, name: str) -> None:
-    """With a Python that only writes down what it is asked for: which files make looks for, and where DVC keeps its state."""
+    """With a Python that only logs its arguments, and so brings no uv: pip then installs. What make looks for, where DVC keeps its state."""
     folder, home = tmp_path / name, tmp_path / "home"
     for part in ("Makefile", "constraints.txt", "pyproject.toml", "requirements", "tools", ".dvc/config"):
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,7 @@ def test_make_installs_in_any_path(tmp_path: Path, name: str) -> None:
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     dvc = Path(sys.executable).parent / "dvc"
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LOG": str(tmp_path / "log"), "DVC": str(dvc)}
-    for expected in (["-c", "--version", *["-m"] * 5, "-c"], []):  # a second make has nothing to do
+    for expected in (["-c", "--version", *["-m"] * 6, "-c"], []):  # a second make has nothing to do
         (tmp_path / "log").write_text("", encoding="utf-8")
         command = ["make", "install", f"PYTHON={tmp_path / 'python'}"]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

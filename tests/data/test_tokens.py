@@ -19,10 +19,14 @@ def sequence(*ids: int, second: int | None = None) -> tuple[np.ndarray, int]:
 
 def unlay(stream: TokenStream) -> list[tuple[list[int], list[int], list[int]]]:
     """ids, positions and segments of every sequence, in the caller's order, from the documented fields alone."""
-    assert stream.offsets[0] == 0 and stream.offsets[len(stream.rank)] == stream.tokens and stream.offsets[-1] == len(stream.ids)
+    assert (
+        stream.offsets[0] == 0
+        and stream.offsets[len(stream.rank)] == stream.tokens
+        and stream.offsets[-1] == len(stream.ids)
+    )
     tensors = (stream.ids, stream.positions, stream.segments)
     lengths = stream.offsets.diff().tolist()
-    parts = list(zip(*(tensor[: stream.tokens].split(lengths) for tensor in tensors), strict=True))
+    parts = list(zip(*(tensor.split(lengths) for tensor in tensors), strict=True))
     return [tuple(tensor.tolist() for tensor in parts[place]) for place in stream.rank.tolist()]  # type: ignore[misc]
 
 
