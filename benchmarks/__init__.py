@@ -1,7 +1,8 @@
-"""Speed, side by side with the libraries a reader would otherwise use; one command each: `python -m benchmarks.NAME`."""
+"""Benchmarks of speed against the libraries that a reader would otherwise use: `python -m benchmarks.NAME`."""
 
 import os
 
-# Cases share a process, and with it the matrix library's memory of compiled products, 1,024 unless told: they would push each other's
-# out, and compile anew at every turn what a process of their own keeps. To be said before torch is imported.
+# All cases share a process, and with it the matrix library's cache of compiled products, of 1,024 entries by default.
+# With so few they would evict each other's entries and compile again in every round. The variable must be set before
+# torch is imported.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")

@@ -1,4 +1,4 @@
-"""DoRA at rank 16 against LoRA, full fine-tuning and peft: the time of a step, and the memory it needs at its peak."""
+"""DoRA at rank 16 against LoRA, full fine-tuning and peft: time and peak memory of a step."""
 
 import functools
 import json
@@ -23,17 +23,17 @@ from mtbert.peft.convert import add_adapter, merge
 from mtbert.training.compute import Compute, resolve
 
 RANK = 16
-CLOSE = 30  # rounds of our own cases among themselves, whose targets are a few percent apart
-PEAKS = 5  # processes whose peak memory is taken, of the two that are compared
+CLOSE = 30  # rounds when our own cases are compared, whose targets are a few percent apart
+PEAKS = 5  # processes for the peak memory of each of the two cases that are compared
 
 
 def main(
     batch_size: int = 32,
     rounds: int = 7,
     steps: Annotated[int, typer.Option(help="per case and round")] = 3,
-    memory_of: Annotated[str, typer.Option(help="only take some steps of this case, and print its peak memory")] = "",
+    memory_of: Annotated[str, typer.Option(help="take some steps of this case only, and print its peak memory")] = "",
 ) -> None:
-    """Tokens per second on the cross-encoded paraphrase task, everything but the adapters and the head frozen."""
+    """Tokens per second on the cross-encoded paraphrase task; only the adapters and the head train."""
     compute = resolve("auto", "auto", "auto")
     if memory_of:
         _print_peak(memory_of, compute, batch_size, steps)
@@ -75,7 +75,7 @@ def _best(rates: dict[str, list[float]], batches_: str) -> str:
 
 
 def _cases(bf16: bool) -> dict[str, Callable[[Compute, int, int], Callable[[], float]]]:
-    """Ours; and peft on the same batches, and on batches of like length that it makes itself."""
+    """Our cases, and peft on the same batches and on length-grouped ones."""
     cases = {
         "DoRA": lambda *work: _ours(adapted(minilm(["c"]), "dora"), *work),
         "LoRA": lambda *work: _ours(adapted(minilm(["c"]), "lora"), *work),
@@ -96,7 +96,7 @@ def _cases(bf16: bool) -> dict[str, Callable[[Compute, int, int], Callable[[], f
 
 
 def adapted(model: MultitaskModel, method: str) -> MultitaskModel:
-    """The model under an adapter, in place, everything but the adapter and the head frozen."""
+    """Add an adapter to the model, in place; only the adapter and the head train."""
     add_adapter(model, method, rank=RANK, alpha=RANK, dropout=0.0, train_rest=False, seed=0)
     return model
 
@@ -124,7 +124,7 @@ def merged_forward(
     batch_size: int,
     steps: int,
 ) -> float:
-    """Time of the forward of an adapted model, which is merged here, over that of a plain one of the same size."""
+    """Time of the forward of an adapted model, which is merged first, over that of a plain model of the same size."""
     merge(merged)
 
     def forward(model: MultitaskModel) -> Callable[[], float]:
@@ -147,16 +147,18 @@ def merged_forward(
 def _peak_of(name: str, batch_size: int, steps: int) -> int:
     command = [sys.executable, "-m", "benchmarks.adapters", "--memory-of", name]
     command += ["--batch-size", str(batch_size), "--steps", str(steps)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return int(json.loads(told.splitlines()[-1])["peak"])
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return int(json.loads(output.splitlines()[-1])["peak"])
 
 
 def _print_peak(name: str, compute: Compute, batch_size: int, steps: int) -> None:
-    """Bytes of model, optimizer state and steps at their peak: what the process needs beyond its imports."""
+    """Print the peak bytes of model, optimizer state and steps: what the process needs beyond its imports."""
     before = _memory("VmRSS")
     case = _cases(compute.bf16)[name](compute, batch_size, steps)
     case()
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak of loading the weights
+    Path("/proc/self/clear_refs").write_text(
+        "5", encoding="utf-8"
+    )  # reset the peak, which includes loading the weights
     case()
     print(json.dumps({"peak": _memory("VmHWM") - before}))
 

@@ -1,4 +1,4 @@
-"""Where a training step's time goes: matrix products, attention, element by element, casts and copies, optimizer, all else."""
+"""Where a training step's time goes: matrix products, attention, elementwise operations, casts and copies, optimizer, the rest."""
 
 import time
 from collections import defaultdict
@@ -15,7 +15,7 @@ from benchmarks.work import minilm, split, training, wrapper
 from mtbert.files import atomic_json
 from mtbert.training.compute import resolve
 
-# By the beginnings of torch's names for its operations; the first that fits.
+# Prefixes of the names of torch's operations; the first match counts.
 KINDS = {
     "products of the linear layers": ("aten::mm", "aten::addmm"),
     "attention": ("PackedAttention", "aten::bmm", "aten::baddbmm", "aten::_softmax"),
@@ -35,7 +35,7 @@ def main(
     dora: Annotated[bool, typer.Option(help="adapters of rank 16 instead of all weights")] = False,
     steps: int = 20,
 ) -> None:
-    """Shares of a step by torch's profiler, whose own cost is in them; the step's time is taken without it."""
+    """Shares of a step from torch's profiler, including the profiler's own cost; the step's time is measured without it."""
     compute = resolve("auto", "auto", "auto")
     model = adapted(minilm(["c"]), "dora") if dora else minilm(["c"])
     data = split(task)
@@ -57,7 +57,7 @@ def main(
     for name, share in shares.items():
         print(f"{share:6.1%}  {name}")
     dtype = torch.bfloat16 if compute.bf16 else torch.float32
-    told = {
+    result = {
         "milliseconds_per_step": 1000 * seconds / steps,
         "tokens_per_step": tokens / steps,
         "shares": shares,
@@ -66,7 +66,7 @@ def main(
         "command": f"python -m benchmarks.anatomy --task {task} --batch-size {batch_size}{' --dora' * dora}",
         "where": where(),
     }
-    atomic_json(RESULTS / f"anatomy-{task}-{batch_size}{'-dora' * dora}.json", told)
+    atomic_json(RESULTS / f"anatomy-{task}-{batch_size}{'-dora' * dora}.json", result)
 
 
 def kind(name: str) -> str:

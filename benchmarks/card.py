@@ -1,4 +1,4 @@
-"""What the measurements on one card share: their setting, a BERT-base with random weights, made-up data, and the card's own figures."""
+"""What the GPU benchmarks share: their setting, a BERT-base with random weights, random data, and the card's own rates."""
 
 import gc
 import time
@@ -19,8 +19,8 @@ from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute
 
 TOKENS = Wrapper(cls=101, sep=102, max_tokens=256)
-# Wordpieces of a sentence: the least, and how many more on average. Quora's questions have 13.7 in all; those of SST and STS are
-# set to about what the course's files have.
+# Wordpieces of a sentence: the minimum, and how many more on average. Quora's questions have 13.7 on average; the
+# values for SST and STS are about those of the course's files.
 LENGTHS = {"sst": (4, 19.7), "quora": (4, 9.7), "sts": (4, 10.0)}
 
 
@@ -30,8 +30,8 @@ class Setting(NamedTuple):
     Attributes:
         config: the encoder's size.
         compute: device and precision.
-        tiny: a rehearsal; its figures mean nothing.
-        rounds, steps: rounds of each case, and its steps in each.
+        tiny: a dry run on a toy model, whose figures mean nothing.
+        rounds, steps: rounds of each case, and steps in each round.
     """
 
     config: BertConfig
@@ -41,12 +41,12 @@ class Setting(NamedTuple):
     steps: int
 
     def name(self, part: str) -> str:
-        """The file's name of a part; a rehearsal's are no results."""
+        """The name of a part's result file; those of a dry run are in a folder of their own."""
         return f"{'rehearsal/' if self.tiny else ''}gpu-{part}"
 
     @property
     def graphs(self) -> Compute:
-        """The same with CUDA graphs."""
+        """The same device and precision, with CUDA graphs."""
         return self.compute._replace(graphs=True)
 
     @property
@@ -55,7 +55,7 @@ class Setting(NamedTuple):
 
 
 def setting_for(compute: Compute, tiny: bool, rounds: int = 5, steps: int = 10) -> Setting:
-    """BERT-base, or a toy."""
+    """The setting for BERT-base, or for a toy model."""
     if tiny:
         return Setting(BertConfig(layers=2, hidden=32, heads=2, intermediate=64), compute, True, 2, 2)
     return Setting(BertConfig(), compute, False, rounds, steps)
@@ -68,7 +68,7 @@ def model(config: BertConfig, dropout: float = 0.1) -> MultitaskModel:
 
 
 def made_up(task: str, rows: int) -> Split:
-    """Random wordpieces, sentences as long as the task's."""
+    """Random wordpieces, in sentences of the task's typical length."""
     rng = np.random.default_rng(0)
     least, more = LENGTHS[task]
 
@@ -83,7 +83,7 @@ def made_up(task: str, rows: int) -> Split:
 
 
 def working(cases: Mapping[str, Callable[[], Case]]) -> tuple[dict[str, Case], dict[str, str]]:
-    """The cases that can be made and run once, and what is wrong with the others: one that fails must not cost the rest."""
+    """The cases that run once without an error, and the errors of the others, so that one failure does not stop the benchmark."""
     good, bad = {}, {}
     for name, make in cases.items():
         try:
@@ -97,14 +97,14 @@ def working(cases: Mapping[str, Callable[[], Case]]) -> tuple[dict[str, Case], d
 
 
 def free(device: torch.device) -> None:
-    """Give the memory of what is no longer used back, so that the next cases find it."""
+    """Release memory that is no longer used, so that the next cases can have it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def copy_rate(device: torch.device) -> float:
-    """Bytes per second read and written by a copy on the device, the best of twenty."""
+    """Bytes per second, read and written, of a copy on the device; the best of twenty."""
     source = torch.zeros(2**20 if device.type == "cpu" else 2**28, device=device)
     goal, best = torch.empty_like(source), float("inf")
     for _ in range(20):
@@ -117,7 +117,7 @@ def copy_rate(device: torch.device) -> float:
 
 
 def peak_of(make: Callable[[], Case], device: torch.device) -> int | None:
-    """Bytes of a case at their peak, its model and optimizer included; None on a CPU, where `benchmarks.adapters` measures it."""
+    """Peak bytes of a case, with its model and optimizer; None on a CPU, where `benchmarks.adapters` measures it."""
     free(device)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()

@@ -1,4 +1,4 @@
-"""CUDA graphs on one card: that a replayed step is a step, what recording costs, and how many launches a replay spares."""
+"""CUDA graphs on one card: whether replayed steps equal plain ones, what recording costs, and how many launches a replay saves."""
 
 import time
 from collections.abc import Callable
@@ -19,20 +19,20 @@ from mtbert.training.engine import Engine
 
 
 def graphs(setting: Setting) -> None:
-    """On batches of 8, written as gpu-graphs.json."""
+    """Measure on batches of 8 and write gpu-graphs.json."""
     data, steps = made_up("quora", 400 if setting.tiny else 40_000), 8 if setting.tiny else 60
     chosen = batches(len(data), 8, 0)
     stream = [make_batch("quora", data, next(chosen), ("c",), TOKENS) for _ in range(steps)]
     plain, graphed = (_curve(setting, stream, graphs=graphs, dropout=0.0) for graphs in (False, True))
     one, other = (_curve(setting, stream, graphs=True, dropout=0.1) for _ in range(2))
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "largest_difference_of_losses": float(np.abs(plain - graphed).max()),
         "largest_difference_of_two_replayed_runs": float(np.abs(one - other).max()),
         "filler": float(np.mean([1 - batch.stream.tokens / (rows_for(batch.stream.tokens) or 1) for batch in stream])),
         **_costs(setting, stream),
     }
-    write(setting.name("graphs"), told)
-    print(told)
+    write(setting.name("graphs"), result)
+    print(result)
     free(setting.device)
 
 
@@ -44,21 +44,21 @@ def _curve(setting: Setting, stream: list[Batch], *, graphs: bool, dropout: floa
 
 
 def _costs(setting: Setting, stream: list[Batch]) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, compute in (("eager", setting.compute), ("replayed", setting.graphs)):
         one: MultitaskModel = model(setting.config)
         engine = stepper(one, compute, 8)
         run = partial(_pass, engine, stream)
         first = _timed(setting, run)[1]
         host, whole = _timed(setting, run)
-        told[name] = {"host_seconds": host / len(stream), "seconds": whole / len(stream)}
-        told[name]["launches"] = _launches(setting, partial(_pass, engine, stream[:1]))
+        result[name] = {"host_seconds": host / len(stream), "seconds": whole / len(stream)}
+        result[name]["launches"] = _launches(setting, partial(_pass, engine, stream[:1]))
         if recorded := getattr(engine, "recorded", 0):
-            told["recorded"], told["seconds_per_recording"] = recorded, (first - whole) / recorded
-            told["waits"] = _waits(run)
+            result["recorded"], result["seconds_per_recording"] = recorded, (first - whole) / recorded
+            result["waits"] = _waits(run)
         del one, engine, run
         free(setting.device)
-    return told
+    return result
 
 
 def _pass(engine: Engine, stream: list[Batch]) -> None:
@@ -67,17 +67,17 @@ def _pass(engine: Engine, stream: list[Batch]) -> None:
 
 
 def _timed(setting: Setting, work: Callable[[], None]) -> tuple[float, float]:
-    """Seconds until the host has said all, and until the device has done it."""
+    """Seconds until the host has launched everything, and until the device has finished."""
     wait(setting.device)
     began = time.perf_counter()
     work()
-    said = time.perf_counter() - began
+    launched = time.perf_counter() - began
     wait(setting.device)
-    return said, time.perf_counter() - began
+    return launched, time.perf_counter() - began
 
 
 def _launches(setting: Setting, work: Callable[[], None]) -> int | None:
-    """Kernels, copies and graphs that the host launches."""
+    """The number of kernels, copies and graphs that the host launches."""
     if setting.device.type != "cuda":
         return None
     with torch.profiler.profile(
@@ -90,7 +90,7 @@ def _launches(setting: Setting, work: Callable[[], None]) -> int | None:
 
 
 def _waits(work: Callable[[], None]) -> str | None:
-    """What in it waits for the device, or None."""
+    """The first operation that waits for the device, or None."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         work()

@@ -1,4 +1,4 @@
-"""Training steps on one card beside transformers, its Trainer and peft: about 16,000 tokens a step, and batch 8."""
+"""Training steps on one card, against transformers, its Trainer and peft: about 16,000 tokens a step, and batch 8."""
 
 import statistics
 import time
@@ -21,7 +21,7 @@ from mtbert.engines import engine_for
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute
 
-# AdamW reads weight, gradient and two moments and writes all but the gradient, in fp32.
+# AdamW reads weight, gradient and two moments in fp32, and writes all but the gradient.
 OPTIMIZER_BYTES = 28
 
 
@@ -50,9 +50,9 @@ def large(setting: Setting) -> None:
 
 
 def small(setting: Setting) -> None:
-    """Batch 8: how much of a step is the optimizer's memory traffic, and how much launches."""
+    """Batch 8, where a step's time is mostly the optimizer's memory traffic and launches."""
     data, batch_size = made_up("quora", 400 if setting.tiny else 40_000), 8
-    steps = setting.steps * (1 if setting.tiny else 10)  # short ones
+    steps = setting.steps * (1 if setting.tiny else 10)  # these steps are short
     rates, failed = _rates(full_cases(setting, data, batch_size, steps), setting)
     ours = best_of(rates, "mtbert")
     facts = optimizer_traffic(setting, batch_size * length(data) / statistics.median(rates[ours]))
@@ -76,7 +76,7 @@ def small(setting: Setting) -> None:
 
 
 def adapters(setting: Setting, data: Split, batch_size: int) -> None:
-    """DoRA beside LoRA and full fine-tuning, both in mtbert's engine, and beside peft: time, memory, the merged forward."""
+    """DoRA against LoRA and full fine-tuning in mtbert's engine, and against peft: time, memory, the merged forward."""
     cases: dict[str, Callable[[], Case]] = {}
     kinds: dict[str, Callable[[MultitaskModel], MultitaskModel]] = {
         "DoRA": partial(adapted, method="dora"),
@@ -127,7 +127,7 @@ def full_cases(setting: Setting, data: Split, batch_size: int, steps: int) -> di
 
     def theirs(compiled: bool) -> nn.Module:
         encoder = peers.random_bert(setting.config, "sdpa")
-        backend = "eager" if setting.tiny else "inductor"  # compiling takes longer than all the rest of a rehearsal
+        backend = "eager" if setting.tiny else "inductor"  # compiling takes longer than all the rest of a dry run
         return torch.compile(encoder, dynamic=True, backend=backend) if compiled else encoder  # type: ignore[return-value]
 
     def trainer(compiled: bool) -> Case:
@@ -151,7 +151,7 @@ def full_cases(setting: Setting, data: Split, batch_size: int, steps: int) -> di
 
 
 def optimizer_traffic(setting: Setting, step_seconds: float) -> dict[str, Any]:
-    """How long AdamW's bytes take at the rate of a copy, how long AdamW takes, and the first's share of a whole step."""
+    """The time of AdamW, the time of a copy of as many bytes, and the latter's share of a step."""
     weights = list(model(setting.config).to(setting.device).parameters())
     optimizer = torch.optim.AdamW(weights, lr=1e-5, eps=1e-6, weight_decay=0.0, fused=True)
     for weight in weights:
@@ -176,7 +176,7 @@ def optimizer_traffic(setting: Setting, step_seconds: float) -> dict[str, Any]:
 
 
 def agreement(setting: Setting, data: Split) -> float:
-    """The largest difference between logits of the device in bf16 and of the CPU in fp32, over 64 examples."""
+    """The largest difference between logits on the device in bf16 and on the CPU in fp32, over 64 examples."""
     one = model(setting.config).eval()
     batch = make_batch("quora", data, np.arange(64), one.views("quora"), TOKENS)
     with torch.inference_mode():
@@ -188,12 +188,12 @@ def agreement(setting: Setting, data: Split) -> float:
 
 
 def length(data: Split) -> float:
-    """Tokens of a cross-encoded pair, on average."""
+    """Mean tokens of a cross-encoded pair."""
     return float(np.mean(np.diff(data.offsets1))) * 2 + 3
 
 
 def best_of(rates: Mapping[str, Sequence[float]], start: str) -> str:
-    """The fastest case whose name starts so."""
+    """The fastest case whose name starts with `start`."""
     return max((name for name in rates if name.startswith(start)), key=lambda name: statistics.median(rates[name]))
 
 

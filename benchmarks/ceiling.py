@@ -11,19 +11,18 @@ from mtbert.model.bert import BertConfig
 
 def products(config: BertConfig) -> list[tuple[int, int, int]]:
     """(inputs, outputs, how many) of the encoder's linear layers."""
-    wide = config.intermediate
     return [
         (config.hidden, config.hidden, 4 * config.layers),
-        (config.hidden, wide, config.layers),
-        (wide, config.hidden, config.layers),
+        (config.hidden, config.intermediate, config.layers),
+        (config.intermediate, config.hidden, config.layers),
     ]
 
 
 def flops_per_token(config: BertConfig, last: float = 1.0) -> float:
-    """Of a training step's linear layers, attention left out: forward, and two products of the same size backward.
+    """FLOPs per token of a training step's linear layers, without attention: forward, and two products of the same size backward.
 
     Args:
-        last: the share of tokens for which what follows the last attention is computed: only [CLS], under cls pooling.
+        last: the share of tokens that pass the last layer after its attention; with cls pooling only [CLS] does.
     """
     whole = sum(inputs * outputs * count for inputs, outputs, count in products(config))
     after_attention = config.hidden * config.hidden + 2 * config.hidden * config.intermediate
@@ -31,7 +30,7 @@ def flops_per_token(config: BertConfig, last: float = 1.0) -> float:
 
 
 def rate(config: BertConfig, tokens: int, dtype: torch.dtype, device: str = "cpu", seconds: float = 0.5) -> float:
-    """FLOP/s of the three products of each layer shape over `tokens` rows, weighted as a step needs them."""
+    """FLOP/s of the three products of each layer shape over `tokens` rows, weighted as in a step."""
     total = spent = 0.0
     for inputs, outputs, count in products(config):
         x = torch.randn(tokens, inputs, device=device).to(dtype)

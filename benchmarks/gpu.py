@@ -1,10 +1,10 @@
-"""One GPU, in one go: BERT-base training steps beside transformers and peft, CUDA graphs, several runs at once, the paper's runs.
+"""All GPU benchmarks: BERT-base training steps against transformers and peft, CUDA graphs, several runs at once, the paper's runs.
 
 python -m benchmarks.gpu                        # on a machine with a CUDA device: a quarter of an hour
-python -m benchmarks.gpu --part graphs          # one part alone; may be named several times
-python -m benchmarks.gpu --device cpu --tiny    # a rehearsal of every line but the recording of graphs, for a machine without one
+python -m benchmarks.gpu --part graphs          # one part alone; the option may be repeated
+python -m benchmarks.gpu --device cpu --tiny    # a dry run without recording graphs, on a machine without a GPU
 
-Each part writes its own reports/benchmarks/gpu-*.json as soon as it is done, and one that fails does not stop the others.
+Each part writes its own reports/benchmarks/gpu-*.json when it is done. A part that fails does not stop the others.
 """
 
 import traceback
@@ -37,12 +37,12 @@ PARTS = {Part.graphs: graphs, Part.large: large, Part.small: small, Part.several
 
 def main(
     device: str = "cuda",
-    tiny: Annotated[bool, typer.Option(help="a toy encoder and few rows: a rehearsal")] = False,
+    tiny: Annotated[bool, typer.Option(help="a dry run with a toy encoder and few rows")] = False,
     part: Annotated[list[Part] | None, typer.Option(help="only this part")] = None,
     rounds: int = 5,
     steps: Annotated[int, typer.Option(help="per case and round")] = 10,
 ) -> None:
-    """Tokens per second at about 16,000 tokens a step and at batch 8, random weights, made-up data; and minutes of the paper's runs."""
+    """Tokens per second at about 16,000 tokens a step and at batch 8, with random weights and data; and minutes of the paper's runs."""
     setting = setting_for(resolve(device, "bf16", "auto"), tiny, rounds, steps)
     failed = []
     for name in part or list(PARTS):
@@ -54,7 +54,7 @@ def main(
             failed.append(name.value)
         free(setting.device)
     if failed:
-        Console(stderr=True).print(f"failed: {', '.join(failed)}; their errors stand above")
+        Console(stderr=True).print(f"failed: {', '.join(failed)}; see their errors above")
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The graph's own cost: a no-op `dvc repro` against DVC on as many trivial stages, and the start of the command line."""
+"""The graph's overhead: a no-op `dvc repro` against one of as many trivial stages, and the start-up time of `mtbert`."""
 
 import statistics
 import subprocess
@@ -18,9 +18,9 @@ def main(rounds: int = 7) -> None:
     with tempfile.TemporaryDirectory() as place:
         trivial = Path(place)
         _chain(trivial, stages)
-        told = _run(["dvc", "repro"])
-        if "Running stage" in told:
-            raise SystemExit("error: the graph was not up to date; it is now, so start this again")
+        output = _run(["dvc", "repro"])
+        if "Running stage" in output:
+            raise SystemExit("error: the graph was not up to date; it is now, so run this again")
         cases = {
             "mtbert": _timed(["dvc", "repro"], Path()),
             "trivial stages": _timed(["dvc", "repro"], trivial),

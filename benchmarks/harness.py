@@ -1,4 +1,4 @@
-"""Alternating rounds, medians and spread, written with machine and versions to reports/benchmarks/NAME.json."""
+"""Time cases in alternating rounds; write medians, spread, machine and versions to reports/benchmarks/NAME.json."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ PACKAGES = ("mtbert", "torch", "transformers", "peft", "accelerate", "sentence-t
 
 
 class Timed(NamedTuple):
-    """What a case returns that knows better than the clock around it: its work, and the seconds it took."""
+    """The result of a case that measures its own time: its work, and the seconds it took."""
 
     work: float
     seconds: float
@@ -34,7 +34,7 @@ Case = Callable[[], float | Timed]
 
 
 class Target(NamedTuple):
-    """A promise: `value` (lower or higher, as `at_most` says) against `bound`."""
+    """A target: `value` must be at most `bound` if `at_most` is set, else at least."""
 
     what: str
     value: float
@@ -47,13 +47,13 @@ class Target(NamedTuple):
 
 
 def alternate(cases: Mapping[str, Case], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Work per second of each case, a value a round; every round runs all cases, each time beginning with another, back and forth.
+    """Work per second of each case, one value per round. Every round runs all cases, in an order that rotates and reverses.
 
-    Who comes first at the same shapes has their products compiled for those who follow.
+    The order matters because the first case of a shape pays for compiling its matrix products, which later ones reuse.
 
     Args:
-        cases: a case does its share of work and returns how much it was (tokens, rows).
-        warmup: rounds before those that count.
+        cases: each does some work and returns its amount (tokens, rows).
+        warmup: rounds that do not count.
     """
     rates: dict[str, list[float]] = {name: [] for name in cases}
     names = list(cases)
@@ -71,7 +71,7 @@ def alternate(cases: Mapping[str, Case], rounds: int, warmup: int = 1) -> dict[s
 
 
 def ratio(rates: Mapping[str, Sequence[float]], name: str, peer: str) -> float:
-    """How many times as fast `name` is as `peer`: the median over rounds, so that a slow spell of the machine cancels out."""
+    """How many times as fast `name` is as `peer`: the median of the rounds' ratios, so that slow phases of the machine cancel."""
     return statistics.median(ours / theirs for ours, theirs in zip(rates[name], rates[peer], strict=True))
 
 
@@ -84,7 +84,7 @@ def publish(
     targets: Sequence[Target] = (),
     **facts: Any,
 ) -> None:
-    """Print the rates and write them, with all that they depend on, to reports/benchmarks/NAME.json.
+    """Print the rates and write them, with machine, versions and command, to reports/benchmarks/NAME.json.
 
     Args:
         unit: of the rates, such as tokens/s.
@@ -102,26 +102,26 @@ def publish(
     for target in targets:
         bound = f"at {'most' if target.at_most else 'least'} {target.bound:g}"
         Console().print(f"{target.what}: {target.value:.3g} ({bound}): {'met' if target.met else 'NOT MET'}")
-    told = {
+    result = {
         "unit": unit,
         "ours": ours,
         "cases": cases,
         "targets": [target._asdict() | {"met": target.met} for target in targets],
         **facts,
     }
-    write(name, told)
+    write(name, result)
 
 
-def write(name: str, told: Mapping[str, Any]) -> None:
-    """Write JSON values, with all that they depend on, to reports/benchmarks/NAME.json."""
+def write(name: str, result: Mapping[str, Any]) -> None:
+    """Write JSON values, with machine, versions and command, to reports/benchmarks/NAME.json."""
     command = "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     atomic_json(
-        RESULTS / f"{name}.json", {"benchmark": name, "targets": [], **told, "command": command, "where": where()}
+        RESULTS / f"{name}.json", {"benchmark": name, "targets": [], **result, "command": command, "where": where()}
     )
 
 
 def where() -> dict[str, Any]:
-    """Machine, versions, code and day."""
+    """Machine, versions, commit and date."""
     return {
         "machine": machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),

@@ -1,4 +1,4 @@
-"""Pair features: u, v and c in one pass, by their tokens; and (u, v, |u-v|) against sentence-transformers' own training."""
+"""Pair features: the cost of u, v and c in one pass; and (u, v, |u-v|) against training in sentence-transformers."""
 
 import itertools
 import statistics
@@ -21,7 +21,7 @@ from mtbert.training.compute import resolve
 def main(
     batch_size: int = 32, rounds: int = 7, steps: Annotated[int, typer.Option(help="per case and round")] = 3
 ) -> None:
-    """Tokens per second on the paraphrase task: which features cost what, and the peer's same objective."""
+    """Tokens per second on the paraphrase task, for several features and for the peer with the same objective."""
     compute = resolve("auto", "auto", "auto")
     data, tokens = split("quora"), wrapper()
     features = {"u, v, |u-v|": ["u", "v", "|u-v|"], "c": ["c"], "u, v, c": ["u", "v", "c"]}
@@ -44,7 +44,7 @@ def main(
 
 
 def softmax_loss(data: Split, tokens: Wrapper, batch_size: int, steps: int, bf16: bool) -> Callable[[], float]:
-    """A case: SentenceTransformer under its SoftmaxLoss, [u; v; |u-v|] into a linear layer, two padded passes a step."""
+    """A case: SentenceTransformer with its SoftmaxLoss: [u; v; |u-v|] into a linear layer, two padded passes a step."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 

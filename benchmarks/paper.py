@@ -1,7 +1,7 @@
-"""All runs of params.yaml at the paper's size: 10 epochs, full datasets, BERT-base; steps are measured, the rest is arithmetic.
+"""The time of all runs of params.yaml at the paper's size: 10 epochs, full datasets, BERT-base, extrapolated from measured steps.
 
-A step's time depends on the run's kind (pooling, features, adapter, batch size) and on the task. Each such pair is measured on a
-slice; a run's time is the sum over the steps of its real schedule, its recordings and its evaluations.
+A step's time depends on the run's kind (pooling, features, adapter, batch size) and on the task. Each such pair is
+measured on a slice. A run's time is the sum over the steps of its schedule, its graph recordings and its evaluations.
 """
 
 import json
@@ -39,7 +39,7 @@ MINUTES = 30.0
 
 
 class Slice(NamedTuple):
-    """Seconds of a step and of a recording, and how many shapes would be recorded in a whole run."""
+    """Seconds of a step and of a graph recording, and the number of shapes that a whole run would record."""
 
     step: float
     recording: float
@@ -47,7 +47,7 @@ class Slice(NamedTuple):
 
 
 def paper(setting: Setting) -> None:
-    """Minutes of each run and of all, written as gpu-paper.json after each kind of run."""
+    """Estimate the minutes of each run and of all; writes gpu-paper.json after each run."""
     runs, compute = load_params().runs, setting.graphs
     data = {task: made_up(task, 400 if setting.tiny else 20_000) for task in SIZES}
     measured: dict[str, tuple[dict[str, Slice], float]] = {}
@@ -57,20 +57,20 @@ def paper(setting: Setting) -> None:
         if kind not in measured:
             try:
                 measured[kind] = measure(run, setting, compute, data)
-            except MtbertError as error:  # what cannot be recorded is taken launch by launch
+            except MtbertError as error:  # if steps cannot be recorded, launch kernel by kernel
                 Console(stderr=True).print(str(error))
                 compute = setting.compute
                 measured[kind] = measure(run, setting, compute, data)
         rows[name] = extrapolated(run, *measured[kind], setting) | {"graphs": compute.graphs}
-        _tell(setting, rows, len(runs))
+        _write(setting, rows, len(runs))
     _print(setting, rows)
 
 
 def kind_of(run: Run) -> str:
-    """What a step's time depends on, as a key; the tasks too, since each kind is measured on its own tasks."""
-    told = run.model_dump()
+    """A key of all that a step's time depends on, and of the tasks, since each kind is measured on its own tasks."""
+    settings = run.model_dump()
     keys = ("tasks", "pooling", "heads", "batch_size", "encoder_dropout", "head_dropout", "adapter")
-    return json.dumps({key: told[key] for key in keys}, sort_keys=True)
+    return json.dumps({key: settings[key] for key in keys}, sort_keys=True)
 
 
 def measure(run: Run, setting: Setting, compute: Compute, data: dict[str, Split]) -> tuple[dict[str, Slice], float]:
@@ -97,7 +97,7 @@ def build(run: Run, setting: Setting) -> MultitaskModel:
 
 
 def slice_of(run: Run, model: MultitaskModel, setting: Setting, compute: Compute, data: Split) -> Slice:
-    """The same batches twice: the first time they are recorded."""
+    """Run the same batches twice; the first pass also records graphs."""
     engine, loss_of = stepper(model, compute, run.batch_size), losses_of(run)[data.task]
     chosen, views = batches(len(data), run.batch_size, 0), model.views(data.task)
     stream = [next(chosen) for _ in range(3 if setting.tiny else 40)]
@@ -117,7 +117,7 @@ def slice_of(run: Run, model: MultitaskModel, setting: Setting, compute: Compute
 
 
 def evaluated(run: Run, model: MultitaskModel, compute: Compute, data: dict[str, Split], tiny: bool) -> float:
-    """Seconds of what the loop does before the first epoch and after each."""
+    """Seconds of an evaluation, as the loop does it before the first epoch and after each."""
     sizes = {"sst": 24 if tiny else DEV_SST, "quora": 24 if tiny else WATCHED, "sts": 24 if tiny else WATCHED}
     dev = {task: made_up(task, count) for task, count in sizes.items()}
     engine = engine_for(model, compute)
@@ -129,7 +129,7 @@ def evaluated(run: Run, model: MultitaskModel, compute: Compute, data: dict[str,
 
 
 def extrapolated(run: Run, slices: dict[str, Slice], evaluation: float, setting: Setting) -> dict[str, Any]:
-    """Steps by task of the run's own schedule at full size, and what they would take."""
+    """Steps by task in the run's schedule at full size, and the minutes that they would take."""
     sizes = {str(task): SIZES[task] // (1000 if setting.tiny else 1) for task in run.tasks}
     steps: Counter[str] = Counter()
     for epoch in range(EPOCHS):
@@ -157,11 +157,11 @@ def _tokens(data: Split, rows: np.ndarray, views: tuple[str, ...]) -> int:
     return sum(of_view[view] for view in views)
 
 
-def _tell(setting: Setting, rows: dict[str, dict[str, Any]], runs: int) -> None:
+def _write(setting: Setting, rows: dict[str, dict[str, Any]], runs: int) -> None:
     total = sum(row["minutes"] for row in rows.values())
-    told: dict[str, Any] = {
-        "extrapolated": "steps were measured on a slice; minutes are their number in the run's schedule times that",
-        "made_up_data": "random wordpieces; lengths as benchmarks/card.py sets them",
+    result: dict[str, Any] = {
+        "extrapolated": "steps were measured on a slice; minutes are that time multiplied by the steps of the run's schedule",
+        "made_up_data": "random wordpieces; lengths are set in benchmarks/card.py",
         "epochs": EPOCHS,
         "sizes": SIZES,
         "runs": rows,
@@ -170,8 +170,8 @@ def _tell(setting: Setting, rows: dict[str, dict[str, Any]], runs: int) -> None:
     }
     if len(rows) == runs:
         target = Target(f"minutes of all {runs} runs, one after another", total, MINUTES, True)
-        told["targets"] = [target._asdict() | {"met": target.met}]
-    write(setting.name("paper"), told)
+        result["targets"] = [target._asdict() | {"met": target.met}]
+    write(setting.name("paper"), result)
 
 
 def _print(setting: Setting, rows: dict[str, dict[str, Any]]) -> None:

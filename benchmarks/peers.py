@@ -1,4 +1,4 @@
-"""The peers, each as its own documentation would have it, fed with the same wordpieces as mtbert."""
+"""The peers, each used as its documentation recommends, on the same wordpieces as mtbert."""
 
 import itertools
 import time
@@ -23,12 +23,12 @@ GROUP = 50  # batches that are sorted together by length, as in transformers' le
 
 
 def minilm_folder() -> Path:
-    """MiniLM-L6 as transformers and sentence-transformers load it."""
+    """The folder of MiniLM-L6, in the format of transformers and sentence-transformers."""
     return pretrained._minilm()
 
 
 class Classifier(nn.Module):
-    """transformers' BertModel, the mean over real tokens or BERT's own pooler of [CLS], and a linear head."""
+    """transformers' BertModel, mean pooling over real tokens or BERT's pooler of [CLS], and a linear head."""
 
     def __init__(self, encoder: nn.Module, outputs: int, dropout: float = 0.1, pooling: str = "mean") -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def random_bert(config: BertConfig, attention: str) -> nn.Module:
 
 
 def adapted(encoder: nn.Module, rank: int, dora: bool) -> nn.Module:
-    """The encoder under peft's LoRA or DoRA, on every linear layer."""
+    """The encoder with peft's LoRA or DoRA on every linear layer."""
     from peft import LoraConfig, get_peft_model
 
     names = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
@@ -80,7 +80,7 @@ def adapted(encoder: nn.Module, rank: int, dora: bool) -> nn.Module:
 
 
 def padded(data: Split, rows: np.ndarray, tokens: Wrapper) -> tuple[dict[str, Tensor], int]:
-    """Rows as a padded batch (dynamic padding: to its longest), a pair as one cross-encoded sequence; and its real tokens."""
+    """Rows as a batch padded to its longest sequence, pairs cross-encoded; and the number of real tokens."""
     sequences = [sequence(data, row, tokens) for row in rows]
     longest = max(len(ids) for ids, _ in sequences)
     ids = np.zeros((len(rows), longest), np.int64)
@@ -92,7 +92,7 @@ def padded(data: Split, rows: np.ndarray, tokens: Wrapper) -> tuple[dict[str, Te
 
 
 def sequence(data: Split, row: int, tokens: Wrapper) -> tuple[np.ndarray, int]:
-    """A row's only sequence: its sentence, or its pair."""
+    """A row's sequence: its sentence, or its pair cross-encoded."""
     first = data.ids1[data.offsets1[row] : data.offsets1[row + 1]]
     if data.ids2 is None or data.offsets2 is None:
         return tokens.single(first)
@@ -149,12 +149,12 @@ def training(
 def trainer(
     model: nn.Module, data: Split, tokens: Wrapper, *, batch_size: int, steps: int, bf16: bool, device: str = "cpu"
 ) -> Callable[[], Timed]:
-    """A case: transformers' stock Trainer with length grouping, timed from its first step to its last: getting ready is no work."""
+    """A case: transformers' Trainer with length grouping, timed from its first step to its last, without its preparation."""
     import tempfile
 
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    class Rows(torch.utils.data.Dataset):
+    class Examples(torch.utils.data.Dataset):
         def __len__(self) -> int:
             return min(len(data), 4 * steps * batch_size)  # it reads all lengths before the first step
 
@@ -209,7 +209,7 @@ def trainer(
                 use_cpu=device == "cpu",
                 logging_strategy="no",
             )
-            Ours(model, arguments, train_dataset=Rows(), data_collator=collate, callbacks=[Clock()]).train()
+            Ours(model, arguments, train_dataset=Examples(), data_collator=collate, callbacks=[Clock()]).train()
         return Timed(float(real), seconds)
 
     return case

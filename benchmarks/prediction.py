@@ -1,6 +1,6 @@
 """Prediction from text: a cross-encoded pair classifier against CrossEncoder.predict and transformers' pipeline.
 
-All three compute the same function: BERT's pooler of [CLS] and one linear layer, whose weights the peers take over from ours.
+All three compute the same function: BERT's pooler of [CLS] and one linear layer, with the same weights.
 """
 
 import statistics
@@ -26,8 +26,8 @@ from mtbert.training.compute import Compute, resolve
 BATCHES = (16, 32, 64, 128)
 
 
-def main(pairs: Annotated[int, typer.Option(help="how many")] = 256, rounds: int = 5) -> None:
-    """Pairs per second, tokenisation included, each at its best batch size here."""
+def main(pairs: Annotated[int, typer.Option(help="number of pairs")] = 256, rounds: int = 5) -> None:
+    """Pairs per second with tokenisation, each at its best batch size on this machine."""
     compute = resolve("auto", "auto", "auto")
     table = split("quora").example_table()
     texts = list(zip(table["sentence1"][:pairs], table["sentence2"][:pairs], strict=True))
@@ -65,7 +65,7 @@ def counted(predict: Callable[[], np.ndarray]) -> Callable[[], float]:
 
 
 def ours(model: MultitaskModel, texts: list[tuple[str, str]], compute: Compute) -> Callable[[], np.ndarray]:
-    """Wordpieces, the encoder, probabilities."""
+    """Our prediction: text to wordpieces to probabilities."""
     from tokenizers import Tokenizer
 
     tokenizer, tokens = Tokenizer.from_file(str(PREPARED / "tokenizer.json")), wrapper()
@@ -109,7 +109,7 @@ def cross_encoder(
 def pipeline(
     texts: list[tuple[str, str]], dtype: torch.dtype, head: dict[str, torch.Tensor]
 ) -> Callable[[int], np.ndarray]:
-    """transformers' text-classification pipeline, fed in order of length, which spares it padding."""
+    """transformers' text-classification pipeline, with inputs sorted by length, which saves padding."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, TextClassificationPipeline
 
     folder = peers.minilm_folder()

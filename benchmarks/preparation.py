@@ -22,10 +22,10 @@ PAIRS = 404_290
 def main(
     pairs: int = PAIRS,
     rounds: int = 3,
-    only: Annotated[str, typer.Option(help="one side, once, on the files in FOLDER; for this command's own use")] = "",
+    only: Annotated[str, typer.Option(help="internal: one side, once, on the files in FOLDER")] = "",
     folder: Path = Path(),
 ) -> None:
-    """Rows per second from CSV to arrays, a fresh process each time, which has done its imports before the clock starts."""
+    """Rows per second from CSV to arrays; each measurement is a new process, timed after its imports."""
     if only:
         work = {"mtbert": _ours, "datasets.map": _datasets}[only]()
         imports = _peak()
@@ -44,9 +44,9 @@ def main(
         _generate(Path(place), pairs)
         for number in range(rounds):
             for name in sorted(rates, reverse=bool(number % 2)):
-                told = _run(name, place)
-                rates[name].append(pairs / told["seconds"])
-                peaks[name] = max(peaks.get(name, 0), told["bytes"])
+                measured = _run(name, place)
+                rates[name].append(pairs / measured["seconds"])
+                peaks[name] = max(peaks.get(name, 0), measured["bytes"])
     seconds = pairs / sorted(rates["mtbert"])[len(rates["mtbert"]) // 2]
     targets = [
         Target(f"seconds for {pairs:,} pairs", seconds, 20.0, True),
@@ -64,7 +64,7 @@ def main(
 
 
 def _peak() -> int:
-    """Bytes that this process held at most; its `ru_maxrss` would start from what the process that started it holds."""
+    """Peak bytes of this process. `ru_maxrss` is no use: it starts from the memory of the parent process."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
@@ -72,8 +72,8 @@ def _peak() -> int:
 def _run(name: str, place: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.preparation", "--only", name, "--folder", place]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def _generate(place: Path, pairs: int) -> None:

@@ -1,4 +1,4 @@
-"""Cost as work grows: mtbert's training tokens per second over batch size, sequence length and threads, as a figure."""
+"""Training tokens per second by batch size, sequence length and threads, as a figure."""
 
 import statistics
 from functools import partial
@@ -22,7 +22,7 @@ MOST = 16384  # tokens a step
 
 
 def main(rounds: int = 3, most: Annotated[int, typer.Option(help="tokens a step")] = MOST) -> None:
-    """Full fine-tuning of MiniLM-L6 on random wordpieces, every sequence equally long."""
+    """Full fine-tuning of MiniLM-L6 on random wordpieces, in sequences of equal length."""
     compute = resolve("auto", "auto", "auto")
     engine = stepper(minilm(), compute, MIDDLE)
     points = {(size, MIDDLE) for size in BATCH_SIZES} | {(MIDDLE, length) for length in LENGTHS}

@@ -1,6 +1,6 @@
-"""Several small training runs at once on one card: tokens per second of all of them together, against one alone.
+"""Several small training runs at once on one card: total tokens per second, against one run alone.
 
-Processes take turns on a card unless it runs NVIDIA's MPS; what they can win is the time in which one alone leaves it idle.
+Without NVIDIA's MPS, processes take turns on a card, so they can only gain the time in which one alone leaves it idle.
 """
 
 import json
@@ -23,7 +23,7 @@ SLICES = 3
 
 
 def several(setting: Setting) -> None:
-    """Batch 8, with graphs and without, in 1, 2 and 4 processes; written as gpu-several.json."""
+    """Measure batch 8, with and without graphs, in 1, 2 and 4 processes; writes gpu-several.json."""
     seconds = 0.2 if setting.tiny else 3.0
     rates: dict[str, list[float]] = {}
     for how in ("graphs", "eager"):
@@ -37,14 +37,14 @@ def several(setting: Setting) -> None:
 
 
 def together(setting: Setting, processes: int, graphs: bool, seconds: float) -> list[float]:
-    """Tokens per second of so many processes together, a value for each slice of time."""
+    """Total tokens per second of this many processes, one value per slice of time."""
     command = [sys.executable, "-m", "benchmarks.several", "--device", setting.device.type, "--seconds", str(seconds)]
     command += ["--graphs"] * graphs + ["--tiny"] * setting.tiny
     running = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)
     ]
     try:
-        for process in running:  # all of them, before the first may start
+        for process in running:  # wait for all before any starts
             _line(process, "ready")
         for process in running:
             assert process.stdin is not None
@@ -62,7 +62,7 @@ def _line(process: subprocess.Popen[str], expected: str = "") -> str:
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     if not line or (expected and line != expected):
-        raise MtbertError(f"a process of benchmarks.several ended early ({line!r}); its errors stand above")
+        raise MtbertError(f"a process of benchmarks.several ended early ({line!r}); see its errors above")
     return line
 
 
@@ -72,11 +72,11 @@ def main(
     graphs: bool = False,
     tiny: Annotated[bool, typer.Option(help="a toy encoder")] = False,
 ) -> None:
-    """One of the processes: get ready, wait for a line, then tell tokens per second of each slice of `seconds`."""
+    """One of the processes: prepare, wait for a line on stdin, then print the tokens per second of each slice of `seconds`."""
     setting = setting_for(resolve(device, "bf16", "auto"), tiny)
     compute = setting.graphs if graphs else setting.compute
     case = training(model(setting.config), made_up("quora", 4000), TOKENS, compute, 8, 5)
-    for _ in range(2 if tiny else 40):  # most shapes are recorded then
+    for _ in range(2 if tiny else 40):  # by then most shapes are recorded
         case()
     print("ready", flush=True)
     sys.stdin.readline()

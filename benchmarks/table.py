@@ -1,4 +1,4 @@
-"""The table in docs/performance.md from reports/benchmarks/*.json, between its two markers: `python -m benchmarks.table [--check]`."""
+"""Write the table in docs/performance.md, between its two markers, from reports/benchmarks/*.json: `python -m benchmarks.table [--check]`."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ PAGE = Path("docs/performance.md")
 
 
 def main(check: bool = False) -> None:
-    """Write the table into docs/performance.md, or with --check fail if it is not what stands there."""
+    """Write the table into docs/performance.md, or with --check fail if the table there is not current."""
     old = PAGE.read_text(encoding="utf-8")
     new = update_block(old, "benchmarks", table())
     if check and new != old:
@@ -24,7 +24,7 @@ def main(check: bool = False) -> None:
 
 
 def table(folder: Path = RESULTS) -> str:
-    """A row per target of every result, Markdown."""
+    """A Markdown table with a row for each target of every result."""
     results = sorted(folder.glob("*.json"))
     if not results:
         return "No benchmark has been published yet."
@@ -33,13 +33,13 @@ def table(folder: Path = RESULTS) -> str:
         "| --- | --- | ---: | ---: | --- | --- |",
     ]
     for path in results:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        where = told["where"]
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        where = result["where"]
         machine = f"{where['gpu'] or where['machine']} ({where['instructions']}), {where['date']}"
-        for target in told["targets"]:
+        for target in result["targets"]:
             bound = f"{'≤' if target['at_most'] else '≥'} {target['bound']:g}"
             met, what = "yes" if target["met"] else "no", target["what"].replace("|", "\\|")
-            lines.append(f"| `{told['command']}` | {what} | {target['value']:.3g} | {bound} | {met} | {machine} |")
+            lines.append(f"| `{result['command']}` | {what} | {target['value']:.3g} | {bound} | {met} | {machine} |")
     return "\n".join(lines)
 
 

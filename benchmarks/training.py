@@ -1,4 +1,4 @@
-"""Full fine-tuning of MiniLM-L6, dropout on, every weight and the embeddings trained, against transformers and its Trainer."""
+"""Full fine-tuning of MiniLM-L6, with dropout and trained embeddings, against transformers and its Trainer."""
 
 import statistics
 from typing import Annotated
@@ -19,7 +19,7 @@ def main(
     rounds: int = 7,
     steps: Annotated[int, typer.Option(help="per case and round")] = 4,
 ) -> None:
-    """Tokens per second of mtbert and of each peer at its best settings here."""
+    """Tokens per second of mtbert and of each peer at its best settings on this machine."""
     compute = resolve("auto", "auto", "auto")
     data, tokens = split(task), wrapper()
     outputs = 5 if task == "sst" else 1

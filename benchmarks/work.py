@@ -1,4 +1,4 @@
-"""The work that all cases of a benchmark share: rows of a prepared split, and mtbert's step over them."""
+"""What the benchmarks' cases share: rows of a prepared split, and mtbert's training step on them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,20 +31,20 @@ from mtbert.training.recipe import Recipe
 from mtbert.training.step import Loss
 
 PREPARED = Path("data/prepared")
-# Rounds that do not count. The CPU's matrix library compiles a kernel for each number of rows when it first comes, which costs more than
-# the product: a run of thousands of steps has met them all soon.
+# Rounds that do not count. The CPU's matrix library compiles a kernel for each new number of rows, which costs more
+# than the product; a run of thousands of steps pays for that only at its beginning.
 WARM_UP = 4
 
 
 def split(task: str, prepared: Path = PREPARED) -> Split:
-    """The training split, as `dvc repro prepare` leaves it."""
+    """The training split that `dvc repro prepare` wrote."""
     if not prepared.is_dir():
-        raise MtbertError(f"{prepared}: not found; run `dvc repro prepare` first, on the data to be measured with")
+        raise MtbertError(f"{prepared}: not found; run `dvc repro prepare` first, on the data to measure with")
     return load_split(prepared, TASKS[task], "train")
 
 
 def batches(rows: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    """Shuffled batches of row numbers, pass after pass, without end; all cases draw the same ones."""
+    """Endless shuffled batches of row numbers, the same for all cases."""
     rng = np.random.default_rng(seed)
     while True:
         order = rng.permutation(rows)
@@ -68,7 +68,7 @@ def multitask(
     fill: Callable[[BertEncoder], object],
     pooling: str = "mean",
 ) -> MultitaskModel:
-    """A model of this size whose encoder `fill` gives its weights."""
+    """A model of this size; `fill` sets the weights of its encoder."""
     encoder = BertEncoder(config, dropout)
     fill(encoder)
     heads = build_heads(objectives(features), TASKS, config.hidden, dropout, encoder.noise)
@@ -76,7 +76,7 @@ def multitask(
 
 
 def objectives(features: Sequence[str] | None) -> dict[str, Objective]:
-    """The paper's: layers over these features for the pair tasks, or cosines where there are none."""
+    """The paper's objectives: linear heads over these features for the pair tasks, or cosines without features."""
     pairs: dict[str, Objective] = {
         QUORA.name: BinaryCrossEntropy.model_validate({"objective": "bce", "features": list(features)})
         if features
@@ -92,7 +92,7 @@ LOSSES: dict[str, Loss] = {name: one.loss(TASKS[name]) for name, one in objectiv
 
 
 def wrapper(prepared: Path = PREPARED, max_tokens: int = 256) -> Wrapper:
-    """[CLS] and [SEP] of the prepared tokenizer."""
+    """The wrapper with the prepared tokenizer's [CLS] and [SEP]."""
     return wrapper_for(prepared / "tokenizer.json", max_tokens, BERT.special_tokens)
 
 
@@ -118,7 +118,7 @@ def training(
 
 
 def stepper(model: MultitaskModel, compute: Compute, batch_size: int) -> Engine:
-    """What takes mtbert's training steps, with the training loop's optimizer."""
+    """An engine for the model, with the training loop's optimizer."""
     model.to(compute.device).train()
     engine = engine_for(model, compute)
     engine.optimizer(Recipe("sequential", "depletion", 1, batch_size, 1e-5))
@@ -126,6 +126,6 @@ def stepper(model: MultitaskModel, compute: Compute, batch_size: int) -> Engine:
 
 
 def wait(device: torch.device) -> None:
-    """Until a GPU has done all that it was told."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()

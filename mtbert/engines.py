@@ -1,4 +1,4 @@
-"""The engine for a model: a fast one from mtbert/fast where there is one, else the plain one. Nothing else imports mtbert/fast."""
+"""Chooses a model's engine: one from mtbert/fast if possible, else `Plain`. No other file imports mtbert/fast."""
 
 import sys
 from types import ModuleType
@@ -9,23 +9,19 @@ from mtbert.training.engine import Engine, Plain
 
 
 def engine_for(model: MultitaskModel, compute: Compute, quiet: bool = False) -> Engine:
-    """The fastest engine that can take this model, which lies on `compute.device`; where that is `Plain`, a note says why.
-
-    Args:
-        quiet: leave the note out.
-    """
+    """The fastest engine for a model on `compute.device`. If that is `Plain`, prints a note that says why, unless `quiet`."""
     model.release()
     found = "mtbert/fast is not installed" if (fast := _fast()) is None else fast.accelerate(model, compute)
     if not isinstance(found, str):
         model.engine = found
         return found
     if not quiet:
-        print(f"note: plain torch does all the work, more slowly: {found}", file=sys.stderr)
+        print(f"note: using plain torch, which is slower: {found}", file=sys.stderr)
     return Plain(model, compute)
 
 
 def kernels() -> tuple[bool, str]:
-    """Whether there are compiled kernels for the CPU, and what compiled them or why there are none."""
+    """Whether the CPU kernels are available, and the compiler or the reason why not."""
     fast = _fast()
     return (False, "mtbert/fast is not installed") if fast is None else fast.kernels()
 
@@ -37,4 +33,4 @@ def _fast() -> ModuleType | None:
         if error.name not in ("mtbert.fast", "mtbert"):
             raise
         return None
-    return fast if getattr(fast, "__file__", None) else None  # a deleted folder may have left its __pycache__
+    return fast if getattr(fast, "__file__", None) else None  # __pycache__ may outlive the deleted folder

@@ -1,6 +1,6 @@
-"""params.yaml -> typed and strict: an unknown, missing or contradictory key is an error that names it.
+"""Reads params.yaml and checks it strictly: an unknown, missing or contradictory key is an error that names it.
 
-Profile and predecessors are resolved first (`mtbert.resolve`), then everything is checked against the models of `mtbert.settings`.
+`mtbert.resolve` applies the profile and inheritance, then the result is checked against the models of `mtbert.settings`.
 """
 
 import re
@@ -13,13 +13,13 @@ from mtbert.errors import MtbertError, nearest
 from mtbert.params_errors import explain_all
 from mtbert.resolve import TOP, resolve
 from mtbert.section import Contradiction, Section
-from mtbert.settings import Budget, Compute, Data, DeclaredTask, Encoder, Prepare, Run
+from mtbert.settings import Budget, ComputeSettings, Data, DeclaredTask, Encoder, Prepare, Run
 from mtbert.tasks.paper import RESERVED, TASKS
 from mtbert.yamlfile import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-RESERVED_NAMES = {"pretrained", "converted"}  # folders beside those of the runs
+RESERVED_NAMES = {"pretrained", "converted"}  # folders next to those of the runs
 
 
 class Params(Section):
@@ -28,7 +28,7 @@ class Params(Section):
     data: Data
     prepare: Prepare
     encoder: Encoder
-    compute: Compute
+    compute: ComputeSettings
     tasks: dict[str, DeclaredTask]
     tables: dict[str, dict[str, str]]
     figures: dict[str, dict[str, str]]
@@ -63,8 +63,8 @@ class Params(Section):
                         )
                     if missing := [task for task in TASKS if task not in self.runs[run_name].heads]:
                         raise Contradiction(
-                            f"run {run_name} has no head for {', '.join(missing)}, and tables and figures are about the "
-                            "paper's tasks; give it one, or remove the row",
+                            f"run {run_name} has no head for {', '.join(missing)}, and tables and figures need all of the "
+                            "paper's tasks; add one, or remove the row",
                             kind,
                             view,
                             row,
@@ -76,26 +76,34 @@ class Params(Section):
         if start not in self.runs:
             raise Contradiction(f"no run is called {start!r}{nearest(start, ['pretrained', *self.runs])}", *key)
         if start == name or self.runs[start].adapter is not None:
-            raise Contradiction(f"{start!r} must be a fully fine-tuned run; an adapter starts from plain weights", *key)
+            raise Contradiction(
+                f"{start!r} is not a fully fine-tuned run; an adapter must start from one, or from pretrained", *key
+            )
         if any(getattr(run, part) != getattr(self.runs[start], part) for part in ("heads", "pooling", "encoding")):
-            raise Contradiction(f"{start!r} has other heads, pooling or encoding than {name}; name another run", *key)
+            raise Contradiction(
+                f"heads, pooling or encoding of {start!r} differ from those of {name}; name another run", *key
+            )
 
     def run(self, name: str) -> Run:
-        """The run called `name`; an unknown name is an error with the nearest valid one."""
+        """The run called `name`.
+
+        Raises:
+            MtbertError: there is none; suggests the most similar name.
+        """
         if name not in self.runs:
             raise MtbertError(f"params.yaml: no run is called {name!r}{nearest(name, list(self.runs))}")
         return self.runs[name]
 
 
 def load_params(path: Path = PARAMS_FILE, profile: str | None = None) -> Params:
-    """Read and check the whole of params.yaml, every profile of it.
+    """Read params.yaml and check it under every profile.
 
     Args:
-        profile: the profile to take instead of the one that the file names.
+        profile: the profile to use instead of the one set in the file.
 
     Raises:
-        MtbertError: the file is missing, is not YAML, or has unknown, missing, mistyped or contradictory keys; every
-            such key is named, an unknown one with its nearest valid neighbour.
+        MtbertError: the file is missing, is not YAML, or has unknown, missing, mistyped or contradictory keys. The message
+            names them all, and suggests the most similar key for an unknown one.
     """
     tree = read_yaml(path)
     if not isinstance(tree, dict):
@@ -114,7 +122,7 @@ def _checked(path: Path, tree: dict[str, Any], profile: str | None) -> Params:
         try:
             return Params.model_validate(resolved.settings)
         except ValidationError as error:
-            # A run holds copies of the tasks that it has heads for: their faults are explained where they stand.
+            # A run has copies of the declared tasks it has heads for; their faults are reported under tasks.
             faults = [fault for fault in error.errors() if fault["loc"][2:3] != ("declared",)]
             lines = explain_all(faults, Params, resolved)
     except MtbertError as error:

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with the settings, in the words of params.yaml: one line per faulty key, with a remedy."""
+"""Turns pydantic's errors into messages about params.yaml: one line per faulty key, with a remedy."""
 
 import difflib
 import re
@@ -15,14 +15,14 @@ def explain_all(details: list[ErrorDetails], model: type[BaseModel], resolved: R
     """One line per faulty key; a fault that runs inherit is reported once, at the key that causes it.
 
     Args:
-        details: of a ValidationError of `model`, which was given the resolved settings.
+        details: the errors of `model.model_validate(resolved.settings)`.
     """
-    lines: dict[tuple[str, str], tuple[str, int]] = {}  # by place and kind of fault
+    lines: dict[tuple[str, str], tuple[str, int]] = {}  # (place, type of error) -> message, number of heirs
     seen: set[tuple[str, ...]] = set()
     contradictions = {detail["loc"][1]: detail["msg"] for detail in details if _of_whole_run(detail)}
     for detail in details:
         keys = _keys(detail, resolved.settings)
-        # A key that fits neither member of a union (a word or a number) is reported by each; one of them is enough.
+        # pydantic reports a key that fits no member of a union (a word or a number) once per member; keep one.
         if tuple(keys) in seen and detail["type"] not in ("missing", "extra_forbidden"):
             continue
         if detail["type"] == "literal_error" and len(detail["loc"]) > len(keys) and _is_number(detail["input"]):
@@ -56,12 +56,12 @@ def _contradicting(detail: ErrorDetails) -> list[str]:
 
 
 def _of_whole_run(detail: ErrorDetails) -> bool:
-    """Whether several keys of a run contradict each other: no single key, and so no single place, is wrong."""
+    """Whether the error is a contradiction between keys of a run, rather than a fault of one key."""
     return detail["type"] == "value_error" and detail["loc"][:1] == ("runs",) and not _contradicting(detail)
 
 
 def _keys(detail: ErrorDetails, settings: Any) -> list[str]:
-    """The location without the names of union members, which pydantic puts in and no file holds."""
+    """The error's location without the names of union members that pydantic inserts."""
     keys: list[str] = []
     node: Any = settings
     for number, part in enumerate(detail["loc"], start=1):
@@ -84,7 +84,7 @@ def _explain(detail: ErrorDetails, keys: list[str], where: str, model: type[Base
         options = re.findall(r"'([^']+)'", str(detail.get("ctx", {}).get("expected", "")))
         number = " or a number" if len(detail["loc"]) > len(keys) else ""
         return f"{where}: {short(detail['input'])} is not valid{nearest(str(detail['input']), options)}{number}"
-    if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):  # one key says which kind of section this is
+    if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):  # the key that selects a section's kind
         tag = str(detail["ctx"]["discriminator"]).strip("'")
         options = _tags(model, settings, keys, tag)
         if detail["type"] == "union_tag_invalid":
@@ -101,7 +101,7 @@ def _explain(detail: ErrorDetails, keys: list[str], where: str, model: type[Base
 
 
 def _siblings(model: type[BaseModel], settings: Any, keys: list[str]) -> list[str]:
-    """The valid keys beside the last of `keys`."""
+    """The valid keys in the section of the last of `keys`."""
     if len(keys) == 1:
         return list(TOP)
     return [name for member in _models(model, settings, keys[:-1]) for name in member.model_fields]
@@ -113,7 +113,7 @@ def _tags(model: type[BaseModel], settings: Any, keys: list[str], tag: str) -> l
 
 
 def _models(model: type[BaseModel], settings: Any, keys: list[str], chosen: bool = True) -> list[type[BaseModel]]:
-    """The model of the section at `keys`; of a section that has several kinds the one that it is, or all if not `chosen`."""
+    """The models that the section at `keys` may have; if `chosen`, only those that fit its objective or method."""
     candidates: list[type[BaseModel]] = [model]
     node = settings
     annotation: Any = model
@@ -130,7 +130,7 @@ def _models(model: type[BaseModel], settings: Any, keys: list[str], chosen: bool
 
 
 def _fits(model: type[BaseModel], node: Any) -> bool:
-    """Whether the section at hand says that it is of this kind."""
+    """Whether the section's objective or method is that of the model."""
     kinds = {
         name: get_args(field.annotation)
         for name, field in model.model_fields.items()

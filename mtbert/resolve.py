@@ -1,16 +1,16 @@
-"""What params.yaml declares, put together: a profile's sections over the common ones, and each run under its predecessors."""
+"""Applies the profile and inheritance: lays a profile's sections over the common ones, and each run over its predecessors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtbert.errors import MtbertError, nearest, short
 
-# The sections that a profile may overlay, and its budget, which lies under every run.
+# The sections that a profile may override. Its budget gives defaults to every run.
 SECTIONS = ("data", "prepare", "encoder", "compute")
 TOP = ("profile", "profiles", *SECTIONS, "tasks", "tables", "figures", "runs")
-WATCHED = ("data", "encoder")  # their `path` is a dependency in dvc.yaml, which knows no profiles
-SHARED_BUDGET = ("epochs", "epoch_end", "batch_size")  # a run's keys of the same name
-# A section that names another kind of thing than its predecessor's does not inherit that one's settings.
+IN_DVC_YAML = ("data", "encoder")  # dvc.yaml depends on their `path`, and does not know about profiles
+SHARED_BUDGET = ("epochs", "epoch_end", "batch_size")  # keys that have the same name in a budget and in a run
+# Keys that select what kind of section it is. If they differ from the predecessor's, the section inherits nothing.
 KINDS = ("objective", "method")
 LONGEST_LINEAGE = 100
 
@@ -19,11 +19,11 @@ Keys = tuple[str, ...]
 
 
 class Resolved(NamedTuple):
-    """The settings as if every run and section had been written out.
+    """The settings with every run and section written out in full.
 
     Attributes:
-        origins: for keys of the settings that stand elsewhere in params.yaml, where.
-        lineages: each run with its predecessors, itself first.
+        origins: for keys set elsewhere in params.yaml: path in `settings` -> path in params.yaml.
+        lineages: each run's name, its predecessor's, and so on.
     """
 
     settings: Tree
@@ -31,9 +31,9 @@ class Resolved(NamedTuple):
     lineages: dict[str, list[str]]
 
     def place(self, location: Sequence[int | str]) -> str:
-        """The dotted key of params.yaml that sets the key at `location` of the settings, or would set it."""
+        """The dotted key in params.yaml that sets, or would set, the key at `location` of the settings."""
         keys = tuple(str(part) for part in location)
-        for count in range(len(keys), 0, -1):  # of a key that is missing: where its section is
+        for count in range(len(keys), 0, -1):  # for a missing key, its section
             if origin := self.origins.get(keys[:count]):
                 return ".".join((*origin, *keys[count:]))
         if keys[:1] == ("runs",) and len(keys) > 2:
@@ -42,14 +42,14 @@ class Resolved(NamedTuple):
 
 
 def resolve(tree: Tree, profile: str | None = None) -> Resolved:
-    """Put params.yaml together.
+    """Apply the profile and inheritance to the content of params.yaml.
 
     Args:
         tree: the file's content.
-        profile: the profile to take instead of the one that the file names.
+        profile: the profile to use instead of the one set in the file.
 
     Raises:
-        MtbertError: profiles, predecessors or the shape of a section are not what they must be; names the key.
+        MtbertError: a profile or predecessor does not exist, or a section is not a mapping; the message names the key.
     """
     _check_shape(tree)
     chosen = _chosen(tree, tree.get("profile") if profile is None else profile)
@@ -78,7 +78,7 @@ def lineage(runs: Mapping[str, Tree], name: str) -> list[str]:
     """The run, its predecessor, that one's predecessor, and so on.
 
     Raises:
-        MtbertError: a predecessor does not exist, a run is among its own predecessors, or they are more than a hundred.
+        MtbertError: a predecessor does not exist, the runs form a cycle, or there are more than `LONGEST_LINEAGE`.
     """
     names = [name]
     while (before := runs[names[-1]].get("from")) is not None:
@@ -88,13 +88,13 @@ def lineage(runs: Mapping[str, Tree], name: str) -> list[str]:
         if before in names:
             raise MtbertError(f"{where}: leads back to the same run ({' <- '.join([*names, before])}); remove it")
         if len(names) == LONGEST_LINEAGE:
-            raise MtbertError(f"{where}: {name} has more than {LONGEST_LINEAGE} predecessors; write some of them out")
+            raise MtbertError(f"{where}: {name} has more than {LONGEST_LINEAGE} predecessors; shorten the chain")
         names.append(before)
     return names
 
 
 def _check_shape(tree: Tree) -> None:
-    """Mappings where there must be some, before anything is laid over anything."""
+    """Check that sections are mappings, before any is laid over another."""
     unknown = [f"unknown key {key}{nearest(str(key), TOP)}" for key in tree if key not in (*TOP, "budget")]
     if "budget" in tree:
         unknown.append("unknown key budget; each profile has one: profiles.NAME.budget")
@@ -104,7 +104,7 @@ def _check_shape(tree: Tree) -> None:
         if name not in tree:
             raise MtbertError(f"missing key {name}; add it, with at least one name below it")
         if not isinstance(tree[name], dict) or not tree[name]:
-            raise MtbertError(f"{name}: expected names with settings below them; add at least one")
+            raise MtbertError(f"{name}: expected a mapping of names to settings; add at least one")
         for key, value in tree[name].items():
             if not isinstance(key, str):
                 raise MtbertError(f"{name}.{key}: a name must be text; write it in quotes or give it another name")
@@ -120,15 +120,15 @@ def _check_shape(tree: Tree) -> None:
             if key not in (*SECTIONS, "budget"):
                 raise MtbertError(f"unknown key {where}{nearest(str(key), [*SECTIONS, 'budget'])}")
             _expect_mapping(where, part)
-            if key in WATCHED and "path" in part:
+            if key in IN_DVC_YAML and "path" in part:
                 raise MtbertError(
-                    f"{where}.path: dvc.yaml reads {key}.path, the same for all profiles; set it there and remove this"
+                    f"{where}.path: dvc.yaml uses {key}.path for all profiles; set {key}.path and remove this key"
                 )
 
 
 def _expect_mapping(where: str, value: Any) -> None:
     if not isinstance(value, dict):
-        raise MtbertError(f"{where}: expected settings below it, found {short(value)}; write them or remove the key")
+        raise MtbertError(f"{where}: expected settings, found {short(value)}; add some below it or remove the key")
 
 
 def _chosen(tree: Tree, profile: Any) -> str:
@@ -142,7 +142,7 @@ def _chosen(tree: Tree, profile: Any) -> str:
 
 
 def _lay(base: Tree, delta: Tree, where: Keys, origins: dict[Keys, Keys], above: Keys = ()) -> None:
-    """Lay `delta` over `base`, key by key, and note in `origins` that each key of it stands below `where`."""
+    """Lay `delta`, which is at `where` in params.yaml, over `base`, key by key, and update `origins`."""
     for key, value in delta.items():
         keys, place = (*above, str(key)), (*where, str(key))
         under = base.get(key)
@@ -162,7 +162,7 @@ def _another_kind(under: Tree, delta: Tree) -> bool:
 def _run(
     runs: Mapping[str, Tree], names: Sequence[str], budget: Tree, budget_place: Keys
 ) -> tuple[Tree, dict[Keys, Keys]]:
-    """A run with all that it inherits from `names`, itself first, and from the budget; and where its keys stand."""
+    """The settings and origins of the run `names[0]`: the budget, under its predecessors `names[1:]`, under its own keys."""
     run: Tree = {key: budget[key] for key in SHARED_BUDGET if key in budget}
     origins: dict[Keys, Keys] = {(key,): (*budget_place, key) for key in SHARED_BUDGET}
     for name in reversed(names):

@@ -1,4 +1,4 @@
-"""What the sections of the settings are made of: typed, strict and frozen."""
+"""The base of all sections of the settings: typed, strict and frozen."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ class Section(BaseModel):
 
 
 class Contradiction(ValueError):
-    """Settings that do not fit together; `keys` lead from the section that is checked to the key that has to change."""
+    """Settings that contradict each other; `keys` is the path from the checked section to the key to change."""
 
     def __init__(self, message: str, *keys: str) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class Contradiction(ValueError):
 
 
 def one_of(names: Iterable[str]) -> PlainValidator:
-    """For a setting that is a key of a registry, `Annotated[str, one_of(REGISTRY)]`."""
+    """Validates a setting that names an entry of a registry: `Annotated[str, one_of(REGISTRY)]`."""
     known = list(names)
 
     def check(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Every setting of a stage, typed and strict; `mtbert.params` puts them together from params.yaml, a plan file holds them resolved."""
+"""Typed models of all settings. `mtbert.params` reads them from params.yaml; plan files hold them resolved."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -14,10 +14,10 @@ from mtbert.tasks.paper import TASKS, known_tasks
 from mtbert.tasks.task import Kind, Task
 from mtbert.training.sampling import SAMPLERS
 
-# Which kind of label an optional key of a declared task belongs to, and what that kind needs.
+# The kind of label that needs each optional key of a declared task, and what the key holds.
 KIND_KEYS = {"classes": "classes", "low": "score", "high": "score"}
-KIND_NEEDS = {"classes": "their names as the files spell them", "score": "the ends of its range"}
-# Which sources an optional key of the encoder belongs to.
+KIND_NEEDS = {"classes": "the names of the classes as the files spell them", "score": "the ends of its range"}
+# The sources that each optional key of the encoder is for.
 ENCODER_KEYS = {"name": ["hub"], "revision": ["hub"], "sha256": ["minilm", "hub", "local"]}
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -43,7 +43,7 @@ class SampleTasks(Section):
 
 
 class Sample(Section):
-    """The embedded default data: generated English, a pure function of these keys."""
+    """The default data: generated English, a pure function of these keys."""
 
     seed: Seed
     label_noise: Probability
@@ -64,7 +64,7 @@ class Prepare(Section):
 
 
 class RandomEncoder(Section):
-    """Size of a randomly initialised encoder (tests, throughput)."""
+    """Size of a randomly initialised encoder, for tests and throughput."""
 
     seed: Seed
     layers: int = Field(ge=1, le=128)
@@ -99,20 +99,20 @@ class Encoder(Section):
             ):
                 value = getattr(self, key)
                 if value is None:
-                    raise Contradiction(f"hub needs {key} beside it, {what}", "source")
+                    raise Contradiction(f"hub needs {key}, {what}; add it", "source")
                 if not re.fullmatch(pattern, value):
                     raise Contradiction(f"must be {what}, not {value!r}", key)
         for key, sources in ENCODER_KEYS.items():
             if getattr(self, key) is not None and self.source not in sources:
                 raise Contradiction(
-                    f"source {self.source} has no use for it; remove it, or set source to {' or '.join(sources)}", key
+                    f"source {self.source} does not use it; remove it, or set source to {' or '.join(sources)}", key
                 )
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise Contradiction("must be 64 hex digits, or null", "sha256")
         return self
 
 
-class Compute(Section):
+class ComputeSettings(Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
@@ -120,7 +120,7 @@ class Compute(Section):
 
 
 class DeclaredTask(Section):
-    """A task of one's own: the columns of its files, and what its labels are."""
+    """A task declared in params.yaml: the columns of its files, and its labels."""
 
     texts: list[str] = Field(min_length=1, max_length=2)
     label: str = Field(min_length=1)
@@ -135,35 +135,35 @@ class DeclaredTask(Section):
         for number, name in enumerate(columns):
             if not name.strip() or name == "id" or name in columns[:number]:
                 raise Contradiction(
-                    f"{name!r} cannot be the name of this column; columns have names of their own, other than id",
+                    f"{name!r} cannot be the name of this column; names must be unique, not blank, and not id",
                     *(("texts", str(number)) if number < len(self.texts) else ("label",)),
                 )
         for key, kind in KIND_KEYS.items():
             value = getattr(self, key)
             if value is not None and kind != self.kind:
-                raise Contradiction(f"kind {self.kind} has no use for it; remove it, or set kind: {kind}", key)
+                raise Contradiction(f"kind {self.kind} does not use it; remove it, or set kind: {kind}", key)
             if value is None and kind == self.kind:
-                raise Contradiction(f"{kind} needs {key} beside it, {KIND_NEEDS[kind]}", "kind")
+                raise Contradiction(f"{kind} needs {key}, {KIND_NEEDS[kind]}; add it", "kind")
         if self.classes is not None:
             if len(self.classes) < 2:
-                raise Contradiction("has fewer than two classes; name them all", "classes")
+                raise Contradiction("fewer than two classes; list them all", "classes")
             for number, name in enumerate(self.classes):
                 if name != name.strip() or not name:
                     raise Contradiction(
-                        f"{name!r} is empty, or starts or ends with a blank; rename it", "classes", str(number)
+                        f"{name!r} is empty, or starts or ends with white space; rename it", "classes", str(number)
                     )
                 if name in self.classes[:number]:
-                    raise Contradiction(f"names {name!r} twice; remove one", "classes")
+                    raise Contradiction(f"{name!r} is listed twice; remove one", "classes")
         if self.low is not None and self.high is not None and self.low >= self.high:
-            raise Contradiction(f"must be above low, which is {self.low:g}", "high")
+            raise Contradiction(f"must be above low ({self.low:g})", "high")
         return self
 
 
 class Model(Section):
-    """What a run's model is: how sentences are represented, its heads by task, and its adapter.
+    """A run's model: how it represents sentences, its heads by task, and its adapter.
 
     Attributes:
-        declared: of the tasks that params.yaml declares those that the run has a head for; `mtbert.resolve` puts them here.
+        declared: the declared tasks that the run has a head for; `mtbert.resolve` copies them here.
     """
 
     pooling: Annotated[str, one_of(POOLINGS)]
@@ -177,13 +177,13 @@ class Model(Section):
 
     @model_serializer(mode="wrap")
     def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A run without declared tasks is dumped as params.yaml has it."""
+        """Leave `declared` out of the dump if it is empty, so that the dump has the keys of params.yaml."""
         dumped: dict[str, Any] = dump(self)
         return dumped if dumped.get("declared") else {key: dumped[key] for key in dumped if key != "declared"}
 
     @property
     def known(self) -> dict[str, Task]:
-        """The tasks that the run has heads for, in the order in which heads are built and metrics are listed."""
+        """The tasks that the run has heads for, in the order of heads and metrics."""
         known = known_tasks({name: task.model_dump() for name, task in self.declared.items()})
         return {name: task for name, task in known.items() if name in self.heads}
 
@@ -208,9 +208,8 @@ class Model(Section):
                 )
             needed |= needs
         if self.encoding == "both" and len(needed) == 1:
-            raise ValueError(
-                f"encoding is both, but every feature is {needed.pop()}-encoded; say encoding: bi or cross"
-            )
+            only = needed.pop()
+            raise ValueError(f"encoding is both, but every feature is {only}-encoded; set encoding: {only}")
         return self
 
 
@@ -219,15 +218,16 @@ def _check_objective(task: Task, head: AnyObjective) -> None:
     if task.kind not in head.kinds:
         fitting = " or ".join(name for name, other in OBJECTIVES.items() if task.kind in other.kinds)
         raise Contradiction(
-            f"{head.objective} does not fit {task.name}, whose kind of label is {task.kind}; set it to {fitting}",
+            f"{head.objective} does not fit {task.name}, whose labels are of kind {task.kind}; set it to {fitting}",
             *(*where, "objective"),
         )
     if len(set(head.inputs)) != len(head.inputs):
-        raise Contradiction("names a feature twice; remove one", *where, "features")
+        raise Contradiction("a feature is listed twice; remove one", *where, "features")
     if not task.is_pair and list(head.inputs) != ["u"]:
         key = "features" if head.head == "linear" else "objective"
+        inputs = ", ".join(head.inputs)
         raise Contradiction(
-            f"an example of {task.name} is one sentence, u; a head can look at nothing else", *where, key
+            f"uses {inputs}, but an example of {task.name} is one sentence; only u can be used", *where, key
         )
     if isinstance(head, CosineEmbedding) and not task.low < head.threshold <= task.high:
         raise Contradiction(
@@ -237,7 +237,7 @@ def _check_objective(task: Task, head: AnyObjective) -> None:
 
 
 class Run(Model):
-    """One configuration of the paper: its model, what it is trained on, and for how long."""
+    """A run: its model, the tasks it is trained on, sampler and budget."""
 
     tasks: list[str] = Field(min_length=1)
     sampler: Annotated[str, one_of(SAMPLERS)] | Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -249,7 +249,7 @@ class Run(Model):
     @model_validator(mode="after")
     def _tasks_have_heads(self) -> "Run":
         if len(set(self.tasks)) != len(self.tasks):
-            raise Contradiction("names a task twice; remove one", "tasks")
+            raise Contradiction("a task is listed twice; remove one", "tasks")
         for number, name in enumerate(self.tasks):
             if name not in self.heads:
                 raise Contradiction(
@@ -260,7 +260,8 @@ class Run(Model):
 
 
 class Budget(Section):
-    """What a profile's runs may spend; rates of full fine-tuning, of an adapter's parameters, and of what trains beside an adapter."""
+    """Defaults of a profile's runs. `learning_rate` is for full fine-tuning, `adapter_learning_rate` for an adapter's parameters,
+    `rest_learning_rate` for the other parameters that train with an adapter."""
 
     epochs: Epochs
     epoch_end: EpochEnd

@@ -1,6 +1,6 @@
-"""convert RUN: put the run's adapter into a built, loaded model, and keep the parameters that are new (section 4.5).
+"""convert RUN: put the run's adapter into its initial model and save the new parameters (section 4.5).
 
-A run without an adapter gets a folder that says so, which keeps the graph the same for every run.
+A run without an adapter gets a config.json that says so, since every run has this stage.
 """
 
 from typing import Any
@@ -43,10 +43,10 @@ def _convert(run_name: str, settings: dict[str, Any]) -> None:
     full = count_parameters(model)["total"] or 0
     adapt(model, described, f"runs.{run_name}")
     counts = count_parameters(model)
-    for what, count in (("trainable here", counts["trainable"]), ("heads and adapters alone", counts["adapters_only"])):
+    for what, count in (("trainable", counts["trainable"]), ("heads and adapters alone", counts["adapters_only"])):
         print(f"{run_name}: {what}: {count:,} of {full:,} parameters ({(count or 0) / full:.1%})")
     with replaced_folder(CONVERTED / run_name) as folder:
-        # Of a trained run everything is new; the pretrained weights lie in a folder of their own.
+        # A trained run's weights are all saved; the pretrained ones are in a folder of their own.
         tensors = adapter_state(model) if pretrained else model.state_dict()
         save_model(folder, tensors, {"adapter": described.adapter.model_dump(), "parent": weights_of(parent)})
 

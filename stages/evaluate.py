@@ -33,12 +33,12 @@ def main(run_name: str) -> None:
     config = read_config(MODELS / run_name)
     with replaced_folder(RESULTS / run_name) as folder:
         found = {}
-        for part in ("dev", "test"):  # the course's Quora test file is often not at hand
+        for part in ("dev", "test"):  # a task may have no test file
             there = splits(run, [task for task in run.known if has_split(PREPARED, task, part)], part)
             with engine.inference():
                 found[part] = evaluate_part(model, run.known, run.heads, there, tokens, part, folder)
-        about = {"parameters": config["parameters"], "training": config["training"]}
-        atomic_json(folder / "metrics.json", {"run": run_name, **found, **about})
+        trained_as = {"parameters": config["parameters"], "training": config["training"]}
+        atomic_json(folder / "metrics.json", {"run": run_name, **found, **trained_as})
         for file in ("history.csv", RECORD):
             shutil.copyfile(MODELS / run_name / file, folder / file)
         made_by = record("evaluate", run_name, parents=[trained], **compute.describe(), **engine.describe())

@@ -1,6 +1,7 @@
-"""plan: params.yaml resolved, one file for each stage and run: its settings and the code that it runs, with checksums.
+"""plan: resolve params.yaml into one file for each stage and run: its settings, and the checksums of its code.
 
-Every later stage depends on its own file and reads nothing else of params.yaml, so an edit re-runs exactly what it reaches.
+Every later stage depends on its own file and reads nothing else of params.yaml, so an edit re-runs exactly what it
+reaches.
 """
 
 from mtbert.params import load_params

@@ -1,4 +1,4 @@
-"""report: one page with all tables and figures, the metrics kept in git, and where everything came from."""
+"""report: write one page with all tables, figures, metrics and provenance, and the metrics that are kept in git."""
 
 import json
 import platform

@@ -1,4 +1,4 @@
-"""train RUN: fine-tune one configuration (sections 4.3 and 4.4), resuming where an earlier try was stopped."""
+"""train RUN: fine-tune a run's model (sections 4.3 and 4.4), resuming from the last checkpoint of an interrupted attempt."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ from mtbert.training.progress import TrainingProgress
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
 
 LOCKS = Path(".mtbert/locks")
-# Time between checkpoints; results do not depend on it, so it is no setting.
+# Time between checkpoints. Results do not depend on it, so it is no setting in params.yaml.
 CHECKPOINT_SECONDS = float(os.environ.get("MTBERT_CHECKPOINT_SECONDS", "60"))
 
 
@@ -80,7 +80,7 @@ def main(run_name: str) -> None:
             weights = save_trained(folder, run, engine.model, done, data, name=run_name, **text)
             shutil.copyfile(work / "steps.csv", folder / "steps.csv")
             write_record(folder / RECORD, {**made_from, "weights": weights})
-        # DVC plots files that are outputs themselves, not files in a folder that is one.
+        # DVC plots only files that are outputs themselves, not files in an output folder.
         write_history(PLOTS / f"{run_name}.csv", done.history)
         write_log(root, "train", run_name, weights, seconds=done.seconds, tokens_per_second=done.tokens / done.seconds)
 

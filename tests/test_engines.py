@@ -19,7 +19,7 @@ from mtbert.training.recipe import Recipe
 from tests.tiny import TINY
 
 CPU = Compute(torch.device("cpu"), False)
-NOTE = "note: plain torch does all the work, more slowly: {}\n"
+NOTE = "note: using plain torch, which is slower: {}\n"
 
 
 def test_without_the_folder_the_plain_engine_does_all_the_work(

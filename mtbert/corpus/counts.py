@@ -1,4 +1,4 @@
-"""What report.json says of a split, counted a block of rows at a time."""
+"""Counts for a split's entry in report.json, updated block by block."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from mtbert.corpus.repeats import Keys
 from mtbert.corpus.rows import BadRow, RowBlock
 from mtbert.tasks.task import Task
 
-LISTED = 100  # rows that the report names one by one; all are counted
+LISTED = 100  # rows that the report lists; the counts include all
 
 
 class Counts:
@@ -31,7 +31,7 @@ class Counts:
         self._wordpieces = self._longest = self._long_sentences = self._long_sequences = 0
 
     def read(self, rows: RowBlock, bad: Sequence[BadRow]) -> None:
-        """Count what the reader gave."""
+        """Count a block from the reader."""
         self.rows += len(rows.ids) + len(bad)
         self.leave_out(bad)
 
@@ -41,7 +41,7 @@ class Counts:
         self.listed = nsmallest(LISTED, [*self.listed, *bad], key=lambda row: row.line)
 
     def keep(self, rows: RowBlock, lengths: Sequence[np.ndarray]) -> None:
-        """Count rows that are written; `lengths` (R,) are the wordpieces of first and second sentences."""
+        """Count rows that are written; `lengths` holds, for first and second sentences, the numbers of wordpieces (R,)."""
         if not rows:
             return
         self.kept += len(rows.ids)
@@ -50,12 +50,12 @@ class Counts:
         both = np.sum(lengths, axis=0)
         self._wordpieces += int(both.sum())
         self._longest = max(self._longest, *(int(side.max()) for side in lengths))
-        # [CLS] and [SEP], twice for a pair, take their room.
+        # A sequence also has [CLS] and one [SEP], or two for a pair.
         self._long_sentences += int(sum((side > self._max_tokens - 2).sum() for side in lengths))
         self._long_sequences += int((both > self._max_tokens - 1 - len(lengths)).sum())
 
     def summed(self, labelled: bool, repeated: tuple[int, int]) -> dict[str, Any]:
-        """What the report says of the split; `repeated` as `Keys.repeated` gives it."""
+        """The split's entry in the report; `repeated` is from `Keys.repeated`."""
         task = self._task
         labels = {
             task.classes[label] if task.classes else str(label): self._labels[label]
@@ -76,7 +76,7 @@ class Counts:
                 ],
             },
             "repeated": {"sentences": repeated[0], "sentences_and_label": repeated[1]},
-            "labels": labels if labelled else None,  # of a score those that occur, rounded
+            "labels": labels if labelled else None,  # scores are rounded, and only those that occur are listed
             "largest_label": self._largest_label if labelled else None,
             "wordpieces": {
                 "total": self._wordpieces,
@@ -88,7 +88,7 @@ class Counts:
 
 
 class Leaks:
-    """Train rows that stand in dev or test too."""
+    """Train rows that are also in dev or test."""
 
     def __init__(self, held_out: Mapping[str, Keys]) -> None:
         self._held_out = held_out
@@ -97,7 +97,7 @@ class Leaks:
         self._listed: list[dict[str, Any]] = []
 
     def find(self, rows: RowBlock, keys: Sequence[str]) -> list[int]:
-        """The places in the block of the rows that leak."""
+        """The indices in the block of rows that are also in dev or test."""
         where: dict[int, list[str]] = {}
         for split, held in self._held_out.items():
             for place in held.where(keys):
@@ -109,7 +109,7 @@ class Leaks:
         return sorted(where)
 
     def summed(self, removed: bool) -> dict[str, Any]:
-        """What the report says of them."""
+        """Their entry in the report."""
         return {
             "rows": self._rows,
             **{split: self._counts[split] for split in ("dev", "test") if split in self._held_out},

@@ -1,8 +1,8 @@
-"""The header of a raw file: which column holds what.
+"""The header of a raw file, which gives the meaning of its columns.
 
-The course's files are tab separated and start with one or two unnamed index columns, `id`, the sentences and, unless it is an
-unlabelled test file, the label. Those of a declared task are separated by commas or tabs and name their columns in any order; further
-columns are ignored, and where there is no `id` a row is known by its line.
+The course's files are tab-separated. Their columns are one or two unnamed index columns, `id`, the sentences and, except in
+unlabelled test files, the label. The files of a declared task are separated by commas or tabs, with columns in any order. Other
+columns are ignored; without an `id` column, the line number is a row's id.
 """
 
 import re
@@ -17,12 +17,12 @@ INDEX_NAME = re.compile(r"|[0-9]+|Unnamed: [0-9]+")
 
 
 class Layout(NamedTuple):
-    """Which field of a row is what.
+    """The columns of a file, by index.
 
     Attributes:
-        names: of all columns.
-        id: None where a row has no id of its own.
-        label: None where the file is unlabelled.
+        names: the names of all columns.
+        id: None if there is no id column.
+        label: None if the file is unlabelled.
         next_line: the line after the header.
     """
 
@@ -44,7 +44,7 @@ def read_header(lines: Lines, task: Task, labelled: bool) -> Layout:
     """Read the header, and set the delimiter of `lines`.
 
     Raises:
-        MtbertError: it is not that of the task's files.
+        MtbertError: it is not a header of the task's files.
     """
     lines.delimiter = _delimiter(lines, task)
     return (_course if task.course else _declared)(lines, task, labelled)

@@ -1,4 +1,4 @@
-"""From raw files to arrays: read, report what is wrong with them, clean, tokenise once."""
+"""Turns raw files into arrays: read, report malformed rows, clean, tokenise."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ from mtbert.tasks.task import SPLITS, Task, raw_name
 WIDTH = 10  # of a column in the summary
 LARGEST_VOCABULARY = 65536  # ids are stored as uint16
 
-Pieces = list[tuple[np.ndarray, np.ndarray]]  # ids end to end and their numbers, for first and second sentences
+Pieces = list[tuple[np.ndarray, np.ndarray]]  # for first and second sentences: ids end to end, and their number per row
 
 
 def prepare(
@@ -43,24 +43,24 @@ def prepare(
 ) -> dict[str, Any]:
     """Replace `out_folder` by {split}/{task}/ arrays and examples, tokenizer.json and report.json.
 
-    Each split's folder has its own checksums, so a reader of train and dev does not depend on test. Without a test file there is
-    no test/{task}. Sentences too long for `max_tokens` are counted, not cut.
+    Each split has its own checksums, so that what reads train and dev does not depend on test. A task without a test file has no
+    test/{task}. Sentences longer than `max_tokens` are counted, not cut.
 
     Args:
-        raw_folder: holds {task}-{split}.csv, and source.json, from which errors take the name of the file that the user can correct.
-        tokenizer_file: a `tokenizers` file; its own truncation and padding are switched off.
+        raw_folder: holds {task}-{split}.csv, and source.json, which gives the name of the original file for error messages.
+        tokenizer_file: a `tokenizers` file; its truncation and padding are switched off.
         on_bad_row: stop at the first malformed row, or leave malformed rows out and list them.
-        leakage: drop takes out of train what stands in dev or test too.
-        preprocess: course, or none for the text as published.
-        max_tokens: longest sequence with its special tokens.
+        leakage: drop removes rows from train that are also in dev or test.
+        preprocess: see `clean`.
+        max_tokens: longest sequence, special tokens included.
         known: the tasks to prepare; by default the paper's.
 
     Returns:
-        The report, as written to report.json; "warnings" are sentences for the user.
+        The content of report.json; "warnings" are sentences for the user.
 
     Raises:
-        MtbertError: as `read_blocks`; and for raw files that changed since `fetch` wrote them, an unusable tokenizer, a sentence
-            without wordpieces, a split without rows.
+        MtbertError: as `read_blocks`; or a raw file has changed since `fetch` wrote it, the tokenizer is unusable, a sentence
+            has no wordpieces, or a split has no rows.
     """
     check_seal(raw_folder)
     tokenizer = _tokenizer(tokenizer_file)
@@ -87,10 +87,10 @@ def prepare(
 
 
 def clean(text: str, task: Task, preprocess: Literal["course", "none"]) -> str:
-    """The sentence as it is tokenised.
+    """The sentence before tokenisation.
 
-    course: what the course's starter code does. Pairs are lower-cased, get a space before each `. ? , '`, and single
-    spaces elsewhere; single sentences are lower-cased and stripped.
+    Under `course`, as in the course's starter code: sentences of pairs are lower-cased, get a space before each `. ? , '`, and
+    runs of white space become one space; single sentences are lower-cased and stripped. Under `none`, unchanged.
     """
     if preprocess == "none":
         return text
@@ -103,10 +103,10 @@ def clean(text: str, task: Task, preprocess: Literal["course", "none"]) -> str:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The report as plain text for a console: a line per split, then what was left out and why."""
+    """The report as plain text: a line per split, then notes on rows left out."""
     heads = ("rows", "kept", "bad", "repeated", "leaked", "too long", "wordpieces")
-    wide = max(6, *map(len, report["tasks"]))
-    lines = [f"{'task':<{wide}} {'split':<5} " + " ".join(f"{head:>{WIDTH}}" for head in heads)]
+    name_width = max(6, *map(len, report["tasks"]))
+    lines = [f"{'task':<{name_width}} {'split':<5} " + " ".join(f"{head:>{WIDTH}}" for head in heads)]
     notes = []
     for task, splits in report["tasks"].items():
         for split, found in splits.items():
@@ -118,7 +118,7 @@ def summary(report: dict[str, Any]) -> str:
                 *(found["rows_read"], found["rows_kept"], found["bad_rows"]["count"], found["repeated"]["sentences"]),
                 *(leaked, found["over_long"]["sequences"], found["wordpieces"]["total"]),
             )
-            lines.append(f"{task:<{wide}} {split:<5} " + " ".join(f"{number:>{WIDTH}}" for number in numbers))
+            lines.append(f"{task:<{name_width}} {split:<5} " + " ".join(f"{number:>{WIDTH}}" for number in numbers))
             listed = found["bad_rows"]["listed"]
             notes += [f"left out {row['where']}: {row['what']}" for row in listed[:5]]
             if found["bad_rows"]["count"] > 5:
@@ -143,20 +143,20 @@ def _warnings(
     tokenizer: Tokenizer,
     preprocess: Literal["course", "none"],
 ) -> list[str]:
-    """What is allowed but seldom intended."""
+    """Warnings about what is allowed but seldom intended."""
     warnings = []
     for task in known:
         train = tasks[task.name]["train"]
         if task.kind == "score" and train["largest_label"] <= 1 < task.high:
             warnings.append(
-                f"{origin_of(raw_folder / raw_name(task, 'train')).name}: all {train['rows_kept']} {task.label} labels lie in 0 to "
-                f"1, where {task.low:g} to {task.high:g} is expected; they are used as they are: predictions will lie there too, and "
-                "with objective: cosine_embedding no pair may reach the threshold; if they were divided by "
+                f"{origin_of(raw_folder / raw_name(task, 'train')).name}: all {train['rows_kept']} {task.label} labels are at "
+                f"most 1, but the range is {task.low:g} to {task.high:g}; they are used unchanged, so predictions will be "
+                "at most 1 too, and with objective: cosine_embedding no label may reach the threshold; if they were divided by "
                 f"{task.high:g}, multiply them by it"
             )
     if preprocess == "course" and _is_cased(tokenizer):
         warnings.append(
-            f"{tokenizer_file}: the tokenizer tells capitals from small letters, but prepare.preprocess: course lower-cases "
+            f"{tokenizer_file}: the tokenizer is cased, but prepare.preprocess: course lower-cases "
             "every sentence, so the encoder never sees a capital; set prepare.preprocess: none, or choose an uncased encoder"
         )
     return warnings
@@ -191,7 +191,7 @@ def _prepare_task(
     found: dict[str, Any] = {}
     held_out: dict[str, Keys] = {}
     with ExitStack() as stack:
-        # Dev and test first: train is compared with them.
+        # Dev and test come first, since train is compared with them.
         for split in ("test", "dev", "train"):
             path = raw_folder / raw_name(task, split)
             if split == "test" and not path.exists():
@@ -223,7 +223,7 @@ def _prepare_split(
         for rows, bad in read_blocks(path, task, labelled, settings.on_bad_row, origin):
             counts.read(rows, bad)
             if not rows or (settings.on_bad_row == "error" and counts.bad):
-                continue  # under `error`, a malformed row further on is reported before a sentence without wordpieces
+                continue  # under `error`, malformed rows are reported before sentences without wordpieces
             rows, pieces, tokenless = _tokenise(path, origin, task, rows, wordpieces, settings.preprocess)
             counts.leave_out(tokenless)
             rows_keys = sentences_keys(rows.sides)
@@ -238,7 +238,7 @@ def _prepare_split(
         raise MtbertError(str(counts.listed[0]))
     if not counts.kept:
         raise MtbertError(
-            f"{origin.name}: no row is left of {counts.rows}; check prepare.on_bad_row and prepare.leakage"
+            f"{origin.name}: none of its {counts.rows} rows is left; check prepare.on_bad_row and prepare.leakage"
         )
     keys.close_up()
     return {
@@ -258,7 +258,7 @@ def _tokenise(
     wordpieces: Wordpieces,
     preprocess: Literal["course", "none"],
 ) -> tuple[RowBlock, Pieces, list[BadRow]]:
-    """The rows whose sentences all have wordpieces, those wordpieces by sentence, and the rows left out."""
+    """The rows with wordpieces in every sentence, their wordpieces, and the rows left out."""
     pieces = [wordpieces.of(side, partial(clean, task=task, preprocess=preprocess)) for side in rows.sides]
     empty = np.array([lengths == 0 for _, lengths in pieces])
     if not empty.any():
@@ -266,7 +266,7 @@ def _tokenise(
     bad = []
     for n in np.flatnonzero(empty.any(axis=0)).tolist():
         sentence = int(np.argmax(empty[:, n])) + 1
-        what = f"{task.texts[sentence - 1]} has no wordpiece (nothing but characters that the tokenizer drops)"
+        what = f"{task.texts[sentence - 1]} has no wordpiece (it has only characters that the tokenizer drops)"
         bad.append(BadRow(origin.name, *place_of(path, task, rows.lines[n], sentence), what, origin.fix_row))
     return *_kept(rows, pieces, np.flatnonzero(~empty.any(axis=0)).tolist()), bad
 

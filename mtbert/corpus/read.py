@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mtbert.corpus.hashes import Met
+from mtbert.corpus.hashes import SeenHashes
 from mtbert.corpus.header import Layout, names_label, read_header
 from mtbert.corpus.lines import Lines
 from mtbert.corpus.origins import Origin, users_own
@@ -30,43 +30,43 @@ def read_blocks(
     on_bad_row: Literal["error", "drop"],
     origin: Origin | None = None,
 ) -> Iterator[tuple[RowBlock, list[BadRow]]]:
-    """Read one raw file, some thousand rows at a time.
+    """Read one raw file in blocks of about a thousand rows.
 
-    Only the hash of each id stays in memory. Where two hashes are equal, the file is read again from its start, this time with the
+    Only the hash of each id is kept in memory. If two hashes are equal, the file is read again from its start with the
     ids themselves in memory.
 
     Args:
         path: the file.
-        task: whose columns and label range it must have.
-        labelled: whether the label column must be there (or must not).
+        task: its columns and labels are checked.
+        labelled: whether the file has a label column.
         on_bad_row: error stops at the first malformed row; drop lists it and goes on.
-        origin: what errors name and advise; by default the file itself, to be corrected by hand.
+        origin: the file and the remedies that errors name; by default this file, to be corrected by hand.
 
     Yields:
-        Rows in file order, and those left out among them; either may be empty.
+        A block's well-formed rows and its malformed ones, both in file order; either may be empty.
 
     Raises:
-        MtbertError: at a malformed row under `error`; and always for what is missing, no plain file, empty, not UTF-8, starts
-            with a byte order mark or has another header.
+        MtbertError: a row is malformed, under `error`; or the file is missing, not a regular file, empty or not UTF-8, starts
+            with a byte order mark, or has a wrong header.
     """
-    given, origin = 0, origin or users_own(str(path))
+    yielded, origin = 0, origin or users_own(str(path))
     try:
         for block in _blocks(Lines(path, origin), task, labelled, on_bad_row, None):
             yield block
-            given += 1
-    except _PerhapsTwice:
-        yield from islice(_blocks(Lines(path, origin), task, labelled, on_bad_row, {}), given, None)
+            yielded += 1
+    except _SameHash:
+        yield from islice(_blocks(Lines(path, origin), task, labelled, on_bad_row, {}), yielded, None)
 
 
 def read_split(
     path: Path, task: Task, labelled: bool, on_bad_row: Literal["error", "drop"]
 ) -> tuple[list[Example], list[BadRow]]:
-    """Everything that `read_blocks` yields: the examples, and the rows left out."""
+    """The whole file, as `read_blocks` reads it: its examples and its malformed rows."""
     examples: list[Example] = []
     bad: list[BadRow] = []
-    for rows, left_out in read_blocks(path, task, labelled, on_bad_row):
+    for rows, malformed in read_blocks(path, task, labelled, on_bad_row):
         examples += rows.examples()
-        bad += left_out
+        bad += malformed
     return examples, bad
 
 
@@ -74,7 +74,7 @@ def has_labels(path: Path, task: Task, origin: Origin | None = None) -> bool:
     """Whether the file's header has the task's label column.
 
     Raises:
-        MtbertError: as `read_blocks`, for a header that is neither.
+        MtbertError: as `read_blocks`, if the header is neither that of a labelled nor that of an unlabelled file.
     """
     lines = Lines(path, origin or users_own(str(path)))
     labelled = names_label(lines, task)
@@ -83,15 +83,15 @@ def has_labels(path: Path, task: Task, origin: Origin | None = None) -> bool:
 
 
 def place_of(path: Path, task: Task, line: int, sentence: int) -> tuple[int, int]:
-    """Line and column at which sentence 1 or 2 of the (well-formed) row that starts on `line` begins."""
+    """Line and column of sentence 1 or 2 of the well-formed row that starts on `line`."""
     lines = Lines(path, users_own(str(path)))
     layout = read_header(lines, task, names_label(lines, task))
     lines.skip_to(line - 1)
     return split_row(lines, line, len(layout.names)).place(layout.texts[sentence - 1])
 
 
-class _PerhapsTwice(Exception):
-    """An id has the hash of an earlier one."""
+class _SameHash(Exception):
+    """An id has the same hash as an earlier one, and may be equal to it."""
 
 
 def _blocks(
@@ -101,20 +101,24 @@ def _blocks(
     on_bad_row: Literal["error", "drop"],
     first_lines: dict[str, int] | None,
 ) -> Iterator[tuple[RowBlock, list[BadRow]]]:
-    """`first_lines` holds the line of each id. Without it, ids of earlier blocks are compared by hash, which may raise `_PerhapsTwice`."""
+    """`first_lines` collects the line of each id. If it is None, ids are compared with earlier blocks by hash.
+
+    Raises:
+        _SameHash: two hashes are equal.
+    """
     layout = read_header(lines, task, labelled)
-    met, line, some = Met(), layout.next_line, False
+    seen, line, is_empty = SeenHashes(), layout.next_line, True
     while line <= len(lines):
         lines.skip_to(line - 1)
         known: dict[str, int] = {} if first_lines is None else first_lines
         block = _by_column(lines, line, layout, known) or _by_row(lines, line, layout, known)
-        if first_lines is None and met.perhaps(block.ids):
-            raise _PerhapsTwice
+        if first_lines is None and seen.may_have(block.ids):
+            raise _SameHash
         if block.bad and on_bad_row == "error":
             raise MtbertError(str(block.bad[0]))
         yield block.rows, block.bad
-        some, line = True, block.next_line
-    if not some:
+        is_empty, line = False, block.next_line
+    if is_empty:
         name, remedy = lines.origin.name, lines.origin.fix_file
         raise MtbertError(f"{name}:{layout.next_line}:1: no row after the header; {remedy}")
 
@@ -122,12 +126,12 @@ def _blocks(
 class _Read(NamedTuple):
     rows: RowBlock
     bad: list[BadRow]
-    ids: Sequence[str]  # of bad rows too
+    ids: Sequence[str]  # including those of bad rows
     next_line: int
 
 
 def _by_column(lines: Lines, line: int, layout: Layout, first_lines: dict[str, int]) -> _Read | None:
-    """The loaded rows from `line` on, checked a column at a time; None if one of them is malformed."""
+    """Check the loaded rows from `line` on a column at a time; None if one is malformed."""
     width, end = len(layout.names), lines.loaded
     rows: list[list[str]] = []
     starts: list[int] = []
@@ -147,7 +151,7 @@ def _by_column(lines: Lines, line: int, layout: Layout, first_lines: dict[str, i
         sides = [columns[n] for n in layout.texts]
         labels = None
         if layout.label is not None:
-            # Each spelling of a label is parsed once, with a row that has it.
+            # Each distinct label text is parsed once, with one of its rows.
             texts = {fields[layout.label]: Row(fields, None, 0, 0) for fields in rows}
             values = {text: _label(row, layout, text, row.fields[layout.texts[-1]]) for text, row in texts.items()}
             labels = [values[text] for text in columns[layout.label]]
@@ -166,7 +170,7 @@ def _by_column(lines: Lines, line: int, layout: Layout, first_lines: dict[str, i
 
 
 def _by_row(lines: Lines, line: int, layout: Layout, first_lines: dict[str, int]) -> _Read:
-    """The same rows one by one; malformed ones with their places."""
+    """Check the same rows one by one, and locate the malformed ones."""
     end = lines.loaded
     examples: list[Example] = []
     bad: list[BadRow] = []
@@ -183,9 +187,9 @@ def _by_row(lines: Lines, line: int, layout: Layout, first_lines: dict[str, int]
             remedy = lines.origin.fix_file if fault.truncated else lines.origin.fix_row
             bad.append(BadRow(lines.origin.name, *fault.place, fault.what, remedy))
             line = fault.resume or line
-    firsts, seconds, found, starts = ([example[n] for example in examples] for n in range(1, 5))
+    firsts, seconds, labels_read, starts = ([example[n] for example in examples] for n in range(1, 5))
     sides = [firsts, seconds] if layout.task.is_pair else [firsts]
-    labelled = None if layout.label is None else found
+    labelled = None if layout.label is None else labels_read
     rows = RowBlock([example.id for example in examples], sides, labelled, starts)  # type: ignore[arg-type]
     return _Read(rows, bad, ids, line)
 
@@ -234,7 +238,7 @@ def _example(row: Row, layout: Layout, first_lines: dict[str, int], labels: dict
 def _check_id(name: str, place: tuple[int, int], first_lines: dict[str, int]) -> None:
     if not name.strip():
         raise Fault(*place, "empty id")
-    # Else `id , prediction` in the leaderboard's files would not be one line of two cells.
+    # A line `id , prediction` of the leaderboard's files must have two cells.
     wrong = next((character for character in name if character in " ," or not character.isprintable()), None)
     if wrong:
         raise Fault(*place, f"id with {wrong!r} in it (an id is one printable word without commas)")

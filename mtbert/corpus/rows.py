@@ -1,4 +1,4 @@
-"""Rows of the course's files: single ones, blocks of them, and malformed ones."""
+"""Rows of raw files: single rows, blocks of rows, malformed rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
-"""A row of a raw file split into fields, each with its place; and where the rest of a cut row lies.
+"""Splits a row of a raw file into fields with their places, and finds the rest of a row cut by a newline.
 
-Default CSV quoting: a field that starts with `"` ends at the next lone `"`, and `""` inside stands for one. A quoted sentence may hold
-newlines. The csv module would read an unbalanced quote on across the following rows, and cannot tell where a field stood.
+Default CSV quoting: a field that starts with `"` ends at the next single `"`; `""` inside it is an escaped quote. A quoted
+sentence may contain newlines. The csv module is not used, since it reads past an unbalanced quote into later rows and does not
+give the places of fields.
 """
 
 import re
@@ -10,11 +11,11 @@ from typing import NamedTuple
 from mtbert.corpus.lines import Lines
 
 CLOSING_QUOTE = re.compile(r'(?:[^"]|"")*"(?!")')
-MOST_PIECES = 50  # lines over which the rest of a cut row is looked for
+MOST_PIECES = 50  # lines to search for the rest of a cut row
 
 
 class Fault(Exception):
-    """A bad row on its way up; `resume` is the line at which the next row starts."""
+    """A malformed row; `resume` is the line of the next row."""
 
     def __init__(
         self, line: int, column: int, what: str, resume: int | None = None, *, truncated: bool = False
@@ -24,7 +25,7 @@ class Fault(Exception):
 
 
 class Row(NamedTuple):
-    """One row; `places` holds line and column of each field, or None where no field is quoted."""
+    """One row; `places` holds line and column of each field, or is None if no field is quoted."""
 
     fields: list[str]
     places: list[tuple[int, int]] | None
@@ -32,14 +33,14 @@ class Row(NamedTuple):
     next_line: int
 
     def place(self, field: int) -> tuple[int, int]:
-        """Line and column at which a field begins."""
+        """Line and column of the start of a field."""
         if self.places is not None:
             return self.places[field]
         return self.line, 1 + sum(len(text) + 1 for text in self.fields[:field])
 
 
 def split_row(lines: Lines, line: int, width: int) -> Row:
-    """Split the row that starts on `line` (1-based) into fields; it spans further lines if a quoted field does."""
+    """Split the row that starts on `line` (1-based) into fields; a quoted field may continue on further lines."""
     text = lines[line - 1]
     if not text:
         raise Fault(line, 1, "empty line", line + 1)
@@ -67,7 +68,7 @@ def split_row(lines: Lines, line: int, width: int) -> Row:
 
 
 def _quoted(lines: Lines, first: int, line: int, start: int, width: int) -> tuple[str, int, int]:
-    """The quoted field at lines[line - 1][start]: its content, the line on which it ends, and where on it."""
+    """The quoted field at lines[line - 1][start]: its content, and the line and index at which it ends."""
     resume = after_cut(lines, first, width)
     parts: list[str] = []
     here, begin = line, start + 1
@@ -79,7 +80,7 @@ def _quoted(lines: Lines, first: int, line: int, start: int, width: int) -> tupl
         match = CLOSING_QUOTE.match(text, begin)
         end = match.end() if match else len(text)
         if lines.delimiter == "\t" and here > line and "\t" in text[:end]:
-            # A sentence does not hold a tab on its second line: this is the next row, not this one's text.
+            # Sentences contain no tabs, so this line belongs to the next row.
             what = f"unbalanced quote: the quoted field that starts here runs on into the row on line {here}"
             raise Fault(line, start + 1, f"{what} (a row cut by an embedded newline)", resume)
         if match:
@@ -100,9 +101,9 @@ def _quoted(lines: Lines, first: int, line: int, start: int, width: int) -> tupl
 
 
 def after_cut(lines: Lines, line: int, width: int) -> int:
-    """The line after the pieces that an embedded newline cut off the row on `line`; line + 1 where none complete it.
+    """The line after the rest of a row that starts on `line` and was cut by newlines; `line` + 1 if no rest is found.
 
-    Commas stand in sentences too, so they tell nothing of where a row was cut.
+    Only tabs are counted: sentences contain commas, so a comma-separated row cannot be put together again.
     """
     if lines.delimiter != "\t":
         return line + 1

@@ -1,4 +1,4 @@
-"""The files of a prepared split, written a block of rows at a time: what is in memory does not grow with them."""
+"""Writes the files of a prepared split block by block, so that memory does not grow with the split."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from mtbert.tasks.task import Task
 
 
 class SplitWriter:
-    """Writes ids1.npy, offsets1.npy, for pairs ids2.npy and offsets2.npy, labels.npy where labelled, and examples.csv."""
+    """Writes ids1.npy, offsets1.npy, for pairs ids2.npy and offsets2.npy, labels.npy if labelled, and examples.csv."""
 
     def __init__(self, folder: Path, task: Task, labelled: bool) -> None:
         self._task = task
@@ -61,7 +61,7 @@ class SplitWriter:
 
 
 class _Array:
-    """An .npy file of one axis that grows."""
+    """A one-dimensional .npy file that grows."""
 
     def __init__(self, file: BinaryIO, dtype: np.dtype) -> None:
         self._file, self._dtype, self.length = file, dtype, 0
@@ -76,6 +76,6 @@ class _Array:
         self._write_header()
 
     def _write_header(self) -> None:
-        # numpy leaves room in it for the length to grow.
+        # numpy pads the header so that the length can grow.
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.length,)}
         np.lib.format.write_array_header_1_0(self._file, header)

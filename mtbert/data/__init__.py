@@ -1,1 +1,1 @@
-"""What the model is fed: prepared arrays, tokens and batches."""
+"""The model's input: prepared arrays, token streams and batches."""

@@ -23,7 +23,8 @@ class Split:
     """One split of one task.
 
     Attributes:
-        task, split, folder: the names, and where the arrays are.
+        task, split: their names.
+        folder: the folder of the arrays.
         ids1: (W,) uint16, wordpieces of the first sentences end to end, without special tokens.
         offsets1: (R + 1,) int64; row r is ids1[offsets1[r]:offsets1[r + 1]], at least one wordpiece.
         ids2, offsets2: the same for the second sentences; None for a single-sentence task.
@@ -43,7 +44,7 @@ class Split:
         return len(self.offsets1) - 1
 
     def example_table(self) -> "pd.DataFrame":
-        """The original text in array order: id, sentence1[, sentence2], label (empty if unlabelled), all str."""
+        """The original text in the order of the arrays: id, sentence1[, sentence2], label (empty if unlabelled), all str."""
         import pandas as pd
 
         path = self.folder / "examples.csv"
@@ -71,7 +72,7 @@ def check_prepared(folder: Path, splits: Iterable[str]) -> None:
 
 
 def has_split(folder: Path, task_name: str, split: str) -> bool:
-    """Whether the split was prepared; a test split may have no file."""
+    """Whether the split was prepared; a task may have no test split."""
     return (folder / split / task_name).is_dir()
 
 

@@ -1,4 +1,4 @@
-"""From rows of a prepared split to a batch: the views its features need, as one token stream. Shapes: B examples."""
+"""Make a batch from rows of a prepared split: the sequences that its task needs, as one token stream. Shapes: B examples."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import TokenStream, Wrapper, lay_out, moved
 
-ROWS = 16  # T is a multiple of this, from 1,024 tokens on of more: some 1% of filler
+ROWS = 16  # T is a multiple of this, or of more from 1,024 tokens on; about 1% of T is filler
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Batch:
 
     Attributes:
         task: its name.
-        views: which sequences each example has, in the order in which they were laid out: u, v and the pair c.
+        views: the sequences of each example, in order: u (first sentence), v (second sentence), c (the pair).
         stream: B * len(views) sequences; sequence k * B + b is view k of example b.
         labels: (B,) float32, or None where the split is unlabelled.
     """
@@ -36,7 +36,7 @@ class Batch:
 
 
 def make_batch(task: str, split: Split, rows: np.ndarray, views: tuple[str, ...], wrapper: Wrapper) -> Batch:
-    """Lay the named views of the given rows out as one stream."""
+    """Make a batch of the given rows: all their first views, then all their second ones, and so on."""
     first = [_row(split.ids1, split.offsets1, row) for row in rows]
     second = []
     if split.ids2 is not None and split.offsets2 is not None:
@@ -55,15 +55,16 @@ def make_batch(task: str, split: Split, rows: np.ndarray, views: tuple[str, ...]
 
 
 def filled_to(tokens: int, least: int = ROWS, share: int = 32) -> int:
-    """What T of a stream of so many tokens is a multiple of: that share of the next lower power of two, or `least` if that is more.
+    """What T is rounded up to a multiple of: 1/share of the power of two below this many tokens, but at least `least`.
 
-    The CPU's matrix library keeps half a megabyte of code for every product of every T, and the latest thousand of them.
+    Few sizes are better: the CPU's matrix library caches half a megabyte of code for every product and T, up to a
+    thousand of them.
     """
     return max(least, 2 ** (tokens.bit_length() - 1) // share)
 
 
 def length_grouped(split: Split, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Indices into `rows` in batches of similar length: for prediction, where the order does not matter."""
+    """Indices into `rows`, in batches of similar length; for prediction, where the order does not matter."""
     lengths = np.diff(split.offsets1)[rows]
     if split.offsets2 is not None:
         lengths = lengths + np.diff(split.offsets2)[rows]
@@ -73,7 +74,7 @@ def length_grouped(split: Split, rows: np.ndarray, batch_size: int) -> Iterator[
 
 
 def views_for(features: Sequence[str]) -> tuple[str, ...]:
-    """The sequences that a list of features (section 4.2) is computed from: u, v, or c, or all three."""
+    """The sequences that a list of features (section 4.2) is computed from, in the order u, v, c."""
     bi = ("u", "v") if any(feature not in ("u", "c") for feature in features) else ("u",) if "u" in features else ()
     return (*bi, "c") if "c" in features else bi
 

@@ -1,6 +1,6 @@
-"""One batch is one token stream: all its sequences end to end, without padding.
+"""A batch is one token stream: all its sequences end to end, without padding.
 
-Shapes: N sequences, F more of filler, T tokens in all, L tokens in one sequence.
+Shapes: N sequences, F filler sequences after them, T tokens in all, L tokens in one sequence.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ class TokenStream:
 
     Attributes:
         ids: wordpieces, (T,) int64.
-        positions: place of each token in its own sequence, (T,) int64.
+        positions: index of each token in its sequence, (T,) int64.
         segments: 0 for a first sentence, 1 for the second sentence of a pair, (T,) int64.
-        offsets: rows at which the sequences start, then those at which the filler's do, and T, (N + F + 1,) int64.
+        offsets: the first token of each sequence, then of each filler sequence, then T, (N + F + 1,) int64.
         rank: (N,) int64; the caller's sequence n is the stream's sequence rank[n], so `pooled[rank]` restores order.
-        tokens: real tokens, i.e. T without the filler.
-        longest: tokens of the longest sequence, or more.
+        tokens: real tokens, i.e. T without filler.
+        longest: an upper bound of L.
     """
 
     ids: Tensor
@@ -44,12 +44,12 @@ class TokenStream:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device; to a GPU from pinned memory, without blocking."""
+    """The tensor on a device. A copy to a GPU starts from pinned memory and does not block."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Wrapper:
-    """Puts [CLS] and [SEP] around wordpieces and cuts what is too long.
+    """Puts [CLS] and [SEP] around wordpieces and truncates long sequences.
 
     Args:
         cls, sep: ids of the two special tokens.
@@ -60,13 +60,13 @@ class Wrapper:
         self.cls, self.sep, self.max_tokens = cls, sep, max_tokens
 
     def single(self, pieces: np.ndarray) -> tuple[np.ndarray, int]:
-        """[CLS] s [SEP], and where its second segment starts (nowhere: its own length)."""
+        """[CLS] s [SEP], and its length: the index where segment 1 would start."""
         pieces = pieces[: self.max_tokens - 2]
         ids = np.concatenate(([self.cls], pieces, [self.sep]))
         return ids, len(ids)
 
     def pair(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, int]:
-        """[CLS] s1 [SEP] s2 [SEP] (section 4.2), cut from the longer sentence first; and where segment 1 starts."""
+        """[CLS] s1 [SEP] s2 [SEP] (section 4.2), the longer one truncated first; and the index where segment 1 starts."""
         room = self.max_tokens - 3
         if len(first) + len(second) > room:
             half = room // 2
@@ -85,8 +85,9 @@ def lay_out(sequences: Sequence[tuple[np.ndarray, int]], multiple: int = 1) -> T
 
     Args:
         sequences: N pairs of ids (L,) and the index at which segment 1 starts, as `Wrapper` gives them.
-        multiple: fill T up to a multiple of this with one-token sequences of id 0 that no rank points to. A CPU's matrix library
-            compiles a kernel for each new T, which costs more than the product itself; few Ts means few kernels.
+        multiple: T is rounded up to a multiple of this by filler: one-token sequences of id 0 that no rank points to. A
+            CPU's matrix library compiles a kernel for each new T, which costs more than the product itself, so fewer
+            values of T are faster.
     """
     lengths = np.array([len(ids) for ids, _ in sequences])
     order = np.argsort(lengths, kind="stable")

@@ -1,4 +1,4 @@
-"""The analyses of section 6.1: which sentiments are confused, which pairs are mistaken, how far similarities are off."""
+"""The analyses of section 6.1: confusion of sentiments, mistaken pairs, residuals of similarities."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Mistake(NamedTuple):
-    """A pair that the model got wrong: its row, `FP` or `FN`, and the model's probability of what it predicted."""
+    """A wrongly classified pair: its row, `FP` or `FN`, and the probability of the predicted label."""
 
     row: int
     kind: str
@@ -14,20 +14,20 @@ class Mistake(NamedTuple):
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (C, C): row = true label, column = prediction."""
+    """Counts (C, C) of true labels (rows) by predictions (columns)."""
     counts = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts, (labels.astype(int), predictions.astype(int)), 1)
     return counts
 
 
 def normalised(counts: np.ndarray) -> np.ndarray:
-    """Each row's shares (Figure 1); a label that does not occur has NaN."""
+    """Counts divided by their row's sum (Figure 1); NaN in the row of a label that does not occur."""
     totals = counts.sum(1, keepdims=True)
     return np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
 
 
 def mistakes(labels: np.ndarray, predictions: np.ndarray, probabilities: np.ndarray) -> list[Mistake]:
-    """Mistaken pairs, the most confident first; ties keep the data's order.
+    """The mistaken pairs, most confident first; ties keep the data's order.
 
     Args:
         labels, predictions: 0 or 1, (B,).

@@ -1,4 +1,4 @@
-"""The metrics that are watched while training: each task's on dev, and one task's on training examples too (Figure 2)."""
+"""The metrics logged during training: of each task on dev, and of one task on training examples (Figure 2)."""
 
 from collections.abc import Mapping
 
@@ -14,8 +14,8 @@ from mtbert.tasks.objective import Objective
 from mtbert.tasks.paper import CURVE, TASKS, overall_of
 from mtbert.tasks.task import Task
 
-# A curve's point needs no more: 2 points of standard error. All of dev is for the evaluate stage; watching all of Quora's
-# would take longer than a short run's training.
+# Enough for a point of a learning curve: its standard error is 2 percentage points. All of Quora's dev split would take longer
+# than a short run's training; the evaluate stage predicts all of it.
 WATCHED = 500
 
 
@@ -29,12 +29,12 @@ def development_metrics(
     *,
     seed: int,
 ) -> dict[str, float | None]:
-    """`dev_NAME` for each task; `train_sst` before and `dev_overall` after them where they can be had. One that is undefined is None.
+    """`train_sst` if SST is among the tasks, `dev_NAME` of each task, and `dev_overall` if all of the paper's are; None if undefined.
 
     Args:
-        tasks, objectives: by name, those of the model's heads; the metrics come in this order.
-        dev: labelled splits; of each but Figure 2's task a seeded choice of `WATCHED` rows is predicted.
-        train: of Figure 2's task, whose metric is measured, without dropout, on a seeded choice of as many rows as its dev split has.
+        tasks, objectives: of the model's heads, by name; the metrics are in this order.
+        dev: labelled splits. SST's is predicted whole, of each other a seeded sample of `WATCHED` rows.
+        train: splits by task. SST's accuracy is measured, without dropout, on a seeded sample as large as its dev split.
     """
 
     def measure(name: str, split: Split, rows: np.ndarray) -> float | None:
@@ -48,11 +48,11 @@ def development_metrics(
     metrics: dict[str, float | None] = {}
     if CURVE.name in tasks:
         fitted = train[CURVE.name]
-        metrics[f"train_{CURVE.name}"] = measure(CURVE.name, fitted, _choice(len(fitted), len(dev[CURVE.name]), seed))
+        metrics[f"train_{CURVE.name}"] = measure(CURVE.name, fitted, _sample(len(fitted), len(dev[CURVE.name]), seed))
     scores: dict[str, float | None] = {}
     for name in tasks:
         split = dev[name]
-        rows = np.arange(len(split)) if name == CURVE.name else _choice(len(split), WATCHED, seed)
+        rows = np.arange(len(split)) if name == CURVE.name else _sample(len(split), WATCHED, seed)
         scores[name] = measure(name, split, rows)
     metrics |= {f"dev_{name}": score for name, score in scores.items()}
     if TASKS.keys() <= scores.keys():
@@ -60,6 +60,6 @@ def development_metrics(
     return metrics
 
 
-def _choice(rows: int, count: int, seed: int) -> np.ndarray:
-    # A fifth word: shorter keys are padded with zeros, and would be the sampler's stream for the first epoch.
+def _sample(rows: int, count: int, seed: int) -> np.ndarray:
+    # The key has five words because shorter ones are padded with zeros, which would give the sampler's stream of the first epoch.
     return np.random.default_rng([seed, 0, 0, 0, 1]).permutation(rows)[:count]

@@ -1,4 +1,4 @@
-"""Prediction files in the course's exact format, spaces and spelling included."""
+"""Prediction files in the exact format of the course, including its spaces and spelling."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from mtbert.tasks.task import Task
 def write_predictions(folder: Path, task: Task, split: str, ids: Iterable[str], values: Iterable[float]) -> Path:
     """Write `{sst,para,sts}-{split}-output.csv`: a header, then `{id} , {value} ` per example.
 
-    Classes are written as integers, the others as floats, as the course's own code writes them: sst `3`, para `1.0`, sts `2.75`.
+    Like the course's code, it writes classes as integers and other values as floats: sst `3`, para `1.0`, sts `2.75`.
     """
     assert task.course is not None
     cells = (str(int(value)) if task.kind == "classes" else repr(float(value)) for value in values)

@@ -1,4 +1,4 @@
-"""The paper's metrics (section 5.2). Shapes: B examples. A metric that cannot be computed raises; nothing stands in for it."""
+"""The paper's metrics (section 5.2). Shapes: B examples. A metric that cannot be computed raises an error."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -36,23 +36,23 @@ def pearson(labels: ArrayLike, predictions: ArrayLike) -> float:
 METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {"accuracy": accuracy, "pearson": pearson}
 
 
-def measured(metric: str, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float | int | None]:
-    """A task's entry in metrics.json: the metric by its name, None where it is undefined; `n`; of an accuracy the majority's share."""
+def task_metrics(metric: str, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float | int | None]:
+    """A task's entry in metrics.json: {metric: value or None if undefined, "n": B}, and for accuracy "majority"."""
     try:
         value = METRICS[metric](labels, predictions)
-    except MtbertError as error:  # a collapsed model's predictions are constant, which have no correlation
+    except MtbertError as error:  # a collapsed model predicts a constant, which has no correlation
         print(f"warning: {error}")
         value = None
     return {metric: value, "n": len(labels)} | ({"majority": majority_share(labels)} if metric == "accuracy" else {})
 
 
 def tracked(scores: Mapping[str, Any], tasks: Iterable[Task]) -> dict[str, float]:
-    """What `dvc metrics show` compares of a run: overall, and each task's metric by its title; an undefined one is left out.
+    """A run's scores for `dvc metrics show`: overall, and each task's metric by its title. Undefined ones are left out.
 
-    DVC shows "-" for a key that another run has and this one lacks, where null would be text.
+    DVC shows "-" for a missing key, but would treat null as text.
 
     Args:
-        scores: a split's part of metrics.json.
+        scores: the entry of dev or test in metrics.json.
     """
     found = {"overall": scores.get("overall")}
     for task in tasks:
@@ -62,13 +62,13 @@ def tracked(scores: Mapping[str, Any], tasks: Iterable[Task]) -> dict[str, float
 
 
 def majority_share(labels: ArrayLike) -> float:
-    """Accuracy of always predicting the most frequent label: the line that a trained model must beat.
+    """Accuracy of always predicting the most frequent label, which a trained model must beat.
 
     Raises:
         MtbertError: there are no labels.
     """
     if not np.size(labels):
-        raise MtbertError("the majority's share needs 1 example or more, there are 0")
+        raise MtbertError("the majority share needs 1 or more examples, found 0")
     counts = np.unique(np.asarray(labels), return_counts=True)[1]
     return float(counts.max() / counts.sum())
 
@@ -78,7 +78,7 @@ def _pairs(labels: ArrayLike, predictions: ArrayLike, metric: str, least: int) -
     if first.shape != second.shape or first.ndim != 1:
         raise MtbertError(f"{metric}: {first.shape} labels but {second.shape} predictions")
     if len(first) < least:
-        raise MtbertError(f"{metric} needs {least} examples or more, there are {len(first)}")
+        raise MtbertError(f"{metric} needs {least} or more examples, found {len(first)}")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise MtbertError(f"{metric}: labels or predictions hold NaN or infinity")
     return first, second

@@ -1,4 +1,4 @@
-"""Evaluating one part of the data, dev or test (section 5.2): metrics, example tables, the course's prediction files."""
+"""Evaluate a run on dev or test (section 5.2): metrics, example tables and the course's prediction files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.leaderboard import write_predictions
-from mtbert.evaluation.metrics import measured
+from mtbert.evaluation.metrics import task_metrics
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
 from mtbert.tabular import write_csv
@@ -25,15 +25,15 @@ def evaluate_part(
     part: str,
     folder: Path,
 ) -> dict[str, Any]:
-    """Predict each split and write `examples/TASK-PART.csv` and, for the course's tasks, `predictions/`.
+    """Predict each split and write `examples/TASK-PART.csv` and, for the course's tasks, files in `predictions/`.
 
     Args:
-        tasks, objectives: by name, those of the model's heads.
-        splits: those that there are; one without labels is predicted all the same.
+        tasks, objectives: of the model's heads, by name.
+        splits: by task, labelled or not; a task may be missing.
         part: dev or test, for file names.
 
     Returns:
-        Metrics of each labelled split by task, and `overall` where the paper's three tasks have theirs.
+        Metrics by task of the labelled splits, and `overall` if the paper's three tasks are among them.
     """
     metrics: dict[str, Any] = {}
     for name, split in splits.items():
@@ -43,13 +43,13 @@ def evaluate_part(
             write_predictions(folder / "predictions", tasks[name], part, table["id"], predictions.values)
         _write_examples(folder / "examples" / f"{name}-{part}.csv", tasks[name], table, predictions)
         if split.labels is not None:
-            metrics[name] = measured(objectives[name].metric, split.labels, predictions.values)
+            metrics[name] = task_metrics(objectives[name].metric, split.labels, predictions.values)
     overall = overall_of({name: found[objectives[name].metric] for name, found in metrics.items()})
     return metrics if overall is None else {**metrics, "overall": overall}
 
 
 def _write_examples(path: Path, task: Task, table: Any, predictions: Predictions) -> None:
-    """id, the sentences, label, prediction (a class by its name, where it has one) and score of every example."""
+    """Write id, sentences, label, prediction (as the name of the class, if it has one) and score of every example."""
     columns = [name for name in ("id", "sentence1", "sentence2", "label") if name in table]
     cells = (table[name] for name in columns)
     predicted = (task.text_of(value) if task.classes else f"{value:g}" for value in predictions.values)

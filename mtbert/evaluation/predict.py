@@ -1,4 +1,4 @@
-"""Scores for a whole split. Shapes: B examples of the split, C classes."""
+"""A model's outputs for a whole split. Shapes: B examples, C classes."""
 
 import numpy as np
 import torch
@@ -18,12 +18,12 @@ def raw_scores(
     rows: np.ndarray | None = None,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """The model's output for every example, (B, C) or (B,) float32, in the order of `rows` and without dropout.
+    """The model's outputs, (B, C) or (B,) float32, computed without dropout.
+
+    Batches are made of examples of similar length. An example's output does not depend on the others in its batch.
 
     Args:
-        rows: which examples, by default all of the split in its order.
-
-    Examples are grouped by length to be computed; a prediction does not depend on its neighbours.
+        rows: indices of the B examples, in the order of the result; by default the whole split.
 
     Raises:
         ValueError: there are no examples.

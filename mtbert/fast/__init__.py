@@ -1,4 +1,4 @@
-"""All that is there for speed alone, behind one door: see README.md. Deleting this folder leaves a slower mtbert that works."""
+"""Code that is there for speed alone (see README.md). Without this folder mtbert works, only slower."""
 
 from mtbert.fast.cpu import build
 from mtbert.fast.cpu.engine import CpuEngine
@@ -10,13 +10,13 @@ from mtbert.training.engine import Engine
 
 
 def accelerate(model: MultitaskModel, compute: Compute) -> Engine | str:
-    """A fast engine for the model, or one line that says why there is none; parameters and their names stay as they are."""
+    """A fast engine for the model, or one line that says why there is none; parameters and their names do not change."""
     if compute.device.type == "cuda":
         return CudaEngine(model, compute) if compute.bf16 else "the fast path on CUDA is for bf16"
     return unfit_for_cpu(model) or CpuEngine(model, compute)
 
 
 def kernels() -> tuple[bool, str]:
-    """Whether there are compiled kernels for the CPU, and what compiled them or why there are none."""
+    """Whether there are compiled kernels for the CPU, and the compiler, or else the reason."""
     reason = build.unavailable()
     return not reason, reason or build.compiler()

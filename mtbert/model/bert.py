@@ -1,7 +1,8 @@
 """The minBERT encoder over a token stream (Devlin et al. 2019; the paper's section 4.1).
 
-Shapes: T rows of the stream, N sequences (filler's included) of at most L tokens, D hidden, H heads, K = D / H head width. Every linear layer and norm
-sees the stream without padding; only attention looks at sequences, and pads them.
+Shapes: T tokens of the stream, N sequences (filler included) of at most L tokens, D hidden size, H heads, K = D / H
+head width. The letters that end a name are its shape: x_TD is (T, D). Linear layers and norms run on the stream,
+without padding; only attention pads the sequences.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,12 @@ class BertConfig:
 
 
 class Padding(NamedTuple):
-    """Where attention finds its sequences: the stream's row of each token, (N, L), and which of these are no padding, (N, L)."""
+    """A token stream's sequences, padded to the longest.
+
+    Attributes:
+        rows: the row of the stream that each position reads, (N, L).
+        real: False where a position is padding, (N, L).
+    """
 
     rows: Tensor
     real: Tensor
@@ -49,7 +55,7 @@ class Padding(NamedTuple):
 
 
 class Embeddings(nn.Module):
-    """LayerNorm(token + position + segment), then dropout."""
+    """dropout(LayerNorm(token + position + segment)), (T, D)."""
 
     def __init__(self, config: BertConfig, dropout: float, noise: Noise) -> None:
         super().__init__()
@@ -65,7 +71,11 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """softmax(q k^T / sqrt(K)) v within each sequence, H heads, then the output projection."""
+    """Multi-head self-attention within each sequence (Vaswani et al. 2017, section 3.2).
+
+    For each head q = x W_q + b_q, likewise k and v, each (L, K), and softmax(q k^T / sqrt(K)) v, with dropout on the
+    softmax. The H results side by side, (L, D), pass through the output layer.
+    """
 
     def __init__(self, config: BertConfig, dropout: float, noise: Noise) -> None:
         super().__init__()
@@ -77,9 +87,9 @@ class SelfAttention(nn.Module):
         self.dropout = Dropout(dropout, noise)
 
     def forward(self, x_TD: Tensor, padding: Padding, rows: Tensor | None = None) -> Tensor:
-        """(T, D); of the tokens in `rows` only, if they are given."""
+        """(T, D) to (T, D), or to (len(rows), D) if only the tokens in `rows` are wanted."""
         qkv_TE = torch.cat([linear(x_TD) for linear in (self.query, self.key, self.value)], dim=-1)
-        with torch.autocast(x_TD.device.type, enabled=False):  # bf16 has too few digits for scores
+        with torch.autocast(x_TD.device.type, enabled=False):  # scores need more digits than bf16 has
             exact = torch.promote_types(qkv_TE.dtype, torch.float32)
             qkv_NLE = qkv_TE.to(exact)[padding.rows]
             q_NHLK, k_NHLK, v_NHLK = qkv_NLE.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -88,12 +98,12 @@ class SelfAttention(nn.Module):
             weights_NHLL = scores_NHLL.masked_fill(~real, -torch.inf).softmax(-1)
             weights_NHLL = self.dropout(weights_NHLL, real & padding.real[:, None, :, None])
             mixed_NLD = (weights_NHLL @ v_NHLK).transpose(1, 2).flatten(2)
-        mixed_TD = mixed_NLD[padding.real].to(qkv_TE.dtype)  # the sequences lie in the stream's order
+        mixed_TD = mixed_NLD[padding.real].to(qkv_TE.dtype)  # back to the stream: its sequences are in the same order
         return self.output(mixed_TD if rows is None else mixed_TD[rows])
 
 
 class FeedForward(nn.Module):
-    """down(gelu(up(x))), with the exact (erf) GELU."""
+    """down(GELU(up(x))), (T, D) to (T, D), with GELU(y) = y (1 + erf(y / sqrt(2))) / 2 (Hendrycks and Gimpel 2016)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -105,7 +115,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """x = norm(x + dropout(attention(x))); x = norm(x + dropout(feed_forward(x)))."""
+    """A transformer layer: h = norm(x + dropout(attention(x))), then norm(h + dropout(feed_forward(h)))."""
 
     def __init__(self, config: BertConfig, dropout: float, noise: Noise) -> None:
         super().__init__()
@@ -116,14 +126,14 @@ class Layer(nn.Module):
         self.dropout = Dropout(dropout, noise)
 
     def forward(self, x_TD: Tensor, padding: Padding, rows: Tensor | None = None) -> Tensor:
-        """(T, D); of the tokens in `rows` only, if they are given: past the attention a token needs no other."""
+        """(T, D) to (T, D), or to (len(rows), D): after attention, only the tokens in `rows` are computed."""
         attended = self.attention(x_TD, padding, rows)
         x_TD = self.attention_norm((x_TD if rows is None else x_TD[rows]) + self.dropout(attended))
         return self.feed_forward_norm(x_TD + self.dropout(self.feed_forward(x_TD)))
 
 
 class BertEncoder(nn.Module):
-    """From a token stream to the last hidden states.
+    """BERT: embeddings and a stack of transformer layers, from a token stream to the last hidden states.
 
     Args:
         config: the encoder's size.
@@ -136,12 +146,12 @@ class BertEncoder(nn.Module):
         self.noise = Noise()
         self.embeddings = Embeddings(config, dropout, self.noise)
         self.layers = nn.ModuleList(Layer(config, dropout, self.noise) for _ in range(config.layers))
-        # [CLS] passes through this dense layer when pooling is cls; it was trained with next-sentence prediction.
-        # MultitaskModel takes it out of an encoder whose states are pooled otherwise.
+        # cls pooling passes [CLS] through this layer, which was pretrained with next-sentence prediction.
+        # MultitaskModel removes it for any other pooling.
         self.pooler: nn.Linear | None = nn.Linear(config.hidden, config.hidden)
 
     def forward(self, stream: TokenStream, first_only: bool = False) -> Tensor:
-        """Last hidden states, (T, D), in stream order; with `first_only` those of each sequence's first token, filler's included."""
+        """Last hidden states in stream order, (T, D), or with `first_only` each sequence's first one, (N, D)."""
         x_TD, padding = self.embeddings(stream), Padding.of(stream)
         *layers, last = self.stack()
         for layer in layers:

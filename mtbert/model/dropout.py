@@ -1,29 +1,30 @@
-"""Dropout whose masks are a function of (seed, step), so that a resumed run draws what an undisturbed one draws."""
+"""Dropout (Srivastava et al. 2014) whose masks are a function of (seed, step): a resumed run draws the same ones."""
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-BLOCK = 16  # random words, of 16 bits each, that the generator makes at a time
-SLACK = 16  # unused words behind each mask: a kernel may read whole vectors
+BLOCK = 16  # random words of 16 bits that the generator makes at a time
+SLACK = 16  # unused words after each mask, since a kernel may read whole vectors
 
 
 class Noise:
-    """The one source of a model's dropout masks; `reseed` starts each step.
+    """The source of all of a model's dropout masks; call `reseed` before each step.
 
-    The masks come from Philox, a counter-based generator: whoever knows the key and the counter can draw them in any order.
+    The masks come from Philox, a counter-based generator (Salmon et al. 2011): with the key and the counter they can be
+    drawn in any order.
     """
 
     def __init__(self) -> None:
         self.reseed(0, 0)
 
     def reseed(self, seed: int, step: int) -> None:
-        """Make all masks drawn from here on a function of (seed, step) and of the order of drawing."""
+        """Make the masks drawn from now on a function of (seed, step) and of the order in which they are drawn."""
         self.key: np.ndarray = np.random.Philox(np.random.SeedSequence([seed, step])).state["state"]["key"]
         self._drawn = 0
 
     def claim(self, count: int) -> tuple[int, int]:
-        """Take the random words of `count` elements: the first of their blocks, and how many blocks they are."""
+        """Reserve random words for `count` elements; returns the number of their first block, and how many blocks they take."""
         first, blocks = self._drawn, -(-(count + SLACK) // BLOCK)
         self._drawn += blocks
         return first, blocks
@@ -36,7 +37,7 @@ class Noise:
         return torch.from_numpy(np.where(words[:count] >= least, np.float32(scale), np.float32(0)))
 
     def drop(self, x: Tensor, p: float, real: Tensor | None = None) -> Tensor:
-        """x with some of its elements zero and the others scaled; arguments as for `Dropout`."""
+        """Set elements of x to zero with probability p and scale the others; arguments as for `Dropout`."""
         if real is None:
             keep = self.keep(x.numel(), p).view(x.shape).to(x)
         else:
@@ -46,7 +47,7 @@ class Noise:
 
 
 def threshold(p: float) -> tuple[int, float]:
-    """The least random word, as a signed number, that keeps its element, and 1 / (1 - p); p is met to 1/65536."""
+    """The smallest random word, as a signed number, that keeps its element, and 1 / (1 - p). p is rounded to 1/65536."""
     dropped = min(round(p * 65536), 65535)
     return dropped - 32768, 65536 / (65536 - dropped)
 
@@ -63,7 +64,7 @@ class Dropout(nn.Module):
         """x with dropout.
 
         Args:
-            real: which elements take part, a mask that broadcasts to x; the others, padding, become zero and draw no numbers.
+            real: a mask that broadcasts to x and is False at padding. Padding becomes zero and draws no random numbers.
         """
         return self.noise.drop(x, self.p, real) if self.training and self.p > 0 else x
 

@@ -1,4 +1,7 @@
-"""Task heads (sections 4.1 and 4.2): from pooled views to a score. Shapes: B examples, D hidden, C outputs."""
+"""Task heads (sections 4.1 and 4.2): from an example's pooled vectors to its score.
+
+Shapes: B examples, D hidden, C outputs.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,10 +19,11 @@ from mtbert.tasks.task import Task
 def build_heads(
     objectives: Mapping[str, Objective], tasks: Mapping[str, Task], hidden: int, dropout: float, noise: Noise
 ) -> dict[str, nn.Module]:
-    """A fresh head for each objective, by task.
+    """Make a new head for each objective, by task.
 
     Args:
-        tasks: by name, in the order in which the heads draw their weights.
+        objectives: by task.
+        tasks: by name, in the order in which the heads draw their initial weights.
         hidden, dropout, noise: as `LinearHead` takes them.
     """
     return {
@@ -32,14 +36,17 @@ def build_heads(
 
 
 class LinearHead(nn.Module):
-    """W dropout(features) + b; scores (B, C), or (B,) where C is 1.
+    """W dropout([f_1; f_2; ...]) + b: a linear layer over concatenated features of u, v and c (section 4.2).
+
+    u and v are the pooled vectors of the two sentences and c that of the pair as one sequence, each (B, D). Scores are
+    (B, C), or (B,) if C is 1.
 
     Args:
         features: which of u, v, |u-v|, |u+v|, c to concatenate.
         hidden: D.
         outputs: C.
         dropout: on the concatenated features.
-        noise: where its masks come from.
+        noise: the source of the dropout masks.
     """
 
     def __init__(self, features: Sequence[str], hidden: int, outputs: int, dropout: float, noise: Noise) -> None:
@@ -56,10 +63,10 @@ class LinearHead(nn.Module):
 
 
 class CosineHead(nn.Module):
-    """cos(u, v), (B,); nothing to learn."""
+    """cos(u, v) = u . v / (||u|| ||v||), (B,); it has no parameters."""
 
     views = ("u", "v")
 
     def forward(self, pooled: Mapping[str, Tensor]) -> Tensor:
-        # Angles near 0 and 1 need more than bf16's three digits.
+        # A cosine needs more than the three digits of bf16.
         return F.cosine_similarity(pooled["u"].float(), pooled["v"].float())

@@ -13,7 +13,7 @@ from mtbert.model.pooling import pool
 
 
 class Encoding(Protocol):
-    """What a model asks of the engine that computes for it (mtbert/training/engine.py)."""
+    """The part of an engine (mtbert/training/engine.py) that the model calls."""
 
     def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor: ...
 
@@ -24,9 +24,10 @@ class MultitaskModel(nn.Module):
     """Scores for a batch of any of its tasks.
 
     Args:
-        encoder: the shared encoder; it loses its pooler where pooling is not cls, so that no unused weight counts as trainable.
+        encoder: the shared encoder; its pooler is removed if pooling is not cls, so that no unused weight counts as
+            trainable.
         pooling: cls, mean or max; cls is followed by BERT's pooler, tanh(W h + b), as in the course's framework.
-        heads: by task, as `mtbert.model.heads.build_heads` gives them; their dropout draws from the encoder's noise.
+        heads: by task, from `mtbert.model.heads.build_heads`; their dropout uses the encoder's noise.
     """
 
     def __init__(self, encoder: BertEncoder, pooling: str, heads: Mapping[str, nn.Module]) -> None:
@@ -35,14 +36,14 @@ class MultitaskModel(nn.Module):
             encoder.pooler = None
         self.encoder = encoder
         self.pooling = pooling
-        self.engine: Encoding | None = None  # no submodule: state dicts don't depend on it
+        self.engine: Encoding | None = None  # not a submodule, so it is in no state dict
         self.heads = nn.ModuleDict()
-        self.heads._modules.update(heads)  # add_module refuses tasks whose names are methods, such as `type`
+        self.heads._modules.update(heads)  # add_module rejects tasks named like a method, such as `type`
 
     def forward(self, batch: Batch) -> Tensor:
         """The head's output for the batch's task: class logits (B, C), or a logit, score or cosine (B,). Float32."""
         pooled_ND = self.pooled(batch.stream)
-        # Similarities and logits need more than bf16's three digits; these products are small.
+        # Logits and similarities need more than the three digits of bf16, and these products are cheap.
         with torch.autocast(pooled_ND.device.type, enabled=False):
             views = pooled_ND.chunk(len(batch.views))
             return self.heads[batch.task](dict(zip(batch.views, views, strict=True))).float()
@@ -66,20 +67,20 @@ class MultitaskModel(nn.Module):
         return views
 
     def reseed(self, seed: int, step: int) -> None:
-        """Make all that is random in a step (dropout) a function of (seed, step): resuming needs no generator state."""
+        """Make a step's dropout a function of (seed, step), so that a checkpoint needs no generator state."""
         self.encoder.noise.reseed(seed, step)
 
     def release(self) -> None:
-        """Let go of the engine: the modules compute by themselves again."""
+        """Detach the engine; the modules then compute as plain torch."""
         if self.engine is not None:
             self.engine.release()
         self.engine = None
 
     def _apply(self, *args: Any, **kwargs: Any) -> "MultitaskModel":
-        """What moves a model to another device or type; an engine is made for one place."""
+        """Move the model to another device or type, and detach the engine, which is made for one."""
         self.release()
         moved: MultitaskModel = super()._apply(*args, **kwargs)
         return moved
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "engine": None}  # a copy has other weights than the engine's
+        return {**self.__dict__, "engine": None}  # the engine holds the original's weights

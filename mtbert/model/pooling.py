@@ -1,12 +1,12 @@
-"""From token states to one vector per sequence (section 4.2). Shapes: T rows of the stream, N sequences, D hidden.
+"""From token states to one vector per sequence (section 4.2). Shapes: T tokens of the stream, N sequences, D hidden.
 
-Each function takes the last hidden states (T, D) and where the sequences start and the last one ends, (N + 1,), and returns (N, D)
-in stream order.
+Each function takes the last hidden states (T, D) and offsets (N + 1,), where sequence n is rows offsets[n] to offsets[n
++ 1] - 1. It returns (N, D) in stream order.
 """
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # reading the settings, which names the poolings, needs no torch
+if TYPE_CHECKING:  # the settings read the names of the poolings without importing torch
     from torch import Tensor
 
     from mtbert.data.tokens import TokenStream
@@ -38,6 +38,6 @@ POOLINGS = {"cls": first_token, "mean": mean, "max": maximum}
 def _reduce(reduction: str, x_TD: "Tensor", offsets: "Tensor") -> "Tensor":
     import torch
 
-    # It adds a sequence's tokens in their order, so that equal inputs give equal bits; `index_add` on CUDA does not.
-    # `unsafe` skips a check of the offsets' values, for which the host would have to wait.
+    # It adds tokens in their order, so equal inputs give equal bits; `index_add` on CUDA does not.
+    # `unsafe` skips a check of the offsets' values, which would make the host wait for the device.
     return torch.segment_reduce(x_TD, reduction, offsets=offsets, axis=0, unsafe=True)

@@ -1,1 +1,1 @@
-"""Section 4.5: adapters, and the walk that swaps them in and out."""
+"""Section 4.5: LoRA and DoRA, and the functions that put them into a model and merge them."""

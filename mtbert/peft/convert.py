@@ -1,4 +1,4 @@
-"""A walk over a built, loaded model: swap the encoder's linear layers, say what trains, swap them back."""
+"""Put adapters into a loaded model, choose what trains, save and load adapters, and merge them (section 4.5)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from mtbert.pretrained.checks import check_tensors
 
 
 def convert(model: MultitaskModel, replace: Callable[[nn.Linear], nn.Module]) -> list[str]:
-    """Replace every nn.Linear of the encoder, in place; the task heads are new and keep training in full.
+    """Replace every nn.Linear of the encoder, in place. Task heads stay: they are new, and all of their weights train.
 
     Returns:
         The names of the replaced layers.
@@ -38,29 +38,32 @@ def add_adapter(
     seed: int,
     **own: Any,
 ) -> list[str]:
-    """Swap the encoder's linear layers for adapted ones and freeze what does not train (section 4.5).
+    """Replace the encoder's linear layers by adapted ones and freeze what does not train (section 4.5).
 
-    Trainable afterwards: what the adapter adds, and the heads; with `train_rest` also embeddings, norms and biases.
+    The adapter's own parameters and the heads train; with `train_rest` also embeddings, norms and biases.
 
     Args:
         method: a key of `ADAPTERS`.
+        rank, alpha, dropout: as for `LoraLinear`.
+        seed: decides the initial A matrices.
         own: further settings of the method.
 
     Returns:
         The names of the adapted layers.
 
     Raises:
-        MtbertError: the rank is above a layer's width. It begins with "adapter.rank", the key inside a run's settings.
+        MtbertError: the rank exceeds a layer's width. The message begins with "adapter.rank", the key in a run's
+            settings.
     """
     widths = {name: min(linear.weight.shape) for name, linear in _linears(model).items()}
     narrowest = min(widths, key=widths.__getitem__)
     if rank > widths[narrowest]:
         raise MtbertError(
             f"adapter.rank is {rank}, but the smallest layer, {narrowest}, is {widths[narrowest]} wide, "
-            f"and no update of it has a higher rank; lower it to at most {widths[narrowest]}"
+            f"which bounds the rank of its update; lower it to at most {widths[narrowest]}"
         )
     with torch.random.fork_rng(devices=[]):
-        # A stream of its own: with the heads' seed, A would start as a copy of a head.
+        # Seeded apart from the heads: with the same seed, A would start as a copy of a head.
         torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
         noise, layer = model.encoder.noise, ADAPTERS[method].layer()
         names = convert(model, lambda linear: layer(linear, rank, alpha, Dropout(dropout, noise), **own))
@@ -78,38 +81,42 @@ def adapter_names(model: nn.Module) -> set[str]:
 
 
 def adapter_state(model: MultitaskModel) -> dict[str, Tensor]:
-    """What `add_adapter` added to the model, under the names in the model's state dict."""
+    """The parameters that `add_adapter` added, by their names in the model's state dict."""
     added = adapter_names(model)
     return {name: tensor for name, tensor in model.state_dict().items() if name in added}
 
 
 def load_adapter(model: MultitaskModel, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load what `adapter_state` gave into a model that `add_adapter` was called on; all else in the model stays.
+    """Load tensors from `adapter_state` into a model that has the adapter; all other weights stay.
 
     Args:
         source: the file to name in an error.
 
     Raises:
-        MtbertError: the tensors are not exactly those of the model's adapted layers, in their shapes.
+        MtbertError: the names or shapes are not those of the model's adapted layers.
     """
     check_tensors(tensors, {name: tuple(tensor.shape) for name, tensor in adapter_state(model).items()}, source)
     model.load_state_dict(tensors, strict=False)
 
 
 def merge(model: MultitaskModel) -> None:
-    """Replace every adapted layer by the plain linear layer that computes the same, in place; merging twice changes nothing."""
+    """Replace every adapted layer, in place, by a linear layer with its merged weight; a second call changes nothing."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLinear):
             _swap(model, name, module.merged())
 
 
 def count_parameters(model: MultitaskModel) -> dict[str, int | None]:
-    """Total, trainable, and, for an adapted model, what would train with all the rest frozen (heads and adapters)."""
+    """Numbers of parameters.
+
+    Returns:
+        `total`, without adapters; `trainable`; and `adapters_only`, of heads and adapters (None without an adapter).
+    """
     parameters = dict(model.named_parameters())
     adapters = adapter_names(model)
     heads = sum(parameter.numel() for parameter in model.heads.parameters())
     return {
-        # Adapters merge away: the model's own size is that of its plain weights.
+        # Adapters disappear by merging, so they don't count for the model's size.
         "total": sum(p.numel() for name, p in parameters.items() if name not in adapters),
         "trainable": sum(parameter.numel() for parameter in parameters.values() if parameter.requires_grad),
         "adapters_only": heads + sum(parameters[name].numel() for name in adapters) if adapters else None,

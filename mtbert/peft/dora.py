@@ -1,6 +1,7 @@
 """DoRA: weight-decomposed low-rank adaptation (equation 2; Liu et al. 2024).
 
-Shapes: O outputs, I inputs, r rank. `nn.Linear.weight` is (O, I), and the norm is taken per output feature, i.e. over I.
+Shapes: O outputs, I inputs, r rank. `nn.Linear.weight` is (O, I), so ||.|| is the norm of each row: one per output
+feature, over I.
 """
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from mtbert.model.dropout import Dropout
 from mtbert.peft.lora import LoraLinear
 
-# Below this a row of W0 + s B A counts as zero; its direction is then taken as zero too, never NaN.
+# Lower bound of ||W0 + s B A||: the direction of a zero row is zero, not NaN.
 TINY = 1e-12
 
 
@@ -22,8 +23,9 @@ class DoraLinear(LoraLinear):
 
     Args:
         base, rank, alpha: as for `LoraLinear`.
-        dropout: on the input of the update; the base term then keeps its factor (m / ||.|| - 1), as in the authors' code.
-        exact_norm: let the gradient pass through the norm; otherwise the norm counts as a constant (their section 4.3).
+        dropout: on the input of the update. As in the authors' code, W0 then sees the plain input once and the dropped
+            input with factor m / ||.|| - 1.
+        exact_norm: differentiate the norm; otherwise it is a constant in the backward pass (section 4.3 of Liu et al.).
     """
 
     added = (*LoraLinear.added, "magnitude")
@@ -37,19 +39,19 @@ class DoraLinear(LoraLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) to (..., O)."""
-        factor_O = self.magnitude / self.norm()  # stays fp32: in bf16 a magnitude could not move by less than 0.4%
+        factor_O = self.magnitude / self.norm()  # fp32: in bf16 a change of m below 0.4% would be lost
         dropped, base = self.dropout(x), F.linear(x, self.weight)
         update = self.scale * F.linear(F.linear(dropped, self.lora_a), self.lora_b)
-        if dropped is x:  # no dropout: both terms have the same factor
+        if dropped is x:  # without dropout, both terms have the same factor
             y = factor_O * (base + update)
         else:
             y = base + (factor_O - 1) * F.linear(dropped, self.weight) + factor_O * update
         return (y if self.bias is None else y + self.bias).to(base.dtype)
 
     def norm(self) -> Tensor:
-        """||W0 + s B A|| per output feature, (O,): the root of ||w_i||^2 + 2 s b_i . (A w_i) + s^2 b_i (A A^T) b_i^T.
+        """||W0 + s B A|| for each output i, (O,): the square root of ||w_i||^2 + 2 s b_i . (A w_i) + s^2 b_i (A A^T) b_i^T.
 
-        That is O I r products instead of O I (r + 1), and no (O, I) copy, since B A is never formed.
+        w_i and b_i are the rows of W0 and B. B A is never formed, which saves an (O, I) matrix.
         """
         with torch.autocast(self.weight.device.type, enabled=False):
             a: Tensor = self.lora_a

@@ -10,10 +10,11 @@ from mtbert.model.dropout import Dropout, Noise
 class LoraLinear(nn.Module):
     """W' = W0 + s B A, y = W' x + bias.
 
-    W0 (O, I) is frozen. A (r, I) and B (O, r) are the low-rank update, s = alpha / r. At the start B = 0, so that W' = W0.
+    W0 (O, I) is frozen. A (r, I) and B (O, r) are the low-rank update, s = alpha / r. At the start B = 0, so that W' =
+    W0.
 
     Args:
-        base: the linear layer to adapt; its weight and bias tensors are taken over, not copied.
+        base: the linear layer to adapt; its weight and bias are shared, not copied.
         rank: r.
         alpha: numerator of s.
         dropout: on the input of the update.
@@ -42,7 +43,7 @@ class LoraLinear(nn.Module):
         return self.weight + self.scale * self.lora_b @ self.lora_a
 
     def merged(self) -> nn.Linear:
-        """A plain linear layer that computes the same as this one, dropout aside."""
+        """A plain linear layer with weight W', which computes the same without dropout."""
         outputs, inputs = self.weight.shape
         with torch.no_grad():
             like = {"device": self.weight.device, "dtype": self.weight.dtype}

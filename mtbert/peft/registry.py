@@ -1,6 +1,6 @@
-"""The adapters that a run may name as `adapter.method`: their settings, and the layer that each puts in place of a linear one.
+"""The adapters that a run may name as `adapter.method`: their settings, and the layers that replace linear ones.
 
-A new one is a file like lora.py and a class here, named in `AnyAdapter`, from which settings and registry read it.
+To add one, write a file like lora.py and a class here, and name the class in `AnyAdapter`.
 """
 
 from abc import abstractmethod
@@ -11,18 +11,18 @@ from pydantic import Field
 from mtbert.section import Positive, Probability, Section
 
 if TYPE_CHECKING:
-    from mtbert.peft.lora import LoraLinear  # imported where it is used: reading the settings needs no torch
+    from mtbert.peft.lora import LoraLinear  # imported where it is used, so that reading the settings needs no torch
 
 
 class Adapter(Section):
     """Base of the adapters.
 
     Attributes:
-        method: its name, which tells one section from another.
+        method: the adapter's name; it decides which class reads the section.
         rank, alpha: r, and the numerator of s = alpha / r.
         learning_rate: of the adapter's own parameters.
         dropout: on the input of the update.
-        train_rest: embeddings, norms and biases train too.
+        train_rest: whether embeddings, norms and biases train too.
         start_from: the weights to adapt: `pretrained`, or another run's result.
     """
 
@@ -36,17 +36,17 @@ class Adapter(Section):
 
     @property
     def own(self) -> dict[str, Any]:
-        """What the layer takes beside (linear, rank, alpha, dropout)."""
+        """Further arguments of the layer, after (linear, rank, alpha, dropout)."""
         return {}
 
     @classmethod
     @abstractmethod
     def layer(cls) -> "type[LoraLinear]":
-        """The layer; it says which parameters it adds (`added`)."""
+        """The class of the layer; its `added` names the parameters that it adds."""
 
 
 class Lora(Adapter):
-    """W0 + s B A."""
+    """LoRA: W0 + s B A."""
 
     method: Literal["lora"]
 
@@ -58,7 +58,7 @@ class Lora(Adapter):
 
 
 class Dora(Adapter):
-    """Equation 2. The gradient passes through the norm (`exact`), or the norm counts as a constant (`detached`)."""
+    """DoRA, equation 2. `norm_gradient` is `exact`, or `detached`: the norm is then a constant in the backward pass."""
 
     method: Literal["dora"]
     norm_gradient: Literal["exact", "detached"]

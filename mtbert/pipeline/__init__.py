@@ -1,1 +1,1 @@
-"""What the stages share: where things are, plans, provenance, models from settings, and what a profile will cost."""
+"""What the stages share: where things are, plans, provenance, models from settings, and the estimate of a profile's cost."""

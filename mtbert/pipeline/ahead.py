@@ -1,4 +1,4 @@
-"""How much of the runs is still to come: tokens of a run before it starts, and those of all runs that are not trained yet."""
+"""Count the tokens of training that is still to be done: of one run, and of all runs that are not trained yet."""
 
 import json
 from collections.abc import Iterable
@@ -16,19 +16,19 @@ from mtbert.training.sampling import epoch_schedule
 
 
 def overall(run_name: str) -> Overall:
-    """Where a run stands among all that params.yaml declares: how many are trained already, and the tokens of the others."""
+    """A run's place among all runs of params.yaml: how many are trained already, and the tokens of the others."""
     names = sorted(path.stem for path in (PLAN / "train").glob("*.json"))
     waiting = [name for name in names if name != run_name and not _trained(name)]
     return Overall(len(names) - len(waiting) - 1, len(names), sum(map(_tokens, waiting)))
 
 
 def views_of(run: Run) -> dict[str, tuple[str, ...]]:
-    """The sequences that each task's head needs of an example, as the run's model says too."""
+    """The sequences of an example that each task's head reads, as `MultitaskModel.views` gives them."""
     return {task: views_for(objective.inputs) for task, objective in run.heads.items()}
 
 
 def row_tokens(split: Split, views: Iterable[str], max_tokens: int) -> np.ndarray:
-    """The real tokens of each row, (R,) int64, of all these views together, special tokens included."""
+    """Tokens of each row, (R,) int64, summed over the views; special tokens count, filler does not."""
     first = np.diff(split.offsets1)
     second = np.zeros_like(first) if split.offsets2 is None else np.diff(split.offsets2)
     tokens = {"u": first + 2, "v": second + 2, "c": first + second + 3}
@@ -45,7 +45,7 @@ def _trained(name: str) -> bool:
 
 
 def _tokens(name: str) -> int:
-    """By the mean length of each task's examples and the batches of the first epoch, which are about those of every other."""
+    """An estimate: the mean length of each task's examples times the examples of the first epoch, for every epoch."""
     settings = planned("train", name)["settings"]
     run = Run.model_validate(settings["run"])
     views, data = views_of(run), {task: load_split(PREPARED, run.known[task], "train") for task in run.tasks}

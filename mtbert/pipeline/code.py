@@ -1,4 +1,4 @@
-"""The code that a module runs: the files it imports, directly or through others, read from the sources; nothing is imported."""
+"""Find the files that a module imports, directly or indirectly, by parsing the sources; nothing is imported."""
 
 import ast
 from functools import lru_cache
@@ -20,7 +20,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def tree(path: Path) -> ast.Module:
-    """A file's syntax tree. It is cached; do not change it.
+    """A file's syntax tree, cached: callers must not change it.
 
     Raises:
         MtbertError: the file is not valid Python.
@@ -71,7 +71,7 @@ def closure(start: str, graph: dict[str, set[str]]) -> set[str]:
 
 
 def code_of_stages(root: Path) -> dict[str, list[str]]:
-    """The code of each stage, by module name: the files that it can run, relative to `root` and sorted.
+    """The files that each stage can run, by the stage's name; paths are relative to `root` and sorted.
 
     A stage is a module of `stages` that imports `start`.
     """

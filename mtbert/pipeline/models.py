@@ -1,4 +1,4 @@
-"""From a run's settings to its model and what trains it: built, adapted, loaded strictly, saved."""
+"""Build, adapt, load and save a run's model from its settings."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -33,17 +33,17 @@ from mtbert.training.step import Loss
 
 
 def weights_of(folder: Path) -> dict[str, Any]:
-    """A model's folder and the checksum of its weights, as a record names a parent."""
+    """A model's folder and the checksum of its weights, as records name a parent."""
     return {"folder": str(folder), "sha256": read_config(folder)["sha256"]}
 
 
 def parents_of(run: Run, name: str) -> list[Path]:
-    """The folders of the weights that the training of the run called `name` starts from."""
+    """The folders of the weights that a run's training starts from."""
     return [PRETRAINED, CONVERTED / name] if run.adapter else [PRETRAINED]
 
 
 class _NoInit(TorchFunctionMode):
-    """Inside, modules leave their weights as memory holds them, and draw no random numbers for them."""
+    """Skip weight initialisation in modules made inside the block; no random numbers are drawn."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", "") == "torch.nn.init":
@@ -52,7 +52,7 @@ class _NoInit(TorchFunctionMode):
 
 
 def build(settings: Model, config: BertConfig) -> MultitaskModel:
-    """The model with fresh heads, a function of the run's seed; the encoder's weights are still to be loaded."""
+    """The model with new heads, initialised from the run's seed. The encoder's weights are not initialised: load them next."""
     torch.manual_seed(settings.seed)
     with _NoInit():
         encoder = BertEncoder(config, settings.encoder_dropout)
@@ -90,7 +90,7 @@ def adapt(model: MultitaskModel, settings: Model, where: str) -> None:
 
 
 def load_encoder(settings: Model, where: str) -> MultitaskModel:
-    """The model with fresh heads over the encoder stage's weights.
+    """The model with new heads and the encoder stage's weights.
 
     Args:
         where: the run's key in params.yaml, for errors.
@@ -123,17 +123,17 @@ def load_start(run: Run, name: str) -> MultitaskModel:
 
 
 def load_run(run: Run, name: str) -> MultitaskModel:
-    """The run's whole model as the train stage wrote it.
+    """The run's model, with the weights that the train stage wrote.
 
     Raises:
-        MtbertError: the folder holds a model of other settings.
+        MtbertError: the folder's model was trained with other settings.
     """
     folder = MODELS / name
     tensors, config = load_model(folder)
     if config["settings"] != run.model_dump():
         changed = [key for key, value in run.model_dump().items() if config["settings"].get(key) != value]
         raise MtbertError(
-            f"{folder}: was made with other settings ({', '.join(changed)}); run `dvc repro train@{name}` to make it anew"
+            f"{folder}: was trained with other settings ({', '.join(changed)}); run `dvc repro train@{name}` to train it again"
         )
     model = build(run, BertConfig(**config["encoder"]))
     if run.adapter is not None:
@@ -143,10 +143,10 @@ def load_run(run: Run, name: str) -> MultitaskModel:
 
 
 def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
-    """What puts [CLS] and [SEP] around the prepared wordpieces.
+    """The wrapper that puts [CLS] and [SEP] around prepared wordpieces.
 
     Raises:
-        MtbertError: sequences may become longer than the encoder has positions for.
+        MtbertError: prepare.max_tokens exceeds the encoder's positions.
     """
     positions = model.encoder.config.positions
     if max_tokens > positions:
@@ -157,9 +157,9 @@ def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
 
 
 def _check_parent(parent: dict[str, Any], folder: Path, stage: str) -> None:
-    """The magnitudes belong to the weights that they were taken from; shapes alone do not tell others apart."""
+    """Check that the adapter was made from these weights: its magnitudes fit no others, even of equal shape."""
     if weights_of(Path(parent["folder"])) != parent:
-        # Forced: DVC does not know the weights of a run among the inputs of convert.
+        # --force, since a run's weights are no dependency of convert in dvc.yaml.
         again = f"run `dvc repro --force --single-item {stage}`, then the same command again"
         raise MtbertError(f"{folder}: was made from other weights of {parent['folder']}; {again}")
 
@@ -193,7 +193,7 @@ def save_trained(
     max_tokens: int,
     preprocess: str,
 ) -> str:
-    """Write a trained model with all that prediction needs, its history and its card; the checksum of its weights.
+    """Write a trained model with all that prediction needs, its history and its card; returns the checksum of its weights.
 
     Args:
         data: the training splits.

@@ -1,4 +1,4 @@
-"""Where the pipeline's files are, and that they are inside the project."""
+"""The pipeline's paths, and the check that they are inside the project."""
 
 import shlex
 from contextlib import suppress
@@ -12,7 +12,7 @@ PRETRAINED, CONVERTED = MODELS / "pretrained", MODELS / "converted"
 
 
 def confine(*paths: Path) -> None:
-    """Refuse paths outside the project: these files and folders, and the targets of all links in them, must be inside it.
+    """Check that these files and folders, and the targets of all links in them, are inside the project.
 
     Raises:
         MtbertError: names the first link that leads out of the project, and its target.
@@ -34,7 +34,7 @@ def confine(*paths: Path) -> None:
 
 
 def _leads_out(root: Path, path: Path) -> str:
-    """The error for a path that leads out of the project; it names the first link in the path that does."""
+    """The error for a path that leads out of the project; names the first link on the path that does."""
     steps = [*reversed(path.parents), path]
     link = next(step for step in steps if step.is_symlink() and root not in step.resolve().parents)
     target = link.resolve()

@@ -1,4 +1,4 @@
-"""Writing the plan: params.yaml resolved, one file for each stage and run: its settings, and its code with checksums."""
+"""Write the plan: for each stage and run, a file with its settings from params.yaml and the checksums of its code."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from mtbert.settings import Model, Run
 
 
 def refresh(params: Params) -> None:
-    """Write the plan of these settings and of today's code; files that are there already and say the same stay."""
+    """Write the plan for these settings and the present code, unless it is up to date."""
     check_paths(params)
     confine(PLAN)
     if not Path("stages/train.py").is_file():
-        raise MtbertError(f"{Path.cwd()}: no stages/train.py here, whose code the plan lists; go to the project's root")
+        raise MtbertError(f"{Path.cwd()}: no stages/train.py here; run from the project's root")
     code = {stage: {file: sha256_file(Path(file)) for file in files} for stage, files in code_of_stages(Path()).items()}
     plan = {
         f"{name}.json": {"settings": settings, "code": code[name.partition("/")[0]]}
@@ -27,8 +27,8 @@ def refresh(params: Params) -> None:
     }
     if _written() != plan:
         with replaced_folder(PLAN) as folder:
-            for name, about in plan.items():
-                atomic_json(folder / name, about)
+            for name, part in plan.items():
+                atomic_json(folder / name, part)
 
 
 def _written() -> dict[str, Any]:
@@ -39,12 +39,12 @@ def _written() -> dict[str, Any]:
 
 
 def settings_of_stages(params: Params) -> dict[str, Any]:
-    """What each stage reads of the settings, by STAGE or STAGE/NAME."""
+    """The settings that each stage reads, by STAGE or STAGE/NAME."""
     data = params.data.model_dump()
     compute = params.compute.model_dump()
     keys = {"sample": ("source", "sample"), "folder": ("source", "path"), "download": ("source",)}[params.data.source]
     tasks = {name: task.model_dump(exclude_none=True) for name, task in params.tasks.items()}
-    if tasks:  # their files lie there, whatever the source of the paper's
+    if tasks:  # declared tasks are read from data.path, whatever data.source is
         keys = (*keys, "path")
     shared = {"max_tokens": params.prepare.max_tokens, "compute": compute}
     views = {"tables": params.tables, "figures": params.figures}
@@ -66,12 +66,12 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
 
 
 def check_paths(params: Params) -> None:
-    """Refuse folders that DVC cannot follow into a temporary workspace, where queued experiments run."""
+    """Reject paths that do not resolve in the temporary workspaces where DVC runs queued experiments."""
     for key, path in (("data.path", params.data.path), ("encoder.path", params.encoder.path)):
-        full = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111 - without the errors of Path's own
+        full = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111 - unlike Path.expanduser, it does not raise
         outside = Path.cwd().resolve() not in full.parents
         if path.startswith("~") or (outside and not Path(path).is_absolute()):
-            raise MtbertError(f"params.yaml: {key}: DVC does not find {path} from every workspace; write {key}: {full}")
+            raise MtbertError(f"params.yaml: {key}: DVC cannot find {path} from every workspace; write {key}: {full}")
 
 
 def _encoder(params: Params) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _encoder(params: Params) -> dict[str, Any]:
 
 
 def _converted(params: Params, run: Run) -> dict[str, Any]:
-    """Nothing of a run without adapter: no edit of it makes the stage stale."""
+    """The settings of convert; empty without an adapter, so that no edit of such a run re-runs the stage."""
     if run.adapter is None:
         return {"model": None}
     settings = {"model": run.model_dump(include=set(Model.model_fields))}

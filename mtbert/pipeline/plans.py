@@ -1,4 +1,4 @@
-"""Reading a stage's plan, which the plan stage wrote."""
+"""Read a stage's plan, which the plan stage wrote."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""Provenance of outputs. A record is part of the output and has no time in it, so that equal inputs give equal bytes;
-a log is kept outside the output and has the time, the machine and the commit."""
+"""Provenance of outputs. A record is part of the output and holds no time, so that equal inputs give equal bytes.
+A log is kept outside the output and holds the time, the machine and the commit."""
 
 import hashlib
 import json
@@ -19,13 +19,13 @@ from mtbert.training.compute import machine
 from mtbert.training.fingerprint import fingerprint
 
 REQUIREMENTS, RECORD = Path("requirements/runtime.txt"), "record.json"
-EVALUATION = "evaluation.json"  # the record of an evaluation, beside that of the training
+EVALUATION = "evaluation.json"  # the evaluation's record; the training's is in the same folder
 # The prepared data that training and evaluation read.
 DATA = [PREPARED / "train", PREPARED / "dev", PREPARED / "tokenizer.json"]
 
 
 def record(stage: str, name: str, **more: Any) -> dict[str, Any]:
-    """The record of an output: its stage's plan (settings and code), its data, and what the stage adds (parents, weights, precision)."""
+    """The record of an output: its stage's settings, hashes of its plan and data, and `more` (parents, weights, precision)."""
     plan = planned(stage, name)
     settings = plan["settings"].get("run", plan["settings"])
     return {
@@ -66,13 +66,13 @@ def read_record(folder: Path, stage: str) -> dict[str, Any]:
 
 
 def check_record(run: str, now: Mapping[str, Any]) -> None:
-    """Compare the record of a trained model with the present plan, data and weights.
+    """Compare the record of a trained model with present values.
 
     Args:
         now: the present values, by the record's keys.
 
     Raises:
-        MtbertError: the record is missing or damaged, or some of its values differ; names them all.
+        MtbertError: the record is missing or damaged, or values differ; it lists all that differ.
     """
     found = read_record(MODELS / run, f"train@{run}")
     differing = [_difference(key, found.get(key), value) for key, value in now.items() if found.get(key) != value]
@@ -83,21 +83,20 @@ def check_record(run: str, now: Mapping[str, Any]) -> None:
 
 
 def check_trained(run: str, settings: Mapping[str, Any], weights: str, parents: Sequence[Path]) -> None:
-    """Refuse a trained model that was made with other settings, or from other data or weights than those that are there now.
+    """Check that a trained model was made with the present settings, data and parent weights.
 
     Raises:
         MtbertError: as `check_record`.
     """
     now: dict[str, Any] = {"settings": settings, "data": data_hash(), "weights": weights}
-    if all(
-        (folder / CONFIG).is_file() for folder in parents
-    ):  # a model may be evaluated where its parents were not kept
+    # A model may be evaluated where its parents were not kept.
+    if all((folder / CONFIG).is_file() for folder in parents):
         now["parents"] = [{"folder": str(folder), "sha256": read_config(folder)["sha256"]} for folder in parents]
     check_record(run, now)
 
 
 def check_current(run: str, key: str) -> None:
-    """Refuse to start from a run that was not trained with the present settings, code and data.
+    """Check that a run was trained with the present settings, code and data, before another starts from it.
 
     Raises:
         MtbertError: names the key in params.yaml that refers to the run, and the command that trains it.
@@ -111,7 +110,7 @@ def check_current(run: str, key: str) -> None:
 
 
 def write_log(work: Path, stage: str, name: str, weights: str, **more: Any) -> None:
-    """Write WORK/log/STAGE-RUN.json: time, machine and commit of the weights with this checksum. No stage depends on it."""
+    """Write WORK/log/STAGE-RUN.json: when, where and from which commit these weights were made. No stage depends on it."""
     made = {
         "weights": weights,
         "commit": commit(),
@@ -123,7 +122,7 @@ def write_log(work: Path, stage: str, name: str, weights: str, **more: Any) -> N
 
 
 def read_log(work: Path, stage: str, name: str, weights: str) -> dict[str, Any]:
-    """The log of these weights; empty if they came from DVC's cache or another machine."""
+    """The log of these weights; empty if they come from DVC's cache or another machine."""
     try:
         found: dict[str, Any] = json.loads((work / "log" / f"{stage}-{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How fast this machine trains and predicts: real steps of models of the encoder's size, with random weights, timed here and now."""
+"""Measure how fast this machine trains and predicts, by timing steps of models of the encoder's size with random weights."""
 
 import resource
 import time
@@ -24,17 +24,18 @@ from mtbert.training.compute import Compute
 from mtbert.training.recipe import Recipe
 from mtbert.training.step import naming_batch_size
 
-SECONDS = 4.0  # for each of the five things that are timed
-PREDICTED = {"cpu": 32, "cuda": 256}  # rows of each task; a GPU is slower in a short batch
+SECONDS = 4.0  # per measurement; there are five
+PREDICTED = {"cpu": 32, "cuda": 256}  # rows of each task; a GPU needs more, since short batches do not fill it
 
 
 class Rate(NamedTuple):
-    """Training as it was timed on one run.
+    """The speed of training, measured on one run.
 
     Attributes:
-        step, token: seconds of a step are step + token * its tokens, for a run that pools all tokens.
-        run, tokens, seconds: the run that was timed, and the tokens and seconds of its longer steps.
-        parameters, adapter, trained: numbers of weights: the plain model's, an adapter's own, and of both those that train.
+        step, token: a step takes step + token * (its tokens) seconds, if the run pools all tokens.
+        run, tokens, seconds: the run, and the tokens and seconds of its longer steps.
+        parameters, adapter, trained: numbers of weights: of the plain model, of the adapter, and those of both that
+            train.
     """
 
     step: float
@@ -48,14 +49,14 @@ class Rate(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """All that was timed.
+    """All measured speeds.
 
     Attributes:
-        full, adapter: of full fine-tuning, and of the adapter of the largest rank; None where no run is of that kind.
-        predict: seconds for each token of a prediction.
-        layers: the encoder's.
-        rank: the largest of an adapter, 0 where there is none.
-        memory: bytes at the peak of this process: of main memory, and of the GPU's, or 0.
+        full, adapter: full fine-tuning, and the adapter of the largest rank; None if no run is of that kind.
+        predict: seconds per token of prediction.
+        layers: number of the encoder's layers.
+        rank: the largest rank of an adapter, or 0.
+        memory: peak bytes of this process, in main memory and on the GPU (or 0).
     """
 
     full: Rate | None
@@ -67,36 +68,36 @@ class Rates(NamedTuple):
 
     @property
     def largest(self) -> Rate:
-        """Of the run that needs the largest checkpoint."""
+        """The speed of the run with the largest checkpoint."""
         return max((rate for rate in (self.full, self.adapter) if rate), key=lambda rate: rate.trained)
 
     def training(self, run: Run, steps: int, tokens: float, watched: float) -> float:
-        """Seconds of a run's training: its steps with their tokens, and the tokens of its dev metrics."""
+        """Seconds of a run's training; `watched` counts the tokens of its dev metrics."""
         rate = self.adapter if run.adapter else self.full
-        assert rate is not None, "a run of each kind was timed"
+        assert rate is not None, "every kind of run was measured"
         return rate.step * steps + rate.token * tokens * share(run, self.layers) + self.prediction(run, watched)
 
     def prediction(self, run: Run, tokens: float) -> float:
-        """Seconds to predict sequences of so many tokens."""
+        """Seconds to predict on this many tokens."""
         return self.predict * tokens * share(run, self.layers)
 
     def adapter_parameters(self, run: Run) -> float:
-        """Weights of a run's adapter, which grow with its rank."""
+        """Number of weights of a run's adapter; proportional to its rank."""
         return self.adapter.adapter * run.adapter.rank / self.rank if self.adapter and run.adapter else 0.0
 
 
 def measure(
     runs: Mapping[str, Run], config: BertConfig, sample: Mapping[str, Split], wrapper: Wrapper, compute: Compute
 ) -> Rates:
-    """Time training, and predicting, of the run with the longest steps of each kind.
+    """Measure training and prediction. Of each kind, full and adapter, the run with the longest steps is taken.
 
     Args:
-        runs: all of a profile.
+        runs: the profile's runs.
         config: the encoder's size.
         sample: training rows of each task.
 
     Raises:
-        MtbertError: an adapter does not fit the encoder, or memory ran out: what training would say later.
+        MtbertError: an adapter does not fit the encoder, or memory ran out; training would raise the same.
     """
     rates: dict[bool, Rate] = {}
     predict = 0.0
@@ -115,16 +116,17 @@ def measure(
 
 
 def share(run: Run, layers: int) -> float:
-    """Of the work on a token, what is done under the run's pooling: [CLS] alone passes most of the last layer.
+    """The share of the encoder's work that the run's pooling needs: cls needs most of the last layer for [CLS] only.
 
-    Query, key and value are 3 of a layer's 12 D by D products, the output projection and the feed-forward network 9.
+    Query, key and value are 3 of a layer's 12 D by D products; the output projection and the feed-forward network are
+    the other 9.
     """
     return 1 - 9 / 12 / layers if run.pooling == "cls" else 1.0
 
 
 def _model(name: str, run: Run, config: BertConfig) -> MultitaskModel:
     model = build(run, config)
-    # Not strict: a model that does not use the pooler may have none.
+    # Not strict, since a model without cls pooling has no pooler.
     model.encoder.load_state_dict(random_weights(config, run.seed), strict=False)
     if run.adapter:
         adapt(model, run, f"runs.{name}")
@@ -140,7 +142,7 @@ def _training(
     engine.optimizer(Recipe(run.sampler, run.epoch_end, run.epochs, run.batch_size, run.learning_rate))
     losses = losses_of(run)
 
-    def taking(task: str, rows: np.ndarray) -> Callable[[], float]:
+    def step_on(task: str, rows: np.ndarray) -> Callable[[], float]:
         def step() -> float:
             batch = make_batch(task, sample[task], rows, model.views(task), wrapper)
             with naming_batch_size(compute, f"runs.{name}: a step ({task})"):
@@ -151,16 +153,16 @@ def _training(
     timed = []
     for task in (light, heavy):
         rows = np.random.default_rng(run.seed).integers(len(sample[task]), size=run.batch_size)
-        timed.append((int(tokens[task][rows].sum()), _seconds(taking(task, rows))))
+        timed.append((int(tokens[task][rows].sum()), _seconds(step_on(task, rows))))
     (few, short), (many, long) = timed
-    # A line through both; through the longer one and zero where there is only one, or where noise makes a slope or start negative.
+    # A line through both points. If they coincide, or noise makes the slope or intercept negative, a line through zero.
     token = (long - short) / (many - few) if many > few else 0.0
     if not 0 < token <= short / few:
         token = long / many
     step = long - token * many
     rows = np.argsort(tokens[heavy])[-run.batch_size :]
     if step + token * tokens[heavy][rows].sum() < SECONDS:
-        taking(heavy, rows)()  # for the peak of memory
+        step_on(heavy, rows)()  # the longest batch, for the peak of memory
     added = adapter_names(model)
     adapter = sum(parameter.numel() for key, parameter in model.named_parameters() if key in added)
     counts = count_parameters(model)
@@ -168,7 +170,7 @@ def _training(
 
 
 def _prediction(model: MultitaskModel, sample: Mapping[str, Split], wrapper: Wrapper, compute: Compute) -> float:
-    """Seconds for each token."""
+    """Seconds per token."""
     sample = {task: split for task, split in sample.items() if task in model.heads}
     rows = {task: np.arange(min(PREDICTED[compute.device.type], len(split))) for task, split in sample.items()}
     counts = [row_tokens(sample[task], model.views(task), wrapper.max_tokens)[rows[task]].sum() for task in rows]
@@ -184,7 +186,7 @@ def _prediction(model: MultitaskModel, sample: Mapping[str, Split], wrapper: Wra
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The shortest of up to seven times within some seconds: the first warm up, and other work on the machine only makes one longer."""
+    """The shortest of up to seven times: the first calls warm up, and other work on the machine can only add time."""
     times: list[float] = []
     while len(times) < 7 and sum(times) < SECONDS:
         began = time.perf_counter()

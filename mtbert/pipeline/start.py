@@ -1,4 +1,4 @@
-"""How a stage starts and fails: with DVC, with clear errors, with an exit status."""
+"""Start a stage: end it when DVC ends, and turn exceptions into messages and exit statuses."""
 
 import ctypes
 import errno
@@ -21,7 +21,7 @@ REMEDIES = {
     errno.EDQUOT: "free some of your quota on that disk, then run the same command again",
     errno.EACCES: "give yourself read and write permission (`ls -ld` shows owner and permissions), then run the same command again",
     errno.EPERM: "give yourself permission to change it (`ls -ld` shows owner and permissions), then run the same command again",
-    errno.EROFS: "the disk is mounted read-only: copy the project to another disk and work there",
+    errno.EROFS: "the disk is mounted read-only; copy the project to another disk and work there",
     errno.ENOENT: "run `dvc repro`, which writes the inputs of every stage",
     errno.ENOTDIR: "there is a file where a folder must be: move it away, then run the same command again",
     errno.EISDIR: "there is a folder where a file must be: move it away, then run the same command again",
@@ -31,9 +31,9 @@ REMEDIES = {
 
 
 def end_with_dvc() -> None:
-    """Have a stage that DVC started receive SIGTERM when that DVC process ends, even by SIGKILL; at once if it has already ended.
+    """Make a stage that DVC started receive SIGTERM when DVC ends, even by SIGKILL, or now if it has already ended.
 
-    A stage that a user started is unaffected: it may outlive its shell.
+    A stage that a user started is unaffected, so it may outlive its shell.
     """
     if "DVC_STAGE" not in os.environ:
         return
@@ -44,12 +44,12 @@ def end_with_dvc() -> None:
     dvc = next((pid for pid in _ancestors() if pid in running), None)
     if dvc is None:
         os.kill(os.getpid(), signal.SIGTERM)
-    elif dvc != os.getppid():  # bash execs the command that DVC gives it; dash and fish remain in between
+    elif dvc != os.getppid():  # bash execs the command of DVC; dash and fish stay in between
         Thread(target=_end_after, args=(dvc,), daemon=True).start()
 
 
 def _running_dvc() -> set[int] | None:
-    """Ids of the processes that DVC's lock file lists as running stages of this project; None if it is missing or unreadable."""
+    """Ids of the processes that run stages of this project, from DVC's lock file; None if it is missing or unreadable."""
     try:
         lock = json.loads(Path(".dvc/tmp/rwlock").read_text(encoding="utf-8"))
         readers = [reader for those in lock.get("read", {}).values() for reader in those]
@@ -103,7 +103,7 @@ def guarded(main: Callable[..., None], *arguments: Any) -> int:
     except (
         RuntimeError,
         MemoryError,
-    ) as error:  # training reports its own and names batch_size; this is for other stages
+    ) as error:  # of other stages; training raises its own error, which names batch_size
         if not out_of_memory(error):
             raise
         print(

@@ -1,1 +1,1 @@
-"""Sections 5.4 and 6: tables, figures and the page; reads JSON and CSV."""
+"""Sections 5.4 and 6: tables, figures and the page, made from JSON and CSV files."""

@@ -1,7 +1,7 @@
-"""Figures 1 to 4 (section 6) from the results of the runs: a picture, and the table of what is drawn.
+"""Figures 1 to 4 (section 6) from the results of the runs: a picture, and the plotted data as a table.
 
-Each function takes the folder of results and the figure's rows as params.yaml names them, {row: run}; a row that the paper does
-not have is called by its key. Equal results give equal bytes: no dates, no random ids, fonts as outlines.
+Each function takes the results folder and the figure's rows from params.yaml, {row: run}. A row that is not in the paper is
+titled by its key. Equal results give equal bytes: the files hold no dates and no random ids, and text is drawn as outlines.
 """
 
 import io
@@ -28,7 +28,7 @@ from mtbert.report import paper, results
 from mtbert.tabular import write_csv
 from mtbert.tasks.paper import CURVE, SST, STS
 
-# Okabe and Ito's colours, told apart by colour-blind readers and in print.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, also in print.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 STYLE: Any = {
     "font.size": 9,
@@ -52,8 +52,14 @@ DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
 Rows = Mapping[str, str]
 
 
-class Drawn(NamedTuple):
-    """A figure: its caption, what to draw for each of its rows (a title and a function of axes), and the same as a table."""
+class Figure(NamedTuple):
+    """A figure.
+
+    Attributes:
+        panels: the title of each panel, and the function that draws it.
+        data: what is plotted.
+        size: width and height of a panel, in inches.
+    """
 
     caption: str
     panels: Sequence[tuple[str, Callable[[Axes], None]]]
@@ -61,12 +67,12 @@ class Drawn(NamedTuple):
     size: tuple[float, float]
 
 
-def figure1(folder: Path, rows: Rows) -> Drawn:
-    """Sentiment confusion, normalised by true label; a panel per row."""
+def figure1(folder: Path, rows: Rows) -> Figure:
+    """Sentiment confusion matrix, normalised by true label; a panel per row."""
     names = [f"{level} {name}" for level, name in enumerate(paper.SENTIMENTS)]
     panels: list[tuple[str, Callable[[Axes], None]]] = []
     tables, caption = [], "Figure 1: Sentiment confusion matrix, normalised by true label, with counts below."
-    for row, run in _some(rows, "figure1").items():
+    for row, run in _nonempty(rows, "figure1").items():
         table = results.examples(folder, run, SST.name)
         counts = confusion(table["label"].to_numpy(), table["prediction"].to_numpy(), len(names))
         shares = normalised(counts)
@@ -78,18 +84,18 @@ def figure1(folder: Path, rows: Rows) -> Drawn:
         ]
         if row == paper.BEST and not np.isnan(shares[2]).any():
             lower, higher = shares[2, 1], shares[2, 3]
-            told = f"Of the neutral sentences {lower:.0%} are taken for 1 and {higher:.0%} for 3 (paper: 24% and 32%)."
-            caption += _sentence(row, rows, told)
-    return Drawn(caption, panels, pd.DataFrame(tables), (4.8, 4.6))
+            text = f"Of the neutral sentences {lower:.0%} are taken for 1 and {higher:.0%} for 3 (paper: 24% and 32%)."
+            caption += _sentence(row, rows, text)
+    return Figure(caption, panels, pd.DataFrame(tables), (4.8, 4.6))
 
 
 def _matrix(counts: np.ndarray, shares: np.ndarray, names: list[str], axes: Axes) -> None:
     axes.grid(False)
     axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
-        told = "–" if np.isnan(share) else f"{share:.0%}"
+        text = "–" if np.isnan(share) else f"{share:.0%}"
         colour = "white" if share > 0.55 else "black"
-        axes.text(column, row - 0.1, told, ha="center", va="center", color=colour, fontsize=10)
+        axes.text(column, row - 0.1, text, ha="center", va="center", color=colour, fontsize=10)
         axes.text(column, row + 0.22, f"{counts[row, column]:,}", ha="center", va="center", color=colour, fontsize=7)
     lines = [name.replace(" ", "\n") for name in names]
     axes.set_xticks(range(len(names)), lines, fontsize=8)
@@ -99,9 +105,9 @@ def _matrix(counts: np.ndarray, shares: np.ndarray, names: list[str], axes: Axes
     axes.spines[:].set_visible(False)
 
 
-def figure2(folder: Path, rows: Rows) -> Drawn:
-    """SST accuracy over epochs, train and dev; a panel per row."""
-    found = {row: results.history(folder, run) for row, run in _some(rows, "figure2").items()}
+def figure2(folder: Path, rows: Rows) -> Figure:
+    """SST accuracy on train and dev over epochs; a panel per row."""
+    found = {row: results.history(folder, run) for row, run in _nonempty(rows, "figure2").items()}
 
     def draw(history: pd.DataFrame, axes: Axes) -> None:
         axes.plot(history["epoch"], history[TRAIN], "o-", color=ORANGE, label="train", markersize=4)
@@ -116,19 +122,19 @@ def figure2(folder: Path, rows: Rows) -> Drawn:
     )
     for row, history in found.items():
         best = history["epoch"][history[DEV].idxmax()]
-        theirs = " (paper: it converges at around epoch 4 to 6 of 10)" if row == paper.BEST else ""
-        caption += _sentence(row, rows, f"Dev is highest after epoch {best} of {history['epoch'].max()}{theirs}.")
+        in_paper = " (paper: it converges at around epoch 4 to 6 of 10)" if row == paper.BEST else ""
+        caption += _sentence(row, rows, f"Dev is highest after epoch {best} of {history['epoch'].max()}{in_paper}.")
     data = pd.concat(
         history[["epoch", TRAIN, DEV]].set_axis(["epoch", "train", "dev"], axis=1).assign(model=paper.title(row))
         for row, history in found.items()
     )
     panels = [(paper.title(row), partial(draw, history)) for row, history in found.items()]
-    return Drawn(caption, panels, data[["model", "epoch", "train", "dev"]], (5.0, 3.2))
+    return Figure(caption, panels, data[["model", "epoch", "train", "dev"]], (5.0, 3.2))
 
 
-def figure3(folder: Path, rows: Rows) -> Drawn:
+def figure3(folder: Path, rows: Rows) -> Figure:
     """Trainable parameters versus overall score: DoRA by rank, and the full model."""
-    found = {row: results.metrics(folder, run) for row, run in _some(rows, "figure3").items()}
+    found = {row: results.metrics(folder, run) for row, run in _nonempty(rows, "figure3").items()}
     data = pd.DataFrame(
         [
             {
@@ -146,12 +152,12 @@ def figure3(folder: Path, rows: Rows) -> Drawn:
     adapted, full = shown[shown["adapters_only"].notna()], shown[shown["adapters_only"].isna()]
 
     def draw(axes: Axes) -> None:
-        for some, marker, colour in ((adapted, "o", BLUE), (full, "D", ORANGE)):
-            axes.plot(some["trainable_parameters"] / 1e6, some["overall"], marker, color=colour, markersize=6)
+        for points, marker, colour in ((adapted, "o", BLUE), (full, "D", ORANGE)):
+            axes.plot(points["trainable_parameters"] / 1e6, points["overall"], marker, color=colour, markersize=6)
         axes.set(xlabel="Trainable parameters (millions)", ylabel="Overall score")
         axes.margins(0.15, 0.2)
         low, high = axes.get_ylim()
-        # Neighbouring ranks lie close together: their labels move apart, and a thin line leads to each.
+        # Neighbouring ranks are close together, so their labels are moved apart and joined to their points by lines.
         heights = spread(adapted["overall"].to_numpy(), 0.07 * (high - low))
         for row, height in zip(adapted.itertuples(), heights, strict=True):
             _label(axes, row, height, 14, "left", f"DoRA {row.model}" if row.Index in paper.FIGURE_3 else row.model)
@@ -165,26 +171,26 @@ def figure3(folder: Path, rows: Rows) -> Drawn:
             f" The full model trains {more:.0%} more parameters than rank 16 and scores {abs(gain):.1%} "
             f"{'lower' if gain < 0 else 'higher'} (paper: roughly 300% more for 3%)."
         )
-    return Drawn(caption, [("", draw)], data, (5.0, 3.4))
+    return Figure(caption, [("", draw)], data, (5.0, 3.4))
 
 
-def spread(values: np.ndarray, least: float) -> np.ndarray:
-    """The values moved apart, in their order, until neighbours are `least` apart; each cluster keeps its mean."""
+def spread(values: np.ndarray, distance: float) -> np.ndarray:
+    """Move values until neighbours are at least `distance` apart; keeps their order and the mean of each cluster."""
     order = np.argsort(values, kind="stable")
     clusters: list[tuple[float, int]] = []  # mean, members
     for value in values[order]:
         mean, members = float(value), 1
-        while clusters and mean - clusters[-1][0] < least * (members + clusters[-1][1]) / 2:
+        while clusters and mean - clusters[-1][0] < distance * (members + clusters[-1][1]) / 2:
             other, count = clusters.pop()
             mean, members = (mean * members + other * count) / (members + count), members + count
         clusters.append((mean, members))
     moved = np.empty(len(values))
-    moved[order] = [mean + least * (i - (members - 1) / 2) for mean, members in clusters for i in range(members)]
+    moved[order] = [mean + distance * (i - (members - 1) / 2) for mean, members in clusters for i in range(members)]
     return moved
 
 
 def _label(axes: Axes, row: Any, height: float, points: float, side: str, text: str) -> None:
-    """Text beside a point, so many points to the right, at a height in data units, and a line that leads to it."""
+    """Put text `points` to the right of a data point, at `height` in data units, and join the two by a line."""
     line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4}
     axes.annotate(
         text,
@@ -198,14 +204,14 @@ def _label(axes: Axes, row: Any, height: float, points: float, side: str, text: 
     )
 
 
-def figure4(folder: Path, rows: Rows) -> Drawn:
+def figure4(folder: Path, rows: Rows) -> Figure:
     """Residuals of STS predictions; a panel per row."""
     caption = (
         "Figure 4: Residual plot of STS predictions; below the line the model over-predicts. Labels of 0 and 5 lie on the "
         "dotted bounds."
     )
     tables = {}
-    for row, run in _some(rows, "figure4").items():
+    for row, run in _nonempty(rows, "figure4").items():
         table = results.examples(folder, run, STS.name)
         label, predicted = table["label"].to_numpy(), table["prediction"].to_numpy()
         residual = residuals(label, predicted)
@@ -213,10 +219,10 @@ def figure4(folder: Path, rows: Rows) -> Drawn:
         tables[row] = pd.DataFrame(columns)
         unlike = label < (STS.low + STS.high) / 2
         if unlike.any() and not unlike.all():
-            low, high = (f"{residual[some].mean():+.2f}".replace("-", "−") for some in (unlike, ~unlike))
-            theirs = " (paper: pairs of low similarity tend to be over-predicted)" if row == paper.BEST else ""
-            told = f"The mean residual is {low} where the true similarity is below 2.5 and {high} elsewhere{theirs}."
-            caption += _sentence(row, rows, told)
+            low, high = (f"{residual[selected].mean():+.2f}".replace("-", "−") for selected in (unlike, ~unlike))
+            in_paper = " (paper: pairs of low similarity tend to be over-predicted)" if row == paper.BEST else ""
+            text = f"The mean residual is {low} where the true similarity is below 2.5 and {high} elsewhere{in_paper}."
+            caption += _sentence(row, rows, text)
 
     def draw(data: pd.DataFrame, axes: Axes) -> None:
         axes.axhline(0, color=GREY, linewidth=0.8)
@@ -224,43 +230,43 @@ def figure4(folder: Path, rows: Rows) -> Drawn:
             axes.axline((bound, 0), slope=-1, color=GREY, linewidth=0.8, linestyle=":")
         axes.scatter(data["predicted"], data["residual"], s=9, alpha=0.45, color=BLUE, linewidths=0)
         axes.set(xlabel="Predicted similarity", ylabel="True − predicted similarity")
-        reach = 1.05 * max(1, data["residual"].abs().max())
-        axes.set(xlim=(min(-0.1, data["predicted"].min()), max(5.1, data["predicted"].max())), ylim=(-reach, reach))
+        limit = 1.05 * max(1, data["residual"].abs().max())
+        axes.set(xlim=(min(-0.1, data["predicted"].min()), max(5.1, data["predicted"].max())), ylim=(-limit, limit))
 
     panels = [(paper.title(row), partial(draw, data)) for row, data in tables.items()]
-    return Drawn(caption, panels, pd.concat(tables.values()), (5.0, 3.4))
+    return Figure(caption, panels, pd.concat(tables.values()), (5.0, 3.4))
 
 
-def render(drawn: Drawn, stem: Path) -> None:
-    """Write stem.png, stem.svg (the caption within, as its description) and stem.csv, each as a whole or not at all."""
+def render(figure: Figure, stem: Path) -> None:
+    """Write stem.png, stem.svg (with the caption as its description) and stem.csv, each atomically."""
     with plt.style.context(["default", STYLE]):
-        width, height = drawn.size
-        size = (width * len(drawn.panels), height)
-        figure, axes = plt.subplots(1, len(drawn.panels), figsize=size, layout="constrained", squeeze=False)
-        for (title, draw), part in zip(drawn.panels, axes[0], strict=True):
+        width, height = figure.size
+        size = (width * len(figure.panels), height)
+        canvas, axes = plt.subplots(1, len(figure.panels), figsize=size, layout="constrained", squeeze=False)
+        for (title, draw), part in zip(figure.panels, axes[0], strict=True):
             draw(part)
-            if len(drawn.panels) > 1:
+            if len(figure.panels) > 1:
                 part.set_title(title)
-        about = {"Date": None, "Creator": None, "Description": drawn.caption}
-        for ending, metadata in (("png", {"Software": None}), ("svg", about)):
+        svg_metadata = {"Date": None, "Creator": None, "Description": figure.caption}
+        for ending, metadata in (("png", {"Software": None}), ("svg", svg_metadata)):
             picture = io.BytesIO()
-            figure.savefig(picture, format=ending, metadata=metadata)
+            canvas.savefig(picture, format=ending, metadata=metadata)
             atomic_write_bytes(stem.with_suffix(f".{ending}"), picture.getvalue())
-        plt.close(figure)
-    write_data(drawn, stem.with_suffix(".csv"))
+        plt.close(canvas)
+    write_data(figure, stem.with_suffix(".csv"))
 
 
-def write_data(drawn: Drawn, path: Path) -> None:
-    """Write what the figure shows as CSV, six digits a number."""
-    rows = ([_cell(value) for value in row] for row in drawn.data.itertuples(index=False))
-    write_csv(path, list(drawn.data.columns), rows)
+def write_data(figure: Figure, path: Path) -> None:
+    """Write the plotted data as CSV, numbers with six significant digits."""
+    rows = ([_cell(value) for value in row] for row in figure.data.itertuples(index=False))
+    write_csv(path, list(figure.data.columns), rows)
 
 
 def read_caption(path: Path) -> str:
-    """The caption in the SVG that `render` wrote.
+    """The caption in an SVG written by `render`.
 
     Raises:
-        MtbertError: the file is missing, damaged or not by `render`; names the stage that writes it.
+        MtbertError: the file is missing, damaged or was not written by `render`; the message names the stage to run.
     """
     try:
         caption = next(ElementTree.parse(path).iter(DESCRIPTION)).text
@@ -279,11 +285,11 @@ def _cell(value: Any) -> str | None:
 
 
 def _sentence(row: str, rows: Rows, text: str) -> str:
-    """A sentence of a caption, which says of which row it speaks where the figure has several."""
+    """A sentence of a caption; if the figure has several rows, it starts with the title of this one."""
     return f" {paper.title(row)}: {text}" if len(rows) > 1 else f" {text}"
 
 
-def _some(rows: Rows, name: str) -> Rows:
+def _nonempty(rows: Rows, name: str) -> Rows:
     if not rows:
         raise MtbertError(f"params.yaml: figures.{name} names no run; add a row (ROW: RUN), or remove figures.{name}")
     return rows

@@ -1,7 +1,7 @@
 """A page for `dvc plots show` and `dvc plots diff` that opens without a network.
 
-DVC's own page loads its drawing code (Vega) from the network. Run as `python -m mtbert.report.offline` in the project's root,
-this writes a page that holds the code, .dvc/plots.html, which git ignores, and tells DVC to use it (in .dvc/config.local).
+DVC's own page loads Vega, which draws the plots, from the network. `python -m mtbert.report.offline`, run in the project's
+root, writes a page that includes Vega to .dvc/plots.html (ignored by git) and makes it DVC's template in .dvc/config.local.
 """
 
 import subprocess
@@ -12,7 +12,7 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text
 
 PAGE = Path(".dvc/plots.html")
-# DVC fills in {plot_divs}; without {scripts} it loads nothing.
+# DVC fills in {plot_divs}. The template leaves out {scripts}, so the page loads nothing.
 TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
@@ -35,12 +35,12 @@ CODE
 
 
 def html(code: str) -> str:
-    """The page for DVC to fill in, with the JavaScript that defines `vegaEmbed`."""
+    """DVC's template with `code`, the JavaScript that defines `vegaEmbed`."""
     return TEMPLATE.replace("CODE", code)
 
 
 def drawing_code() -> str:
-    """Vega, Vega-Lite 5, which DVC's templates are written for, and Vega-Embed, in one script."""
+    """Vega, Vega-Lite 5 (the version of DVC's templates) and Vega-Embed in one script."""
     import vl_convert
 
     version = [name for name in vl_convert.get_vegalite_versions() if name.startswith("5.")][-1]
@@ -48,14 +48,14 @@ def drawing_code() -> str:
 
 
 def main() -> None:
-    """Write the page, and tell DVC to use it."""
+    """Write the page and make it DVC's template."""
     try:
         if not PAGE.parent.is_dir():
             raise MtbertError(f"{PAGE.parent}: not found; run in the project's root")
         atomic_write_text(PAGE, html(drawing_code()))
     except MtbertError as error:
         sys.exit(f"error: {error}")
-    # A path that is not absolute is taken from .dvc.
+    # DVC resolves a relative path from .dvc.
     subprocess.run([sys.executable, "-m", "dvc", "config", "--local", "plots.html_template", PAGE.name], check=True)
 
 

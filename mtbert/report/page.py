@@ -1,4 +1,4 @@
-"""One self-contained page: all tables and figures, what was chosen, the data, the runs and where everything came from."""
+"""The report: one self-contained page with tables, figures, the choices we made, data, runs and provenance."""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
@@ -17,28 +17,28 @@ Times = Mapping[str, Mapping[str, Any]]
 METRIC_TITLES = {"accuracy": "Accuracy", "pearson": "Correlation r"}
 CHOICES = (
     "The cosine baseline calls a pair a duplicate when cos(u, v) > 0. Cosines of [CLS] embeddings are nearly always positive, so "
-    "it calls almost every pair a duplicate: compare its paraphrase accuracy with the majority-class line.",
+    "it calls almost every pair a duplicate: compare its paraphrase accuracy with the majority-class row.",
     "Where a pair's similarity is a cosine, the STS prediction is 2.5 (1 + cos(u, v)): -1 maps to 0 and 1 to 5. The "
     "correlation does not depend on this map.",
     "From Key Update 1 on the paraphrase task has a linear head over (u, v, |u−v|); Best Performance uses (u, v, c) for both pair "
-    "tasks. The paper names the concatenations for STS only.",
-    "[CLS] pooling passes BERT's pooler, tanh(W h + b), as in the course's framework. Mean and max pooling leave it out: there it "
-    "is not trained, gets no adapter and does not count among the trainable parameters.",
-    "The mean of mean pooling, and the maximum of max pooling, run over all tokens of a sequence, [CLS] and [SEP] among them.",
-    "The weights after the last epoch are evaluated: there is no early stopping, and no epoch is chosen by its dev score.",
+    "tasks. The paper gives the concatenations for STS only.",
+    "[CLS] pooling goes through BERT's pooler, tanh(W h + b), as in the course's framework. Mean and max pooling leave the "
+    "pooler out: it is not trained, gets no adapter and is not counted as trainable.",
+    "Mean and max pooling run over all tokens of a sequence, including [CLS] and [SEP].",
+    "The weights after the last epoch are evaluated. There is no early stopping and no choice of epoch by dev score.",
     "AdamW has beta 0.9 and 0.999, eps 1e-6 and no weight decay, the defaults of the course's framework; the learning rate is "
     "constant.",
-    "Batch size, dropout, margin, the threshold that maps similarities to ±1, DoRA's alpha and learning rate, and the seed are not "
-    "stated; `params.yaml` holds our choice of each beside its comment.",
+    "The paper does not state batch size, dropout, margin, the threshold that maps similarities to ±1, DoRA's alpha and learning "
+    "rate, or the seed; `params.yaml` has our choices, with comments.",
     "DoRA starts from the pretrained weights. It replaces every linear layer of the encoder; embeddings, norms, biases and "
-    "heads still train (`train_rest: true`), the reading that fits the paper's 'around 20%' of trainable parameters.",
-    "Each row is one seed, and the development sets are small: the standard error of an accuracy a on n examples is "
+    "heads still train (`train_rest: true`), which matches the paper's 'around 20%' of trainable parameters.",
+    "Each row is one seed and the development sets are small: the standard error of an accuracy a on n examples is "
     "√(a(1−a)/n), 1.5 percentage points for 0.4 on 1,101 sentences.",
 )
 
 
 def headline(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | int | None]]:
-    """The few figures per run that `dvc metrics diff` compares; kept in git as metrics.json."""
+    """A few numbers per run, for `dvc metrics diff`; kept in git as metrics.json."""
     return {
         run: {
             "overall": found["dev"].get("overall"),
@@ -57,10 +57,10 @@ def first_lines(
     runs: Sequence[str],
     times: Times,
 ) -> str:
-    """The page's first paragraph: which data, which encoder, how many runs, for how long.
+    """The page's first paragraph: the data, the encoder, the number of runs and their training time.
 
     Args:
-        source, encoder, prepared: what fetch, encoder and prepare wrote: source.json, config.json and report.json.
+        source, encoder, prepared: source.json of fetch, config.json of encoder, report.json of prepare.
         runs: the runs on the page.
         times: see `page`.
     """
@@ -68,17 +68,17 @@ def first_lines(
     timed = [times[run]["seconds"] for run in runs if run in times]
     minutes = f"; {sum(timed) / 60:.0f} minutes of training for {len(timed)} of them" if timed else ""
     if source["source"] == "sample":
-        begin = "Generated data: the sentences are made by rules, so the scores show how the parts work, not what they reach on text."
+        opening = "Generated data: rules make the sentences, so the scores say nothing about real text."
     else:
-        begin = f"Data: {source['source']}."
+        opening = f"Data: {source['source']}."
     return (
-        f"{begin} {len(runs)} runs on {sizes} training examples with {encoder['source']['name']}{minutes}. The paper's runs are "
-        "BERT-base for 10 epochs on 283,003 Quora pairs: its columns stand beside ours for the pattern, not for equality."
+        f"{opening} {len(runs)} runs on {sizes} training examples with {encoder['source']['name']}{minutes}. The paper's runs "
+        "train BERT-base for 10 epochs on 283,003 Quora pairs, so compare patterns, not numbers."
     )
 
 
 def runs_table(metrics: Mapping[str, Mapping[str, Any]], times: Times) -> Table:
-    """Every run: its score, budget, size and time."""
+    """Score, budget, size and training time of every run."""
     rows = []
     for run, found in metrics.items():
         training, parameters = found["training"], found["parameters"]
@@ -101,14 +101,14 @@ def runs_table(metrics: Mapping[str, Mapping[str, Any]], times: Times) -> Table:
         "Run|Overall|Sampler|Epochs|Steps|Batch|Learning rate|Tokens|Trainable|Heads and adapters alone|Training time"
     )
     notes = [
-        "Training time includes the dev metrics after each epoch; of a run that was killed and resumed, what was lost between its "
-        "last checkpoint and the kill is not counted. It is known where the run was trained."
+        "Training time includes the dev metrics after each epoch. If a run was killed and resumed, the time from its last "
+        "checkpoint to the kill is not counted. The time is recorded only on the machine that trained the run."
     ]
     return Table("", tuple(columns.split("|")), rows, notes, (False, True, False, *[True] * 8))
 
 
 def declared_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table | None:
-    """The runs' scores on tasks that params.yaml declares; None where there are none."""
+    """The runs' scores on the tasks declared in params.yaml; None if there are none."""
     rows = []
     for run, found in metrics.items():
         for task, entry in found["dev"].items():
@@ -128,12 +128,12 @@ def declared_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table | None:
 
 
 def _metric(entry: Mapping[str, Any]) -> tuple[str, float | None]:
-    """A task's metric in metrics.json: its name and value."""
+    """Name and value of a task's metric in metrics.json."""
     return next((name, entry[name]) for name in METRIC_TITLES if name in entry)
 
 
 def data_table(report: Mapping[str, Any]) -> Table:
-    """What prepare found in each split."""
+    """Row counts of each split, from prepare's report."""
     rows = []
     for task, splits in report["tasks"].items():
         for split, found in splits.items():
@@ -175,19 +175,19 @@ def page(
     prepared: Mapping[str, Any],
     provenance: Mapping[str, str],
 ) -> str:
-    """The page as HTML: no script, nothing loaded from elsewhere, every text escaped.
+    """The page as HTML. It has no script and loads nothing; all text is escaped.
 
     Args:
-        folder: where `tables/NAME.json` and `figures/NAME.svg` lie.
-        lead: the first paragraph, of `first_lines`.
-        tables, figures: names of those to show.
-        metrics: by run, what evaluate wrote.
-        times: by run, what the trainer logged on this machine (seconds, commit, machine, finished); a run may be missing.
+        folder: holds `tables/NAME.json` and `figures/NAME.svg`.
+        lead: the first paragraph, from `first_lines`.
+        tables, figures: the names of those to show.
+        metrics: metrics.json of each run.
+        times: by run, what training logged on this machine (seconds, commit, machine, finished); a run may be missing.
         prepared: prepare's report.
-        provenance: facts about data, weights, machine and versions.
+        provenance: rows about data, weights, machine and versions.
 
     Raises:
-        MtbertError: a table or figure is missing or damaged; names the stage that writes it.
+        MtbertError: a table or figure is missing or damaged; the message names the stage to run.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mtbert.report", "."),
@@ -209,7 +209,7 @@ def page(
 
 
 def _figure(name: str, path: Path) -> tuple[str, str, str]:
-    """Name, caption, and the picture as an address that holds it."""
+    """Name, caption, and the picture as a data: URI."""
     return name, read_caption(path), "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
@@ -218,7 +218,7 @@ def _bad(found: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _marked(text: str) -> markupsafe.Markup:
-    """Running text of ours as HTML, in which `code` and *math* are marked."""
+    """Our own prose as HTML, with its `code` and *math* marked up."""
 
     def element(name: str) -> Callable[[str], str]:
         return lambda part: markupsafe.Markup(f"<{name}>{{}}</{name}>").format(visible(part))

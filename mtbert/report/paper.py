@@ -1,4 +1,4 @@
-"""What the paper prints, to stand beside what we measure. A row's key is its name in params.yaml, under tables or figures."""
+"""The paper's printed results. Keys are the names of rows in params.yaml, under tables and figures."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ class Printed(NamedTuple):
     sts: float
 
 
-# Table 1: title, the split it is measured on, the printed row.
+# Table 1: title, split, printed row.
 TABLE_1 = {
     "baseline": ("Baseline", "dev", Printed(0.494, 0.471, 0.390, 0.271)),
     "key_update_1": ("Key Update 1", "dev", Printed(0.670, 0.457, 0.778, 0.550)),
@@ -31,7 +31,7 @@ TABLE_2 = {
     "u_v_c": ("(u, v, c)", 0.877),
 }
 
-# Table 3: method, the printed probabilities and overall score; round robin is described in 4.3, but not in the table.
+# Table 3: method, printed probabilities, overall score. Section 4.3 describes round robin, but the table does not list it.
 TABLE_3 = {
     "sequential": ("Sequential", None, 0.767),
     "round_robin": ("Round Robin", None, None),
@@ -40,14 +40,14 @@ TABLE_3 = {
     "balanced": ("Balanced", (0.33, 0.33, 0.33), 0.748),
 }
 
-# Table 4: kind of mistake and the two questions, of Best Performance.
+# Table 4: kind of mistake and the two questions; the model is Best Performance.
 TABLE_4 = (
     ("FP", "Why computer vision is hard?", "Why computer vision is computationally hard?"),
     ("FN", "How is Donald Trump in person?", "What is Donald Trump like in person, away from the press/media?"),
     ("FP", "How do I fix a laptop that won't turn on?", "How do you fix an HP laptop that won't turn on?"),
 )
 
-# Figure 3: DoRA by rank; the last is the full model.
+# Figure 3: DoRA by rank, then the full model.
 FIGURE_3 = {"r4": "r = 4", "r8": "r = 8", "r16": "r = 16", "r32": "r = 32", "full": "full"}
 
 BEST = "best_performance"
@@ -55,5 +55,5 @@ SENTIMENTS = ("Negative", "Somewhat negative", "Neutral", "Somewhat positive", "
 
 
 def title(key: str) -> str:
-    """The name of a row of Table 1, which is also that of what Table 4 and Figures 1, 2 and 4 show; else the key itself."""
+    """The title of a row in Table 1, which Table 4 and Figures 1, 2 and 4 use too; the key itself for any other row."""
     return TABLE_1[key][0] if key in TABLE_1 else key

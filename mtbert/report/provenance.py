@@ -1,4 +1,4 @@
-"""Where everything came from: provenance.json, and the rows of it that the page shows."""
+"""Provenance of data, encoder and runs: provenance.json, and the rows of it that the page shows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +13,11 @@ SETTINGS = ("epochs", "epoch_end", "batch_size", "learning_rate", "seed")
 
 
 def sources(source: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, str]:
-    """The data's files and the encoder as rows; a file or a field that is not there is shown as that.
+    """Rows for the data files and the encoder. A missing file is shown as absent, a missing field as not recorded.
 
     Args:
-        source: what the fetch stage wrote to source.json.
-        encoder: the config.json of the encoder stage.
+        source: source.json, written by the fetch stage.
+        encoder: config.json, written by the encoder stage.
     """
     files, origin = source.get("files", {}), encoder.get("source", {})
     names = dict.fromkeys([*(raw_name(task, split) for task in TASKS.values() for split in SPLITS), *files])
@@ -33,11 +33,11 @@ def sources(source: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, 
 def by_run(
     records: Mapping[str, Mapping[str, Any]], times: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Of each run what made it: data, weights, the settings that tell budgets apart, how it was computed, and its log.
+    """For each run: data, weights, the settings of its budget, device and precision, and the log of its training.
 
     Args:
-        records: by run, its record.json.
-        times: by run, what the trainer logged on this machine (commit, machine, seconds, ...); a run may be missing.
+        records: record.json of each run.
+        times: by run, what training logged on this machine (commit, machine, seconds, ...); a run may be missing.
     """
     return {
         run: {
@@ -55,7 +55,7 @@ def by_run(
 
 
 def agreement(records: Mapping[str, Mapping[str, Any]], times: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Rows that say how the runs were made, and so whether they agree: code, data, machine, precision, dates. See `by_run`."""
+    """Rows that show whether the runs agree in code, data, machine and precision, and their dates. See `by_run`."""
     computed = {
         run: {**record, "on": f"{record.get('device', UNKNOWN)}, {record.get('threads', UNKNOWN)} threads"}
         for run, record in records.items()
@@ -63,18 +63,18 @@ def agreement(records: Mapping[str, Mapping[str, Any]], times: Mapping[str, Mapp
     logged = {run: times.get(run, {}) for run in records}
     days = sorted({str(log["finished"]) for log in logged.values() if "finished" in log})
     return {
-        "Trained by": _told("commit", logged, UNTIMED),
-        "Trained on": _told("data", computed),
-        "Machine": _told("machine", logged, UNTIMED),
-        "Computed on": _told("on", computed),
-        "Precision": _told("precision", computed),
+        "Trained by": _values("commit", logged, UNTIMED),
+        "Trained on": _values("data", computed),
+        "Machine": _values("machine", logged, UNTIMED),
+        "Computed on": _values("on", computed),
+        "Precision": _values("precision", computed),
         "Trained": " to ".join(dict.fromkeys((days[0], days[-1]))) if days else UNTIMED,
     }
 
 
-def _told(key: str, about: Mapping[str, Mapping[str, Any]], missing: str = UNKNOWN) -> str:
+def _values(key: str, facts_by_run: Mapping[str, Mapping[str, Any]], missing: str = UNKNOWN) -> str:
     runs: dict[str, list[str]] = {}
-    for run, facts in about.items():
+    for run, facts in facts_by_run.items():
         runs.setdefault(str(facts.get(key, missing)), []).append(run)
     if len(runs) == 1:
         return f"{next(iter(runs))} (all runs)"

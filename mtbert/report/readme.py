@@ -1,6 +1,6 @@
-"""The README's generated parts: the picture of the graph, from dvc.yaml, and the table of results.
+"""The README's generated parts: the diagram of dvc.yaml and the table of results.
 
-Run as `python -m mtbert.report.readme` in the project's root to renew them, with `--check` to see whether they are current.
+`python -m mtbert.report.readme`, run in the project's root, updates them; with `--check` it only says whether they are current.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def update_block(text: str, name: str, content: str) -> str:
     """Put `content` between the lines `<!-- begin NAME -->` and `<!-- end NAME -->` of `text`.
 
     Raises:
-        MtbertError: the two lines are not there, once each and in this order.
+        MtbertError: the two lines do not occur exactly once each, in this order.
     """
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
@@ -32,9 +32,9 @@ def update_block(text: str, name: str, content: str) -> str:
 
 
 def graph_picture(path: Path) -> str:
-    """A Mermaid flowchart of dvc.yaml: a node per stage, the items of a foreach drawn as one.
+    """A Mermaid flowchart of dvc.yaml with one node per stage, a foreach stage included.
 
-    Only data flow is drawn: `plan`, on which every stage depends, is left out.
+    `plan` is left out, since every stage depends on it.
     """
     stages: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]
     nodes: dict[str, tuple[list[str], list[str]]] = {}
@@ -57,7 +57,7 @@ def graph_picture(path: Path) -> str:
 
 
 def main() -> None:
-    """Renew the README's generated parts, or check that they are current."""
+    """Update the README's generated parts, or check that they are up to date."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument(
         "--check", action="store_true", help="change nothing; exit status 1 if something is out of date"
@@ -67,7 +67,7 @@ def main() -> None:
     try:
         text = readme.read_text(encoding="utf-8")
         fresh = update_block(text, "graph", graph_picture(Path("dvc.yaml")))
-        if RESULTS.exists():  # until that profile has been run, the README keeps what it has
+        if RESULTS.exists():  # else keep the README's table
             fresh = update_block(fresh, "results", RESULTS.read_text(encoding="utf-8"))
     except MtbertError as error:
         sys.exit(f"error: {error}")
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _node(name: str, stage: Mapping[str, Any]) -> str:
-    """train@RUN, table@NAME, report: what a stage repeats itself over stands behind the @."""
+    """The name of a stage's node, such as train@RUN, table@NAME or report."""
     if "foreach" not in stage:
         return name
     return f"{name}@{'RUN' if stage['foreach'] == '${runs}' else 'NAME'}"
@@ -89,7 +89,7 @@ def _path(entry: str | Mapping[str, Any]) -> str:
 
 
 def _overlap(out: str, dep: str) -> bool:
-    """Whether a dep is an out, lies in it, or is the folder that it lies in; `${key}` stands for itself."""
+    """Whether the two paths are equal or one lies within the other; `${key}` is compared as text."""
     return out == dep or dep.startswith(f"{out}/") or out.startswith(f"{dep}/")
 
 

@@ -1,4 +1,4 @@
-"""Reading what the evaluate stage wrote."""
+"""Read the files that the evaluate stage writes."""
 
 import json
 from collections.abc import Container, Iterator, Sequence
@@ -18,16 +18,16 @@ RECORDED = ("device", "threads", "precision")
 
 
 def metrics(results: Path, run: str) -> dict[str, Any]:
-    """results/RUN/metrics.json: scores, parameter counts and what was trained on.
+    """results/RUN/metrics.json: scores, parameter counts and facts about the training.
 
     Raises:
-        MtbertError: the file is missing or damaged; names the command that writes it.
+        MtbertError: the file is missing or damaged; the message names the stage to run.
     """
     return _json(results, run, "metrics.json", PARTS, dict)
 
 
 def record(results: Path, run: str) -> dict[str, Any]:
-    """results/RUN/record.json: settings, parent weights, device, precision and threads of the training.
+    """results/RUN/record.json: settings, parent weights, device, precision and threads of the run's training.
 
     Raises:
         MtbertError: the file is missing or damaged.
@@ -36,7 +36,7 @@ def record(results: Path, run: str) -> dict[str, Any]:
 
 
 def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataFrame:
-    """A per-example table; text stays text (`None`, `NA`), label, prediction and score are numbers.
+    """A table with a row per example. Label, prediction and score are numbers; the rest is text, even `None` and `NA`.
 
     Raises:
         MtbertError: the file is missing or damaged.
@@ -50,7 +50,7 @@ def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataF
 
 
 def history(results: Path, run: str) -> pd.DataFrame:
-    """A row per epoch, epoch 0 being the model before training.
+    """A table with a row per epoch; epoch 0 is the model before training.
 
     Raises:
         MtbertError: the file is missing or damaged.
@@ -77,7 +77,7 @@ def _require(names: Sequence[str], found: Container[str]) -> None:
 
 @contextmanager
 def _reading(results: Path, run: str, name: str) -> Iterator[Path]:
-    """Give the path of a file of the run, once its checksum is compared; say how to make it again where it cannot be read."""
+    """Verify the checksum of a run's file and yield its path; errors name the command that writes the file again."""
     path, stage = results / run / name, f"evaluate@{run}"
     try:
         if path.is_file():
@@ -86,5 +86,5 @@ def _reading(results: Path, run: str, name: str) -> Iterator[Path]:
     except FileNotFoundError:
         raise MtbertError(f"{path}: not found; run `dvc repro {stage}`") from None
     except (OSError, ValueError) as error:
-        # Without --force, DVC may give the same damaged file back.
+        # Without --force, DVC may restore the same damaged file from its cache.
         raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro --force --single-item {stage}`") from None

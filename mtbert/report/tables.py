@@ -1,7 +1,7 @@
-"""Tables 1 to 4 (section 5.4, 6.1) from the results of the runs, with the paper's value beside ours.
+"""Tables 1 to 4 (sections 5.4 and 6.1) from the results of the runs, with the paper's values beside ours.
 
-Each function takes the folder of results and the table's rows as params.yaml names them, {row: run}. A row that the paper does
-not have is called by its key and has "–" in the paper's columns.
+Each function takes the results folder and the table's rows from params.yaml, {row: run}. A row that is not in the paper is
+titled by its key and has "–" in the paper's columns.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,19 +17,19 @@ Rows = Mapping[str, str]
 
 
 def table1(folder: Path, rows: Rows) -> Table:
-    """Performance of the key updates: overall, sentiment, paraphrase, STS; ours, then the paper's."""
+    """Performance of the key updates: overall, sentiment, paraphrase and STS, ours and the paper's."""
     cells, dev_rows = [], []
-    for index, (row, run) in enumerate(_some(rows, "table1").items()):
+    for index, (row, run) in enumerate(_nonempty(rows, "table1").items()):
         title, split, printed = paper.TABLE_1.get(row, (row, "dev", None))
         ours = results.metrics(folder, run)[split]
-        # The course's test files have no labels: nothing to measure is not the same as an undefined score.
+        # The course's test files have no labels, so there is no score; an undefined score is shown as "–" instead.
         first = number(ours.get("overall")) if METRIC_OF.keys() <= ours.keys() else "unlabelled"
         scores = [ours.get(task, {}).get(metric) for task, metric in METRIC_OF.items()]
-        theirs = ["–"] * 5
+        in_paper = ["–"] * 5
         if printed:
             recomputed = overall(printed.sst, printed.quora, printed.sts)
-            theirs = [*map(number, (printed.overall, recomputed, printed.sst, printed.quora, printed.sts))]
-        cells.append((title, first, *map(number, scores), *theirs))
+            in_paper = [*map(number, (printed.overall, recomputed, printed.sst, printed.quora, printed.sts))]
+        cells.append((title, first, *map(number, scores), *in_paper))
         if split == "dev":
             dev_rows.append(index)
     dev = results.metrics(folder, next(iter(rows.values())))["dev"]
@@ -49,10 +49,10 @@ def table1(folder: Path, rows: Rows) -> Table:
             "Unlabelled: not all test files at hand have labels; `results/RUN/predictions` holds the leaderboard's files."
         )
     header = ("Model", "Overall", "Sentiment", "Paraphrase", "STS")
-    theirs_header = ("Paper: overall", "Paper: recomputed", "Paper: sentiment", "Paper: paraphrase", "Paper: STS")
+    paper_header = ("Paper: overall", "Paper: recomputed", "Paper: sentiment", "Paper: paraphrase", "Paper: STS")
     return Table(
         "Performance of notable model configurations.",
-        (*header, *theirs_header),
+        (*header, *paper_header),
         [*cells, ("Majority class", *majority_cells, *["–"] * 5)],
         notes,
         (False, *[True] * 9),
@@ -62,9 +62,9 @@ def table1(folder: Path, rows: Rows) -> Table:
 
 
 def table2(folder: Path, rows: Rows) -> Table:
-    """Embedding concatenations: STS correlation."""
+    """STS correlation of the embedding concatenations."""
     cells = []
-    for row, run in _some(rows, "table2").items():
+    for row, run in _nonempty(rows, "table2").items():
         title, printed = paper.TABLE_2.get(row, (row, None))
         shown = Math(title) if row in paper.TABLE_2 else title
         ours = results.metrics(folder, run)["dev"][STS.name][METRIC_OF[STS.name]]
@@ -78,9 +78,9 @@ def table2(folder: Path, rows: Rows) -> Table:
 
 
 def table3(folder: Path, rows: Rows) -> Table:
-    """Overall score versus sampling method, with the probabilities of the data at hand and what was drawn."""
+    """Overall score by sampling method, with the tasks' probabilities and the number of batches drawn from each."""
     cells = []
-    for row, run in _some(rows, "table3").items():
+    for row, run in _nonempty(rows, "table3").items():
         title, printed_probabilities, printed = paper.TABLE_3.get(row, (row, None, None))
         found = results.metrics(folder, run)
         training = found["training"]
@@ -97,9 +97,9 @@ def table3(folder: Path, rows: Rows) -> Table:
             )
         )
     sizes = results.metrics(folder, next(iter(rows.values())))["training"]["sizes"]
-    told = ", ".join(f"{size:,} {task}" for task, size in sizes.items())
+    counts = ", ".join(f"{size:,} {task}" for task, size in sizes.items())
     notes = [
-        f"Probabilities are of {', '.join(sizes)}, in proportion to *|D|^α* with *α = 1, ½, 0*; training sets here: {told}. "
+        f"Probabilities are of {', '.join(sizes)}, in proportion to *|D|^α* with *α = 1, ½, 0*; training sets here: {counts}. "
         "Where an epoch ends with the first depleted dataset, the methods differ in the number of steps too, so that the "
         "comparison confounds sampler with amount of training; `epoch_end: N` gives each the same number of steps."
     ]
@@ -111,9 +111,9 @@ def table3(folder: Path, rows: Rows) -> Table:
 
 
 def table4(folder: Path, rows: Rows) -> Table:
-    """Paraphrase mistakes, the model's most confident of each kind, in the paper's order FP, FN, FP."""
+    """The paraphrase mistakes that the model is most confident of, in the paper's order FP, FN, FP."""
     cells, notes = [], []
-    several = len(_some(rows, "table4")) > 1
+    several = len(_nonempty(rows, "table4")) > 1
     for row, run in rows.items():
         examples = results.examples(folder, run, QUORA.name)
         found = mistakes(*(examples[name].to_numpy() for name in ("label", "prediction", "score")))
@@ -127,8 +127,8 @@ def table4(folder: Path, rows: Rows) -> Table:
                     *(examples[name][worst.row] for name in ("sentence1", "sentence2")),
                     number(worst.confidence, 2),
                 ]
-            theirs = printed if row == paper.BEST else ["–", "–"]
-            cells.append((f"{paper.title(row)}: {kind}" if several else kind, *ours, *theirs))
+            in_paper = printed if row == paper.BEST else ["–", "–"]
+            cells.append((f"{paper.title(row)}: {kind}" if several else kind, *ours, *in_paper))
         notes.append(
             f"{paper.title(row)}: {counts['FP']} false positives (predicted duplicate, but not one) and {counts['FN']} false "
             f"negatives in {len(examples):,} pairs. Chosen by the model's confidence, the highest first; the paper chose by hand."
@@ -141,7 +141,11 @@ def table4(folder: Path, rows: Rows) -> Table:
 def highest(
     cells: Sequence[Sequence[str]], columns: Collection[int], among: Collection[int] | None = None
 ) -> list[tuple[int, int]]:
-    """(row, column) of the highest number in each column, equals included, among these rows; "–" and the like are no numbers."""
+    """(row, column) of the highest number in each column, ties included. Cells such as "–" are skipped.
+
+    Args:
+        among: the rows to compare, by default all.
+    """
     found = []
     for column in columns:
         values = {}
@@ -154,7 +158,7 @@ def highest(
     return found
 
 
-def _some(rows: Rows, name: str) -> Rows:
+def _nonempty(rows: Rows, name: str) -> Rows:
     if not rows:
         raise MtbertError(f"params.yaml: tables.{name} names no run; add a row (ROW: RUN), or remove tables.{name}")
     return rows

@@ -1,7 +1,7 @@
-"""A table of text cells as CSV, Markdown, LaTeX and JSON; what a cell says never becomes markup or a formula.
+"""Tables as CSV, Markdown, LaTeX and JSON. The text of a cell never becomes markup or a formula.
 
-Captions and notes are ours, so they may hold markup: `code` stands between backticks, *math* between asterisks. A cell that is
-`Math` is a formula of ours as well; every other cell is text.
+Captions, notes and `Math` cells are written by us and may hold markup: `code` between backticks and *math* between asterisks in a
+caption or note, a formula in a `Math` cell. Every other cell is plain text.
 """
 
 import json
@@ -30,7 +30,7 @@ LATEX = {
     "|": r"\textbar{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    # After the \\ that ends a row, a bare bracket or asterisk would be its argument.
+    # LaTeX would read a bare bracket or asterisk as an argument of the \\ that ends the row before.
     "[": "{[}",
     "*": "{*}",
     "−": r"$-$",
@@ -39,31 +39,31 @@ LATEX = {
     "–": "--",
     "\u00ad": r"\-",
 }
-# What pdfLaTeX sets in an article without further packages, besides ASCII and accented Latin letters.
-SET = set("—‘’“”…łŁøØßæÆœŒıİ¡¿©£€°§•·×÷µ²³")
+# What pdfLaTeX typesets without further packages, besides ASCII and accented Latin letters.
+TYPESET = set("—‘’“”…łŁøØßæÆœŒıİ¡¿©£€°§•·×÷µ²³")
 ACCENTS = set("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327")
 MATH = {"−": "-", "α": r"\alpha ", "½": r"\frac{1}{2}", "·": r"\cdot ", "\\": "", "~": ""} | {
     mark: LATEX[mark] for mark in "&%$#_{}"
 }
 LONG = 30
-"""A text column with a cell longer than this, in characters, is wrapped in LaTeX."""
+"""In LaTeX, a text column is wrapped if one of its cells has more characters than this."""
 
 
 class Math(str):
-    """A formula of ours, such as (u, v, |u−v|); plain text but in LaTeX."""
+    """A formula, such as (u, v, |u−v|); typeset in LaTeX, plain text in the other formats."""
 
 
 class Table(NamedTuple):
-    """A table as its readers see it.
+    """A table, its cells formatted as text.
 
     Attributes:
-        caption: one sentence, without a number.
-        header: a name per column, no two alike; columns `Paper: A`, `Paper: B` stand under one heading where that can be shown.
-        rows: text cells; numbers are formatted already.
-        notes: what a reader must know, a sentence each.
-        numeric: which columns are numbers, to be set flush right.
-        name: such as "table1", which numbers the table and labels it in LaTeX; "" where it has none.
-        bold: (row, column) of the cells to be shown in bold.
+        caption: one sentence, without the table's number.
+        header: a unique name per column; in LaTeX and HTML, columns `Paper: A` and `Paper: B` share the heading `Paper`.
+        rows: text cells; numbers are already formatted.
+        notes: sentences below the table.
+        numeric: whether each column holds numbers, which are right-aligned.
+        name: such as "table1", from which the number and the LaTeX label are made; "" if it has none.
+        bold: (row, column) of the bold cells.
     """
 
     caption: str
@@ -76,19 +76,19 @@ class Table(NamedTuple):
 
     @property
     def groups(self) -> list[tuple[str, list[str]]]:
-        """Columns in order, as (heading, names under it); a column of its own has the heading ''."""
+        """The columns as (heading, names below it); columns without a heading have ''."""
         parts = [name.rpartition(": ") for name in self.header]
         return [(heading, [name for *_, name in found]) for heading, found in groupby(parts, key=lambda part: part[0])]
 
     @property
     def title(self) -> str:
-        """The caption behind the table's number, such as "Table 1: Performance of ..."."""
+        """The caption after the table's number, such as "Table 1: Performance of ..."."""
         numbered = re.sub(r"(?=\d)", " ", self.name.capitalize(), count=1)
         return f"{numbered}: {self.caption}" if self.name else self.caption
 
 
 def to_csv(table: Table) -> str:
-    """Comma-separated, each cell on one line; a cell that a spreadsheet would take for a formula gets a leading apostrophe."""
+    """The table as CSV, each cell on one line. A cell that a spreadsheet would run as a formula gets a leading apostrophe."""
     return csv_text(table.header, ([visible(cell) for cell in row] for row in table.rows))
 
 
@@ -105,9 +105,9 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A floating table as wide as the text at most: columns of long text are wrapped, and what is wider still is made smaller.
+    """A floating table, at most as wide as the text: long text is wrapped, and a table still too wide is scaled down.
 
-    Its preamble needs \\usepackage{booktabs,graphicx,tabularx}.
+    The preamble needs \\usepackage{booktabs,graphicx,tabularx}.
     """
     wrapped = [
         not is_number and any(len(row[column]) > LONG for row in table.rows)
@@ -138,15 +138,15 @@ def to_latex(table: Table) -> str:
 
 
 def to_json(table: Table) -> str:
-    """The table for `read_table`."""
+    """The table as JSON, which `read_table` reads."""
     return json.dumps(table._asdict(), indent=1, ensure_ascii=False) + "\n"
 
 
 def read_table(path: Path) -> Table:
-    """The table that `to_json` wrote.
+    """Read a table written by `to_json`.
 
     Raises:
-        MtbertError: the file is missing or damaged; names the stage that writes it.
+        MtbertError: the file is missing or damaged; the message names the stage to run.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -162,12 +162,12 @@ def read_table(path: Path) -> Table:
 
 
 def visible(text: str) -> str:
-    """Text on one line, without control characters and the marks that turn the direction of writing."""
+    """The text on one line, without control characters and marks that change the direction of writing."""
     return _one_line(text).strip()
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A fixed number of digits, with an en dash for what is not there."""
+    """The value with a fixed number of decimals, or an en dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
@@ -177,7 +177,7 @@ def bracketed(values: Sequence[float]) -> str:
 
 
 def prose(text: str, plain: Callable[[str], str], code: Callable[[str], str], math: Callable[[str], str]) -> str:
-    """Running text of ours, in which `code` and *math* are marked."""
+    """Our own prose, with a function applied to each part: plain text, `code` and *math*."""
     parts = re.split(r"`([^`]*)`|\*([^*]*)\*", text)
     return "".join(
         plain(parts[index]) + (code(parts[index + 1]) if parts[index + 1] is not None else math(parts[index + 2]))
@@ -198,7 +198,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 def _markdown(cell: str) -> str:
     escaped = re.sub(r"([\\`*_\[\]|~])", r"\\\1", _one_line(cell))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # Bare addresses would become links, and what stands between dollars a formula.
+    # Keep bare URLs from becoming links, and text between dollars from becoming a formula.
     return escaped.replace("://", "&#58;//").replace("www.", "www&#46;").replace("$", "&#36;")
 
 
@@ -209,7 +209,7 @@ def _latex(cell: str) -> str:
 
 
 def _breakable(word: str) -> str:
-    """A soft hyphen after every fifth character of what TeX itself would not hyphenate, an address say."""
+    """The word, with a soft hyphen after every fifth character if TeX would not hyphenate it (a URL, for example)."""
     if word.isalpha() and len(word) < 20:
         return word
     return "\u00ad".join(word[start : start + 5] for start in range(0, len(word), 5))
@@ -221,7 +221,7 @@ def _latex_character(character: str) -> str:
     letter, *marks = list(unicodedata.normalize("NFD", character))
     if (
         character.isascii()
-        or character in SET
+        or character in TYPESET
         or (character < "\u0180" and letter.isascii() and ACCENTS.issuperset(marks))
     ):
         return character
@@ -246,7 +246,7 @@ def _latex_prose(text: str) -> str:
 
 
 def _latex_plain(text: str) -> str:
-    """Keeps the blanks at both ends, which join it to its neighbours."""
+    """Like `_latex`, but keeps blanks at both ends, since the text stands between code and math."""
     return "".join(part if part == " " else _latex(part) for part in re.split("( )", text))
 
 

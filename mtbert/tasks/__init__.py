@@ -1,1 +1,1 @@
-"""Sections 4.1 to 4.4 and 5.1 as data: tasks (columns, files, labels), objectives (head, loss, decision, metric), the paper's three."""
+"""Sections 4.1 to 4.4 and 5.1 as data: tasks (columns, files, labels) and objectives (head, loss, decision, metric)."""

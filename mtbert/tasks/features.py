@@ -1,4 +1,4 @@
-"""What a head may look at (section 4.2): u, v, |u-v|, |u+v| of a pair's pooled sentences, and the cross-encoded c."""
+"""The inputs of heads (section 4.2): u, v, |u-v| and |u+v| of a pair's pooled sentences, and the cross-encoded c."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The objectives' losses (section 4.4), pure functions of tensors. Shapes: B examples, C classes; each returns a mean, ()."""
+"""The objectives' losses (section 4.4). Shapes: B examples, C classes; each returns the mean over the batch, ()."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +15,7 @@ def binary_cross_entropy(logits_B: Tensor, labels_B: Tensor) -> Tensor:
 
 
 def mean_squared_error(scores_B: Tensor, labels_B: Tensor) -> Tensor:
-    """Mean squared error, in squared points of the score. Clamping is for predictions only: it has no gradient."""
+    """Mean squared error, in squared points of the score. Only predictions are clamped: a clamped score has no gradient."""
     return F.mse_loss(scores_B, labels_B)
 
 
@@ -24,7 +24,7 @@ def cosine_embedding(cosine_B: Tensor, labels_B: Tensor, margin: float, threshol
 
     Args:
         cosine_B: cos(u, v).
-        labels_B: scores; y = 1 from `threshold` on, else -1.
+        labels_B: scores; y = 1 if at least `threshold`, else -1.
     """
     pulled = 1 - cosine_B
     pushed = (cosine_B - margin).clamp_min(0)

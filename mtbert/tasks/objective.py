@@ -1,6 +1,6 @@
-"""What a head is trained for, as one value: its head, loss, decision and metric, and the settings that it owns (sections 4.1 to 4.4).
+"""Objectives of heads (sections 4.1 to 4.4). Each is one class: kind of head, loss, decision, metric and settings.
 
-A new objective is a class here and its name in `AnyObjective`, from which settings and registry read it. Shapes: B examples, C classes.
+To add one, write a class and add it to `AnyObjective`, which the settings and `OBJECTIVES` use. Shapes: B examples, C classes.
 """
 
 from abc import abstractmethod
@@ -16,7 +16,9 @@ from mtbert.tasks.features import FEATURES
 from mtbert.tasks.task import Kind, Task
 
 if TYPE_CHECKING:
-    from torch import Tensor  # the losses are imported where they are used: reading the settings needs no torch
+    from torch import (
+        Tensor,
+    )  # losses are imported where they are used, so that reading the settings does not import torch
 
 Feature = Annotated[str, one_of(FEATURES)]
 
@@ -25,8 +27,8 @@ class Predictions(NamedTuple):
     """One row per example, in the split's order.
 
     Attributes:
-        values: the predicted label: a class by number, 0 or 1, or a score; (B,) float64.
-        scores: of classes the probability of the predicted one, of a binary label that of 1, else the predicted score; (B,).
+        values: predicted labels, (B,) float64: the number of a class, 0 or 1, or a score.
+        scores: (B,): the probability of the predicted class, the probability of label 1, or the predicted score.
     """
 
     values: np.ndarray
@@ -37,10 +39,10 @@ class Objective(Section):
     """Base of the objectives.
 
     Attributes:
-        objective: its name, which tells one section from another.
-        kinds: the kinds of label that it fits.
-        head: `linear`, a layer over `inputs`; or `cosine`, cos(u, v) with nothing to learn.
-        metric: the task's measure (section 5.2), by its name in `mtbert.evaluation.metrics`.
+        objective: its name in params.yaml.
+        kinds: the kinds of label that it can be used with.
+        head: `linear`, a layer over `inputs`, or `cosine`, cos(u, v), which has no parameters.
+        metric: the task's metric (section 5.2), a key of `mtbert.evaluation.metrics.METRICS`.
     """
 
     objective: str
@@ -52,7 +54,7 @@ class Objective(Section):
     @property
     @abstractmethod
     def inputs(self) -> Sequence[Feature]:
-        """The features that the head looks at (section 4.2)."""
+        """The features that the head takes (section 4.2)."""
 
     @abstractmethod
     def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
@@ -60,7 +62,7 @@ class Objective(Section):
 
     @abstractmethod
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
-        """From the head's output, (B, C) or (B,), to predictions."""
+        """Predictions from the head's output, (B, C) or (B,)."""
 
     def probabilities(self, raw: np.ndarray, task: Task) -> np.ndarray:
         """The probability of each label, (B, C) float64; of a score there is none, (B, 0)."""
@@ -90,7 +92,7 @@ class CosineOfPair(Objective):
 
 
 class CrossEntropy(Linear):
-    """A logit for each class; the likeliest class."""
+    """A logit for each class; predicts the most likely one."""
 
     objective: Literal["cross_entropy"]
 
@@ -113,7 +115,7 @@ class CrossEntropy(Linear):
 
 
 class BinaryCrossEntropy(Linear):
-    """The logit of label 1, which is predicted where it is positive."""
+    """The logit of label 1; predicts 1 if it is positive."""
 
     objective: Literal["bce"]
 
@@ -131,7 +133,7 @@ class BinaryCrossEntropy(Linear):
 
 
 class Cosine(CosineOfPair):
-    """The cosine as the logit of label 1 (section 4.1)."""
+    """cos(u, v) as the logit of label 1 (section 4.1)."""
 
     objective: Literal["cosine"]
 
@@ -149,7 +151,7 @@ class Cosine(CosineOfPair):
 
 
 class MeanSquaredError(Linear):
-    """The score itself; predictions are kept within the task's range if `clamp` (section 4.4)."""
+    """Predicts the score; `clamp` limits predictions to the task's range (section 4.4)."""
 
     objective: Literal["mse"]
     clamp: bool
@@ -170,9 +172,9 @@ class MeanSquaredError(Linear):
 
 
 class CosineEmbedding(CosineOfPair):
-    """Equation 1 on (u, v); a label from `threshold` on maps to y = 1, one below to y = -1 (section 4.4).
+    """Equation 1 on (u, v): y = 1 for labels of at least `threshold`, -1 for lower ones (section 4.4).
 
-    The prediction maps the cosine's -1 to 1 linearly to the task's range; Pearson's r is blind to that map.
+    The prediction maps the cosine linearly from -1..1 to the task's range, which does not change Pearson's r.
     """
 
     objective: Literal["cosine_embedding"]

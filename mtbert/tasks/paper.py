@@ -62,32 +62,32 @@ STS = Task(
 )
 
 TASKS = {task.name: task for task in (SST, QUORA, STS)}
-# The metric of each (section 5.2), as `results/RUN/metrics.json` names it.
+# Each task's metric (section 5.2), under its name in `results/RUN/metrics.json`.
 METRIC_OF = {SST.name: "accuracy", QUORA.name: "accuracy", STS.name: "pearson"}
-CURVE = SST  # Figure 2 shows its accuracy over epochs, on dev and on as many training examples
-# Names that a declared task may not have: they are keys, columns and files of these three.
+CURVE = SST  # Figure 2 plots its accuracy over epochs, on dev and on as many training examples
+# Names that a declared task must not have, since keys, columns and files of these three use them.
 RESERVED = {*TASKS, *(task.title.lower() for task in TASKS.values()), "overall"}
 
 
 def overall(sst: float, quora: float, sts: float) -> float:
     """The leaderboard's score, (acc_sst + acc_para + (1 + r) / 2) / 3.
 
-    Section 5.2 prints (0.5 + r) in place of (1 + r) / 2; only this form gives the paper's own Table 1.
+    Section 5.2 prints (0.5 + r) instead of (1 + r) / 2, but only (1 + r) / 2 gives the paper's own Table 1.
     """
     return (sst + quora + (1 + sts) / 2) / 3
 
 
 def overall_of(scores: Mapping[str, float | None]) -> float | None:
-    """The overall score of these by task; None where one of the three is missing or undefined. Other tasks do not count."""
+    """The overall score from the tasks' scores; None if one of the three is missing or undefined. Other tasks do not count."""
     found = [scores.get(name) for name in (SST.name, QUORA.name, STS.name)]
     return None if None in found else overall(*found)  # type: ignore[arg-type]
 
 
 def known_tasks(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
-    """The paper's tasks and those that params.yaml declares, by name: the paper's first, the others by the alphabet.
+    """The paper's tasks, then the declared ones in alphabetical order, by name.
 
     Args:
-        declared: the section `tasks` of params.yaml, checked: `texts`, `label`, `kind`, and `classes` or `low` and `high`.
+        declared: the checked section `tasks` of params.yaml: `texts`, `label`, `kind`, and `classes` or `low` and `high`.
     """
     return TASKS | {name: _task(name, **declared[name]) for name in sorted(declared)}
 

@@ -1,4 +1,4 @@
-"""A task as one value: its columns, its files, its kind of label, its names (section 5.1)."""
+"""A task: its columns, files, kind of label and names (section 5.1)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ SPLITS = ("train", "dev", "test")
 
 @dataclass(frozen=True)
 class Course:
-    """What the course gives for a task.
+    """What the course defines for a task.
 
     Attributes:
-        files: the published file's name by split.
-        rows: usable rows of the published files by split.
-        wordpieces: mean length of a sentence there.
+        files: names of the published files by split.
+        rows: numbers of usable rows in these files by split.
+        wordpieces: mean length of their sentences.
         leaderboard: the task's name in the course's prediction files.
         header: the header of those files, spelt as the course spells it.
     """
@@ -30,18 +30,18 @@ class Course:
 
 @dataclass(frozen=True)
 class Task:
-    """One task.
+    """A task.
 
     Attributes:
         name: the key in params.yaml and in file names.
-        title: the word that tables and figures use.
+        title: the name in tables and figures.
         texts: headers of the sentence columns, one or two.
         label: header of the label column.
         kind: classes (one of several), binary (0 or 1) or score (a number within a range).
-        low, high: smallest and largest label, both included; of classes, the first and the last by number.
-        classes: the classes' names as the files spell them, by number; empty where the files hold the numbers.
-        course: for a task of the course; None for one that params.yaml declares.
-        names: what the labels are called where the files hold numbers, by number; empty for the numbers themselves.
+        low, high: smallest and largest label, inclusive; for classes, the numbers of the first and the last.
+        classes: names of the classes in the files, in order; empty if the files hold numbers.
+        course: None for a task declared in params.yaml.
+        names: readable names of the labels where the files hold numbers, in order; empty for the numbers themselves.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Scores that a head gives for an example: one for each class, else one."""
+        """Number of outputs of a linear head per example: one for each class, else one."""
         return int(self.high) + 1 if self.kind == "classes" else 1
 
     @property
@@ -77,7 +77,7 @@ class Task:
         return self.course.files[split] if self.course else raw_name(self, split)
 
     def text_of(self, label: float) -> str:
-        """A label, or the prediction of one, as files spell it."""
+        """A label or prediction as it is written in files."""
         if self.classes:
             return self.classes[int(label)]
         return str(float(label) if self.kind == "score" else int(label))

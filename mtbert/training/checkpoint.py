@@ -1,7 +1,7 @@
-"""Resuming: a step number, the trained weights and the optimizer's state; everything else follows from (seed, step).
+"""Checkpoints: a step number, the trained weights and the optimizer's state. Everything else follows from (seed, step).
 
-A work folder is named after the fingerprint of all that determines the run, so a checkpoint can never meet another
-configuration, other data or other code.
+A work folder is named by the fingerprint of all that determines the run, so a checkpoint is never loaded into a run of
+other settings, data or code.
 """
 
 import json
@@ -23,13 +23,13 @@ from mtbert.training.work import LATEST
 def save_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, progress: Mapping[str, Any]
 ) -> None:
-    """Write the state after `step` steps, atomically: until latest.json names the new file, the old one counts.
+    """Write the state after `step` steps, atomically: the old checkpoint is valid until latest.json names the new file.
 
     Args:
-        progress: JSON values that the loop wants back (history, sums of the running epoch).
+        progress: the loop's own state as JSON values (history, sums of the running epoch).
 
     Raises:
-        MtbertError: a weight or a moment is not finite; the checkpoint before stays.
+        MtbertError: a weight or a moment is not finite; the previous checkpoint is kept.
     """
     tensors = {f"model.{name}": parameter for name, parameter in _trained(model).items()}
     names: dict[Tensor, str] = {parameter: name for name, parameter in _trained(model).items()}
@@ -46,7 +46,7 @@ def save_checkpoint(
 
 
 def check_finite(step: int, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse what a finite loss with an infinite gradient leaves.
+    """Check weights and moments: a finite loss can have an infinite gradient.
 
     Raises:
         MtbertError: names the first tensor with a NaN or an infinity.
@@ -61,13 +61,13 @@ def check_finite(step: int, tensors: Mapping[str, Tensor]) -> None:
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, dict[str, Any]] | None:
-    """Bring model and optimizer back to the last checkpoint.
+    """Restore model and optimizer from the last checkpoint.
 
     Returns:
-        The number of steps done and the loop's progress, or None where there is no checkpoint.
+        The number of steps done and the loop's progress, or None if there is no checkpoint.
 
     Raises:
-        MtbertError: the checkpoint's bytes changed, or its tensors are not this model's.
+        MtbertError: the checkpoint is damaged, or its tensors do not fit the model.
     """
     if not (folder / LATEST).exists():
         return None
@@ -89,7 +89,7 @@ def load_checkpoint(
             parameter.copy_(tensors.pop(f"model.{name}"))
             prefix = f"optimizer.{name}."
             state = {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
-            # A parameter that has had no gradient yet has no state either.
+            # A parameter without a gradient so far has no state.
             if state:
                 optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
     return step, progress
@@ -100,7 +100,7 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _misfit(tensors: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter]) -> str:
-    """What about the checkpoint's tensors is not this model's, or nothing."""
+    """Why the checkpoint's tensors do not fit the model; empty if they do."""
     for name, parameter in trained.items():
         saved = tensors.get(f"model.{name}")
         if saved is None:

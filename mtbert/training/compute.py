@@ -1,4 +1,4 @@
-"""Where and how precisely to compute: `auto` resolved to this machine's best, once, at the door."""
+"""Choose device, precision and threads; `auto` is resolved to the best that this machine has."""
 
 import ctypes
 import os
@@ -16,6 +16,8 @@ class Compute(NamedTuple):
     """A device and the precision of its matrix products; weights and optimizer state are fp32 in any case.
 
     Attributes:
+        device: of model and batches.
+        bf16: matrix products are in bf16, else in fp32.
         graphs: training steps are replayed from CUDA graphs.
     """
 
@@ -24,11 +26,11 @@ class Compute(NamedTuple):
     graphs: bool = False
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 matrix products inside the block, if so resolved."""
+        """A context in which matrix products are in bf16, if `bf16` is set."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
 
     def describe(self) -> dict[str, Any]:
-        """What results may depend on in their last bits, for the provenance record."""
+        """Whatever may change the last bits of results, for the provenance record."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {
             "device": name,
@@ -40,13 +42,13 @@ class Compute(NamedTuple):
 
 
 def resolve(device: str, precision: str, threads: str | int, cuda_graphs: str | bool = False) -> Compute:
-    """Resolve `auto`s, pin the thread count, and let the process keep the memory it frees.
+    """Resolve `auto`, set the number of threads, and let the process keep the memory that it frees.
 
     Args:
-        cuda_graphs: replay training steps from CUDA graphs; `auto` wherever that works, on CUDA in bf16.
+        cuda_graphs: replay training steps from CUDA graphs; `auto` does so wherever it works: on CUDA in bf16.
 
     Raises:
-        MtbertError: cuda is asked for and there is none, or graphs are and the precision is fp32.
+        MtbertError: `device` is cuda without a CUDA device, or `cuda_graphs` is true in fp32.
     """
     _keep_freed_memory()
     if threads != "auto":
@@ -74,10 +76,10 @@ def machine() -> str:
 
 
 def _keep_freed_memory() -> None:
-    """glibc gives a step's memory back to the kernel, which clears it page by page for the next: up to a tenth of a step."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    """Stop glibc from returning freed memory to the kernel, which clears it again: up to a tenth of a step's time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
     if mallopt is not None:
-        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, the largest it takes
+        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, the largest value allowed
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 

@@ -1,4 +1,4 @@
-"""What takes a model's steps. `Plain` does it by the modules as they stand; mtbert/fast has engines that do the same, faster."""
+"""Engines take a model's training steps: `Plain` with the modules as they are, those of mtbert/fast faster."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,40 +20,41 @@ ADAMW: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0
 
 
 class Engine(Protocol):
-    """Computes with a model that it leaves as it is: parameters, their names and the optimizer's state are those of `Plain`.
+    """Trains and runs a model. Parameters, their names and the optimizer's state are the same under every engine.
 
     Attributes:
-        model, compute: the model, and where and how precisely its products are computed.
+        model: the model.
+        compute: its device and precision.
     """
 
     model: MultitaskModel
     compute: Compute
 
     def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
-        """The encoder's last hidden states, as `BertEncoder.forward` gives them."""
+        """The encoder's last hidden states, as from `BertEncoder.forward`."""
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
-        """Make the optimizer that `step` uses from here on; its state is AdamW's: step, exp_avg, exp_avg_sq."""
+        """Make the optimizer that `step` uses from now on; its state is AdamW's: step, exp_avg, exp_avg_sq."""
 
     def step(self, batch: Batch, loss_of: Loss, seed: int, step: int) -> Tensor:
-        """Take training step number `step` on a batch that lies on the host: forward, backward, update.
+        """Take training step number `step` on a batch in host memory: forward, backward, update.
 
         Returns:
-            The mean loss, (), on the device. If it is NaN or infinite, the update is left out.
+            The mean loss, (), on the device. If it is NaN or infinite, the update is skipped.
         """
 
     def inference(self) -> AbstractContextManager[None]:
-        """Inside, the model predicts: no gradients, the engine's precision, and no weight changes."""
+        """A context for prediction: no gradients, the engine's precision, and no weight may change."""
 
     def release(self) -> None:
-        """Undo what the engine changed about the model beside its weights."""
+        """Undo the engine's changes to the model, except to its weights."""
 
     def describe(self) -> dict[str, Any]:
-        """What results may depend on in their last bits, for the provenance record."""
+        """Whatever may change the last bits of results, for the provenance record."""
 
 
 class Plain:
-    """The reference: any device and type."""
+    """The reference engine, for any device and type."""
 
     def __init__(self, model: MultitaskModel, compute: Compute) -> None:
         self.model, self.compute = model, compute
@@ -78,7 +79,7 @@ class Plain:
         return loss
 
     def backward(self, batch: Batch, loss_of: Loss) -> Tensor:
-        """Compute the gradients; the mean loss, ()."""
+        """Compute the gradients; returns the mean loss, ()."""
         with self.compute.autocast():
             scores = self.model(batch)
         assert batch.labels is not None, "training splits are labelled"
@@ -99,7 +100,7 @@ class Plain:
 
 
 def parameter_groups(model: MultitaskModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """The trained parameters by learning rate: those of an adapter, and all others."""
+    """The optimizer's parameter groups by learning rate: the adapter's parameters, and all others that train."""
     added = adapter_names(model)
     adapter_rate = recipe.learning_rate if recipe.adapter_learning_rate is None else recipe.adapter_learning_rate
     rates: dict[float, list[Tensor]] = {}

@@ -1,4 +1,4 @@
-"""A hash of everything that determines a run: its plan (settings and code), data, starting weights, and what rounding depends on."""
+"""A hash of all that determines a run: plan (settings and code), data, starting weights, and what rounding depends on."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ def fingerprint(identity: Mapping[str, Any], paths: Iterable[Path]) -> str:
 
     Args:
         identity: JSON values.
-        paths: files and folders. Names are relative to each path's parent, so that equal files elsewhere give equal digits.
+        paths: files and folders. Names are relative to each path's parent, so the hash does not depend on the location.
 
     Raises:
         MtbertError: a path does not exist.

@@ -11,7 +11,7 @@ from mtbert.tabular import write_csv
 
 
 class Step(NamedTuple):
-    """What is logged of a step: `loss` is the batch's mean, `tokens` counts its real tokens."""
+    """The log of a training step: `loss` is the batch's mean, `tokens` counts its real tokens."""
 
     step: int
     steps: int
@@ -28,7 +28,7 @@ class Observer:
         """The run resumes from a checkpoint after `done` steps."""
 
     def step(self, step: Step) -> None:
-        """A step is finished and its loss is known."""
+        """A step is done and its loss is known."""
 
     def epoch(self, row: dict[str, Any]) -> None:
         """An epoch ended; `row` is its row of the history. Epoch 0 is the model before training."""
@@ -40,7 +40,7 @@ def log_line(step: Step) -> str:
 
 
 def log_checksum(before: str, line: str) -> str:
-    """The checksum of a log after `line`, given the checksum `before` it, which is empty for an empty log."""
+    """The checksum of a log that `line` is appended to; `before` is the checksum so far, empty for an empty log."""
     return hashlib.sha256((before + line).encode()).hexdigest()
 
 
@@ -49,8 +49,8 @@ class StepLog(Observer):
 
     Args:
         path: the file, kept beside the checkpoints during training.
-        done: steps of the checkpoint that training resumes from; later lines are cut off and written again.
-        checksum: of those steps' lines, by `log_checksum`, as stored in the checkpoint; None skips the comparison.
+        done: steps of the checkpoint that training resumes from; later lines are removed and written again.
+        checksum: the checkpoint's checksum (`log_checksum`) of these lines; None skips the comparison.
 
     Raises:
         MtbertError: the file's lines are not those of the checkpoint's steps.

@@ -1,4 +1,4 @@
-"""The multitask training loop (section 4.3): read it top to bottom."""
+"""The multitask training loop (section 4.3)."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,21 +22,21 @@ from mtbert.training.sampling import schedule
 from mtbert.training.step import Loss, naming_batch_size
 from mtbert.training.stop import stop_requests
 
-# Steps that may pass until their losses are read: to read one from a GPU is to wait until it has nothing left to do.
+# Losses are read after this many steps: reading one from a GPU waits until the GPU is idle.
 UNREAD = {"cpu": 1, "cuda": 32}
 
 
 @dataclass
 class Progress:
-    """What a run has done so far; all of it goes into a checkpoint.
+    """A run's progress, which is part of its checkpoints.
 
     Attributes:
-        batches: number of batches by task.
-        history: a row for each epoch: epoch, step, train_loss, and what `evaluate` returns.
-        loss_sum: of the running epoch.
-        tokens: number of real tokens trained on.
+        batches: batches trained on, by task.
+        history: a row for each epoch: epoch, step, train_loss, and the metrics from `evaluate`.
+        loss_sum: sum of the losses of the running epoch.
+        tokens: real tokens trained on.
         log: checksum of the step log.
-        seconds: over all processes, without those between a checkpoint and the kill after it.
+        seconds: training time, summed over resumed processes; time after a process's last checkpoint is not counted.
     """
 
     batches: dict[str, int]
@@ -48,7 +48,7 @@ class Progress:
 
 
 class Taken(NamedTuple):
-    """A step whose loss, (), still lies on the device."""
+    """A step whose loss, (), is still on the device."""
 
     step: int
     epoch: int
@@ -69,20 +69,20 @@ def train(
     work: Path,
     checkpoint_seconds: float,
 ) -> Progress:
-    """Train the engine's model in place on the tasks of `data`; resumes from the checkpoint in `work`, if there is one.
+    """Train the engine's model in place on the tasks of `data`, resuming from the checkpoint in `work` if there is one.
 
     Args:
         data: training split by task, in the order of the tasks.
         losses: loss by task, of (scores, labels).
-        evaluate: metrics of the model, called inside `engine.inference()` before training and after each epoch; they go into the
-            history.
+        evaluate: returns the model's metrics for the history; called inside `engine.inference()` before training and
+            after each epoch.
         work: folder for checkpoints.
         checkpoint_seconds: time between checkpoints; results do not depend on it.
 
     Raises:
-        MtbertError: the loss is not finite (the step's update is then left out), or memory ran out, or an update left a weight
-            that is not finite; the last checkpoint stays as it is.
-        Stopped: SIGINT or SIGTERM came; the checkpoint of the step that was then in hand is written.
+        MtbertError: a loss or an updated weight is not finite, or memory ran out. A step whose loss is not finite does
+            not update the weights, and the last checkpoint is kept.
+        Stopped: SIGINT or SIGTERM was received; the current step is finished and its checkpoint written first.
     """
     model, device = engine.model, engine.compute.device.type
     optimizer = engine.optimizer(recipe)
@@ -154,7 +154,7 @@ def train(
 
 
 def read_losses(taken: list[Taken], progress: Progress, steps: int, observers: Sequence[Observer]) -> None:
-    """Count the steps taken, give them to the observers, and forget them.
+    """Read the losses of the steps in `taken`, log them and pass them to the observers; then clear the list.
 
     Raises:
         MtbertError: a loss is NaN or infinite.
@@ -167,13 +167,13 @@ def read_losses(taken: list[Taken], progress: Progress, steps: int, observers: S
         progress.loss_sum += loss
         progress.batches[task] += 1
         progress.tokens += tokens
-        about = Step(step, steps, epoch, task, loss, tokens)
-        progress.log = log_checksum(progress.log, log_line(about))
+        logged = Step(step, steps, epoch, task, loss, tokens)
+        progress.log = log_checksum(progress.log, log_line(logged))
         for observer in observers:
-            observer.step(about)
+            observer.step(logged)
     taken.clear()
 
 
 def _values(losses: list[Tensor]) -> list[float]:
-    """All of them in one wait."""
+    """The losses as floats; waits for the device once."""
     return torch.stack(losses).tolist() if losses else []

@@ -1,4 +1,4 @@
-"""A run's progress: on a terminal a bar with loss, tokens/s and time left; elsewhere a line per epoch."""
+"""Show a run's progress: on a terminal, a bar with loss, tokens/s and time left; elsewhere, a line per epoch."""
 
 import time
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Overall(NamedTuple):
 
 
 class _Bar(Progress):
-    """One line that fits the terminal: on a narrow one the least important columns are dropped, never the time left."""
+    """A progress bar of one line. On a narrow terminal the least important columns are dropped, never the time left."""
 
     def __init__(self, console: Console) -> None:
         run, overall = TextColumn("{task.description}"), TextColumn("{task.fields[overall]}")
@@ -37,11 +37,11 @@ class _Bar(Progress):
         super().__init__(*self._all, console=console, disable=not console.is_terminal, get_time=time.monotonic)
 
     def get_renderable(self) -> RenderableType:
-        wide = self._out.options.update(max_width=10_000)
+        unlimited = self._out.options.update(max_width=10_000)
         for dropped in range(len(self._least_important_first) + 1):
             self.columns = tuple(column for column in self._all if column not in self._least_important_first[:dropped])
             table = self.make_tasks_table(self.tasks)
-            if self._out.measure(table, options=wide).maximum <= self._out.width:
+            if self._out.measure(table, options=unlimited).maximum <= self._out.width:
                 break
         return table
 
@@ -97,7 +97,7 @@ class TrainingProgress(Observer):
         )
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Print the epoch's metrics; where there is no bar, also the time that all runs will take."""
+        """Print the epoch's metrics and, if there is no bar, the time that all runs will take."""
         parts = [f"{name} {value:.3f}" for name, value in row.items() if isinstance(value, float)]
         parts += [self._estimate] if self._estimate and not self._console.is_terminal else []
         self._print(f"{self._run} epoch {row['epoch']}, step {row['step']}: {', '.join(parts)}")

@@ -1,4 +1,4 @@
-"""How a run is trained (section 4.3): what the loop is told, beside the model and the data."""
+"""How a run is trained (section 4.3): the loop's settings."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class Recipe:
         epoch_end: depletion, or a number of steps.
         epochs, batch_size: numbers of epochs and of examples in a batch.
         learning_rate: constant over the run.
-        adapter_learning_rate: that of an adapter's own parameters; None: the same for all.
+        adapter_learning_rate: of the adapter's own parameters; None means `learning_rate`.
         seed: decides the schedule and dropout.
     """
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from mtbert.errors import MtbertError
 
-# The three sampling-based methods are one: p_i proportional to |D_i| ** exponent (Table 3).
+# The three sampling-based methods differ in the exponent of p_i ~ |D_i| ** exponent (Table 3).
 EXPONENTS = {"proportional": 1.0, "square_root": 0.5, "balanced": 0.0}
 SAMPLERS = ("sequential", "round_robin", *EXPONENTS)
 
@@ -20,20 +20,20 @@ class Draw(NamedTuple):
 
 
 def probabilities(sizes: Mapping[str, int], exponent: float) -> dict[str, float]:
-    """p_i = |D_i|^exponent / sum_j |D_j|^exponent, by task."""
+    """p_i = |D_i|^exponent / sum_j |D_j|^exponent, by task; |D_i| is a task's number of training examples."""
     largest = max(sizes.values())
-    # Dividing by the largest first keeps large exponents finite.
+    # Divide by the largest first, so that large exponents do not overflow.
     powers = {task: (size / largest) ** exponent for task, size in sizes.items()}
     total = sum(powers.values())
     return {task: power / total for task, power in powers.items()}
 
 
 def sampler_exponent(sampler: str | float) -> float | None:
-    """The exponent that a sampling-based method stands for; None for sequential and round_robin."""
+    """The exponent of a sampling-based method; None for sequential and round_robin."""
     return EXPONENTS.get(sampler) if isinstance(sampler, str) else float(sampler)
 
 
-# Of a run: its schedule is kept in memory, some 200 bytes a step.
+# The most steps of a run: its schedule is kept in memory, some 200 bytes a step.
 MOST_STEPS = 10_000_000
 
 
@@ -66,11 +66,11 @@ def epoch_schedule(
     Args:
         sizes: training examples per task, in the order of the tasks.
         batch_size: B; the last batch of a pass over a task may be smaller.
-        sampler: `sequential` D1 -> D2 -> D3; `round_robin` b1, b2, b3, b1, ..., restarting smaller datasets until the largest
-            is depleted; or a sampling-based method, by name or exponent, which ends when any dataset is depleted.
-        epoch_end: `depletion` for the rules above, or a number of steps: datasets then restart as needed, and sequential
-            divides the steps in proportion to the sizes.
-        seed, epoch: select the random stream; equal arguments give equal schedules.
+        sampler: `sequential` D1 -> D2 -> D3; `round_robin` b1, b2, b3, b1, ..., restarting smaller datasets until the
+            largest is depleted; or a sampling-based method, by name or exponent, until any dataset is depleted.
+        epoch_end: `depletion` for the rules above, or a number of steps. Datasets then restart as needed, and
+            sequential divides the steps in proportion to the sizes.
+        seed, epoch: seed the random order; equal arguments give equal schedules.
     """
     streams = {
         task: _batches(size, batch_size, [seed, epoch, index]) for index, (task, size) in enumerate(sizes.items())
@@ -88,7 +88,7 @@ def _task_order(
     if sampler == "sequential":
         return [task for task, count in _shares(sizes, batches, steps).items() for _ in range(count)]
     if sampler == "round_robin":
-        # The last of equally large datasets, so that all of them are depleted.
+        # Among equally large datasets the last one, so that all of them are depleted.
         largest = max(reversed(tasks), key=lambda task: batches[task])
         if steps is None:
             steps = (batches[largest] - 1) * len(tasks) + tasks.index(largest) + 1
@@ -121,7 +121,7 @@ def _shares(sizes: Mapping[str, int], batches: Mapping[str, int], steps: int | N
 
 
 def _batches(size: int, batch_size: int, key: list[int]) -> Iterator[np.ndarray]:
-    """Endless passes over a dataset, each in a new random order; a pass has every row once."""
+    """Batches from endless passes over a dataset; each pass has every row once, in a new random order."""
     passes = 0
     while True:
         order = np.random.default_rng([*key, passes]).permutation(size)

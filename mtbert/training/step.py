@@ -1,4 +1,4 @@
-"""What surrounds a training step: the type of a loss, and the error for memory that runs out."""
+"""The type of a loss, and the error for a step that runs out of memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # of scores and labels
 
 @contextmanager
 def naming_batch_size(compute: Compute, where: str) -> Iterator[None]:
-    """Turn memory that runs out inside the block into an error that says what to do.
+    """Turn an out-of-memory error inside the block into one that names batch_size.
 
     Raises:
         MtbertError: memory ran out.

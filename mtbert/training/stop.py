@@ -30,7 +30,7 @@ class StopRequest:
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:
-        """A block in which no weight changes, so that the process can stop at once.
+        """A block in which no weight changes, so a signal stops the process at once.
 
         Raises:
             Stopped: a signal arrives, or has arrived before.

@@ -22,8 +22,8 @@ class WorkFolder(NamedTuple):
     """A checkpoint folder, as `mtbert clean` and `mtbert doctor` show it.
 
     Attributes:
-        run, workspace: the run's name and the folder that it was started in; empty if a kill came before they were written.
-        step: steps done at its checkpoint; 0 if there is none.
+        run, workspace: the run's name and the folder that it was started in; empty if a kill prevented writing them.
+        step: steps done at its checkpoint, or 0 if there is none.
         size: bytes on disk.
         age: seconds since the last write.
     """
@@ -50,8 +50,8 @@ def work_root(cwd: Path) -> Path:
 def work_folder(root: Path, run: str, name: str) -> Iterator[Path]:
     """A locked folder for a run's checkpoints, removed if the block ends without an exception.
 
-    Of the run's folders with other fingerprints the newest is kept, so that undoing an edit resumes from it; the others are removed.
-    A process that trains the same run in another workspace gets a folder of its own.
+    Of the run's folders with other fingerprints the newest is kept, so that undoing an edit resumes from it; the others
+    are removed. A process that trains the same run in another workspace gets a folder of its own.
 
     Args:
         root: as `work_root` returns it.
@@ -104,7 +104,7 @@ def checkpoint_step(folder: Path) -> int:
 
 
 def checkpoint_log(folder: Path) -> tuple[int, str | None]:
-    """Steps done at the checkpoint in `folder`, and the checksum of their lines in steps.csv, as `StepLog` expects it."""
+    """Steps done at the checkpoint in `folder`, and the checksum of their lines in steps.csv, for `StepLog`."""
     try:
         latest = json.loads((folder / LATEST).read_text(encoding="utf-8"))
         return int(latest["step"]), latest["progress"].get("log")
@@ -138,7 +138,7 @@ def _free_folder(root: Path, name: str) -> tuple[Path, IO[str]]:
         folder = root / (name if n == 1 else f"{name}-{n}")
         for place in (root, folder):
             if place.is_symlink():
-                raise MtbertError(f"{place}: a link; checkpoints need a folder: remove the link")
+                raise MtbertError(f"{place}: is a link, but checkpoints need a folder; remove the link")
         lock = _claim(folder)
         if lock is not None:
             return folder, lock
@@ -146,7 +146,7 @@ def _free_folder(root: Path, name: str) -> tuple[Path, IO[str]]:
 
 
 def _claim(folder: Path) -> IO[str] | None:
-    """Make the folder if need be and take its lock; None if another process holds it."""
+    """Make the folder if needed and take its lock; None if another process holds it."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -173,7 +173,7 @@ def _locked(file: IO[str]) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a folder whose lock we hold. It is renamed first, so that a process that starts now makes a new one."""
+    """Delete a folder whose lock we hold. It is renamed first, so that a process starting now makes a new one."""
     hidden = folder.with_name(f".{folder.name}.{os.getpid()}{TEMPORARY}")
     folder.rename(hidden)
     remove_tree(hidden)

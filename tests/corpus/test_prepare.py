@@ -56,7 +56,7 @@ def tokenizer_file(tmp_path: Path) -> Path:
     tokenizer = Tokenizer(WordPiece({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = BertPreTokenizer()
-    # What sentence-transformers ships, and what must not reach the arrays.
+    # As sentence-transformers ships it; must not affect the arrays.
     tokenizer.enable_truncation(2)
     tokenizer.enable_padding(length=9)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
@@ -156,7 +156,7 @@ def test_dropped_leakage_leaves_train_only(raw: Path, tokenizer_file: Path) -> N
 def test_a_split_without_any_row_left_is_an_error(raw: Path, tokenizer_file: Path) -> None:
     put(raw, "sst-train", "0\ts1\ta b .\t3")
     with pytest.raises(
-        MtbertError, match=r"sst-train.csv: no row is left of 1; check prepare.on_bad_row and prepare.leakage"
+        MtbertError, match=r"sst-train.csv: none of its 1 rows is left; check prepare.on_bad_row and prepare.leakage"
     ):
         run(raw, tokenizer_file, leakage="drop")
     assert not (raw.parent / "prepared").exists()
@@ -248,7 +248,7 @@ def test_a_bad_row_names_the_file_to_correct(
             b"\tid\tsentence\tsentiment\n0\ta\tb",
             "2:6: missing column sentiment: the file ends inside this row; replace",
         ),
-        (b"\tid\tsentence\tsentiment\n0\ta\tb\tx\n", "no row is left of 1; check prepare.on_bad_row"),
+        (b"\tid\tsentence\tsentiment\n0\ta\tb\tx\n", "none of its 1 rows is left; check prepare.on_bad_row"),
     ],
 )
 def test_every_fault_of_a_file_names_the_one_to_correct(
@@ -257,7 +257,7 @@ def test_every_fault_of_a_file_names_the_one_to_correct(
     (raw / "sst-train.csv").write_bytes(data)
     from_source(raw, "folder", **{"from": "data/course/x.csv"})
     with pytest.raises(MtbertError) as error:
-        run(raw, tokenizer_file, on_bad_row="drop" if fault.startswith("no row") else "error")
+        run(raw, tokenizer_file, on_bad_row="drop" if fault.startswith("none of") else "error")
     assert str(error.value).removeprefix("data/course/x.csv:").lstrip().startswith(fault)
 
 
@@ -285,7 +285,7 @@ def test_labels_of_another_scale_are_warned_of(raw: Path, tokenizer_file: Path) 
     put(raw, "sts-dev", "0\tv1\ta\tb\t5")
     (warning,) = run(raw, tokenizer_file)["warnings"]
     assert warning.startswith(
-        f"{raw}/sts-train.csv: all 2 similarity labels lie in 0 to 1, where 0 to 5 is expected; they"
+        f"{raw}/sts-train.csv: all 2 similarity labels are at most 1, but the range is 0 to 5; they"
     )
     assert json.loads((raw.parent / "prepared" / "report.json").read_text())["warnings"] == [warning]
     put(raw, "sts-train", "0\tu1\ta\tb\t0.2", "1\tu2\tb\tb\t1.01")
@@ -297,9 +297,7 @@ def test_a_cased_tokenizer_is_warned_of_where_texts_are_lower_cased(raw: Path, t
     tokenizer.normalizer = BertNormalizer(lowercase=False)
     tokenizer.save(str(tokenizer_file))
     (warning,) = run(raw, tokenizer_file)["warnings"]
-    assert warning.startswith(
-        f"{tokenizer_file}: the tokenizer tells capitals from small letters, but prepare.preprocess"
-    )
+    assert warning.startswith(f"{tokenizer_file}: the tokenizer is cased, but prepare.preprocess")
     assert run(raw, tokenizer_file, preprocess="none")["warnings"] == []
 
 

@@ -1,4 +1,4 @@
-"""Every fault is told with the line and column at which it stands."""
+"""Every fault is reported with its line and column."""
 
 import errno
 import os
@@ -206,7 +206,7 @@ def test_a_file_of_bad_rows_alone_is_no_error_under_drop(tmp_path: Path) -> None
 
 
 def test_a_sentence_that_reads_like_a_label_is_none(tmp_path: Path) -> None:
-    """Labels are parsed once per text; nothing but a label may be looked up there."""
+    """Labels are parsed once per text, and only labels are cached."""
     path = write(tmp_path, QUORA, "1\tb\t1\t1\t0", "2\tc\t0\t0\t1")
     examples, _ = read_split(path, QUORA, True, "error")
     assert [example.label for example in examples] == [1.0, 0.0, 1.0]
@@ -330,26 +330,24 @@ PIECES = [
     *("9\tq7\tA\r\tB\t1", "9\tq8\tA\0\tB\t1", "9\tq9\tcafé 日\u2028\t\u200b\t1", "9\tq10\tA\ufffd\xa0\x85\tB\t1\r", "9\t \tA\tB\t1"),
 ]  # fmt: skip
 ENDS = st.sampled_from([b"", b"\n", b"\n\n", b"\r\n\r\n", b"\r", b"\n\r\r\n", b"\n\xe2\x80", b"\n\xff\n"])
-SIZES = (1, 2, 7, 60, 200)  # bytes, read on to the end of a line: 1, 2 and 7 are a row each
+SIZES = (1, 2, 7, 60, 200)  # bytes, extended to a line end: 1, 2 and 7 are a row each
 
 
 def everything(path: Path) -> list[Any]:
-    """All that reading a file gives or raises, in both modes."""
-    told: list[Any] = []
+    """Everything that reading a file returns or raises, in both modes."""
+    outcomes: list[Any] = []
     for on_bad_row in ("error", "drop"):
         try:
             examples, bad = read_split(path, QUORA, True, on_bad_row)  # type: ignore[arg-type]
-            told += [examples, [str(row) for row in bad]]
+            outcomes += [examples, [str(row) for row in bad]]
         except MtbertError as error:
-            told.append(str(error))
-    return told
+            outcomes.append(str(error))
+    return outcomes
 
 
 @settings(max_examples=300, deadline=None)
 @given(rows=st.lists(st.sampled_from(PIECES), max_size=12), newline=st.sampled_from([b"\n", b"\r\n"]), end=ENDS)
-@example(
-    ["0\tid0\tA\tB\t1", "1\tid0\tA\tB\t9"], b"\n", b""
-)  # said to be the second of its id before its label is looked at
+@example(["0\tid0\tA\tB\t1", "1\tid0\tA\tB\t9"], b"\n", b"")  # the id is checked first
 @example(['8\tq3\tA\t"B', *["line"] * 60, 'end"\t0'], b"\n", b"")
 def test_block_ends_change_nothing(
     tmp_path_factory: pytest.TempPathFactory, rows: list[str], newline: bytes, end: bytes

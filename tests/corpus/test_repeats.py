@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtbert.corpus import hashes, repeats
-from mtbert.corpus.hashes import Met
+from mtbert.corpus.hashes import SeenHashes
 from mtbert.corpus.repeats import Keys, sentences_keys
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip)
@@ -72,7 +72,7 @@ def test_keys_leave_no_file_behind(tmp_path: Path) -> None:
 
 @given(st.lists(some_keys, max_size=30))
 def test_texts_of_earlier_calls_are_found(calls: list[list[str]]) -> None:
-    met, before = Met(), set()
+    seen, before = SeenHashes(), set()
     for call in calls:
-        assert met.perhaps(call) == (not before.isdisjoint(call))
+        assert seen.may_have(call) == (not before.isdisjoint(call))
         before.update(call)

@@ -1,4 +1,4 @@
-"""Ids looked up word by word equal the tokenizer's for any text; tokenizers that split otherwise are not looked up."""
+"""Ids looked up word by word equal the tokenizer's for any text; tokenizers that split text differently are not cached by word."""
 
 import string
 

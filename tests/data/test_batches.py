@@ -1,4 +1,4 @@
-"""From rows to batches: which sequences stand where."""
+"""Batches from rows: which sequences are where."""
 
 from collections.abc import Callable, Sequence
 
@@ -97,7 +97,7 @@ def test_sizes_grow_with_the_powers_of_two(tokens: int, multiple: int) -> None:
     assert filled_to(tokens) == multiple
 
 
-def test_a_batch_is_filled_up(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
+def test_a_batch_has_filler(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
     stream = make_batch("quora", make_split("quora", 40), np.arange(40), ("u", "v", "c"), wrapper).stream
     assert len(stream.ids) == -(-stream.tokens // filled_to(stream.tokens)) * filled_to(stream.tokens)
     assert 0 <= len(stream.ids) - stream.tokens < filled_to(stream.tokens)

@@ -1,4 +1,4 @@
-"""The token stream: exact layout, order restored by rank, and the sequences that enter it."""
+"""The token stream: its exact layout, the order restored by rank, and the wrapping of sequences."""
 
 from pathlib import Path
 
@@ -18,11 +18,15 @@ def sequence(*ids: int, second: int | None = None) -> tuple[np.ndarray, int]:
 
 
 def unlay(stream: TokenStream) -> list[tuple[list[int], list[int], list[int]]]:
-    """ids, positions and segments of every sequence, in the caller's order, from the documented fields alone."""
-    assert stream.offsets[0] == 0 and stream.offsets[len(stream.rank)] == stream.tokens and stream.offsets[-1] == len(stream.ids)
+    """ids, positions and segments of every sequence, in the caller's order, using only documented fields."""
+    assert (
+        stream.offsets[0] == 0
+        and stream.offsets[len(stream.rank)] == stream.tokens
+        and stream.offsets[-1] == len(stream.ids)
+    )
     tensors = (stream.ids, stream.positions, stream.segments)
     lengths = stream.offsets.diff().tolist()
-    parts = list(zip(*(tensor[: stream.tokens].split(lengths) for tensor in tensors), strict=True))
+    parts = list(zip(*(tensor.split(lengths) for tensor in tensors), strict=True))
     return [tuple(tensor.tolist() for tensor in parts[place]) for place in stream.rank.tolist()]  # type: ignore[misc]
 
 
@@ -47,7 +51,7 @@ one_sequence = st.lists(st.integers(0, 65535), min_size=1, max_size=9).flatmap(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(one_sequence, min_size=1, max_size=9))
-def test_rank_gives_every_sequence_back(sequences: list[tuple[np.ndarray, int]]) -> None:
+def test_rank_restores_every_sequence(sequences: list[tuple[np.ndarray, int]]) -> None:
     stream = lay_out(sequences, 4)
     for (ids, second), (got, positions, segments) in zip(sequences, unlay(stream), strict=True):
         assert got == ids.tolist()
@@ -62,7 +66,9 @@ def test_rank_gives_every_sequence_back(sequences: list[tuple[np.ndarray, int]])
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(one_sequence, min_size=1, max_size=9), st.integers(1, 16))
-def test_filler_rounds_the_stream_up_and_is_nobody_s(sequences: list[tuple[np.ndarray, int]], multiple: int) -> None:
+def test_filler_rounds_the_stream_up_and_changes_no_sequence(
+    sequences: list[tuple[np.ndarray, int]], multiple: int
+) -> None:
     bare, filled = lay_out(sequences), lay_out(sequences, multiple)
     assert filled.tokens == bare.tokens == len(bare.ids)
     assert len(filled.ids) == -(-bare.tokens // multiple) * multiple
@@ -75,7 +81,7 @@ def test_filler_rounds_the_stream_up_and_is_nobody_s(sequences: list[tuple[np.nd
         assert not values[bare.tokens :].any()
 
 
-def test_single_sentence_is_wrapped_and_cut() -> None:
+def test_single_sentence_is_wrapped_and_truncated() -> None:
     wrapper = Wrapper(cls=101, sep=102, max_tokens=5)
     ids, second = wrapper.single(np.array([7, 8], np.uint16))
     assert (ids.tolist(), second) == ([101, 7, 8, 102], 4)
@@ -89,7 +95,7 @@ def test_pair_is_wrapped_with_its_segment() -> None:
 
 
 def cut_one_by_one(first: list[int], second: list[int], room: int) -> tuple[list[int], list[int]]:
-    """BERT's own rule: while it does not fit, the longer one loses its last wordpiece (on a tie the second)."""
+    """BERT's rule: while the pair is too long, the longer sentence loses its last wordpiece (the second on a tie)."""
     first, second = list(first), list(second)
     while len(first) + len(second) > room:
         (first if len(first) > len(second) else second).pop()
@@ -101,7 +107,7 @@ pieces = st.lists(st.integers(3, 60000), min_size=1, max_size=14)
 
 @settings(max_examples=300, deadline=None)
 @given(pieces, pieces, st.integers(5, 24))
-def test_a_pair_is_cut_from_the_longer_sentence_first(first: list[int], second: list[int], max_tokens: int) -> None:
+def test_the_longer_sentence_of_a_pair_is_truncated_first(first: list[int], second: list[int], max_tokens: int) -> None:
     ids, segment = Wrapper(cls=1, sep=2, max_tokens=max_tokens).pair(
         np.array(first, np.uint16), np.array(second, np.uint16)
     )

@@ -18,7 +18,7 @@ def test_rows_sum_to_one_and_absent_labels_are_nan() -> None:
     assert np.isnan(shares[1]).all()
 
 
-def test_mistakes_are_told_by_confidence() -> None:
+def test_mistakes_are_sorted_by_confidence() -> None:
     found = mistakes(np.array([0, 1, 1, 0]), np.array([1, 0, 1, 1]), np.array([0.7, 0.1, 0.9, 0.8]))
     assert [(mistake.row, mistake.kind) for mistake in found] == [(1, "FN"), (3, "FP"), (0, "FP")]
     assert found[0] == Mistake(1, "FN", 0.9)

@@ -1,4 +1,4 @@
-"""The metrics watched while training."""
+"""The metrics logged during training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -120,7 +120,7 @@ def test_a_cosine_similarity_is_not_clamped_away(
     splits: dict[str, Split],
     wrapper: Wrapper,
 ) -> None:
-    """Cosines below 0 would all become 0 if they were taken for similarities."""
+    """Cosines below 0 would all become 0 if they were treated as similarities."""
     model = make_model("mean", ["u", "v"], None)
     cosines = raw_scores(model, "sts", splits["sts"], wrapper)
     found = measure(model, splits, make_split("sst", 11), wrapper, objectives=objectives(["u", "v"], None))

@@ -8,7 +8,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 
 from mtbert.errors import MtbertError
-from mtbert.evaluation.metrics import accuracy, majority_share, measured, pearson, tracked
+from mtbert.evaluation.metrics import accuracy, majority_share, pearson, task_metrics, tracked
 from mtbert.report.paper import TABLE_1
 from mtbert.tasks.paper import TASKS, known_tasks, overall
 
@@ -36,7 +36,7 @@ def test_against_the_reference_libraries() -> None:
     [
         ([1.0, 2.0], [3.0, 3.0], "all 2 predictions are 3"),
         ([1.0, 1.0], [3.0, 4.0], "all 2 labels are 1"),
-        ([1.0], [2.0], "needs 2 examples"),
+        ([1.0], [2.0], "needs 2 or more examples"),
         ([1.0, 2.0], [np.nan, 1.0], "NaN"),
         ([np.inf, 2.0], [3.0, 1.0], "NaN or infinity"),
         ([1.0, 2.0], [1.0], r"\(2,\) labels but \(1,\)"),
@@ -53,13 +53,13 @@ def test_two_examples_correlate() -> None:
 
 
 def test_accuracy_of_nothing_raises() -> None:
-    with pytest.raises(MtbertError, match="accuracy needs 1 examples"):
+    with pytest.raises(MtbertError, match="accuracy needs 1 or more examples"):
         accuracy([], [])
 
 
 def test_majority() -> None:
     assert majority_share([0, 1, 1, 2]) == 0.5
-    with pytest.raises(MtbertError, match="majority's share needs 1 example"):
+    with pytest.raises(MtbertError, match="majority share needs 1 or more examples, found 0"):
         majority_share([])
 
 
@@ -73,8 +73,8 @@ def test_overall_and_a_number_for_each_task_are_tracked() -> None:
     assert tracked(dev | {"overall": 0.7, "spam": {"accuracy": 0.9}}, own) == four | {"spam": 0.9}
 
 
-def test_what_metrics_json_says_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+def test_task_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     labels, values = np.array([0.0, 1, 1]), np.array([1.0, 1, 1])
-    assert measured("accuracy", labels, values) == {"accuracy": 2 / 3, "n": 3, "majority": 2 / 3}
-    assert measured("pearson", labels, values) == {"pearson": None, "n": 3}
+    assert task_metrics("accuracy", labels, values) == {"accuracy": 2 / 3, "n": 3, "majority": 2 / 3}
+    assert task_metrics("pearson", labels, values) == {"pearson": None, "n": 3}
     assert "all 3 predictions are 1" in capsys.readouterr().out

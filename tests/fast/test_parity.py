@@ -53,7 +53,7 @@ class Cell:
         return Compute(torch.device(self.device), self.bf16)
 
     def model(self) -> MultitaskModel:
-        """In the middle of training: no parameter has a value at which it could be left out unseen."""
+        """A model as in training: no parameter has a value at which omitting it would not show."""
         model = tiny_model(self.pooling, dropout=self.dropout, head_dropout=self.dropout)
         if self.method != "full":
             own = {"exact_norm": self.exact_norm} if self.method == "dora" else {}
@@ -90,7 +90,7 @@ CELLS += [  # CUDA draws other dropout masks
 
 
 def batches(model: MultitaskModel) -> list[Batch]:
-    """Of the first, the second has only some wordpieces; the last is not full."""
+    """Batches: the second has some of the first one's wordpieces only; the last is not full."""
     split, rows = tiny_split("quora", 4 * BATCH, longest=18), np.arange(4 * BATCH)
     cuts = (rows[:BATCH], rows[BATCH : BATCH + 2], rows[2 * BATCH : 3 * BATCH], rows[3 * BATCH :])
     return [make_batch("quora", split, chosen, model.views("quora"), WRAPPER) for chosen in cuts]
@@ -133,7 +133,7 @@ def fast(model: MultitaskModel, compute: Compute) -> Engine:
 
 
 def apart(ours: dict[str, Tensor], plain: dict[str, Tensor]) -> dict[str, float]:
-    """The relative distance of everything that is compared; gradients below 0.05 and others below 1 count as that large."""
+    """Relative differences of all compared values; gradients below 0.05 and others below 1 are compared as if that large."""
     assert ours.keys() == plain.keys()
     least = {name: 0.05 if name.startswith("gradient") else 1.0 for name in plain}
     return {
@@ -142,7 +142,7 @@ def apart(ours: dict[str, Tensor], plain: dict[str, Tensor]) -> dict[str, float]
 
 
 def limit(cell: Cell, name: str) -> float:
-    """How far apart something may be: by fp32's rounding; by bf16's, and where a maximum may fall on another token, by more."""
+    """The tolerance of a value: for fp32 rounding, or for bf16 rounding, and more where a maximum may be at another token."""
     kind = name.split()[0]
     if not cell.bf16:
         return 2e-4 if kind == "way" else 2e-5
@@ -150,13 +150,13 @@ def limit(cell: Cell, name: str) -> float:
 
 
 def differences(cell: Cell) -> dict[str, float]:
-    """What is farther apart than it may be."""
+    """The values that differ by more than their tolerance."""
     found = apart(outcome(cell, fast), outcome(cell, Plain))
     return {name: by for name, by in found.items() if not by <= limit(cell, name)}
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_the_fast_engine_computes_what_the_plain_one_does(cell: Cell) -> None:
+def test_the_fast_engine_equals_the_plain_one(cell: Cell) -> None:
     assert not differences(cell)
 
 
@@ -183,7 +183,7 @@ IN_A_CALL: dict[str, tuple[Cell, str, int, Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("bug", IN_A_CALL)
-def test_the_matrix_sees_a_wrong_kernel(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_matrix_notices_a_wrong_kernel(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cell, name, place, change = IN_A_CALL[bug]
     call = passes.call
 
@@ -246,7 +246,7 @@ ELSEWHERE: dict[str, tuple[Cell, Callable[[pytest.MonkeyPatch], None]]] = {
 
 
 @pytest.mark.parametrize("bug", ELSEWHERE)
-def test_the_matrix_sees_a_bug_between_the_kernels(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_matrix_notices_a_bug_between_the_kernels(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cell, plant = ELSEWHERE[bug]
     right = outcome(cell, Plain)
     plant(monkeypatch)
@@ -267,7 +267,7 @@ LENGTHS = st.lists(st.integers(1, 40) | st.integers(1, 130), min_size=1, max_siz
 @settings(deadline=None, max_examples=40)
 @given(LENGTHS, st.sampled_from(SIZES), st.sampled_from([1, 16]), st.booleans(), st.sampled_from([0.0, 0.2]))
 def test_any_batch_and_size(lengths: list[int], config: BertConfig, multiple: int, first_only: bool, p: float) -> None:
-    """States and all gradients of an encoder; filler beyond the sequences included, one token to more than a kernel's tile."""
+    """States and all gradients of an encoder, with filler, for sequences of one token to more than a kernel's tile."""
     model = tiny_model("mean", config=config, dropout=p)
     rng = np.random.default_rng(lengths)
     stream = lay_out([(rng.integers(3, 40, n), rng.integers(1, n + 1)) for n in lengths], multiple)

@@ -58,14 +58,14 @@ def reference(config: BertConfig, spread: float = 0.3, dtype: torch.dtype = torc
     )
     torch.manual_seed(0)
     model = transformers.BertModel._from_config(theirs, attn_implementation="eager").eval()
-    # Large weights, norms away from 1 and biases away from 0, so that nothing can be left out unnoticed.
+    # Large weights, norms away from 1 and biases away from 0, so that any missing term shows.
     for parameter in model.parameters():
         parameter.data = parameter.data + spread * torch.randn_like(parameter)
     return model.to(dtype)
 
 
 def our_names(model: "transformers.BertModel", config: BertConfig) -> dict[str, str]:
-    """Their parameters' names to ours, found by sending numbered tensors through `from_hf`."""
+    """transformers' parameter names to ours, found by passing numbered tensors through `from_hf`."""
     theirs = list(dict(model.named_parameters()))
     numbered = {name: torch.full_like(model.get_parameter(name), place) for place, name in enumerate(theirs)}
     return {theirs[int(tensor.mean())]: name for name, tensor in from_hf(numbered, config, "numbers").items()}
@@ -112,7 +112,7 @@ def ours_of(
 
 
 def distance(ours: Outcome, theirs: Outcome) -> float:
-    """Largest difference; of gradients, which are sums, relative to their own size where that is above 1."""
+    """The largest difference; for gradients above 1 it is relative."""
     assert ours.gradients.keys() == theirs.gradients.keys()
     worst = [(ours.hidden - theirs.hidden).abs().max(), (ours.pooled - theirs.pooled).abs().max()]
     for name, gradient in theirs.gradients.items():
@@ -161,7 +161,7 @@ IN_THE_ENCODER: dict[str, Callable[..., object]] = {
 
 
 @pytest.mark.parametrize("bug", [*IN_THE_STREAM, *IN_THE_ENCODER])
-def test_the_comparison_sees_a_bug(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_notices_a_bug(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = CONFIGS[0]
     model = reference(config)
     batch = sequences(config, "mixed")[:2] + sequences(config, "pairs")[2:]
@@ -173,7 +173,7 @@ def test_the_comparison_sees_a_bug(bug: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_attention_dropout_acts_on_the_weights() -> None:
-    """With all attention weights dropped, the values no longer matter; with all kept they do."""
+    """Values matter if attention weights are kept, and do not if all are dropped."""
     config, moved = CONFIGS[1], []
     stream = lay_out(sequences(config, "short and long"))
     for kept in (0.0, 1.0):
@@ -188,7 +188,7 @@ def test_attention_dropout_acts_on_the_weights() -> None:
 
 
 @pytest.mark.parametrize("multiple", [1, 16], ids=["bare", "with filler"])
-def test_first_tokens_only_are_the_first_rows_of_all(multiple: int) -> None:
+def test_first_only_gives_the_first_tokens_states(multiple: int) -> None:
     """With their gradients."""
     config, found = CONFIGS[0], []
     encoder = translated(reference(config, dtype=torch.float64), config)

@@ -1,4 +1,4 @@
-"""Dropout masks: their rate, their scale, and that (seed, step) and the order of drawing alone decide them."""
+"""Dropout masks: their rate and scale, and that they depend only on (seed, step) and the order of drawing."""
 
 import numpy as np
 import pytest

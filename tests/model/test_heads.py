@@ -1,4 +1,4 @@
-"""Task heads: what they compute and which views they ask for."""
+"""Task heads: their formulas and the views that they read."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_one_output_is_one_number_per_example() -> None:
     assert head.views == ("u", "v", "c")
 
 
-def test_dropout_falls_on_the_features_while_training() -> None:
+def test_dropout_is_on_the_features_in_training() -> None:
     head = LinearHead(["u"], 3, 3, 0.5, Noise())
     torch.nn.init.eye_(head.linear.weight)
     torch.nn.init.zeros_(head.linear.bias)

@@ -1,4 +1,4 @@
-"""The whole model: scores composed by hand from transformers' states, and independence of neighbours."""
+"""The whole model: scores equal those composed by hand from transformers' states, one example at a time."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ POOL = {"cls": lambda x: x[0], "mean": lambda x: x.mean(0), "max": lambda x: x.m
 
 
 def embed(model: MultitaskModel, first: np.ndarray, second: np.ndarray | None = None) -> Tensor:
-    """A sentence or a pair, all by itself."""
+    """A sentence or a pair in a batch of its own."""
     ids = [1, *first, 2] + ([*second, 2] if second is not None else [])
     pooled = POOL[model.pooling](model.encoder(lay_out([(np.array(ids), len(first) + 2)])))
     return pooled if model.encoder.pooler is None else torch.tanh(model.encoder.pooler(pooled))
@@ -55,11 +55,11 @@ def by_hand(model: MultitaskModel, task: str, split: Split, row: int, features: 
 @pytest.mark.parametrize("task", ["sst", "quora", "sts"])
 @pytest.mark.parametrize(("pooling", "quora", "sts"), VARIANTS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 5e-6)])
-def test_scores_are_composed_of_each_example_alone(
+def test_a_score_depends_on_its_example_alone(
     make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper, task: str,
     pooling: str, quora: list[str] | None, sts: list[str] | None, dtype: torch.dtype, tolerance: float,
 ) -> None:  # fmt: skip
-    """So that none depends on its neighbours. The head's output is compared before it becomes fp32."""
+    """The head's output is compared before it is rounded to fp32."""
     model, seen = make_model(pooling, quora, sts, config=CONFIG).eval().to(dtype), []
     model.heads[task].register_forward_hook(lambda _module, _input, output: seen.append(output))
     split, rows = make_split(task, 12), np.array([3, 11, 0, 7, 4])
@@ -74,7 +74,7 @@ def test_scores_are_composed_of_each_example_alone(
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
-def test_a_model_holds_no_weight_that_its_scores_do_not_depend_on(
+def test_scores_depend_on_every_weight(
     make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper, pooling: str
 ) -> None:
     model = make_model(pooling)
@@ -90,7 +90,7 @@ def test_views_are_those_of_the_heads(make_model: Callable[..., MultitaskModel])
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_reseed_fixes_all_that_is_random(
+def test_reseed_fixes_dropout(
     make_model: Callable[..., MultitaskModel],
     make_split: Callable[..., Split],
     wrapper: Wrapper,
@@ -123,7 +123,7 @@ def test_scores_are_fp32_under_bf16(
 
 
 class Zeros:
-    """An engine whose states are zero, and which counts how often it was released."""
+    """An engine that returns zero states and counts calls of `release`."""
 
     def __init__(self) -> None:
         self.released = 0
@@ -136,7 +136,7 @@ class Zeros:
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_an_engine_encodes_and_release_gives_the_encoder_back(
+def test_the_engine_encodes_until_it_is_released(
     make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper, pooling: str
 ) -> None:
     model, engine = make_model(pooling, config=CONFIG).eval(), Zeros()
@@ -154,8 +154,8 @@ def test_an_engine_encodes_and_release_gives_the_encoder_back(
 
 
 @pytest.mark.parametrize("move", ["double", "to", "cpu"])
-def test_a_model_that_moves_lets_go_of_its_engine(make_model: Callable[..., MultitaskModel], move: str) -> None:
-    """It was made for one place and type."""
+def test_moving_a_model_releases_its_engine(make_model: Callable[..., MultitaskModel], move: str) -> None:
+    """An engine is made for one device and type."""
     model, engine = make_model(), Zeros()
     model.engine = engine
     getattr(model, move)(*(["cpu"] if move == "to" else []))
@@ -172,7 +172,7 @@ def test_a_copy_has_no_engine_and_the_original_keeps_its_own(make_model: Callabl
     assert other.encoder.noise is not model.encoder.noise
 
 
-def test_a_declared_task_may_be_called_like_a_method_of_modules() -> None:
+def test_a_task_may_be_named_like_a_method_of_modules() -> None:
     tasks = known_tasks({"type": {"texts": ["text"], "label": "type", "kind": "binary"}})
     encoder = BertEncoder(CONFIG)
     objectives = {"type": BinaryCrossEntropy(objective="bce", features=["u"])}

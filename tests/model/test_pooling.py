@@ -22,8 +22,8 @@ def states(multiple: int = 1) -> tuple[Tensor, TokenStream]:
 
 @pytest.mark.parametrize("multiple", [1, 16], ids=["bare", "with filler"])
 @pytest.mark.parametrize("name", POOLINGS)
-def test_each_sequence_by_itself(name: str, multiple: int) -> None:
-    """With the gradient: rows behind the last sequence get none."""
+def test_equals_the_definition_for_each_sequence(name: str, multiple: int) -> None:
+    """With gradients; rows after the last sequence have none."""
     x_TD, stream = states(multiple)
     found = pool(name, x_TD, stream)
     parts = x_TD[: stream.tokens].split(stream.offsets.diff().tolist())

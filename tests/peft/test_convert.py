@@ -1,4 +1,4 @@
-"""Conversion of a whole model: outputs unchanged, the right parameters train, merging back, and the paper's counts."""
+"""Adapters in a whole model: outputs unchanged at the start, the trainable set, merging, and the paper's counts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -64,7 +64,7 @@ def outputs(model: MultitaskModel, batches: list[Batch]) -> list[Tensor]:
 
 
 def disturb(model: MultitaskModel) -> None:
-    """As training would: B leaves zero, m leaves the norm."""
+    """Change B from zero and m from the norm, as training does."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[2] in ADDED["dora"]:
@@ -85,7 +85,7 @@ def test_conversion_leaves_outputs_unchanged(method: str, model: MultitaskModel,
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
 
 
-def test_without_a_pooler_none_is_adapted(make_model: Callable[..., MultitaskModel]) -> None:
+def test_a_model_without_a_pooler_is_adapted(make_model: Callable[..., MultitaskModel]) -> None:
     model = make_model("mean", config=CONFIG)
     assert set(adapt(model)) == {f"encoder.layers.{layer}.{name}" for layer in range(2) for name in LINEARS}
     merge(model)
@@ -105,7 +105,7 @@ def test_a_rank_above_the_narrowest_layer_s_width_is_refused(make_model: Callabl
 
 
 @BOTH
-def test_what_the_adapter_added_is_all_that_must_be_kept(
+def test_adapter_state_restores_an_adapted_model(
     method: str, model: MultitaskModel, batches: list[Batch], make_model: Callable[..., MultitaskModel]
 ) -> None:
     plain = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -164,7 +164,7 @@ def test_the_trainable_set(model: MultitaskModel, train_rest: bool, method: str)
 
 
 @BOTH
-def test_merged_equals_unmerged_and_merging_twice_is_merging_once(
+def test_merged_equals_unmerged_and_a_second_merge_changes_nothing(
     method: str, model: MultitaskModel, batches: list[Batch]
 ) -> None:
     plain = dict(model.state_dict())

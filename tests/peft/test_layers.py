@@ -1,4 +1,4 @@
-"""LoRA and DoRA layers against their formulas written out, in fp64, against peft's, and merged."""
+"""LoRA and DoRA layers against their formulas in fp64, against peft's layers, and merged."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def adapted(
     dtype: torch.dtype = torch.float32,
     **own: bool,
 ) -> LoraLinear:
-    """A layer in the middle of training: B is not zero, m is not the norm."""
+    """A layer as in training: B is not zero, and m is not the norm."""
     torch.manual_seed(1)
     layer = ADAPTERS[method].layer()(nn.Linear(I, O, bias=bias), R, ALPHA, dropout, **own)
     if trained:
@@ -51,7 +51,7 @@ def whole(layer: LoraLinear) -> Tensor:
 
 
 def formula(layer: LoraLinear, x: Tensor, dropped: Tensor | None = None) -> Tensor:
-    """LoRA's W' x, or equation 2 word by word, m (W0 + s B A) / ||W0 + s B A||, the norm taken over each row.
+    """LoRA's W' x, or equation 2 as printed, m (W0 + s B A) / ||W0 + s B A||, with the norm of each row.
 
     With dropout on the update's input DoRA is the authors': W0 x + (m / ||.|| - 1) W0 d(x) + (m / ||.||) s B A d(x).
     """
@@ -78,7 +78,7 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: f
 
 
 @BOTH
-def test_a_fresh_layer_computes_what_the_linear_layer_did(method: str) -> None:
+def test_a_new_layer_equals_its_linear_layer(method: str) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(I, O)
     layer = ADAPTERS[method].layer()(linear, R, ALPHA)
@@ -94,8 +94,8 @@ def test_a_fresh_layer_computes_what_the_linear_layer_did(method: str) -> None:
         assert layer.exact_norm, "the paper's equation is the default"
 
 
-def test_a_starts_as_peft_starts_it() -> None:
-    """Uniform within 1 / sqrt(I), as nn.Linear starts."""
+def test_a_is_initialised_as_in_peft() -> None:
+    """Uniform within 1 / sqrt(I), like nn.Linear."""
     torch.manual_seed(0)
     layer = LoraLinear(nn.Linear(400, 8), 100, ALPHA)
     assert 0.99 / 20 < float(layer.lora_a.detach().abs().max()) <= 1 / 20
@@ -119,7 +119,7 @@ def test_equals_the_formula_with_all_gradients(
     assert_same(gradients(layer(x), layer, x), gradients(expected, layer, x), 1e-10)
 
 
-def test_the_tests_tell_a_detached_norm_from_an_exact_one_and_a_mask_from_none() -> None:
+def test_the_comparison_notices_a_detached_norm_and_a_missing_mask() -> None:
     exact, detached, masked, x = (
         adapted("dora"), adapted("dora", exact_norm=False), adapted("dora", dropout=FixedMask()), inputs(),
     )  # fmt: skip
@@ -160,7 +160,7 @@ def peft_names(theirs: nn.Module) -> dict[str, nn.Parameter]:
 @pytest.mark.parametrize("bias", [True, False])
 @BOTH
 def test_equals_peft(method: str, bias: bool, dropout: float) -> None:
-    """For the same mask; peft's DoRA detaches the norm."""
+    """With the same mask; in peft's DoRA the norm is detached."""
     own = {"exact_norm": False} if method == "dora" else {}
     layer = adapted(method, bias, FixedMask() if dropout else None, **own).train()
     theirs, x = peft_layer(layer, dropout).train(), inputs()
@@ -209,8 +209,8 @@ def test_a_zero_row_gives_no_nan(zero: str, exact: bool) -> None:
 
 
 @pytest.mark.parametrize("size", [1e-13, 1e-9])
-def test_a_row_counts_as_zero_below_tiny_and_only_there(size: float) -> None:
-    """Below, the norm is held and passes no gradient on; above, equation 2 holds however small the row is."""
+def test_a_norm_is_clamped_below_tiny_only(size: float) -> None:
+    """Below, the norm is clamped and has no gradient; above, equation 2 holds however small the row is."""
     torch.manual_seed(6)
     layer = DoraLinear(nn.Linear(I, O, dtype=torch.float64), R, ALPHA).double()
     layer.weight.data.mul_(size)
@@ -228,8 +228,8 @@ def test_a_row_counts_as_zero_below_tiny_and_only_there(size: float) -> None:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_bf16_products_leave_norm_and_magnitudes_their_digits(exact: bool) -> None:
-    """Under autocast gradients are those of fp32 to bf16's precision, and a magnitude's smallest steps still count."""
+def test_norm_and_magnitudes_are_fp32_under_autocast(exact: bool) -> None:
+    """Gradients equal those of fp32 to bf16's precision, and a magnitude's smallest changes have an effect."""
     torch.manual_seed(5)
     layer = DoraLinear(nn.Linear(64, 48), 4, 8.0, exact_norm=exact)
     layer.lora_b.data.normal_(std=0.05)

@@ -1,4 +1,4 @@
-"""How much is still to come: rows' tokens as batches have them, and the runs that are not trained with the present plan."""
+"""The tokens still to be trained on: a row's tokens equal those of its batch, and runs trained with the present plan do not count."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def test_a_row_s_tokens_are_those_of_its_batch(
         assert row_tokens(split, views, longest).tolist() == batches
 
 
-def test_what_is_trained_counts_no_more(project: Path, change: Callable[..., None]) -> None:
+def test_trained_runs_do_not_count(project: Path, change: Callable[..., None]) -> None:
     inherited = ("key_update_1", "key_update_2", "key_update_3", "best_performance", "sampler_sequential")
     change(only=["baseline", *inherited])
     done, total, left = overall("key_update_1")

@@ -1,4 +1,4 @@
-"""The estimate before a profile starts: counted steps and tokens against the loop's own, what is printed, and what is refused."""
+"""The estimate before a profile starts: its steps and tokens equal the loop's; what is printed; which inputs are errors."""
 
 import io
 import json
@@ -18,8 +18,10 @@ from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
 from mtbert.pipeline.ahead import views_of
-from mtbert.pipeline.cost import Rows, count_rows, encoder_size, main, work_of
+from mtbert.pipeline.cost import main
 from mtbert.pipeline.rates import Rate, Rates
+from mtbert.pipeline.sizes import Rows, count_rows, encoder_size
+from mtbert.pipeline.workload import workload
 from mtbert.settings import Run
 from mtbert.tasks.paper import TASKS
 from mtbert.training.sampling import epoch_schedule
@@ -44,7 +46,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Par
         tree["profiles"]["sample"]["encoder"] = {"source": "random", "random": tiny}
         for name, keys in sections.items():
             for key, value in keys.items():
-                # What no profile may set stands at the top.
+                # Keys that a profile may not set are at the top level.
                 (tree[name] if key == "path" else tree["profiles"]["sample"][name])[key] = value
         Path("params.yaml").write_text(json.dumps(tree), encoding="utf-8")
         return load_params()
@@ -80,7 +82,7 @@ def features_of(run: Run) -> list[list[str] | None]:
 
 
 def tokens_of_training(run: Run, data: dict[str, Split], wrapper: Wrapper) -> tuple[int, int]:
-    """Steps and tokens as the loop takes them."""
+    """Steps and tokens of the training loop."""
     model = tiny_model(run.pooling, *features_of(run))
     sizes: dict[str, int] = {task: len(data[task]) for task in run.tasks}
     draws = [
@@ -92,7 +94,7 @@ def tokens_of_training(run: Run, data: dict[str, Split], wrapper: Wrapper) -> tu
     return len(draws), sum(batch.stream.tokens for batch in batches)
 
 
-# Of a fixed number of steps, a draw by chance takes other tasks in each epoch.
+# With a fixed number of steps, random samplers draw other tasks in each epoch.
 FIXED = [name for name, run in RUNS.items() if run.sampler in ("sequential", "round_robin")]
 
 
@@ -106,11 +108,11 @@ def test_steps_and_tokens_are_those_of_the_loop(
     data = {}
     for task, size in SIZES.items():
         split = make_split(task, size)
-        # Sentences of one length: then a task's mean is every row's, whichever rows are drawn. Pairs are longer than max_tokens.
+        # All sentences have one length, so the mean holds for whichever rows are drawn. Pairs are longer than max_tokens.
         second = _equal(size, 14) if split.ids2 is not None else (None, None)
         data[task] = Split(task, "train", Path(), *_equal(size, 9), *second, split.labels)
     rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
-    work = work_of(run, rows, wrapper.max_tokens)
+    work = workload(run, rows, wrapper.max_tokens)
     assert (work.steps, round(work.tokens)) == tokens_of_training(run, data, wrapper)
 
 
@@ -118,7 +120,7 @@ def test_tokens_of_unequal_sentences_are_those_of_the_loop(make_split: Callable[
     run = RUNS["sampler_sequential"].model_copy(update={"epochs": 2, "epoch_end": "depletion", "batch_size": 8})
     data = {task: make_split(task, size) for task, size in SIZES.items()}
     rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
-    work = work_of(run, rows, wrapper.max_tokens)
+    work = workload(run, rows, wrapper.max_tokens)
     assert (work.steps, round(work.tokens)) == tokens_of_training(run, data, wrapper)
 
 
@@ -126,7 +128,7 @@ def _equal(rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     return np.full(rows * length, 5, np.uint16), np.arange(rows + 1) * length
 
 
-def test_a_folder_is_counted_without_its_bad_rows(rows_in: Callable[..., Rows]) -> None:
+def test_bad_rows_of_a_folder_are_not_counted(rows_in: Callable[..., Rows]) -> None:
     write_course(Path("course"), 1500)
     rows = rows_in("folder")
     assert rows.sizes == {task: {"train": 1500, "dev": 1500} for task in TASKS}
@@ -134,7 +136,7 @@ def test_a_folder_is_counted_without_its_bad_rows(rows_in: Callable[..., Rows]) 
     assert all(512 <= len(split) <= 1024 and set(np.diff(split.offsets1)) == {4} for split in rows.sample.values())
 
 
-def test_missing_files_are_refused_as_fetch_refuses_them(rows_in: Callable[..., Rows], tmp_path: Path) -> None:
+def test_missing_files_raise_the_error_of_fetch(rows_in: Callable[..., Rows], tmp_path: Path) -> None:
     write_course(Path("course"), 3)
     Path("course/sts-dev.csv").unlink()
     with pytest.raises(MtbertError, match=r"sts-dev\.csv") as here:
@@ -144,14 +146,14 @@ def test_missing_files_are_refused_as_fetch_refuses_them(rows_in: Callable[..., 
     assert str(here.value) == str(there.value)
 
 
-def test_a_file_of_bad_rows_alone_is_named_where_the_user_has_it(rows_in: Callable[..., Rows]) -> None:
+def test_a_file_without_a_good_row_is_named_by_the_users_path(rows_in: Callable[..., Rows]) -> None:
     write_course(Path("course"), 3)
     Path("course/quora-train.csv").write_text("\tid\tsentence1\tsentence2\tis_duplicate\ncut\toff\n")
     with pytest.raises(MtbertError, match=r"^course/quora-train\.csv: no row can be used"):
         rows_in("folder")
 
 
-def test_before_a_download_the_published_sizes_count_and_are_called_so(rows_in: Callable[..., Rows]) -> None:
+def test_before_a_download_the_published_sizes_are_used_and_named(rows_in: Callable[..., Rows]) -> None:
     rows = rows_in("download")
     assert rows.sizes == {name: task.course.rows for name, task in TASKS.items() if task.course}
     assert rows.sizes["quora"]["train"] == 141498
@@ -161,8 +163,8 @@ def test_before_a_download_the_published_sizes_count_and_are_called_so(rows_in: 
 def test_after_a_download_its_rows_count(rows_in: Callable[..., Rows]) -> None:
     write_course(Path("course"), 7)
     copy_course(Path("course"), Path("data/raw"))
-    about = json.loads(Path("data/raw/source.json").read_text())
-    Path("data/raw/source.json").write_text(json.dumps(about | {"source": "download"}))
+    source = json.loads(Path("data/raw/source.json").read_text())
+    Path("data/raw/source.json").write_text(json.dumps(source | {"source": "download"}))
     assert rows_in("download").sizes["quora"] == {"train": 7, "dev": 7}
 
 
@@ -172,7 +174,7 @@ def test_the_sample_is_counted_as_it_will_be_generated(rows_in: Callable[..., Ro
     assert {task: len(split) for task, split in rows.sample.items()} == dict.fromkeys(TASKS, 16)
 
 
-def test_a_hub_encoder_is_not_asked_for(params: Callable[..., Params]) -> None:
+def test_the_hub_is_not_contacted_for_an_encoder(params: Callable[..., Params]) -> None:
     hub = {"source": "hub", "name": "google-bert/bert-base-uncased", "revision": "0" * 40}
     size = encoder_size(params(encoder=hub))
     assert (size.config.layers, size.config.hidden) == (12, 768)
@@ -185,15 +187,15 @@ def test_the_estimate_names_every_run_and_fits_80_columns(params: Callable[..., 
     main(console=Console(file=out, width=80))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
-    told = {line.split()[0]: line.split()[1:] for line in lines if line.split()}
-    assert set(settings.runs) <= set(told)
-    assert all(float(told[name][-1]) >= 0 for name in settings.runs)
-    assert told["all"][1] == f"{sum(int(told[name][0].replace(',', '')) for name in settings.runs):,}"
+    printed = {line.split()[0]: line.split()[1:] for line in lines if line.split()}
+    assert set(settings.runs) <= set(printed)
+    assert all(float(printed[name][-1]) >= 0 for name in settings.runs)
+    assert printed["all"][1] == f"{sum(int(printed[name][0].replace(',', '')) for name in settings.runs):,}"
     for part in ("estimate", "at the peak", "disk", "tokens/s", "in all"):
         assert part in out.getvalue()
 
 
-def test_a_download_is_estimated_before_its_files_are_there(params: Callable[..., Params]) -> None:
+def test_a_download_is_estimated_before_it_is_done(params: Callable[..., Params]) -> None:
     params(data={"source": "folder", "path": "data/none"})
     with pytest.raises(MtbertError, match="data/none: missing"):
         main()
@@ -209,7 +211,7 @@ def test_an_unknown_profile_is_refused(params: Callable[..., Params]) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_views_are_the_models(name: str) -> None:
+def test_views_are_those_of_the_model(name: str) -> None:
     run = RUNS[name]
     model = tiny_model(run.pooling, *features_of(run))
     assert views_of(run) == {task: model.views(task) for task in TASKS}
@@ -222,5 +224,5 @@ def test_seconds_follow_from_steps_and_tokens() -> None:
     assert rates.training(RUNS["best_performance"], 10, 2000, 1000) == pytest.approx(5 + 2 + 0.1)
     assert rates.training(RUNS["dora_r16"], 10, 2000, 1000) == pytest.approx(2.5 + 2 + 0.1)
     assert rates.adapter_parameters(RUNS["dora_r16"]) == 160
-    # [CLS] alone passes three quarters of the last of six layers.
+    # With cls pooling, three quarters of the last of six layers are computed for [CLS] alone.
     assert rates.training(RUNS["baseline"], 10, 2000, 0) == pytest.approx(5 + 2 * 7 / 8)

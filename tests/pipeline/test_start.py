@@ -1,4 +1,4 @@
-"""How a stage starts and fails: exit status and one line, never a traceback."""
+"""A stage that fails gives an exit status and one line, never a traceback; one that DVC started ends with DVC."""
 
 import os
 import shutil
@@ -83,7 +83,7 @@ exit $?
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DVC project whose only stage imports for a while, then writes `out`; and a shell that remains its parent, as dash and fish do."""
+    """A DVC project whose only stage imports for a while, then writes `out`; and a shell that stays its parent, like dash and fish."""
     folder = tmp_path_factory.mktemp("slow")
     for name in ("mtbert/__init__.py", "mtbert/errors.py", "stages/__init__.py", "mtbert/pipeline/start.py"):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """`python -m tests.reliability [FILE ...] [--quick] [--seed N] [--jobs N]`: run the trials, print one table, write docs/reliability.md and reports/reliability.json
 
-Without names it runs all figures and writes the reports; with names it only prints. Exit status 1 on any shortfall.
+Without names it runs all figures and writes the reports; with names it only prints. The exit status is 1 if any figure
+falls short.
 """
 
 import argparse
@@ -24,7 +25,7 @@ SEED = 11711
 
 
 def where() -> dict[str, str]:
-    """Machine, code and day."""
+    """Machine, commit and date."""
     return {"machine": machine(), "code": commit(), "date": datetime.now(UTC).date().isoformat()}
 
 
@@ -45,13 +46,12 @@ def table(trials: Sequence[Trial], tier: str, place: dict[str, str]) -> Table:
     ]
     header = ("#", "Figure", "Trials", "Passed", "Target", "Planted bugs caught", "Time", "Kept")
     notes = [f"Figure {trial.figure}: {trial.note}." for trial in trials if trial.note]
-    told = ", ".join(place.values())
-    notes.append(f"`make reliability`: {tier} tier, seed {trials[0].seed}; {told}.")
+    notes.append(f"`make reliability`: {tier} tier, seed {trials[0].seed}; {', '.join(place.values())}.")
     return Table("Reliability.", header, rows, notes, (True, False, True, True, False, True, True, False))
 
 
-def tell(trial: Trial) -> None:
-    """One line on a figure, and what fell short."""
+def show(trial: Trial) -> None:
+    """Print one line on a figure, and its failures."""
     counts = f"{trial.passed:,} of {trial.trials:,} passed, {trial.caught} of {trial.controls} planted bugs caught"
     print(f"figure {trial.figure} ({trial.title}): {counts}; seed {trial.seed}, {trial.seconds} s", flush=True)
     for failure in trial.failures:
@@ -59,29 +59,29 @@ def tell(trial: Trial) -> None:
 
 
 def main() -> int:
-    """Run what the command line names; the exit status."""
+    """Run the figures that the command line names; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*FILES, []], metavar="FILE", help=", ".join(FILES))
-    parser.add_argument("--quick", action="store_true", help="small numbers, as the tests do")
+    parser.add_argument("--quick", action="store_true", help="small numbers of trials, as in the tests")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--jobs", type=int, default=1, help="files at once, each in a process of its own")
+    parser.add_argument("--jobs", type=int, default=1, help="number of files to run at once, each in its own process")
     arguments = parser.parse_args()
     trials: list[Trial] = []
     names = arguments.names or FILES
-    # A process for each file: trials patch, fork and limit their own.
+    # A process for each file, since trials patch, fork and limit their own process.
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for done in as_completed([pool.submit(run, name, arguments.quick, arguments.seed) for name in names]):
             for trial in done.result():
                 trials.append(trial)
-                tell(trial)
+                show(trial)
     trials.sort(key=lambda trial: trial.figure)
     tier = "quick" if arguments.quick else "full"
     text = to_markdown(table(trials, tier, where()))
     print(f"\n{text}")
     if not arguments.names:
-        told = {"tier": tier, "seed": arguments.seed, **where()}
+        summary = {"tier": tier, "seed": arguments.seed, **where()}
         figures = [{**asdict(trial), "ok": trial.ok} for trial in trials]
-        report = json.dumps({**told, "figures": figures}, indent=2, ensure_ascii=False, allow_nan=False)
+        report = json.dumps({**summary, "figures": figures}, indent=2, ensure_ascii=False, allow_nan=False)
         atomic_write_text(Path("reports/reliability.json"), report + "\n")
         atomic_write_text(Path("docs/reliability.md"), text)
     return 0 if all(trial.ok for trial in trials) else 1

@@ -1,4 +1,4 @@
-"""Figure 7: a byte that changed in DVC's cache or in an output is noticed by the next stage that reads it."""
+"""Figure 7: the next stage that reads an output notices a byte that changed in it or in DVC's cache."""
 
 import os
 import random
@@ -13,7 +13,7 @@ from mtbert.data import arrays
 from mtbert.pretrained import store
 from mtbert.report import results
 from tests.project import call, commit, isolated, must, tiny_project
-from tests.reliability.trainer import told, training_project
+from tests.reliability.trainer import run_stage, training_project
 from tests.reliability.trial import Same, Tally, Trial
 
 RUN = "dora_balanced"
@@ -29,7 +29,7 @@ READERS: list[tuple[str, str, str]] = [
     (f"results/{RUN}", "table", "table4"),
     (f"results/{RUN}", "figure", "figure2"),
 ]
-# Files that no stage computes with: leaderboard files, tables of other tasks, the steps' log.
+# The files that the stage reads, for outputs that also hold files that no stage reads.
 READ = {
     "models/pretrained": ("model.safetensors", "config.json"),
     f"models/converted/{RUN}": ("model.safetensors", "config.json"),
@@ -40,7 +40,7 @@ READ = {
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    """Outputs changed in place, their times and rights as before; in the full tier objects of a real DVC cache too."""
+    """Change outputs in place, with their times and permissions as before; in the full tier also objects of a real DVC cache."""
     tally = Tally(7, "damaged outputs and cache", "noticed by the next stage that reads it", seed)
     outcomes, controls = isolated(_trials, quick, seed, folder / "project")
     for ok, what in outcomes:
@@ -58,7 +58,7 @@ Outcome = tuple[bool, str]
 def _trials(quick: bool, seed: int, project: Path) -> tuple[list[Outcome], list[Outcome]]:
     training_project(project, [RUN])
     for stage in ("train", "evaluate"):
-        status, text = told(stage, RUN)
+        status, text = run_stage(stage, RUN)
         if status:
             raise RuntimeError(text)
     rng = random.Random(seed)
@@ -81,20 +81,20 @@ def _noticed(out: str, stage: str, argument: str, kind: str, read_only: bool, rn
     files = [path for path in sorted(Path(out).rglob("*")) if path.is_file() and path.stat().st_size]
     path = rng.choice([Path(out, name) for name in names] if names else files)
     with _Damaged(path, kind, read_only, rng):
-        status, text = told(stage, *([argument] if argument else []))
+        status, text = run_stage(stage, *([argument] if argument else []))
     ok = status == 1 and str(path) in text and "Traceback" not in text and text.count("error:") == 1
     return ok, f"{kind} of {path} before {stage}: status {status}: {text[-300:]}"
 
 
 class _Damaged:
-    """Change a file's bytes, and nothing else that shows, for the block."""
+    """Change a file's bytes for the block, but not its times."""
 
     def __init__(self, path: Path, kind: str, read_only: bool, rng: random.Random) -> None:
         self.path, self.kind, self.read_only, self.at = path, kind, read_only, rng.random()
         self.bit = 1 << rng.randrange(8)
 
     def __enter__(self) -> None:
-        self.sound, about = self.path.read_bytes(), self.path.stat()
+        self.sound, status = self.path.read_bytes(), self.path.stat()
         data, at = bytearray(self.sound), int(self.at * len(self.sound))
         if self.kind == "flip":
             data[at] ^= self.bit
@@ -103,12 +103,12 @@ class _Damaged:
         else:
             end = min(len(data), at + 8)
             data[at:end] = bytes(end - at)
-            data[at] = 1 if data == self.sound else data[at]  # where zeros stood already
-        # A file of its own: under a hard link, the cache's object is another matter.
+            data[at] = 1 if data == self.sound else data[at]  # if there were zeros already
+        # Write a new file, since the old one may be a hard link to the cache.
         self.path.unlink()
         self.path.write_bytes(data)
         self.path.chmod(0o444 if self.read_only else 0o644)
-        os.utime(self.path, ns=(about.st_atime_ns, about.st_mtime_ns))
+        os.utime(self.path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def __exit__(self, *_: object) -> None:
         self.path.chmod(0o644)
@@ -116,7 +116,7 @@ class _Damaged:
 
 
 def _in_cache(tally: Tally, seed: int, project: Path) -> None:
-    """Damage an object of the cache, then let DVC put it in place of the output, and run on from there; then mend as told."""
+    """Damage an object of the cache, let DVC check it out, and run the next stage; then follow the error's remedy."""
     tiny_project(project)
     commit(project, "tiny")
     must(project, "dvc", "repro", "train@baseline")
@@ -142,7 +142,7 @@ def _in_cache(tally: Tally, seed: int, project: Path) -> None:
             noticed = "its bytes changed" in output if came_back else "corrupt" in output or status == 0
             what = f"{kind} of {out}/{name} in the cache (came back: {came_back}): status {status}: {output[-400:]}"
             tally.trial(noticed and (status != 0) == came_back, what)
-            # The remedy, to the letter; where DVC saw the damage itself, there is nothing left to do.
+            # Follow the remedy literally; if DVC noticed the damage itself, nothing is left to do.
             for copy, repro in re.findall(r"(?:remove (\S+), its copy in DVC's cache, then )?run `dvc (.+?)`", output):
                 if copy:
                     (project / copy).unlink()

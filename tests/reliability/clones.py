@@ -1,4 +1,4 @@
-"""Figure 15: two clean clones, in unlike folders and surroundings, make the same bytes of the whole tiny graph."""
+"""Figure 15: two clean clones, in different folders and environments, produce the same bytes of the whole tiny graph."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ from tests.project import ROOT, call, commit, edit, must, shrink, tiny_project
 from tests.reliability.trial import Tally, Trial
 
 BEST = "best_performance"
-# The second clone has another name and depth, time zone, locale, hash seed, terminal and umask.
-SURROUNDINGS: list[tuple[str, int, dict[str, str]]] = [
+# The second clone differs in name and depth of its folder, time zone, locale, hash seed, terminal and umask.
+ENVIRONMENTS: list[tuple[str, int, dict[str, str]]] = [
     ("one", 0o022, {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "1"}),
     (
         "a deeper folder/öther",
@@ -24,14 +24,14 @@ SURROUNDINGS: list[tuple[str, int, dict[str, str]]] = [
 ]
 OUTS = ("build", "data", "models", "plots", "results", "metrics", "reports")
 TIMES = ("seconds", "tokens_per_second", "finished")
-TOLD_TIMES = """
+NOT_COMPARED = """
 reports/*/provenance.json: the time that training took, its speed and its date; reports/*/index.html: the times of the runs,
 their sum and the date
 """
 
 
 class Clone(NamedTuple):
-    """A clone, and what surrounds the commands that run in it."""
+    """A clone, and the umask and variables of the commands that run in it."""
 
     folder: Path
     umask: int
@@ -42,10 +42,10 @@ class Clone(NamedTuple):
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    """All files of the graph but DVC's own; in the quick tier of a graph of one run, one table and one figure."""
+    """Compare all files of the graph but DVC's own; in the quick tier, of a graph of one run, one table and one figure."""
     tally = Tally(15, "two clean clones, whole tiny graph", "equal bytes", seed)
     origin, note = _origin(folder)
-    clones = [Clone(folder / name, umask, variables) for name, umask, variables in SURROUNDINGS]
+    clones = [Clone(folder / name, umask, variables) for name, umask, variables in ENVIRONMENTS]
     for clone in clones:
         _clone(origin, clone, seed, quick)
         clone.run("dvc", "repro")
@@ -53,22 +53,22 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         tally.trial(equal, f"{name}: the clones differ")
     for plant in PLANTED:
         tally.control(_caught(plant, clones), plant.bug)
-    left_out = " ".join(TOLD_TIMES.split())
-    return [tally.done(f"{note}compared without what tells times ({left_out}){'; one run' if quick else ''}")]
+    left_out = " ".join(NOT_COMPARED.split())
+    return [tally.done(f"{note}compared without times ({left_out}){'; one run' if quick else ''}")]
 
 
 def _origin(folder: Path) -> tuple[Path, str]:
-    """What is cloned: the project's repository, or one made of its files where there is none; and a note if it is not HEAD."""
+    """The repository to clone: the project's, or a new one of its files if it has none; and a note if that is not HEAD."""
     status, changed = call(ROOT, "git", "status", "--porcelain", "--", "mtbert", "stages", "dvc.yaml", "params.yaml")
     if status == 0:
         return ROOT, "uncommitted changes were left out; " if changed.strip() else ""
     origin = tiny_project(folder / "origin")
     commit(origin, "a copy")
-    return origin, "of a copy, since the project is not under git; "
+    return origin, "clones of a copy, since the project is not under git; "
 
 
 def _clone(origin: Path, clone: Clone, seed: int, quick: bool) -> None:
-    """A clone with tiny settings and nothing of earlier runs; both clones end in the same commit."""
+    """Make a clone with tiny settings and no outputs of earlier runs; both clones have the same commit."""
     must(origin, "git", "clone", "-q", "--no-hardlinks", str(origin), str(clone.folder), umask=clone.umask)
     shutil.rmtree(clone.folder / "reports", ignore_errors=True)
     (clone.folder / "dvc.lock").unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def _clone(origin: Path, clone: Clone, seed: int, quick: bool) -> None:
 
 
 def _compared(clones: list[Clone], outs: Iterable[str]) -> dict[str, bool]:
-    """By file, whether all clones have it with the same content but for times; a file that one lacks is a difference."""
+    """By file, whether all clones have it with the same content except times."""
     found = [
         {
             path.relative_to(clone.folder).as_posix(): _digest(path)
@@ -99,14 +99,15 @@ def _compared(clones: list[Clone], outs: Iterable[str]) -> dict[str, bool]:
 
 
 def _digest(path: Path) -> str:
-    """sha256 of a file without what it tells of times."""
+    """sha256 of a file without its times."""
     data = path.read_bytes()
     if path.name == "provenance.json":
-        told = json.loads(data)
+        provenance = json.loads(data)
         runs = {
-            run: {key: value for key, value in row.items() if key not in TIMES} for run, row in told["Runs"].items()
+            run: {key: value for key, value in row.items() if key not in TIMES}
+            for run, row in provenance["Runs"].items()
         }
-        data = _json({**told, "Runs": runs, "Trained": ""})
+        data = _json({**provenance, "Runs": runs, "Trained": ""})
     elif path.name == "index.html":
         for pattern in (rb"[\d,]+ s</td>", rb"\d+ minutes of training", rb"\d{4}-\d\d-\d\d( to \d{4}-\d\d-\d\d)?"):
             data = re.sub(pattern, b"", data)
@@ -118,7 +119,7 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 class Plant(NamedTuple):
-    """A bug: `old` in `file` becomes `new`, and then `command` writes `outs`."""
+    """A bug: `old` in `file` is replaced by `new`; `command` then writes `outs`."""
 
     bug: str
     file: str
@@ -134,7 +135,9 @@ def _caught(plant: Plant, clones: list[Clone]) -> bool:
         path = clone.folder / plant.file
         sound = path.read_text(encoding="utf-8")
         if sound.count(plant.old) != 1:
-            raise RuntimeError(f"{plant.file}: {plant.old!r} is not there once: plant {plant.bug!r} elsewhere")
+            raise RuntimeError(
+                f"{plant.file}: {plant.old!r} does not occur exactly once; plant {plant.bug!r} elsewhere"
+            )
         path.write_text(sound.replace(plant.old, plant.new), encoding="utf-8")
         try:
             clone.run("python", "-m", *plant.command)
@@ -144,10 +147,10 @@ def _caught(plant: Plant, clones: list[Clone]) -> bool:
 
 
 FIGURE = (("stages.figure", "figure4"), ("reports/sample/figures",))
-# In this order: each command reads what the commands before the plants made.
+# In this order, since each command reads the outputs of earlier ones.
 PLANTED = [
     Plant(
-        "a page that tells where it was made",
+        "a page that names its folder",
         "stages/report.py",
         '"Profile": settings["profile"],',
         '"Profile": settings["profile"], "Folder": str(Path.cwd()),',
@@ -162,7 +165,7 @@ PLANTED = [
         *FIGURE,
     ),
     Plant(
-        "a figure that bears its date",
+        "a figure with its date",
         "mtbert/report/figures.py",
         '{"Date": None, "Creator": None',
         '{"Creator": None',
@@ -177,7 +180,7 @@ PLANTED = [
         ("reports/sample/tables",),
     ),
     Plant(
-        "a seed taken from the clock",
+        "a seed from the clock",
         "mtbert/pipeline/models.py",
         "torch.manual_seed(settings.seed)",
         "torch.manual_seed(__import__('time').time_ns() % 2**32)",
@@ -185,7 +188,7 @@ PLANTED = [
         (f"models/{BEST}",),
     ),
     Plant(
-        "a seed taken from a string's hash",
+        "a seed from a string's hash",
         "mtbert/sample/generate.py",
         "Draw(seed, number, part), Draw",
         "Draw(seed, number, hash(split) % 1000), Draw",

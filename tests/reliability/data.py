@@ -1,6 +1,6 @@
-"""Figure 4: malformed data is one error with its place and remedy; harmless oddities are accepted.
+"""Figure 4: malformed data is one error with its place and a remedy; harmless oddities are accepted.
 
-tests/corpus/test_read.py holds the errors' exact words; here each fault stands in every task, in a random row.
+tests/corpus/test_read.py tests the exact messages; here every fault is tried in every task, in a random row.
 """
 
 import random
@@ -23,10 +23,10 @@ Rows = list[list[str]]
 """A file before it is written: header and rows, a list of cells each."""
 
 Spoil = Callable[[Rows, int], tuple[bytes, int]]
-"""(rows, row to spoil) -> the file's bytes and the line that the error must name."""
+"""(rows, row to damage) -> the file's bytes and the line that the error must name."""
 
 Vary = Callable[[Rows, int], bytes]
-"""(rows, row to vary) -> the file's bytes; the rows become what must be read."""
+"""(rows, row to vary) -> the file's bytes; changes the rows to what must be read."""
 
 ROWS = 12
 WORDS = "the film is a quiet, long and beautiful story of two dogs ( and a cat ) ."
@@ -55,7 +55,7 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 
 
 def _judged(path: Path, task: Task, name: str, spoil: Spoil, rng: random.Random) -> tuple[bool, str]:
-    """Whether a spoilt file is refused at the right line, with column and remedy, and what was tried."""
+    """Whether a damaged file is refused with the right line, a column and a remedy; and a description."""
     row = rng.randrange(1, ROWS)
     data, line = spoil(_rows(task, rng), row)
     path.write_bytes(data)
@@ -64,14 +64,14 @@ def _judged(path: Path, task: Task, name: str, spoil: Spoil, rng: random.Random)
     except MtbertError as error:
         found = re.match(rf"{re.escape(str(path))}:(\d+):(\d+): [^;]+; .+", str(error), re.DOTALL)
         right = bool(found) and int(found[1]) == line and int(found[2]) >= 1 and "\n" not in str(error)  # type: ignore[index]
-        return right, f"{task.name}, {name}, row {row}: expected line {line}, told: {error}"
+        return right, f"{task.name}, {name}, row {row}: expected line {line}, got: {error}"
     except Exception as error:
         return False, f"{task.name}, {name}, row {row}: {type(error).__name__}: {error}"
     return False, f"{task.name}, {name}, row {row}: accepted"
 
 
 def _accepted(path: Path, task: Task, name: str, vary: Vary, rng: random.Random) -> tuple[bool, str]:
-    """Whether an odd but sound file is read, and gives the sentences and labels that stand in it."""
+    """Whether an odd but valid file is read with its sentences and labels; and a description."""
     rows = _rows(task, rng)
     path.write_bytes(vary(rows, rng.randrange(1, ROWS)))
     try:
@@ -109,7 +109,7 @@ def _line(change: Callable[[list[str]], list[str]], later: int = 0) -> Spoil:
 
 
 def _cell(column: int, text: str) -> Spoil:
-    """Another text, with what was there in place of {}."""
+    """Replace a cell by a text, in which {} stands for the old one."""
 
     def change(cells: list[str]) -> list[str]:
         new = list(cells)
@@ -138,7 +138,7 @@ def _header(change: Callable[[list[str]], list[str]]) -> Spoil:
 
 
 def _cut(share: float) -> Spoil:
-    """The file ends inside its last row: this much of what comes before the label is left."""
+    """The file ends inside its last row; this share of the text before the label is left."""
 
     def cut(rows: Rows) -> bytes:
         before, _, last = _bytes(rows).rstrip(b"\n").rpartition(b"\n")
@@ -147,7 +147,7 @@ def _cut(share: float) -> Spoil:
     return _file(cut, ROWS + 1)
 
 
-# Column, and what stands in it.
+# Column and faulty text.
 CELLS = [
     *((1, text) for text in ("", "  ", "{} x", "{} ", "{},1.0", '"{} , 1.0 \n{}x"', '"{}\tx"', "{}\x1b[2J", "{}\u2028x")),
     *((2, text) for text in ("", " \u2003\u00a0 ", "{}\0", "a\rb {}", "{}\tmore", "{}\nand more", '"{}', '"{}" and', '"{} " {}"')),
@@ -207,7 +207,7 @@ def _label(change: Callable[[str], str]) -> Vary:
     return vary
 
 
-# Sentences that stand for themselves, and some that are quoted in the file.
+# Sentences that need no quotes, and some that are quoted in the file.
 PLAIN = [
     *("one\u2028two\u2029three", "one\x85two\x0cthree\x0bfour", "one \ufeff two", "None", "NA", "NaN", "null", "42", "  a film . "),
     *("=1+1", "# a film", 'a 5" disk', 'the so-called "film"', "a, b; c | d", "👩‍👩‍👧 ❤️", "שלום \u202eabc\u202c", "e\u0301 n\u0303"),

@@ -1,4 +1,4 @@
-"""Figure 9: a full disk leaves the state before, gives one clear error, and with room again the same command goes on."""
+"""Figure 9: a full disk leaves the old state intact and gives one clear error; with space again the same command continues."""
 
 import os
 import random
@@ -16,11 +16,11 @@ from mtbert.files import sha256_file
 from mtbert.pipeline.start import guarded
 from tests.project import isolated
 from tests.reliability import trainer
-from tests.reliability.trainer import told, training_project
+from tests.reliability.trainer import run_stage, training_project
 from tests.reliability.trial import Tally, Trial
 
 RUN = "dora_sequential"
-# The stage, its argument and what it writes; a later one reads what the earlier ones wrote.
+# Stage, argument and output; later stages read the outputs of earlier ones.
 STAGES: list[tuple[str, tuple[str, ...], str]] = [
     ("fetch", (), "data/raw"),
     ("encoder", (), "models/pretrained"),
@@ -36,8 +36,8 @@ CLEAR = re.compile(r"error: [^\n]*(File too large|No space left on device|disk I
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    """Each stage under file-size limits, and in the full tier on a small file system too, in a process of its own."""
-    tally = Tally(9, "full disk", "state before intact, one clear error, resumable", seed)
+    """Run each stage under file-size limits and, in the full tier, on a small file system, in a process of its own."""
+    tally = Tally(9, "full disk", "old state intact, one clear error, resumable", seed)
     disk = folder / "disk"
     disk.mkdir()
     mounted = not quick and _mount(disk)
@@ -71,8 +71,8 @@ def _trials(quick: bool, mounted: bool, seed: int, disk: Path) -> tuple[list[Out
     training_project(disk / "project", [RUN])
     outcomes: list[Outcome] = []
     for stage, arguments, out in STAGES:
-        if told(stage, *arguments)[0]:
-            raise RuntimeError(f"{stage} fails with room enough")
+        if run_stage(stage, *arguments)[0]:
+            raise RuntimeError(f"{stage} fails with enough space")
         if quick and stage not in ("fetch", "train"):
             continue
         largest = max(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
@@ -87,7 +87,8 @@ def _trials(quick: bool, mounted: bool, seed: int, disk: Path) -> tuple[list[Out
                 )
             )
         if mounted:
-            # A file of a few kilobytes may fit into any room but none: a file system's page has 4 KiB.
+            # A file of a few kilobytes may fit into any remaining page of 4 KiB, so small outputs are tried with no
+            # space only.
             for room in (0, rng.randrange(0, largest // 2)) if largest > 65536 else (0,):
                 outcomes.append(_judged(stage, arguments, Path(out), _ballast(room), f"{room} bytes left"))
     stage, arguments, out = STAGES[0]
@@ -99,21 +100,21 @@ def _trials(quick: bool, mounted: bool, seed: int, disk: Path) -> tuple[list[Out
 
 
 def _judged(stage: str, arguments: tuple[str, ...], out: Path, shortage: Any, what: str) -> Outcome:
-    """Run a stage over its own earlier output, short of room; then again with room."""
+    """Run a stage over its own earlier output without enough space; then again with it."""
     before = _state(out)
     with shortage as limit:
-        status, text = told(stage, *arguments, limit=limit)
+        status, text = run_stage(stage, *arguments, limit=limit)
     what = f"{stage}, {what}"
     errors = [line for line in text.splitlines() if "error" in line.lower()]
     if status != 1 or "Traceback" in text or len(errors) != 1 or not CLEAR.search(text):
         return False, f"{what}: status {status}: {text[-500:]}"
     if _state(out) != before:
-        return False, f"{what}: the output before is not intact"
+        return False, f"{what}: the old output is not intact"
     litter = [path.name for path in out.parent.iterdir() if path.name.startswith(f".{out.name}.")]
     if litter:
         return False, f"{what}: left over: {litter}"
-    status, text = told(stage, *arguments)
-    return status == 0 and _state(out) == before, f"{what}: does not go on with room again: {text[-500:]}"
+    status, text = run_stage(stage, *arguments)
+    return status == 0 and _state(out) == before, f"{what}: does not continue with space again: {text[-500:]}"
 
 
 def _state(out: Path) -> dict[str, str]:
@@ -129,7 +130,7 @@ def _limit(size: int) -> Iterator[int]:
 
 @contextmanager
 def _ballast(room: int) -> Iterator[None]:
-    """Fill the file system up to `room` bytes."""
+    """Fill the file system until `room` bytes are free."""
     path = Path("../ballast")
     free = os.statvfs(".").f_bavail * os.statvfs(".").f_frsize
     with path.open("wb") as file:
@@ -159,6 +160,6 @@ def _swallowing(main: Any, *arguments: Any) -> int:
 
 PLANTED: list[tuple[str, Any]] = [
     ("a folder written in place", patch.object(source, "replaced_folder", _in_place)),
-    ("the error passed on raw", patch.object(trainer, "guarded", _unguarded)),
+    ("the raw exception passed on", patch.object(trainer, "guarded", _unguarded)),
     ("the error swallowed", patch.object(trainer, "guarded", _swallowing)),
 ]

@@ -1,4 +1,4 @@
-"""Figure 13: DoRA starts as its base, merges into what it is, and never touches the base weights."""
+"""Figure 13: DoRA starts equal to its base layer, merging keeps its outputs, and training never changes the base weights."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ Kinds = Callable[[MultitaskModel, Compute], Engine]
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    """Ranks, alphas, dropouts and ways to train, each with its four checks."""
+    """Combinations of rank, alpha, dropout and what trains, each with the same checks."""
     tally = Tally(13, "DoRA's identities", "init ≤ 1e-6, merge ≤ 1e-5, merge twice and base weights exact", seed)
     settings: list[dict[str, Any]] = [
         {"rank": rank, "alpha": alpha, "dropout": dropout, "train_rest": rest, "exact_norm": exact}
@@ -48,8 +48,8 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         with change:
             outcomes = [ok for _, ok in _checks(Plain, seed, 4, 8.0, 0.0, True, True)]
         tally.control(not all(outcomes), bug)
-    by = "by plain torch and by the fast engine" if kernels()[0] else kernels()[1]
-    return [tally.done(f"{len(settings)} settings, {by}")]
+    engines = "plain torch and the fast engine" if kernels()[0] else kernels()[1]
+    return [tally.done(f"{len(settings)} settings, {engines}")]
 
 
 def _checks(
@@ -85,7 +85,7 @@ def _checks(
 
 
 def _train(engine: Engine, seed: int) -> bool:
-    """Some steps of each task; whether every adapter moved."""
+    """Train some steps of each task; whether every adapter changed."""
     model = engine.model
     engine.optimizer(Recipe("round_robin", 6, epochs=1, batch_size=8, learning_rate=0.01))
     before = {
@@ -112,7 +112,7 @@ def _outputs(model: MultitaskModel) -> dict[str, Tensor]:
 
 
 def _apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """The largest difference, relative to scores above 1."""
+    """The largest difference, relative for scores above 1."""
     return max(float(((one[task] - other[task]).abs() / other[task].abs().clamp_min(1)).max()) for task in TASKS)
 
 
@@ -154,5 +154,5 @@ PLANTED: list[tuple[str, Any]] = [
     ("base weights drift in training", patch.object(Dora, "layer", lambda: _Drifting)),
     ("merged without the magnitude", patch.object(DoraLinear, "merged", _merged_without("magnitude"))),
     ("merged without the scale", patch.object(DoraLinear, "merged", _merged_without("scale"))),
-    ("merging adds a little each time", patch(f"{__name__}.merge", _once_more)),
+    ("merging changes weights each time", patch(f"{__name__}.merge", _once_more)),
 ]

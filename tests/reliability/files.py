@@ -1,4 +1,4 @@
-"""Which files there are, and how one is run: apart from the command, so that another process can import it."""
+"""The list of files and how to run one; apart from the command, so that other processes can import it."""
 
 import importlib
 import tempfile
@@ -10,7 +10,7 @@ import torch
 
 from tests.reliability.trial import Trial
 
-# The longest first, so that no process is left alone with them at the end.
+# The longest first, so that processes finish at about the same time.
 FILES = (
     "leaks",
     "clones",
@@ -34,7 +34,7 @@ FILES = (
 
 
 def run(name: str, quick: bool, seed: int) -> list[Trial]:
-    """The figures of tests/reliability/NAME.py, in a folder that is removed afterwards."""
+    """Run tests/reliability/NAME.py in a temporary folder."""
     torch.set_num_threads(1)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mtbert-") as folder:

@@ -1,4 +1,4 @@
-"""Figure 5: what is written is read back, and a file of mangled bytes is read or refused, with no row lost in silence."""
+"""Figure 5: rows are read back as they were written, and a file of mangled bytes is read or refused without losing a row silently."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ SENTENCES = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), min_size=1, max_size=30
 ).filter(lambda text: bool(text.strip()) and not any("\t" in line for line in text.split("\n")[1:]))
 
-# Rows of one line each, but the third; the mangling works on these.
+# Rows to mangle, of one line each except the third.
 WRITTEN = {
     "sst": ["0\tida\tA film .\t3", '1\tidb\tSo-called "art"\t0', '2\tidc\t"Two\nlines"\t1', "3\tidd\tGood 😀\t4", "4\tide\tBad\t2"],
     "quora": ["0\tida\tWho ?\tWho is it ?\t1.0", '1\tidb\t"""Why"" ?"\tHow ?\t0.0', '2\tidc\t"Two\nlines"\tx\t1.0', "3\tidd\té\tf\t0.0"],
@@ -45,7 +45,7 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     planted: list[tuple[str, Any, Reader]] = [
         ("rows split by the csv module", _mangled, _csv_reader),
         ("a decoding error passed on", _mangled, _undecoded),
-        ("malformed rows left out and not told", _mangled, _untold),
+        ("malformed rows dropped silently", _mangled, _silent),
         ("sentences stripped", _round_trip, _stripped),
         ("lines split at U+2028", _round_trip, _splitlines),
     ]
@@ -55,7 +55,7 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 
 
 def _try(check: Any, reader: Reader, cases: int, number: int, folder: Path) -> tuple[int, str]:
-    """Run a property over that many cases; how many held, and the smallest case that did not, if any."""
+    """Test a property on this many cases; how many passed, and the smallest that failed, if any."""
     held = [0]
 
     @seed(number)
@@ -108,21 +108,21 @@ def _mangled(reader: Reader, path: Path, task: Task, draw: Any) -> None:
     except MtbertError as error:
         strict = str(error)
     assert bool(bad) == bool(strict), f"drop lists {bad}, error says {strict!r}"
-    # A line that still is one of the rows must have been read as that row, or be told: as a bad row, or inside one.
+    # A line that is still one of the rows must be read as that row, or be reported as a bad row or as part of one.
     read_at = {example.line: example for example in examples}
-    told = sorted({*read_at, *(row.line for row in bad)})
+    starts = sorted({*read_at, *(row.line for row in bad)})
     lines = data.decode().replace("\r\n", "\n").split("\n")
     for number, line in enumerate(lines[1:], start=2):
         if line not in rows:
             continue
-        owner = max((start for start in told if start <= number), default=0)
+        owner = max((start for start in starts if start <= number), default=0)
         if number in read_at:
             cells = line.split("\t")
             assert read_at[number].id == cells[1] and read_at[number].label == float(cells[-1]), (
                 f"line {number} misread"
             )
         else:
-            assert owner and owner not in read_at, f"line {number} is lost in silence: {line!r}"
+            assert owner and owner not in read_at, f"line {number} is lost silently: {line!r}"
 
 
 def _edited(data: bytes, edits: list[tuple[str, int, bytes]], start: int) -> bytes:
@@ -165,7 +165,7 @@ def _undecoded(path: Path, task: Task, labelled: bool, on_bad_row: Any) -> tuple
     return read_split(path, task, labelled, on_bad_row)
 
 
-def _untold(path: Path, task: Task, labelled: bool, on_bad_row: Any) -> tuple[list[Example], list[BadRow]]:
+def _silent(path: Path, task: Task, labelled: bool, on_bad_row: Any) -> tuple[list[Example], list[BadRow]]:
     return read_split(path, task, labelled, "drop")[0], []
 
 

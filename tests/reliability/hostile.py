@@ -1,4 +1,4 @@
-"""Figure 16: hostile sentences stay text in the HTML report, in the CSV, Markdown and LaTeX tables and in the tables of examples."""
+"""Figure 16: hostile sentences stay plain text in the HTML report, the CSV, Markdown and LaTeX tables, and the tables of examples."""
 
 import csv
 import io
@@ -52,7 +52,7 @@ PAYLOADS = [
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     """Each payload as both questions of the most confident mistake, in a malformed row's fault and in provenance."""
     tally = Tally(16, "hostile sentences in the report", "≥ 50 payloads, 0 active", seed)
-    # Long cells are set in another kind of column.
+    # Long cells are typeset in another kind of column.
     plains = [_written(folder, PLAIN), _written(folder, 9 * PLAIN)]
     for payload in PAYLOADS[:: 4 if quick else 1]:
         plain = plains[len(payload) > text.LONG]
@@ -69,7 +69,7 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 
 
 def _faults(written: dict[str, str], plain: dict[str, str], payload: str) -> dict[str, str]:
-    """What is active in each of the five, against the same with a plain question."""
+    """What is active in each of the five formats, compared with a plain question."""
     return {
         "HTML": _html(written["HTML"], plain["HTML"], payload),
         "CSV": _csv(written["CSV"], plain["CSV"]),
@@ -80,7 +80,7 @@ def _faults(written: dict[str, str], plain: dict[str, str], payload: str) -> dic
 
 
 class _Page(HTMLParser):
-    """A page's tags with their attributes, but for pictures' and texts, and its text."""
+    """A page's text, and its tags with their attributes except src and alt."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -115,9 +115,9 @@ def _html(html: str, plain: str, payload: str) -> str:
     if found.skeleton != expected.skeleton:
         return f"other tags: {[tag for tag in found.skeleton if tag not in expected.skeleton][:3]}"
     if found.text.count(visible(payload)) < 2:
-        return "the sentence is not told as it is"
+        return "the sentence is not shown as it is"
     if re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", html):
-        return "a control character or mark of direction is left"
+        return "a control character or direction mark is left"
     return ""
 
 
@@ -134,13 +134,13 @@ def _csv(written: str, plain: str) -> str:
 
 
 def _formula(cell: str) -> bool:
-    # What a spreadsheet skips before it looks for a formula, Unicode's blanks included.
+    # Spreadsheets skip these before a formula, Unicode blanks included.
     start = re.sub(r"^[\s\x00-\x1f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]+", "", cell)[:1]
     return start in ("=", "+", "-", "@", "＝", "＋", "－", "＠") and not re.fullmatch(r"[+-]?[\d.,]+%?", cell)
 
 
 def _examples(written: dict[str, str], payload: str) -> str:
-    """The tables of examples keep the sentence as it is, so that it may have several lines; a reader gets it back."""
+    """Tables of examples keep the sentence unchanged, so it may have several lines and must be read back the same."""
     rows = list(csv.reader(io.StringIO(written["examples"], newline="")))
     if {len(row) for row in rows} != {6}:
         return "other rows or columns"
@@ -229,7 +229,7 @@ def _write(path: Path, rows: list[list[Any]]) -> None:
 PLANTED: list[tuple[str, Any, str, Any, str, str]] = [
     ("HTML not escaped", page_of, "visible", markupsafe.Markup, "<script>alert(1)</script>", "HTML"),
     ("control characters left in", text, "_one_line", str, "\u202eright to left", "HTML"),
-    ("formulas left alone", tabular, "harmless", str, "=1+1", "CSV"),
+    ("formulas not escaped", tabular, "harmless", str, "=1+1", "CSV"),
     ("formulas behind blanks overlooked", tabular, "FORMULA", re.compile(r"[=+\-@]"), "\u200b=1+1", "examples"),
     ("full-width formulas overlooked", tabular, "FORMULA", re.compile(r"[\s]*[=+\-@]"), "＝1+1", "CSV"),
     ("apostrophes left in when read back", tabular, "original", str, "=1+1", "examples"),

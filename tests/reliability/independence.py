@@ -1,4 +1,4 @@
-"""Figure 12: an example's prediction does not depend on its batch, its place in it or its neighbours."""
+"""Figure 12: an example's prediction does not depend on its batch or its position in it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +23,7 @@ from mtbert.training.compute import Compute
 from tests.reliability.trial import Tally, Trial
 from tests.tiny import WRAPPER, objectives, tiny_model, tiny_split
 
-# By precision, and in fp32 with the fast engine and by plain torch.
+# By precision; in fp32 both for the fast engine and for plain torch.
 LIMITS = {"fp64": 1e-12, "fp32": 5e-6, "fp32 by torch": 5e-6}
 TASKS = ("sst", "quora", "sts")
 OBJECTIVES = objectives(("u", "v"), ("u", "v"))
@@ -41,12 +41,12 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         with change:
             outcomes = [difference <= LIMITS[way] for way, _, difference, _ in _compared(4, seed)]
         tally.control(not all(outcomes), bug)
-    told = ", ".join(f"{way} {difference:.1g}" for way, difference in largest.items())
-    return [tally.done(f"largest difference: {told}{'' if kernels()[0] else f'; {kernels()[1]}'}")]
+    differences = ", ".join(f"{way} {difference:.1g}" for way, difference in largest.items())
+    return [tally.done(f"largest difference: {differences}{'' if kernels()[0] else f'; {kernels()[1]}'}")]
 
 
 def _compared(times: int, seed: int) -> Iterator[tuple[str, str, float, bool]]:
-    """(one of LIMITS, what, largest difference of the scores, whether labels agree) of examples alone and among others."""
+    """Compare examples alone and in batches: (one of LIMITS, description, largest difference of scores, whether labels agree)."""
     for way in LIMITS:
         dtype = torch.float64 if way == "fp64" else torch.float32
         for what, difference, labels in _in_batches(times, seed, dtype, fast=way == "fp32"):
@@ -86,12 +86,12 @@ def _scores(model: MultitaskModel, task: str, split: Any, rows: np.ndarray) -> T
 
 
 def _labels(task: str, scores: Tensor) -> np.ndarray:
-    """Labels; a similarity is none, the limits on scores are all that can be asked of it."""
+    """Predicted labels; none for similarities, whose scores are compared only."""
     return np.empty(0) if task == "sts" else OBJECTIVES[task].decide(scores.float().numpy(), paper.TASKS[task]).values
 
 
 def _joined(stream: TokenStream) -> TokenStream:
-    """All sequences taken for one."""
+    """The stream as one single sequence."""
     return replace(stream, offsets=stream.offsets[[0, -1]], longest=stream.tokens)
 
 

@@ -1,4 +1,4 @@
-"""Figures 1 and 2: a trainer that is killed at any instant ends in the bits of one that was not, and bugs in resuming show."""
+"""Figures 1 and 2: a trainer killed at random instants ends in the same bits as an undisturbed one, and bugs in resuming are noticed."""
 
 import os
 import random
@@ -49,12 +49,12 @@ def _trials(quick: bool, seed: int, folder: Path) -> list[Trial]:
         caught = _resumed(name, partial(_loads, forget)) != undisturbed[name]
         plants.trial(caught, f"{bug}: not noticed")
         kills.control(caught, bug)
-    # The others change an undisturbed run too: it is the resuming that must show.
+    # The others change an undisturbed run too, so compare with an undisturbed run that has the bug.
     for bug, plant in list(OTHER_BUGS.items())[::bugs]:
         caught = _resumed(name, plant) != _whole(name, plant)
         plants.trial(caught, f"{bug}: not noticed")
         kills.control(caught, bug)
-    plants.control(_resumed(name) == undisturbed[name], "the same kill without a bug is no alarm")
+    plants.control(_resumed(name) == undisturbed[name], "a false alarm without a bug")
     note = f"{len(runs)} of {len(RUNS)} samplers and kinds; there is no moving average of weights to drop"
     return [kills.done(note), plants.done()]
 
@@ -66,7 +66,7 @@ def _whole(name: str, plant: Plant | None = None) -> dict[str, str]:
 
 
 def _killed(name: str, kills: int, length: float, expected: dict[str, str], rng: random.Random, tally: Tally) -> None:
-    """Kill attempts of `name` at random instants until `kills` of them died; each run that ends is compared."""
+    """Kill attempts of `name` at random instants until `kills` of them died; compare each run that ends."""
     died = 0
     while died < kills:
         delays = []
@@ -89,7 +89,7 @@ def _kill_after(name: str, seconds: float) -> int:
 
 
 def _resumed(name: str, plant: Plant | None = None) -> dict[str, str]:
-    """What a run leaves that was killed in KILL_STEP and started again; nothing if the second attempt fails."""
+    """Kill a run in KILL_STEP and start it again; returns its files' checksums, or nothing if the second attempt fails."""
     if attempt(name, plant, KILL_STEP) != -signal.SIGKILL:
         raise RuntimeError(f"{name}: did not reach step {KILL_STEP}")
     if attempt(name, plant) == 0:
@@ -103,7 +103,7 @@ Forget = Callable[[Found, MultitaskModel, torch.optim.Optimizer], Found]
 
 
 def _loads(forget: Forget) -> None:
-    """Plant a resume bug: the checkpoint is loaded as it should be, then spoilt."""
+    """Plant a resume bug: load the checkpoint correctly, then damage the state."""
     real = loop.load_checkpoint
 
     def load(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> Found | None:
@@ -128,7 +128,7 @@ def _last_tensor(found: Found, model: Any, _optimizer: torch.optim.Optimizer) ->
 
 
 def _epoch(found: Found, _model: Any, _optimizer: torch.optim.Optimizer) -> Found:
-    """The epochs after a restart are counted from the beginning: their data come in another epoch's order."""
+    """After a restart, all epochs use the data order of the first."""
     real: Any = sampling.epoch_schedule
 
     def schedule(*arguments: Any) -> list[Draw]:
@@ -138,7 +138,7 @@ def _epoch(found: Found, _model: Any, _optimizer: torch.optim.Optimizer) -> Foun
     return found
 
 
-# What tests/training/test_loop.py does not plant.
+# Bugs that tests/training/test_loop.py does not plant.
 RESUME_BUGS: dict[str, Forget] = {
     "first moment dropped": partial(_optimizer_part, "exp_avg"),
     "second moment dropped": partial(_optimizer_part, "exp_avg_sq"),

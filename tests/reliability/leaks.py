@@ -1,4 +1,4 @@
-"""Figure 19: as many steps as two hours have leak no memory, no tensors and no file handles."""
+"""Figure 19: two hours' worth of steps leak no memory, no tensors and no file handles."""
 
 import ctypes
 import gc
@@ -24,21 +24,25 @@ from tests.project import edit, forked, isolated
 from tests.reliability.trainer import quietly, train_here, training_project
 from tests.reliability.trial import Tally, Trial
 
-# Two hours at a quarter of a second a step, which is faster than any run of reports/*/provenance.json. The trial's clock goes that
-# much at each step, so that checkpoints are as many as in two hours: 120.
+# Two hours at a quarter of a second a step, which is faster than any run of reports/*/provenance.json. The trial's
+# clock advances by that at each step, so there are as many checkpoints as in two hours: 120.
 STEP_SECONDS, CHECKPOINT_SECONDS = 0.25, 60
-STEPS, EPOCHS, EVERY = 28_800, 10, 60  # EVERY is a multiple of the tasks: samples then meet batches of one task
+STEPS, EPOCHS, EVERY = (
+    28_800,
+    10,
+    60,
+)  # EVERY is a multiple of the number of tasks, so all samples follow a batch of the same task
 QUICK_STEPS, QUICK_EPOCHS, QUICK_EVERY = 600, 2, 15
-WARM_UP = 1 / 3  # share of the steps in which allocators and optimizer fill
-# What may be added in 10,000 steps, by the upper end of the slope's 95% interval.
+WARM_UP = 1 / 3  # share of the steps in which allocators and optimizer state grow
+# Most growth in 10,000 steps, as the upper end of the slope's 95% interval.
 LIMITS = {"resident memory (MiB)": 1.0, "tensors": 0.0, "file handles": 0.0}
-RUN = "dora_round_robin"  # has all that a run without an adapter has
+RUN = "dora_round_robin"  # covers what a run without an adapter does
 
 Samples = dict[str, list[float]]
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    """The train stage on tiny data; in the quick tier one run of few steps, too few to tell memory's slope."""
+    """The train stage on tiny data; in the quick tier one short run, too short to measure the slope of memory."""
     tally = Tally(19, "two hours' worth of steps", "< 1 MiB per 10,000 steps, no tensor, no file handle", seed)
     length = (QUICK_STEPS, QUICK_EPOCHS, QUICK_EVERY) if quick else (STEPS, EPOCHS, EVERY)
     short = length if quick else (STEPS // 8, EPOCHS // 5, EVERY)
@@ -50,15 +54,15 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         tally.trial(slope <= LIMITS[measure], f"{measure}: {slope:.3f} more in 10,000 steps")
     for bug in plants:
         measure = PLANTED[bug][1]
-        # So short a run still fills its memory: the bug must show beside the sound run's first steps, not beside nothing.
+        # Memory still grows in such a short run, so compare with the first steps of the correct run.
         sound = {name: values[: len(found[bug]["step"])] for name, values in found[RUN].items()}
         tally.control(_slope(found[bug], measure) - _slope(sound, measure) > LIMITS[measure], bug)
-    told = ", ".join(f"{measure} {slope:.3f}" for measure, slope in slopes.items())
-    return [tally.done(f"{length[0]:,} steps; at most added in 10,000 steps: {told}")]
+    growth = ", ".join(f"{measure} {slope:.3f}" for measure, slope in slopes.items())
+    return [tally.done(f"{length[0]:,} steps; largest growth in 10,000 steps: {growth}")]
 
 
 def _slope(samples: Samples, measure: str) -> float:
-    """What is added in 10,000 steps after the warm-up: upper end of the 95% interval of Theil and Sen's slope."""
+    """Growth in 10,000 steps after the warm-up: the upper end of the 95% interval of the Theil-Sen slope."""
     warm = int(WARM_UP * len(samples["step"]))
     return 1e4 * float(theilslopes(samples[measure][warm:], samples["step"][warm:], 0.95)[3])
 
@@ -70,7 +74,7 @@ def _measured(
     seed: int,
     folder: Path,
 ) -> dict[str, Samples]:
-    """Samples of the run as it is and with each bug planted; every one trains in a fork of its own."""
+    """Samples of the run without a bug and with each bug planted; each trains in its own fork."""
     training_project(folder, [RUN], CHECKPOINT_SECONDS)
     edit(folder, **{f"runs__{RUN}__seed": seed})
     found = {RUN: _trained(*length)}
@@ -91,10 +95,10 @@ def _trained(steps: int, epochs: int, every: int, plant: Callable[[], None] | No
 
 
 def _watched(every: int, plant: Callable[[], None] | None) -> None:
-    """In this process the loop's clock goes by steps, and samples are taken on the way."""
+    """In this process, advance the loop's clock by steps and take samples."""
     samples: Samples = {name: [] for name in ("step", *LIMITS)}
     gc.collect()
-    gc.freeze()  # what is there before training need not be counted each time
+    gc.freeze()  # objects from before training need not be counted each time
     process, clock = psutil.Process(), SimpleNamespace(now=0.0)
     write, close = StepLog.step, StepLog.close
 
@@ -148,7 +152,7 @@ def _files_kept() -> None:
 
 
 def _memory_kept() -> None:
-    """Memory of a library's own, which Python does not know of: 1 KiB a step."""
+    """Leak 1 KiB a step outside of Python's memory, as a library would."""
     library, step = ctypes.CDLL(None), Plain.step
     library.malloc.restype = ctypes.c_void_p
 

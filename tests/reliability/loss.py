@@ -1,6 +1,7 @@
-"""Figure 18: what is not finite reaches no checkpoint, and memory that runs out names the setting to change.
+"""Figure 18: NaN and infinity reach no checkpoint, and an out-of-memory error names the setting to change.
 
-tests/training/test_loop.py holds that the weights are as they were; here faults meet any step of any sampler, and memory is short.
+tests/training/test_loop.py tests that the weights are unchanged; here faults occur in any step of any sampler, and
+memory is limited.
 """
 
 import random
@@ -13,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-import torch._dynamo  # an optimizer imports it: not under the limit
+import torch._dynamo  # an optimizer imports it, which needs more memory than the limit allows
 from torch import Tensor
 
 from mtbert.engines import engine_for
@@ -37,9 +38,9 @@ MEGABYTES = 30
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    """Faults at random steps, and real shortages of memory under a limit."""
+    """Faults at random steps, and real out-of-memory errors under a limit."""
     tally = Tally(
-        18, "losses that are not finite; memory that runs out", "100% stopped before weights and checkpoint", seed
+        18, "losses that are not finite; out of memory", "100% stopped before weights or checkpoint change", seed
     )
     rng = random.Random(seed)
     for n in range(20 if quick else 200):
@@ -70,7 +71,7 @@ def _train(work: Path, losses: dict[str, Loss], model: MultitaskModel, rows: int
 
 
 def _stopped(work: Path, kind: str, rng: random.Random) -> tuple[bool, str]:
-    """Whether a run that meets a fault in a random step ends in one clear error, with the checkpoint before it sound."""
+    """Whether a run with a fault in a random step ends in one clear error and keeps a valid checkpoint from before it."""
     shutil.rmtree(work, ignore_errors=True)
     at, sampler = rng.randrange(1, STEPS + 1), rng.choice(SAMPLERS)
     calls = 0
@@ -85,13 +86,13 @@ def _stopped(work: Path, kind: str, rng: random.Random) -> tuple[bool, str]:
     try:
         _train(work, {task: partial(spoilt, loss) for task, loss in LOSSES.items()}, tiny_model("mean"), 12, 4, sampler)
     except MtbertError as error:
-        told = str(error)
+        message = str(error)
     except Exception as error:
         return False, f"{what}: {type(error).__name__}: {error}"
     else:
         return False, f"{what}: trained on"
-    if "lower this run's" not in told:
-        return False, f"{what}: {told}"
+    if "lower this run's" not in message:
+        return False, f"{what}: {message}"
     files = list(work.glob("*.safetensors"))
     if not all(torch.isfinite(tensor).all() for file in files for tensor in read_safetensors(file).values()):
         return False, f"{what}: a checkpoint holds NaN or infinity"
@@ -113,7 +114,7 @@ SPOILT: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _shortages(times: int, seed: int, folder: Path, planted: bool = False) -> list[tuple[int, str]]:
-    """Train on ever larger batches with little memory to spare, each in a fork of this process; exit statuses."""
+    """Train on large batches with little memory, each in a fork of this process; returns exit statuses."""
     if planted:
         patch.object(step, "out_of_memory", lambda _: False).start()
     rng = random.Random(seed)
@@ -138,7 +139,7 @@ def _short(folder: Path, batch: int) -> None:
 
 
 PLANTED: list[tuple[str, str, Any, str, Any]] = [
-    ("losses not looked at", "NaN", loop, "_values", lambda losses: [1.0] * len(losses)),
-    ("weights not looked at before a checkpoint", "infinite gradient", checkpoint, "check_finite", lambda *_: None),
+    ("losses not checked", "NaN", loop, "_values", lambda losses: [1.0] * len(losses)),
+    ("weights not checked before a checkpoint", "infinite gradient", checkpoint, "check_finite", lambda *_: None),
     ("out of memory passed on", "out of memory", step, "out_of_memory", lambda _: False),
 ]

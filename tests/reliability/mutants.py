@@ -1,13 +1,14 @@
 """Mutants of a module: its source with one small mistake, which its tests should notice.
 
-A mistake is one of: `<` for `<=` and the like, `==`, `in` or `is` turned round; `+` for `-`, `*` for `/`, `|` for `&`, also in `+=`;
-`and` for `or`, or one side of it left out; a `not` or a minus left out, a bare condition negated; one branch of `x if y else z` always;
-a number one more or one less, True for False, a text with a character more; `return None`; and a statement left out: a call, a
-`raise`, `continue`, `break`, `+=`, or an assignment to an element or (outside `__init__`) an attribute.
+A mistake is one of: `<` for `<=` and the like; `==`, `in` or `is` negated; `+` for `-`, `*` for `/`, `|` for `&`, also
+in `+=`; `and` for `or`, or one side of it removed; a `not` or a minus removed; a bare condition negated; always the
+same branch of `x if y else z`; a number increased or decreased by one, True for False, a character added to a text;
+`return None`; and a statement removed: a call, a `raise`, `continue`, `break`, `+=`, or an assignment to an element or
+(outside `__init__`) an attribute.
 
-Left alone: docstrings, decorators, imports, and annotations, but for the constants of a class's fields, which pydantic runs; the wording
-of messages, i.e. every text inside a `raise`, with a space in it, or in an f-string with one, and how an f-string formats;
-and assignments to plain names, since every such mutant dies of a NameError.
+Not changed: docstrings, decorators, imports; annotations, except constants in a class's fields, which pydantic
+evaluates; the wording of messages, i.e. texts inside a `raise`, with a space in them, or in an f-string with one, and
+the format specs of f-strings; and assignments to plain names, since every such mutant raises a NameError.
 """
 
 import ast
@@ -45,7 +46,7 @@ NONE = ast.Constant(None)
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake: the function it stands in, its line, and the code around it before and after; same texts are numbered."""
+    """One mistake: its function and line, and the code around it before and after; equal descriptions are numbered."""
 
     number: int
     where: str
@@ -79,7 +80,7 @@ def mutants(source: str) -> list[Mutant]:
     found: list[Mutant] = []
     seen: Counter[tuple[str, str, str]] = Counter()
     for number, edit in enumerate(_edits(ast.parse(source))):
-        # The widest piece of the statement that is still short.
+        # The longest part of the statement that is short enough.
         node = next((node for node in edit.chain if len(_code(node)) <= LONGEST), edit.old)
         before = _code(node)
         edit.put(edit.new)
@@ -93,7 +94,7 @@ def mutants(source: str) -> list[Mutant]:
 
 
 def mutated(source: str, number: int | None) -> str:
-    """The source of one mutant; None gives the module as it is, through the same hands."""
+    """The source of one mutant; None returns the module unchanged, but parsed and unparsed in the same way."""
     tree = ast.parse(source)
     if number is not None:
         edit = next(edit for n, edit in enumerate(_edits(tree)) if n == number)
@@ -102,7 +103,7 @@ def mutated(source: str, number: int | None) -> str:
 
 
 def _code(node: ast.AST) -> str:
-    """One line; of a compound statement its head."""
+    """Code as one line; of a compound statement, only its head."""
     if hasattr(node, "body") and isinstance(node, ast.stmt):
         node = copy.copy(node)
         for part in ("body", "orelse", "handlers", "finalbody", "decorator_list"):
@@ -113,7 +114,7 @@ def _code(node: ast.AST) -> str:
 def _edits(
     node: ast.AST, where: str = "", chain: tuple[ast.AST, ...] = (), wording: bool = False, constants: bool = False
 ) -> Iterator[_Edit]:
-    """Every edit below `node`. `wording`: texts are left alone; `constants`: all but constants are."""
+    """Every edit below `node`. `wording`: do not change texts; `constants`: change nothing but constants."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         where = f"{where}.{node.name}".lstrip(".")
     wording = wording or isinstance(node, ast.Raise)
@@ -144,7 +145,7 @@ def _is_docstring(node: ast.AST) -> bool:
 
 
 def _mistakes(node: ast.AST, parent: ast.AST, field: str, where: str, wording: bool) -> Iterator[ast.AST]:
-    """What may stand in the node's place."""
+    """The nodes that may replace this one."""
     match node:
         case ast.Compare(left, operators, others):
             for n, operator in enumerate(operators):

@@ -1,12 +1,12 @@
-"""Figure 17: of small mistakes put into the code that matters most, how many its own tests notice.
+"""Figure 17: the share of small mistakes in the most important modules that the modules' own tests notice.
 
-Each mutant of mutants.py lives in a fork: torch, pytest and the peers are imported already, nothing of mtbert is, and the
-mutated module is the first that the fork imports. No file is written. Only the tests that mirror the module run, up to the first that
-fails; running out of `SLOWER` times the processor time that they take of themselves, or of memory, is noticing too. A process that a
-test starts imports the module as it is on the disk.
+Each mutant (see mutants.py) runs in a fork in which torch, pytest and the peers are imported, but nothing of mtbert;
+the fork imports the mutated module first. No file is written. Only the tests that mirror the module run, up to the
+first failure. A mutant also counts as noticed if the tests need more than `SLOWER` times their usual processor time, or
+too much memory. A process that a test starts imports the original module.
 
-What survived and was looked into stands in survivors.md with a judgement; there, *equivalent* means that nobody can tell
-the mutant from the original, and only those do not count as survivors.
+Survivors that were examined are in survivors.md with a verdict. *Equivalent* means that the mutant behaves like the
+original; only those do not count as survivors.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ MODULES = (
     "mtbert/params_errors.py",
     "mtbert/params.py",
 )
-# Those without a file of tests by their own name.
+# Modules without a test file of the same name.
 TESTED_BY = {
     **dict.fromkeys(("mtbert/settings.py", "mtbert/params_errors.py"), "tests/test_params.py"),
     **dict.fromkeys(("mtbert/peft/lora.py", "mtbert/peft/dora.py"), "tests/peft/test_layers.py"),
@@ -70,7 +70,7 @@ JUDGED = re.compile(r"- (equivalent|immaterial|gap) (`[\w.]+`: `[^`]+` → `[^`]
 
 
 class Job(NamedTuple):
-    """A module with one mutant, or None for the module as it is, or source of another kind; and the tests to run."""
+    """A module with one mutant, or None for the original, or another source; and the tests to run."""
 
     module: str
     mutant: int | None
@@ -80,7 +80,7 @@ class Job(NamedTuple):
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    """A sample of each module's mutants; beside them modules without a mistake, tests that look elsewhere, and a module that is none."""
+    """Test a sample of each module's mutants. Controls: original modules, tests of another module, and a module that cannot be imported."""
     tally = Tally(17, "mutation score", f"≥ {NEEDED:.0%} of mutants noticed, survivors judged", seed, NEEDED)
     names = QUICK if quick else MODULES
     sources = {name: (ROOT / name).read_text(encoding="utf-8") for name in names}
@@ -111,16 +111,16 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 
     notes = []
     verdicts = judged()
-    for name, told in outcomes.items():
-        notes.append(_count(tally, name, told, len(everything[name]), verdicts.get(name, {})))
+    for name, found in outcomes.items():
+        notes.append(_count(tally, name, found, len(everything[name]), verdicts.get(name, {})))
     counted = binomtest(tally.passed, tally.trials).proportion_ci(method="wilson")
     return [tally.done(f"{'; '.join(notes)}; 95% of samples like this lie in {counted.low:.1%} to {counted.high:.1%}")]
 
 
-def _count(tally: Tally, name: str, told: list[tuple[Mutant, int]], of: int, verdicts: Mapping[str, str]) -> str:
-    """Tell the tally one module's outcomes; the note on it."""
-    survivors = [mutant for mutant, status in told if status == SURVIVED]
-    for mutant, status in told:
+def _count(tally: Tally, name: str, outcomes: list[tuple[Mutant, int]], of: int, verdicts: Mapping[str, str]) -> str:
+    """Count one module's outcomes in the tally; returns a note on it."""
+    survivors = [mutant for mutant, status in outcomes if status == SURVIVED]
+    for mutant, status in outcomes:
         verdict = verdicts.get(str(mutant), "not judged")
         if status != SURVIVED:
             tally.trial(True, "")
@@ -128,10 +128,10 @@ def _count(tally: Tally, name: str, told: list[tuple[Mutant, int]], of: int, ver
                 tally.control(False, f"{name} {mutant} is judged equivalent, but was noticed")
         elif verdict != "equivalent":
             tally.trial(False, f"{name}:{mutant.line} {mutant} ({verdict})")
-    killed = len(told) - len(survivors)
+    killed = len(outcomes) - len(survivors)
     same = sum(verdicts.get(str(mutant)) == "equivalent" for mutant in survivors)
-    score = killed / max(1, len(told) - same)
-    return f"{name} {score:.0%} ({killed} of {len(told)}, {same} of them equivalent; {of} in all)"
+    score = killed / max(1, len(outcomes) - same)
+    return f"{name} {score:.0%} ({killed} of {len(outcomes)}, {same} of them equivalent; {of} in all)"
 
 
 def mirror(module: str) -> str:
@@ -143,7 +143,7 @@ def mirror(module: str) -> str:
 
 
 def judged() -> dict[str, dict[str, str]]:
-    """Per module, the judgement on each survivor in tests/reliability/survivors.md."""
+    """By module, the verdict on each survivor in tests/reliability/survivors.md."""
     found: dict[str, dict[str, str]] = {}
     here: dict[str, str] = {}
     for line in (ROOT / "tests/reliability/survivors.md").read_text(encoding="utf-8").splitlines():
@@ -152,7 +152,7 @@ def judged() -> dict[str, dict[str, str]]:
         elif match := JUDGED.fullmatch(line):
             here[match[2]] = match[1]
         elif line.startswith("- "):
-            raise ValueError(f"survivors.md: not a judgement: {line}")
+            raise ValueError(f"survivors.md: not a verdict: {line}")
     return found
 
 
@@ -169,7 +169,7 @@ def _children() -> float:
 
 
 def _warm(folder: Path) -> None:
-    """What no mutant changes, imported once, and out of the garbage collector's way: pytest collects three times a run."""
+    """Import what no mutant changes, and freeze it for the garbage collector, which pytest runs three times a run."""
     tempfile.tempdir = str(folder)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     for name in WARM:
@@ -190,7 +190,7 @@ class _Mutant(SourceFileLoader):
 
 
 def _test(job: Job) -> None:
-    """In a fork: put the mutant in its module's place and leave with pytest's status."""
+    """In a fork: replace the module by its mutant and exit with pytest's status."""
     import hypothesis
     import pytest
     import torch
@@ -203,11 +203,14 @@ def _test(job: Job) -> None:
         del sys.modules[name]
     seconds = int(job.seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    signal.alarm(20 * seconds)  # one that waits for ever takes no processor time
+    signal.alarm(20 * seconds)  # a mutant that waits forever takes no processor time
     address_space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (address_space + MEMORY, address_space + MEMORY))
     torch.set_num_threads(1)
-    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # nobody reads the example: it need not be small
+    phases = (
+        hypothesis.Phase.explicit,
+        hypothesis.Phase.generate,
+    )  # failing examples need not be shrunk, since they are not read
     hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None, phases=phases)
     hypothesis.settings.load_profile("same")
 

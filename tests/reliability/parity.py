@@ -1,4 +1,4 @@
-"""Figure 14: logits and gradients against transformers, DoRA against peft; pooling, features and losses against torch."""
+"""Figure 14: states and gradients equal those of transformers, DoRA's those of peft, and pooling, features and losses those of torch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,7 +32,7 @@ LIMIT = 1e-5
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    """Random weights and inputs; each difference is relative to values above 1."""
+    """Random weights and inputs; differences are relative for values above 1."""
     tally = Tally(14, "parity with other libraries", "≤ 1e-5", seed)
     largest = 0.0
     for n in range(2 if quick else 20):
@@ -42,8 +42,8 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     for bug, change in PLANTED:
         with change:
             tally.control(any(difference > LIMIT for _, difference in _differences(seed)), bug)
-    by = "by plain torch and by the fast engine" if kernels()[0] else f"by plain torch alone ({kernels()[1]})"
-    note = f"encoder {by}; pooling against the masked formulas of sentence-transformers, which is not installed"
+    engines = "plain torch and the fast engine" if kernels()[0] else f"plain torch only ({kernels()[1]})"
+    note = f"{engines}; pooling against the masked formulas of sentence-transformers, which is not installed"
     return [tally.done(f"largest difference {largest:.1g}; {note}")]
 
 
@@ -83,7 +83,7 @@ def _encoder(
         parameter.data += 0.2 * torch.randn_like(parameter)
     ours = BertEncoder(size, 0.0)
     ours.load_state_dict(from_hf(theirs.state_dict(), size, "transformers"))
-    theirs.double()  # so that all rounding is ours
+    theirs.double()  # so that all rounding errors are ours
     engine = kind(multitask(ours, "cls", None, None), Compute(torch.device("cpu"), bf16=False))
 
     lengths = rng.integers(2, 20, 6)
@@ -133,7 +133,7 @@ def _adapter(apply: Callable[[DoraLinear, Tensor], Tensor]) -> Iterator[tuple[st
     from peft import LoraConfig, get_peft_model
 
     base = nn.Sequential(nn.Linear(32, 16))
-    ours = DoraLinear(nn.Linear(32, 16), rank=3, alpha=6.0, exact_norm=False)  # as peft does: the norm is a constant
+    ours = DoraLinear(nn.Linear(32, 16), rank=3, alpha=6.0, exact_norm=False)  # in peft the norm is a constant
     their_config = LoraConfig(r=3, lora_alpha=6, use_dora=True, target_modules=["0"], lora_dropout=0.0)
     wrapped: Any = get_peft_model(base, their_config)
     theirs = wrapped.base_model.model[0]

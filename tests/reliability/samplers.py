@@ -1,4 +1,4 @@
-"""Figure 11: samplers draw with p ∝ size^α, lose and repeat nothing within a pass, and stop where they should."""
+"""Figure 11: samplers draw with p ∝ size^α, neither lose nor repeat a row within a pass, and stop at the right step."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ LEAST_P = 0.001
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    """1,000 random triples of sizes under each sampler and stop rule, and one χ² of long schedules per sampler."""
+    """1,000 random triples of sizes with each sampler and stop rule, and one χ² test of a long schedule per sampler."""
     tally = Tally(11, "samplers", "χ²: p > .001; nothing lost or repeated; stop rules", seed)
     triples = 40 if quick else 1000
     for what, wrong in _checked(triples, seed):
@@ -31,7 +31,7 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 
 
 def _checked(triples: int, seed: int) -> Any:
-    """(what was tried, what is wrong with it or nothing)."""
+    """Yields (description, what is wrong or nothing)."""
     rng = np.random.default_rng(seed)
     for n in range(triples):
         sizes = dict(zip(("sst", "quora", "sts"), map(int, rng.integers(1, 400, 3)), strict=True))

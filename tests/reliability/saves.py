@@ -1,6 +1,7 @@
-"""Figure 3: a kill at any line of a checkpoint's save leaves a readable state, and the next start leaves no litter.
+"""Figure 3: a kill at any line of saving a checkpoint leaves a readable state, and the next save removes leftovers.
 
-Folders and single files, cut by a kill, are in tests/test_files.py; steps.csv in tests/training/test_log.py.
+Kills while folders and single files are written are in tests/test_files.py, those of steps.csv in
+tests/training/test_log.py.
 """
 
 import os
@@ -50,7 +51,7 @@ def _trials(quick: bool, seed: int, folder: Path) -> list[Trial]:
 def _kills(
     save: "Checkpoint", kill: Callable[[int], None], every: int, plant: Callable[[], None] | None = None
 ) -> Iterator[tuple[int, str]]:
-    """Interrupt a save at its 1st, 2nd, ... point until it runs through; (point, fault) of each."""
+    """Kill a save at its 1st, 2nd, ... point until it completes; yields (point, fault)."""
     point = 1
     while True:
         save.begin()
@@ -70,7 +71,7 @@ def _kills(
 
 
 def _at_line(point: int) -> None:
-    """Kill this process when it comes to the point-th line inside mtbert.files and mtbert.training.checkpoint."""
+    """Kill this process at the point-th line executed in mtbert.files and mtbert.training.checkpoint."""
     left = [point]
 
     def local(frame: FrameType, event: str, _argument: Any) -> Any:
@@ -84,7 +85,7 @@ def _at_line(point: int) -> None:
 
 
 def _inside_write(point: int) -> None:
-    """Kill this process when half of the bytes of its point-th file are written."""
+    """Kill this process after half of the bytes of its point-th file."""
     real, left = os.fdopen, [point]
 
     class Half:
@@ -129,7 +130,7 @@ def _same(one: tuple[nn.Module, torch.optim.Optimizer], other: tuple[nn.Module, 
 
 
 class Checkpoint:
-    """A second checkpoint beside the first, which `begin` makes anew."""
+    """Saves a second checkpoint over the first, which `begin` restores."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -143,7 +144,7 @@ class Checkpoint:
         save_checkpoint(self.folder, *self.states[NEW], NEW, {"tokens": NEW})
 
     def fault(self) -> str:
-        """What is wrong with what the kill left; then a restart's own save is made, and its litter is told."""
+        """What is wrong with the state after the kill, or with the files after the next save; empty if nothing is."""
         found = _trained(0)
         try:
             step, progress = load_checkpoint(self.folder, *found) or (0, {})
@@ -168,7 +169,7 @@ def _plant_in_place() -> None:
 
 
 def _plant_early_removal() -> None:
-    """The old checkpoint goes before the new one is named."""
+    """Remove the old checkpoint before the new one is valid."""
     real = checkpoint.atomic_write_bytes
 
     def write(path: Path, data: bytes) -> None:
@@ -181,5 +182,5 @@ def _plant_early_removal() -> None:
 
 PLANTED: list[tuple[str, Callable[[], None]]] = [
     ("files written in place", _plant_in_place),
-    ("the old checkpoint removed before the new one stands", _plant_early_removal),
+    ("the old checkpoint removed before the new one is valid", _plant_early_removal),
 ]

@@ -1,6 +1,6 @@
-"""Figure 10: every key of params.yaml misspelt, left out, mistyped or out of range is refused by name, also through DVC.
+"""Figure 10: every key of params.yaml that is misspelt, missing, mistyped or out of range is refused by name, also through DVC.
 
-Limits and words are those of tests/test_params.py, where contradictions are tried too.
+Limits and allowed words are those of tests/test_params.py, which also tests contradictions.
 """
 
 import math
@@ -24,12 +24,12 @@ from tests.project import ROOT, call, tiny_project
 from tests.reliability.trial import Tally, Trial
 
 Path_ = tuple[str, ...]
-RUNS = ("baseline", "best_performance", "dora_r4")  # between them they have every key
+RUNS = ("baseline", "best_performance", "dora_r4")  # together they have every key
 PROFILE = "trial"
-OPTIONAL = ("adapter", "epochs", "epoch_end", "batch_size", "learning_rate")  # a run without them has the budget's
+OPTIONAL = ("adapter", "epochs", "epoch_end", "batch_size", "learning_rate")  # a run without them inherits the budget's
 yaml = YAML(typ="safe")
 
-# By the end of a key: values just beyond its limits, and whether its value is one of some words.
+# By the last part of a key: values just beyond its limits, and the keys whose values are words from a list.
 BEYOND: dict[str, list[Any]] = {}
 for key, _, beyond in test_params.LIMITS:
     BEYOND.setdefault(key.rpartition(".")[2], []).extend(beyond)
@@ -63,7 +63,7 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 
 
 def _written_out() -> dict[str, Any]:
-    """The shipped settings of a few runs, nothing inherited: every key stands once, where its fault must be reported."""
+    """The shipped settings of a few runs without inheritance, so that every key occurs once, where its fault must be reported."""
     tree = load_params(ROOT / "params.yaml").model_dump(exclude_none=True)
     tree |= {"profile": PROFILE, "profiles": {PROFILE: {"budget": tree.pop("budget"), "data": {"source": "sample"}}}}
     del tree["data"]["source"]
@@ -75,9 +75,9 @@ def _written_out() -> dict[str, Any]:
 
 
 def _faults(tree: dict[str, Any], rng: random.Random) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """(a faulty tree, patterns that the error must hold) for every key and fault."""
+    """For every key and fault, (a faulty tree, patterns that the error must match)."""
     for path in _keys(tree):
-        last, told = path[-1], ".".join(path)
+        last, dotted = path[-1], ".".join(path)
         siblings = _at(tree, path[:-1])
         if not _is_name(path):
             for wrong in _misspelt(last, rng):
@@ -86,7 +86,7 @@ def _faults(tree: dict[str, Any], rng: random.Random) -> Iterator[tuple[dict[str
                         _renamed(tree, path, wrong),
                         [
                             f"unknown key {'.'.join((*path[:-1], wrong))}",
-                            f"'{last}'|missing key {told};|'profile'",  # another valid key may be nearer
+                            f"'{last}'|missing key {dotted};|'profile'",  # another valid key may be nearer
                         ],
                     )
             if last != "objective" and not (path[0] == "runs" and last in OPTIONAL):
@@ -94,17 +94,17 @@ def _faults(tree: dict[str, Any], rng: random.Random) -> Iterator[tuple[dict[str
         old = siblings[last]
         for bad in ({"a": 1}, ["x", 3], "some text", True, None, 3.25):
             if _other_type(last, old, bad):
-                yield _set(tree, path, bad), [told.rpartition(".")[0] if last == "objective" else told]
+                yield _set(tree, path, bad), [dotted.rpartition(".")[0] if last == "objective" else dotted]
         if isinstance(old, int | float | str) and not isinstance(old, bool):
             for bad in BEYOND.get(last, []) + [math.nan, math.inf] * isinstance(old, float):
                 yield _set(tree, path, bad), [last]
         if last in WORDS and isinstance(old, str) and last != "start_from":
             for wrong in _misspelt(old, rng):
-                yield _set(tree, path, wrong), [told, f"{old!r}"]
+                yield _set(tree, path, wrong), [dotted, f"{old!r}"]
 
 
 def _is_name(path: Path_) -> bool:
-    """Whether the user makes the key up: a run, a profile, a table's row; a task, by which a run's heads are named."""
+    """Whether the user chooses the key: the name of a run, a profile, a table's row, or a task in a run's heads."""
     if len(path) == 4 and path[0] == "runs" and path[2] == "heads":
         return True
     return len(path) > 1 and (path[0] in ("tables", "figures") or (path[0] in ("runs", "profiles") and len(path) == 2))
@@ -114,7 +114,7 @@ def _judged(folder: Path, tree: dict[str, Any], words: list[str]) -> tuple[bool,
     try:
         _load(folder, tree)
     except MtbertError as error:
-        return all(re.search(word, str(error)) for word in words), f"expected {words}, told: {error}"
+        return all(re.search(word, str(error)) for word in words), f"expected {words}, got: {error}"
     except Exception as error:
         return False, f"{words}: {type(error).__name__}: {error}"
     return False, f"{words}: accepted"
@@ -135,7 +135,7 @@ def _keys(tree: dict[str, Any], above: Path_ = ()) -> Iterator[Path_]:
 
 
 def _misspelt(word: str, rng: random.Random) -> set[str]:
-    """A letter doubled, two exchanged, and one left out if enough are left."""
+    """The word with a letter doubled, with two letters exchanged and, if it is long, with one missing."""
     at = rng.randrange(len(word) - 1) if len(word) > 1 else 0
     wrong = {word[: at + 1] + word[at:], word[:at] + word[at : at + 2][::-1] + word[at + 2 :]}
     if len(word) > 4:
@@ -144,7 +144,7 @@ def _misspelt(word: str, rng: random.Random) -> set[str]:
 
 
 def _other_type(key: str, old: Any, bad: Any) -> bool:
-    """Whether `bad` is of a type that the key cannot have, going by its present value."""
+    """Whether `bad` is of a type that the key cannot have, judging by its present value."""
     if isinstance(old, bool) or isinstance(bad, bool):
         return type(old) is not type(bad) and key != "cuda_graphs"  # auto or a boolean
     if isinstance(old, dict):
@@ -169,14 +169,14 @@ def _set(tree: Any, path: Path_, value: Any) -> Any:
 
 
 def _renamed(tree: Any, path: Path_, name: str | None) -> Any:
-    """The tree with the key at `path` called `name`, or left out."""
+    """The tree with the key at `path` renamed, or removed if `name` is None."""
     if len(path) > 1:
         return {**tree, path[0]: _renamed(tree[path[0]], path[1:], name)}
     return {(name if key == path[0] else key): value for key, value in tree.items() if name or key != path[0]}
 
 
 def _ignoring(kinds: set[str]) -> Any:
-    """Params.model_validate that lets some kinds of fault pass."""
+    """Params.model_validate that accepts some kinds of fault."""
 
     def validate(tree: Any) -> Any:
         try:
@@ -199,7 +199,7 @@ IGNORED = {
 
 
 def _through_dvc(tally: Tally, project: Path) -> None:
-    """The same through DVC, which changes params.yaml and starts the stage (or refuses the key itself)."""
+    """The same through DVC, which edits params.yaml and starts the stage, or refuses the key itself."""
     tiny_project(project)
     for command in (("git", "init", "-q"), ("git", "add", "-A"), ("git", "commit", "-q", "-m", "tiny")):
         call(project, *command)

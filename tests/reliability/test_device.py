@@ -1,4 +1,4 @@
-"""SIGKILL and resume as a process of its own on a device, under deterministic algorithms; agreement of its predictions with the CPU's."""
+"""On a device, with deterministic algorithms: SIGKILL and resume of a training process, and predictions close to the CPU's."""
 
 import os
 import random
@@ -24,7 +24,7 @@ main("baseline")
 
 
 def trained(project: Path, kills: int, rng: random.Random) -> tuple[dict[str, str], int]:
-    """What the run leaves after so many kills at random instants, and how many kills left a checkpoint to go on from."""
+    """Kill a run so many times at random instants; its files' checksums, and how many kills left a checkpoint."""
     saved = 0
     for _ in range(kills):
         process = start(project, sys.executable, "-c", TRAIN)
@@ -39,8 +39,8 @@ def trained(project: Path, kills: int, rng: random.Random) -> tuple[dict[str, st
         saved += bool(list(project.glob(".mtbert/*/latest.json")))
         if (project / "models/baseline/model.safetensors").exists():
             break
-    status, told = call(project, sys.executable, "-c", TRAIN)
-    assert status == 0, told
+    status, output = call(project, sys.executable, "-c", TRAIN)
+    assert status == 0, output
     folder = project / "models" / "baseline"
     return {name: sha256_file(folder / name) for name in ("model.safetensors", "history.csv")}, saved
 
@@ -59,8 +59,8 @@ def killed_and_not(
         encoder__random={"seed": 1, "layers": 2, "hidden": 64, "heads": 2, "intermediate": 128, "positions": 256},
     )
     for stage in ("plan", "fetch", "encoder", "prepare"):
-        status, told = call(project, sys.executable, "-m", f"stages.{stage}")
-        assert status == 0, told
+        status, output = call(project, sys.executable, "-m", f"stages.{stage}")
+        assert status == 0, output
     undisturbed, _ = trained(project, 0, random.Random(1))
     (project / "models/baseline").rename(project / "models/undisturbed")
     killed, saved = trained(project, kills, random.Random(2))
@@ -70,7 +70,7 @@ def killed_and_not(
 
 @pytest.mark.slow
 def test_kills_of_a_process_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rehearsal of what follows."""
+    """Tests `killed_and_not` where there is no GPU."""
     killed_and_not(tmp_path / "project", "cpu", 3, monkeypatch)
 
 

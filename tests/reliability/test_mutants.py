@@ -1,4 +1,4 @@
-"""The mistakes are those that tests/reliability/mutants.py tells of, one at a time, and every judgement is about one that exists."""
+"""Mutants have the mistakes that tests/reliability/mutants.py describes, one each, and every verdict is about a mutant that exists."""
 
 import ast
 
@@ -61,11 +61,11 @@ def test_a_statement_s_mistakes(code: str, mistakes: list[str]) -> None:
         "x = a @ b",
     ],
 )
-def test_what_is_left_alone(code: str) -> None:
+def test_what_is_not_changed(code: str) -> None:
     assert [mutant.after for mutant in mutants(code) if mutant.after != "pass"] == []
 
 
-def test_the_wording_of_an_error_is_left_alone_but_not_what_it_counts() -> None:
+def test_the_wording_of_an_error_is_not_changed_but_its_numbers_are() -> None:
     (left_out, more, less) = (
         mutants("raise Error(f'line{n + 1}', 'word')")[:1] + mutants("raise Error(f'{1}', 'word')")[1:]
     )
@@ -74,7 +74,7 @@ def test_the_wording_of_an_error_is_left_alone_but_not_what_it_counts() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_each_mutant_is_another_program_and_no_two_are_told_the_same(module: str) -> None:
+def test_mutants_differ_from_the_module_and_have_unique_descriptions(module: str) -> None:
     source = (ROOT / module).read_text(encoding="utf-8")
     assert (ROOT / mirror(module)).is_file()
     assert ast.dump(ast.parse(mutated(source, None))) == ast.dump(ast.parse(source))
@@ -85,8 +85,8 @@ def test_each_mutant_is_another_program_and_no_two_are_told_the_same(module: str
         assert mutated(source, mutant.number) != mutated(source, None)
 
 
-def test_every_judgement_is_about_a_mutant_that_exists() -> None:
+def test_every_verdict_is_about_a_mutant_that_exists() -> None:
     for module, verdicts in judged().items():
-        told = {str(mutant) for mutant in mutants((ROOT / module).read_text(encoding="utf-8"))}
-        assert verdicts.keys() <= told, sorted(verdicts.keys() - told)
+        existing = {str(mutant) for mutant in mutants((ROOT / module).read_text(encoding="utf-8"))}
+        assert verdicts.keys() <= existing, sorted(verdicts.keys() - existing)
         assert module in MODULES

@@ -1,6 +1,7 @@
-"""The quick tier of every figure: small numbers, all promises kept, every planted bug caught.
+"""The quick tier: few trials of every figure; all must pass, and every planted bug must be caught.
 
-By default only the files that take a few seconds run: what the others try, unit tests hold too. `pytest -m slow` runs them all.
+By default only the files that take a few seconds run, since unit tests cover the others' subjects. `pytest -m slow`
+runs them all.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""What counts as kept: all trials passed, and every planted bug caught; a figure that tries nothing falls short."""
+"""A figure is ok if all trials passed and every planted bug was caught; a figure without trials is not."""
 
 import json
 import sys
@@ -41,7 +41,7 @@ def test_what_is_kept(trials: list[bool], controls: list[bool], needed: float, o
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where what is patched here is seen."""
+    """Run figures in this process, where the patches apply."""
     monkeypatch.setattr(command, "ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(jobs))
 
 
@@ -55,9 +55,9 @@ def test_the_command_s_status_and_reports(
     monkeypatch.setattr(command, "run", lambda name, quick, seed: [trial])
     monkeypatch.setattr(sys, "argv", ["reliability", "--seed", "3"])
     assert command.main() == (0 if passes else 1)
-    told = capsys.readouterr().out
-    assert "seed 3" in told
-    assert ("trial 1" in told) == (not passes)
+    printed = capsys.readouterr().out
+    assert "seed 3" in printed
+    assert ("trial 1" in printed) == (not passes)
     report = json.loads(Path("reports/reliability.json").read_text(encoding="utf-8"))
     assert (report["seed"], report["tier"]) == (3, "full")
     assert report["figures"][0]["ok"] is passes

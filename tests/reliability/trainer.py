@@ -1,4 +1,4 @@
-"""One attempt of the real train stage in a fork, killed or not, healthy or with a bug planted; and what a run leaves."""
+"""Run the real stages in forks: training that may be killed or have a bug planted, and the checksums of what a run leaves."""
 
 import os
 import resource
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 import torch
-import torch._dynamo  # imported here, so that a fork need not: building on the meta device does
+import torch._dynamo  # imported before forking, so that forks need not
 from safetensors.torch import save_file
 
 import stages.train
@@ -33,9 +33,9 @@ Plant = Callable[[], None]
 
 
 def training_project(folder: Path, runs: list[str], checkpoint_seconds: float = 0) -> None:
-    """Make a project of these of RUNS, with its data prepared and encoders converted, and enter it.
+    """Make a project with some of RUNS, prepare its data, convert its models, and change to its folder.
 
-    Its tables and figures of one run show the first.
+    Tables and figures of one run show the first.
     """
     tiny_project(
         folder,
@@ -63,12 +63,12 @@ def training_project(folder: Path, runs: list[str], checkpoint_seconds: float = 
 
 
 def attempt(run: str, plant: Plant | None = None, die_in_step: int | None = None) -> int:
-    """Train `run` until it is done, or until it kills itself after that step's loss was logged; its exit status."""
+    """Train `run` in a fork, which kills itself after `die_in_step` is logged; returns the exit status."""
     return forked(lambda: train_here(run, plant, die_in_step))
 
 
 def train_here(run: str, plant: Plant | None = None, die_in_step: int | None = None) -> None:
-    """The train stage in this process, which writes the optimizer's final state beside the weights."""
+    """Run the train stage in this process; it also writes the optimizer's final state beside the weights."""
     optimizers: list[torch.optim.Optimizer] = []
     load, save = loop.load_checkpoint, models.save_model
 
@@ -99,7 +99,7 @@ def train_here(run: str, plant: Plant | None = None, die_in_step: int | None = N
 
 
 def left(run: str) -> dict[str, str]:
-    """sha256 of all that a run leaves: weights, optimizer, history, steps and record."""
+    """sha256 of all files of a trained run: weights, optimizer, history, steps and record."""
     folder = Path("models") / run
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
@@ -116,8 +116,8 @@ def quietly(stage: str, *arguments: str) -> None:
         raise RuntimeError(f"{stage} {' '.join(arguments)} failed")
 
 
-def told(stage: str, *arguments: str, limit: int | None = None) -> tuple[int, str]:
-    """Run a stage in a fork, no file of which may grow beyond `limit` bytes: its exit status and what it printed."""
+def run_stage(stage: str, *arguments: str, limit: int | None = None) -> tuple[int, str]:
+    """Run a stage in a fork, in which no file may exceed `limit` bytes; returns its exit status and output."""
     log = Path(tempfile.gettempdir()) / f"mtbert-{os.getpid()}.log"
 
     def work() -> None:
@@ -132,7 +132,7 @@ def told(stage: str, *arguments: str, limit: int | None = None) -> tuple[int, st
 
 
 def logged(log: Path, stage: str, *arguments: str) -> NoReturn:
-    """Leave this process with a stage's exit status, all that it prints in `log`."""
+    """Run a stage with its output in `log`, and exit this process with its status."""
     with log.open("w", encoding="utf-8") as file:
         sys.stdout = sys.stderr = file
         status = guarded(import_module(f"stages.{stage}").main, *arguments)

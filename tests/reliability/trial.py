@@ -1,4 +1,4 @@
-"""What a figure reports, and the counting on the way there."""
+"""A figure's result, and the class that counts its trials."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +11,15 @@ class Trial:
     """One figure's outcome.
 
     Attributes:
-        figure: its number; trials: how many were made, `passed` of them as promised.
-        target: the promise in words; needed: share of trials that must pass, 1 but where the target says otherwise.
-        controls, caught: planted bugs, and how many of them the same trial noticed. One unnoticed is a shortfall.
-        seed: what all random choices follow from; seconds: how long it took.
-        note: what was left out on this machine and why; failures: the first trials and controls that fell short.
+        figure: its number.
+        trials, passed: the number of trials, and of those that met the target.
+        target: the target in words.
+        needed: the share of trials that must pass, 1 unless the target says otherwise.
+        controls, caught: the number of planted bugs, and of those that the trial noticed; all must be.
+        seed: seeds all random choices.
+        seconds: how long it took.
+        note: what was skipped on this machine and why, and measured values.
+        failures: the first trials and controls that failed.
     """
 
     figure: int
@@ -33,7 +37,7 @@ class Trial:
 
     @property
     def ok(self) -> bool:
-        """Every promise kept and every planted bug caught; a trial that tried nothing is a shortfall too."""
+        """Whether enough trials passed and every planted bug was caught; False without trials or controls."""
         enough = self.trials > 0 and self.passed >= self.needed * self.trials
         return enough and self.controls > 0 and self.caught == self.controls
 
@@ -50,14 +54,14 @@ class Tally:
         self.failures: list[str] = []
 
     def trial(self, ok: bool, what: str) -> None:
-        """One trial; `what` names it where it failed."""
+        """Count a trial; `what` describes it if it failed."""
         self.trials += 1
         self.passed += ok
         if not ok:
             self._fail(what)
 
     def control(self, caught: bool, what: str) -> None:
-        """One planted bug, and whether the trial noticed it."""
+        """Count a planted bug, and whether the trial noticed it."""
         self.controls += 1
         self.caught += caught
         if not caught:
@@ -65,7 +69,7 @@ class Tally:
 
     @contextmanager
     def no_error(self, what: str) -> Iterator[None]:
-        """A trial that passes if the block raises nothing."""
+        """Count a trial that passes if the block raises nothing."""
         try:
             yield
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Figure 6: weights and checkpoints whose bytes or tensors changed are refused before use, naming file and tensor."""
+"""Figure 6: weights and checkpoints with changed bytes or tensors are refused before use; the error names file and tensor."""
 
 import json
 import random
@@ -28,10 +28,10 @@ SHAPES = {name: tuple(tensor.shape) for name, tensor in random_weights(TINY, 0).
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    """3,000 mutations, 240 in the quick tier, of a model's folder and of a work folder in turn."""
+    """3,000 mutations (240 in the quick tier), of a model's folder and of a work folder in turn."""
     tally = Tally(6, "mutated weights and checkpoints", "100% refused, naming file and tensor", seed)
     rng = random.Random(seed)
-    subjects = [ModelFolder(folder / "model"), WorkFolder(folder / "work")]
+    subjects = [ModelFolder(folder / "model"), CheckpointFolder(folder / "work")]
     for n in range(240 if quick else 3000):
         tally.trial(*subjects[n % 2].judged(rng, rng.choice(KINDS)))
     for bug, owner, part, blind in BLIND:
@@ -42,7 +42,7 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
 
 
 class ModelFolder:
-    """What a stage writes and the next one loads."""
+    """A model as one stage writes it and the next one loads it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,21 +66,21 @@ class ModelFolder:
         )
 
     def judged(self, rng: random.Random, mutate: "Mutation") -> tuple[bool, str]:
-        """Whether a mutation is refused with file, place and remedy, or (a space in JSON, say) changes nothing."""
+        """Whether a mutation is refused with file and tensor, or (such as a space in JSON) changes nothing."""
         for path, data in self.sound.items():
             path.write_bytes(data)
         file, tensor, what = mutate(self, rng)
         try:
             found = self.load()
         except MtbertError as error:
-            told = str(error)
-            return str(file) in told and tensor in told, f"{type(self).__name__}, {what}: {told}"
+            message = str(error)
+            return str(file) in message and tensor in message, f"{type(self).__name__}, {what}: {message}"
         except Exception as error:
             return False, f"{type(self).__name__}, {what}: {type(error).__name__}: {error}"
         return self.same(found, self.expected), f"{type(self).__name__}, {what}: accepted"
 
 
-class WorkFolder(ModelFolder):
+class CheckpointFolder(ModelFolder):
     """A checkpoint."""
 
     def __init__(self, folder: Path) -> None:
@@ -114,7 +114,7 @@ def _bytes_of_json(subject: ModelFolder, rng: random.Random) -> tuple[Path, str,
 
 
 def _digit(subject: ModelFolder, rng: random.Random) -> tuple[Path, str, str]:
-    """Another digit in a number of the JSON file, which stays valid."""
+    """Change a digit of a number in the JSON file, which stays valid JSON."""
     data = bytearray(subject.json.read_bytes())
     at = rng.choice([n for n, byte in enumerate(data) if chr(byte).isdigit()])
     data[at] = ord("1") + (data[at] - ord("1") + 1) % 9
@@ -140,12 +140,12 @@ def _mangled(path: Path, rng: random.Random) -> tuple[Path, str, str]:
     else:
         data.clear()
     path.write_bytes(data)
-    # A damaged latest.json may name any file: the folder is what it can be told by.
+    # A damaged latest.json may name any file, so the error need only name the folder.
     return path.parent, "", f"{kind} at byte {at} of {path.name}"
 
 
 def _tensor(subject: ModelFolder, rng: random.Random) -> tuple[Path, str, str]:
-    """Change a tensor and renew every checksum, as a wrong program would: only the tensors themselves can tell."""
+    """Change a tensor and update every checksum, as a faulty program would, so that only the tensors show it."""
     tensors = load_file(subject.weights)
     name = rng.choice(sorted(tensors))
     kind = rng.choice(["reshape", "rename", "retype", "NaN", "infinity", "remove", "add", "shorten"])
@@ -170,11 +170,11 @@ def _tensor(subject: ModelFolder, rng: random.Random) -> tuple[Path, str, str]:
     sealed_json = json.loads(subject.json.read_text(encoding="utf-8"))
     sealed_json.pop("seal")
     atomic_json(subject.json, sealed({**sealed_json, "sha256": sha256_file(subject.weights)}))
-    # The parameter's own name: what is removed of a parameter's state is told as that parameter's.
-    told = name.removeprefix("model.").removeprefix("optimizer.")
+    # The error names the parameter, also if part of its optimizer state is missing.
+    parameter = name.removeprefix("model.").removeprefix("optimizer.")
     for part in (".step", ".exp_avg", ".exp_avg_sq"):
-        told = told.removesuffix(part)
-    return subject.weights, told, f"{kind} of {name}"
+        parameter = parameter.removesuffix(part)
+    return subject.weights, parameter, f"{kind} of {name}"
 
 
 KINDS: list[Mutation] = [_bytes, _bytes_of_json, _digit, _tensor]

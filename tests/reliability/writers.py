@@ -1,4 +1,4 @@
-"""Figure 8: never two writers of one run; the loser names the process and what to do; an orphan does not outlive its parent."""
+"""Figure 8: one run never has two writers, the second one's error names the first and a remedy, and a trainer does not outlive DVC."""
 
 import os
 import re
@@ -20,24 +20,24 @@ from tests.reliability.trial import Tally, Trial
 
 RUN = "full_balanced"
 LOCK = Path(".mtbert/locks") / RUN
-PATIENCE = 120.0  # seconds for what must happen
+PATIENCE = 120.0  # seconds to wait at most
 EARLY = (0.0, 0.03, 0.1, 0.3)  # seconds between a trainer's start and DVC's end, before the trainer has imported torch
 
 
 def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
-    """Trainers against trainers; in the full tier `dvc repro` against `dvc repro` and against trainers too."""
-    tally = Tally(8, "two writers, orphans", "never two writers, the loser names the process, no orphan", seed)
+    """Trainers against each other; in the full tier also `dvc repro` against itself and against trainers."""
+    tally = Tally(8, "two writers, orphans", "never two writers, the error names the process, no orphan", seed)
     outcomes, caught = isolated(_trainers, 3 if quick else 20, folder / "trainers")
     for ok, what in outcomes:
         tally.trial(ok, what)
-    tally.control(caught, "the lock is not taken")
+    tally.control(caught, "the lock not taken")
     if not quick:
         _with_dvc(tally, 3, folder / "dvc")
     return [tally.done("trainers only: `dvc repro` in the full tier" if quick else "")]
 
 
 def _trainers(times: int, folder: Path) -> tuple[list[tuple[bool, str]], bool]:
-    """Several trainers of one run at once: one trains, all others leave with its id; and the same without the lock."""
+    """Start several trainers of one run at once: one trains, the others exit and name its id. Then the same without the lock."""
     training_project(folder, [RUN])
     edit(folder, **{f"runs__{RUN}__epoch_end": 100_000})
     quietly("plan")
@@ -62,15 +62,15 @@ def _race(folder: Path) -> tuple[bool, str]:
             if not gone and any(Path(".mtbert").glob("*/step-00000002*")) and len(_writers(children)) > 1:
                 return False, "two trainers write"
         left = [child for child in children if child not in gone]
-        told = [(folder / f"{children.index(child)}.log").read_text(encoding="utf-8") for child in gone]
+        outputs = [(folder / f"{children.index(child)}.log").read_text(encoding="utf-8") for child in gone]
         if len(left) != 1 or set(gone.values()) != {1}:
-            return False, f"{len(left)} are left, exit statuses {list(gone.values())}: {told}"
+            return False, f"{len(left)} are left, exit statuses {list(gone.values())}: {outputs}"
         named = all(
             re.search(rf"trained by process {left[0]} .*; wait for it, or stop it with `kill {left[0]}`", line)
-            for line in told
+            for line in outputs
         )
-        clear = all("Traceback" not in line and line.count("error:") == 1 for line in told)
-        return named and clear, f"the losers told: {told}"
+        clear = all("Traceback" not in line and line.count("error:") == 1 for line in outputs)
+        return named and clear, f"the losers printed: {outputs}"
     finally:
         for child in children:
             if child not in gone:
@@ -79,7 +79,7 @@ def _race(folder: Path) -> tuple[bool, str]:
 
 
 def _writers(children: list[int]) -> set[int]:
-    """Those that have the run's steps.csv open."""
+    """The processes that have the run's steps.csv open."""
     return {
         child
         for child in children
@@ -92,7 +92,7 @@ def _with_dvc(tally: Tally, times: int, project: Path) -> None:
     commit(project, "tiny")
     must(project, "dvc", "repro", "prepare")
     edit(project, runs__baseline__epoch_end=100_000)
-    must(project, "dvc", "repro", "convert@baseline")  # and with it the plan, which the trainers beside DVC read
+    must(project, "dvc", "repro", "convert@baseline")  # and the plan, which trainers started without DVC read
     repro = ("dvc", "repro", "train@baseline")
     trainer = (sys.executable, "-m", "stages.train", "baseline")
     for _ in range(times):
@@ -103,11 +103,11 @@ def _with_dvc(tally: Tally, times: int, project: Path) -> None:
         for delay in EARLY:
             tally.trial(*_early_orphan(project, repro, delay))
     (project / "stages/__init__.py").write_text("")
-    tally.control(not _early_orphan(project, repro, EARLY[-1])[0], "a stage does not ask for its end with DVC's")
+    tally.control(not _early_orphan(project, repro, EARLY[-1])[0], "a stage does not end with DVC")
 
 
 def _second(tally: Tally, project: Path, what: str, first: tuple[str, ...], second: tuple[str, ...]) -> None:
-    """Start the second command while the first one trains: it must leave, naming a process of the first."""
+    """Start the second command while the first one trains: it must exit and name a process of the first."""
     process = start(project, *first)
     try:
         trainer = _holder(project)
@@ -121,7 +121,7 @@ def _second(tally: Tally, project: Path, what: str, first: tuple[str, ...], seco
 
 
 def _orphan(project: Path, command: tuple[str, ...]) -> tuple[bool, str]:
-    """SIGKILL `dvc repro`: its trainer must go too, and a new repro must find the run free."""
+    """SIGKILL `dvc repro`: its trainer must end too, and a new `dvc repro` must be able to train the run."""
     process = start(project, *command)
     trainer = _holder(project)
     if not _gone_with(process, trainer):
@@ -142,7 +142,7 @@ def _early_orphan(project: Path, command: tuple[str, ...], delay: float) -> tupl
     while time.monotonic() < deadline:
         if any("stages.train" in words for words in map(_words, dvc.children(recursive=True))):
             time.sleep(delay)
-            # The shell that dvc starts may stay, or become the trainer.
+            # The shell that DVC starts may stay the trainer's parent, or become the trainer.
             family = {child.pid for child in dvc.children(recursive=True)}
             ok = _gone_with(process, *family)
             return ok, f"the trainer outlived its parent, killed after {delay} s, by {PATIENCE / 4:.0f} s"
@@ -159,7 +159,7 @@ def _words(process: psutil.Process) -> str:
 
 
 def _gone_with(process: subprocess.Popen[str], *children: int) -> bool:
-    """SIGKILL a process; whether these that it started end too. Those that do not are killed."""
+    """SIGKILL a process; whether its children end too. Those that do not are killed."""
     process.kill()
     deadline = time.monotonic() + PATIENCE / 4
     while any(map(psutil.pid_exists, children)) and time.monotonic() < deadline:

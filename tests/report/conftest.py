@@ -102,7 +102,7 @@ def write_examples(path: Path, rows: list[list[Any]], pair: bool) -> None:
 
 @pytest.fixture(autouse=True)
 def _sealed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results are made and changed by hand here, so they are sealed as they are read; that seals count, tests/test_seal.py shows."""
+    """Seal results when they are read, since tests write and change them by hand. tests/test_seal.py tests the seals."""
 
     def check(folder: Path, *names: str) -> None:
         if folder.is_dir():

@@ -19,7 +19,7 @@ Rows = dict[str, dict[str, str]]
 @pytest.mark.parametrize("name", FIGURES)
 def test_three_files_with_equal_bytes_on_every_drawing(name: str, results: Path, tmp_path: Path, rows: Rows) -> None:
     for attempt, settings in (("a", {}), ("b", {"font.size": 17, "lines.linewidth": 9, "svg.hashsalt": "another"})):
-        with matplotlib.rc_context(settings):  # a reader's own matplotlibrc changes nothing
+        with matplotlib.rc_context(settings):  # the user's matplotlibrc has no effect
             render(FIGURES[name](results, rows[name]), tmp_path / attempt / name)
     for ending in ("png", "svg", "csv"):
         first = (tmp_path / "a" / f"{name}.{ending}").read_bytes()

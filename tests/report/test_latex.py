@@ -1,4 +1,4 @@
-"""The LaTeX tables compile in a plain article, within its text width, whatever stands in a cell."""
+"""The LaTeX tables compile in a plain article, within its text width, whatever a cell contains."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ Rows = dict[str, dict[str, str]]
 
 
 def compiled(folder: Path, *tables: str) -> str:
-    """The log of pdfLaTeX; fails where the article does not compile."""
+    """The log of pdfLaTeX; fails if the article does not compile."""
     folder.mkdir(exist_ok=True)
     packages = "\\usepackage{booktabs,graphicx,tabularx}"
     body = "\n".join(tables)

@@ -1,4 +1,4 @@
-"""The page: complete, self-contained, and inert whatever the data say."""
+"""The page: complete, self-contained, and inert whatever the data contain."""
 
 import json
 from html import unescape
@@ -43,7 +43,7 @@ Rows = dict[str, dict[str, str]]
 
 
 def written(results: Path, folder: Path, rows: Rows) -> dict[str, Any]:
-    """Writes tables and figures as their stages do; the arguments of `page`."""
+    """Write tables and figures as their stages do; return the arguments of `page`."""
     tables, figures = [name for name in rows if name in TABLES], [name for name in rows if name in FIGURES]
     for name in tables:
         atomic_write_text(folder / f"tables/{name}.json", to_json(TABLES[name](results, rows[name])))
@@ -145,12 +145,12 @@ def test_the_first_line_says_when_the_data_are_generated() -> None:
     )
 
 
-def test_what_is_told_nowhere_else(html: str) -> None:
-    for told in (
+def test_choices_that_are_stated_nowhere_else(html: str) -> None:
+    for phrase in (
         "weights after the last epoch",
         "eps 1e-6 and no weight decay",
-        "[CLS] and [SEP] among them",
+        "including [CLS] and [SEP]",
         "2.5 (1 + cos",
     ):
-        assert told in html
-    assert "Mean and max pooling leave it out" in html
+        assert phrase in html
+    assert "Mean and max pooling leave the pooler out" in html

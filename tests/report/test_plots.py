@@ -24,7 +24,7 @@ Rows = dict[str, dict[str, str]]
 
 
 def filled(name: str, path: Path, revisions: tuple[str, ...] = ("workspace",)) -> dict[str, Any]:
-    """The plot as `dvc plots` hands it to Vega-Lite."""
+    """The plot as `dvc plots` passes it to Vega-Lite."""
     points, properties = [], {}
     for revision in revisions:
         with path.open(encoding="utf-8", newline="") as file:
@@ -37,7 +37,7 @@ def filled(name: str, path: Path, revisions: tuple[str, ...] = ("workspace",)) -
 
 @pytest.fixture
 def data(results: Path, rows: Rows, tmp_path: Path) -> dict[str, Path]:
-    """By template, the file that it shows."""
+    """Template -> the file that it shows."""
     for name, make in FIGURES.items():
         write_data(make(results, rows[name]), tmp_path / f"{name}.csv")
     write_csv(tmp_path / "run.csv", list(CURVES), zip(*CURVES.values(), strict=True))
@@ -45,7 +45,7 @@ def data(results: Path, rows: Rows, tmp_path: Path) -> dict[str, Path]:
 
 
 def drawn(spec: dict[str, Any]) -> list[str]:
-    """The texts of the picture."""
+    """The texts in the picture."""
     vl_convert = pytest.importorskip("vl_convert")
     svg = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version="5.20")
     return re.findall(r"<text[^>]*>([^<]*)</text>", svg)

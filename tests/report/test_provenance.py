@@ -1,4 +1,4 @@
-"""Provenance says what made each run, whether the runs agree, and what is not there."""
+"""Provenance: what each run was made from, whether the runs agree, and what is missing."""
 
 from typing import Any
 

@@ -49,7 +49,7 @@ def test_the_picture_follows_the_data() -> None:
 def test_the_readme_s_generated_parts_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["readme", "--check"])
-    main()  # exits, saying what to run, where the graph or the results table is out of date
+    main()  # exits with a message if the graph or the results table is out of date
 
 
 def test_check_notices_an_outdated_part_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_damaged_results_are_one_error(results: Path, content: str, message: str
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_columns_are_told_apart_by_their_names(name: str, results: Path, rows: Rows) -> None:
+def test_column_names_are_unique(name: str, results: Path, rows: Rows) -> None:
     table = TABLES[name](results, rows[name])
     assert len(set(table.header)) == len(table.header) == len(table.numeric)
     assert {len(row) for row in table.rows} == {len(table.header)}

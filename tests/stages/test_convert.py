@@ -1,4 +1,4 @@
-"""convert: an adapter for a run that has one, a folder that says so for one that has none, and a start from a trained run."""
+"""convert: an adapter for a run that has one, a placeholder for a run without one, and a start from a trained run."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from stages import convert, evaluate, train
 START = "best_performance"
 
 
-def test_a_run_without_an_adapter_has_a_folder_that_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_an_adapter_has_a_placeholder(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert.main("baseline")
     assert capsys.readouterr().out == "baseline: no adapter\n"
     folder = project / "models/converted/baseline"
@@ -31,7 +31,7 @@ def test_the_plain_run_s_folder_does_not_depend_on_its_settings(project: Path, c
     assert (project / "build/plan/convert/baseline.json").read_bytes() == before
 
 
-def test_an_adapter_that_is_taken_away_is_gone(project: Path, change: Callable[..., None]) -> None:
+def test_removing_the_adapter_removes_its_weights(project: Path, change: Callable[..., None]) -> None:
     convert.main("dora_r8")
     assert (project / "models/converted/dora_r8/model.safetensors").is_file()
     change(dora_r8={"adapter": None})
@@ -62,7 +62,7 @@ def refused() -> None:
 
 
 def made() -> None:
-    """What the error asks for."""
+    """Run the command that the error names."""
     convert.main(START)
     train.main(START)
 

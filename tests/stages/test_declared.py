@@ -1,4 +1,4 @@
-"""Tasks that params.yaml declares, through every stage: classes by name, binary pairs and scores; and what is refused."""
+"""Tasks declared in params.yaml, through every stage: classes by name, binary pairs and scores; and which faults are errors."""
 
 import csv
 import io
@@ -60,7 +60,7 @@ def write_files(folder: Path) -> None:
 
 @pytest.fixture
 def project(fresh: Path) -> Path:
-    """`mine` trains on two of the paper's tasks and three declared ones, `baseline` has no head for these."""
+    """`mine` trains on two of the paper's tasks and three declared ones; `baseline` has no head for the declared ones."""
     quora = {"objective": "bce", "features": ["u", "v"]}
     change(fresh, tasks=TASKS)
     change(
@@ -194,7 +194,7 @@ def replaced(name: str, old: str, new: str) -> Callable[[Path], None]:
         ),
     ],
 )
-def test_a_fault_in_a_file_is_named_where_the_user_has_it(
+def test_a_fault_in_a_file_is_named_by_the_users_path(
     project: Path, edit: Callable[[Path], None], message: str
 ) -> None:
     edit(project)
@@ -210,12 +210,12 @@ def test_a_fault_in_a_file_is_named_where_the_user_has_it(
     [
         (["tasks"], {"Topic": TASKS["topic"]}, r"tasks\.Topic: a name is lower-case letters"),
         (["tasks"], {"sst": TASKS["topic"]}, r"tasks\.sst: a name .* is none of overall, paraphrase, quora"),
-        (["tasks", "topic"], {"classes": ["a", "b", "a"]}, r"tasks\.topic\.classes: names 'a' twice; remove one"),
-        (["tasks", "topic"], {"classes": ["a"]}, r"tasks\.topic\.classes: has fewer than two classes"),
+        (["tasks", "topic"], {"classes": ["a", "b", "a"]}, r"tasks\.topic\.classes: 'a' is listed twice; remove one"),
+        (["tasks", "topic"], {"classes": ["a"]}, r"tasks\.topic\.classes: fewer than two classes"),
         (["tasks", "topic"], {"classes": ["a", " b"]}, r"tasks\.topic\.classes\.1: ' b' is empty, or starts"),
-        (["tasks", "topic"], {"classes": None}, r"tasks\.topic\.kind: classes needs classes beside it"),
-        (["tasks", "same"], {"low": 0}, r"tasks\.same\.low: kind binary has no use for it"),
-        (["tasks", "close"], {"high": -1}, r"tasks\.close\.high: must be above low, which is -1"),
+        (["tasks", "topic"], {"classes": None}, r"tasks\.topic\.kind: classes needs classes, the names of the classes"),
+        (["tasks", "same"], {"low": 0}, r"tasks\.same\.low: kind binary does not use it"),
+        (["tasks", "close"], {"high": -1}, r"tasks\.close\.high: must be above low \(-1\)"),
         (["tasks", "close"], {"kind": "number"}, r"tasks\.close\.kind: 'number' is not valid"),
         (["tasks", "close"], {"texts": ["a", "a"]}, r"tasks\.close\.texts\.1: 'a' cannot be the name"),
         (["tasks", "close"], {"labels": "a"}, r"unknown key tasks\.close\.labels; did you mean 'label'\?"),
@@ -232,7 +232,7 @@ def test_a_fault_in_a_file_is_named_where_the_user_has_it(
         (
             ["runs", "mine", "heads", "topic"],
             {"features": ["u", "v"]},
-            r"runs\.mine\.heads\.topic\.features: an example of topic is one sentence, u",
+            r"runs\.mine\.heads\.topic\.features: uses u, v, but an example of topic is one sentence; only u can be used",
         ),
         (
             ["runs", "mine", "heads"],

@@ -1,4 +1,4 @@
-"""evaluate: scores where there are labels, leaderboard files in any case; no weights that disagree with their record."""
+"""evaluate writes scores for labelled splits and leaderboard files for all, and refuses weights that do not match their record."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ def test_the_scores_are_those_of_the_examples_beside_them(project: Path) -> None
     assert (results / "record.json").read_bytes() == (project / "models/baseline/record.json").read_bytes()
 
 
-def test_a_split_that_is_not_there_is_passed_over(project: Path) -> None:
+def test_a_missing_split_is_skipped(project: Path) -> None:
     (project / "data/prepared/test/quora").rename(project / "elsewhere")
     seal(project / "data/prepared/test")
     evaluate.main("baseline")
@@ -97,7 +97,7 @@ def record_lost(project: Path) -> None:
         (record_lost, r"cannot be read \(.*No such file"),
     ],
 )
-def test_weights_that_disagree_with_their_record_are_refused(
+def test_weights_that_do_not_match_their_record_are_refused(
     project: Path, change: Callable[[Path], None], message: str
 ) -> None:
     change(project)

@@ -87,7 +87,7 @@ def test_links_in_a_linked_folder_are_checked(project: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_the_remedy_works_when_pasted(project: Path, tmp_path: Path, there: bool) -> None:
-    """It names the link, even if the stage reads a file below it."""
+    """The remedy names the link, even if the stage reads a file below it."""
     elsewhere, link = tmp_path / "a b'é", project / "models/a b"
     if there:
         elsewhere.mkdir()

@@ -1,4 +1,4 @@
-"""What `plan` writes for each stage and run, and which of it an edit of params.yaml changes."""
+"""The files that `plan` writes for each stage and run, and which of them an edit of params.yaml changes."""
 
 import json
 import re
@@ -85,7 +85,7 @@ def test_a_file_for_each_stage_and_run() -> None:
         ({"figures.figure3": {"r4": "dora_r4"}}, {"figure/figure3", "report"}),
     ],
 )
-def test_an_edit_changes_the_files_of_what_it_reaches(
+def test_an_edit_changes_only_the_files_of_stages_that_read_it(
     edited: Callable[[dict[str, Any]], Params], changes: dict[str, Any], reached: set[str]
 ) -> None:
     before, after = settings_of_stages(edited({})), settings_of_stages(edited(changes))
@@ -112,7 +112,7 @@ def test_a_conversion_that_starts_from_a_run_depends_on_that_run(edited: Callabl
 
 
 @pytest.mark.parametrize(("source", "keys"), [("sample", {"sample"}), ("folder", {"path"}), ("download", set())])
-def test_fetch_sees_what_its_source_needs(
+def test_fetch_gets_only_the_settings_of_its_source(
     edited: Callable[[dict[str, Any]], Params], source: str, keys: set[str]
 ) -> None:
     change = {"profiles.sample.data.source": source}
@@ -141,7 +141,7 @@ def test_a_declared_task_is_planned_for_the_runs_that_have_a_head_for_it(
         ({"source": "hub", "name": "a/b", "revision": "0" * 40}, {"source", "name", "revision"}),
     ],
 )
-def test_encoder_sees_what_its_source_needs(
+def test_encoder_gets_only_the_settings_of_its_source(
     edited: Callable[[dict[str, Any]], Params], encoder: dict[str, str], keys: set[str]
 ) -> None:
     assert set(settings_of_stages(edited({"profiles.sample.encoder": encoder}))["encoder"]) == keys
@@ -161,9 +161,9 @@ def test_a_folder_that_dvc_does_not_find_from_every_workspace(
     Path("link").symlink_to("../elsewhere")
     with pytest.raises(MtbertError) as caught:
         check_paths(edited({key: path}))
-    told = re.fullmatch(rf"params\.yaml: {key}: .* {re.escape(path)} .*; write {key}: (/.*)", str(caught.value))
-    assert told
-    check_paths(edited({key: told[1]}))  # the remedy, to the letter
+    remedy = re.fullmatch(rf"params\.yaml: {key}: .* {re.escape(path)} .*; write {key}: (/.*)", str(caught.value))
+    assert remedy
+    check_paths(edited({key: remedy[1]}))  # the remedy, literally
 
 
 @pytest.mark.parametrize("path", ["data/course", "./mine", "a/../mine", "/somewhere/else"])

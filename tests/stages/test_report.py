@@ -1,4 +1,4 @@
-"""The page of the profile's runs: every run of params.yaml, and times only of what this machine trained."""
+"""The page of the profile's runs: every run of params.yaml, and times only of runs trained on this machine."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def written(name: str) -> Any:
 
 
 def test_every_run_must_have_results(project: Path) -> None:
-    """No result is there, so the error names the first run of params.yaml."""
+    """Without any results, the error names the first run of params.yaml."""
     with pytest.raises(MtbertError, match=r"results/baseline/metrics\.json: .* run `dvc repro evaluate@baseline`"):
         report.main()
     evaluate.main("baseline")
@@ -35,7 +35,7 @@ def test_every_run_must_have_results(project: Path) -> None:
         report.main()
 
 
-def test_the_page_says_where_everything_came_from(alone: Path) -> None:
+def test_the_page_shows_provenance(alone: Path) -> None:
     report.main()
     scores = json.loads((alone / "metrics/baseline.json").read_text(encoding="utf-8"))
     assert written("metrics.json")["baseline"]["overall"] == pytest.approx(scores["overall"])
@@ -70,7 +70,7 @@ def test_times_of_other_machines_and_other_weights_are_not_ours(alone: Path) -> 
     )
 
 
-def test_a_run_trained_again_gives_the_same_page_but_for_times(alone: Path) -> None:
+def test_a_run_trained_again_gives_the_same_page_except_times(alone: Path) -> None:
     report.main()
     before = written("provenance.json")
     train.main("baseline")

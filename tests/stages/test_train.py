@@ -1,4 +1,4 @@
-"""train leaves a record of what made the run, equal for equal inputs, and a log of when and where."""
+"""train writes a record of the run's inputs, equal for equal inputs, and a log of when and where it ran."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from mtbert.pretrained.store import read_config
 from stages import evaluate, plan, train
 
 
-def test_the_record_says_what_made_the_run(trained: Path) -> None:
+def test_the_record_holds_the_run_s_inputs(trained: Path) -> None:
     record = json.loads((trained / "models/baseline/record.json").read_text(encoding="utf-8"))
     assert record["command"] == "python -m stages.train baseline"
     assert record["settings"] == load_params(trained / "params.yaml").run("baseline").model_dump()
@@ -60,7 +60,7 @@ def test_equal_inputs_give_equal_bytes_in_another_folder_at_another_time(
     assert logs[0]["seconds"] != logs[1]["seconds"]
 
 
-def test_the_command_trains_with_what_params_yaml_says_now(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_trains_with_the_present_params_yaml(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unlike `python -m stages.train`, which DVC starts after `plan`."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     text = (project / "params.yaml").read_text(encoding="utf-8")
@@ -82,10 +82,8 @@ def test_tasks_are_trained_in_the_run_s_order(project: Path, change: Callable[..
     assert order == ["sts"] * 2 + ["sst"] * 2 + ["quora"] * 2
 
 
-def test_a_killed_run_goes_on_unless_something_that_determines_it_changed(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where a try looks for checkpoints: in the same folder for the same settings, in another for another max_tokens."""
+def test_a_killed_run_resumes_unless_an_input_changed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same settings the checkpoint folder is the same; with another max_tokens it is another."""
     places = []
 
     def killed(*_: object, work: Path, **__: object) -> None:
@@ -104,7 +102,7 @@ def test_a_killed_run_goes_on_unless_something_that_determines_it_changed(
     assert places[0] == places[1] != places[2]
 
 
-def test_an_edit_of_the_code_starts_anew(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_of_the_code_starts_from_the_beginning(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan lists the code, and the checkpoints' folder is named by the plan."""
     places = []
 

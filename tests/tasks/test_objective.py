@@ -1,4 +1,4 @@
-"""Decisions made from a head's output, the losses of each objective, and what reading them costs."""
+"""Predictions from a head's output, the loss of each objective, and that reading the settings does not import torch."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Checkpoints come back exactly or are refused."""
+"""Checkpoints are restored exactly or refused."""
 
 import json
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def test_a_parameter_may_be_called_like_a_part_of_the_optimizer_s_state(tmp_path
 
 
 def test_without_the_optimizer_s_state_the_next_step_differs(tmp_path: Path) -> None:
-    """The comparison above would notice a forgotten optimizer."""
+    """So the comparison above would notice a missing optimizer state."""
     model, optimizer = trained(0)
     save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
     other, other_optimizer = trained(1, steps=0)
@@ -164,7 +164,7 @@ def test_a_tensor_that_would_broadcast_is_refused(tmp_path: Path) -> None:
 
 
 def resealed(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    """Rewrite the checkpoint's tensors, checksums included: only what they are can show it now."""
+    """Rewrite the checkpoint's tensors and its checksums, so that only the tensors show the change."""
     path = folder / "step-00000003.safetensors"
     tensors = read_safetensors(path)
     change(tensors)

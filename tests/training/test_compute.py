@@ -23,13 +23,13 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_cuda")
-def test_cuda_where_there_is_none() -> None:
+def test_cuda_without_a_device() -> None:
     assert resolve("auto", "fp32", "auto").device.type == "cpu"
     with pytest.raises(MtbertError, match=r"params\.yaml: compute\.device is cuda, but torch sees no CUDA device"):
         resolve("cuda", "fp32", "auto")
 
 
-def test_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_with_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve("auto", "fp32", "auto").device.type == "cuda"
     assert resolve("cuda", "fp32", "auto").device.type == "cuda"
@@ -45,10 +45,10 @@ def test_auto_precision_follows_the_processor(native: bool, monkeypatch: pytest.
 
 
 def test_graphs_are_for_cuda_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU is asked for nothing, and what it has done keeps its description."""
-    told = resolve("cpu", "fp32", "auto").describe()
+    """On a CPU the setting has no effect, and records do not mention it."""
+    described = resolve("cpu", "fp32", "auto").describe()
     assert not resolve("cpu", "fp32", "auto", cuda_graphs=True).graphs
-    assert resolve("cpu", "fp32", "auto", cuda_graphs=True).describe() == told
+    assert resolve("cpu", "fp32", "auto", cuda_graphs=True).describe() == described
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "a card")
     assert not resolve("cuda", "bf16", "auto").graphs
@@ -70,7 +70,7 @@ def test_threads() -> None:
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
-def test_autocast_does_what_it_says(precision: str, dtype: torch.dtype) -> None:
+def test_autocast_follows_the_precision(precision: str, dtype: torch.dtype) -> None:
     compute = resolve("cpu", precision, "auto")
     with compute.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype

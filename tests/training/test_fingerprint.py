@@ -93,7 +93,7 @@ def test_files_count(project: Path, change: Callable[[Path], None]) -> None:
 
 
 def test_a_missing_path_is_an_error(project: Path) -> None:
-    """It would count as an empty folder."""
+    """Otherwise it would count as an empty folder."""
     (project / "data/tokenizer.json").unlink()
     with pytest.raises(MtbertError, match=r"tokenizer\.json: not found; run `dvc repro`"):
         name(project)

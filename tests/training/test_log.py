@@ -41,7 +41,7 @@ def test_interrupted_anywhere_the_file_is_the_same(tmp_path: Path, done: int, to
     assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_a_line_is_on_its_way_when_step_returns(tmp_path: Path) -> None:
+def test_a_line_is_flushed_when_step_returns(tmp_path: Path) -> None:
     log = StepLog(tmp_path / "steps.csv", 0)
     log.step(STEPS[0])
     assert (tmp_path / "steps.csv").read_text(encoding="utf-8").count("\n") == 2

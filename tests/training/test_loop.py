@@ -1,4 +1,4 @@
-"""The training loop: learns, refuses NaN, and resumes so that an interrupted run ends as an undisturbed one."""
+"""The training loop learns, stops at NaN, and resumes an interrupted run to the same bits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
@@ -35,11 +35,11 @@ METHODS = ("full", "lora", "dora")
 
 
 class Interruption(Exception):
-    """Stands for a kill."""
+    """Simulates a kill."""
 
 
 class Outcome(NamedTuple):
-    """What a run leaves: progress, weights, and what its observers saw, by step and by epoch.
+    """A run's result: progress, weights, and the events of its observers, by step and by epoch.
 
     `seconds` stands apart, since it may differ between two attempts; `resumed` lists the resumptions.
     """
@@ -60,7 +60,7 @@ def same(one: Outcome, other: Outcome) -> bool:
 
 
 class Watch(Observer):
-    """Notes what it is called with, all attempts together, and dies where `die(event, number)` says so, once each."""
+    """Records its calls over all attempts, and dies once wherever `die(event, number)` is true."""
 
     def __init__(self, die: Callable[[str, int], bool] | None) -> None:
         self.die, self.died = die, set[tuple[str, int]]()
@@ -86,7 +86,7 @@ class Watch(Observer):
 
 
 class Bench:
-    """Runs of a tiny configuration, each attempt with a model built anew, as in a new process."""
+    """Runs of a tiny configuration; each attempt has a new model, as in a new process."""
 
     def __init__(
         self, make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper
@@ -114,7 +114,7 @@ class Bench:
         checkpoint_seconds: float = 0.0,
         **recipe: Any,
     ) -> Outcome:
-        """One run, started again until it ends; `die(event, number)` says where an attempt breaks off."""
+        """One run, restarted until it ends; an attempt dies wherever `die(event, number)` is true."""
         dev, watch, second = self.make_split("quora", 4, 1), Watch(die), Watch(None)
 
         def evaluate(model: MultitaskModel) -> dict[str, float | None]:
@@ -188,8 +188,8 @@ def test_interrupted_at_any_step_a_run_ends_in_the_same_bits(
 
 
 @pytest.mark.parametrize("event", ["epoch", "evaluation", "any"])
-def test_interrupted_at_every_occasion(bench: Bench, tmp_path: Path, event: str) -> None:
-    """An attempt after each step, epoch and evaluation."""
+def test_interrupted_at_every_event(bench: Bench, tmp_path: Path, event: str) -> None:
+    """After each step, epoch and evaluation."""
     undisturbed = bench.run(tmp_path / "undisturbed", sampler="square_root", epochs=3)
     deaths: list[tuple[str, int]] = []
 
@@ -226,7 +226,7 @@ def _raise(error: BaseException) -> bool:
 
 
 def test_seconds_are_summed_over_processes(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that ticks once a look, and jumps where a process dies: the time between processes does not count."""
+    """With a clock that ticks at each reading and jumps when a process dies: time between processes does not count."""
     now = [0.0]
 
     def tick() -> float:
@@ -281,7 +281,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("bug", [*PLANTED, "masks from elsewhere"])
-def test_the_comparison_sees_a_bug_in_resuming(
+def test_the_comparison_notices_a_bug_in_resuming(
     bench: Bench, tmp_path: Path, bug: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if bug in PLANTED:
@@ -302,7 +302,7 @@ def test_another_seed_is_another_run(bench: Bench, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dropout", [0.5, 0.0])
 def test_each_step_draws_its_own_masks(bench: Bench, tmp_path: Path, dropout: float) -> None:
-    """One example again and again, without learning: only the masks can change the loss."""
+    """The same example in every step without learning, so only the masks can change the loss."""
     model = bench.make_model(dropout=dropout, head_dropout=dropout)
     recipe: dict[str, Any] = {"epoch_end": 6, "epochs": 1, "sampler": "round_robin", "learning_rate": 1e-30}
     outcome = bench.run(tmp_path, model=model, rows=1, **recipe)
@@ -329,7 +329,7 @@ def test_what_a_run_reports(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_one_step_is_one_step_of_adamw(bench: Bench, tmp_path: Path, engine: Any) -> None:
-    """The first update by hand: the gradient's sign times the learning rate, as AdamW's first step is."""
+    """AdamW's first update is the gradient's sign times the learning rate."""
     model = bench.make_model(dropout=0.0, head_dropout=0.0)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     outcome = bench.run(tmp_path, model=model, engine=engine, epoch_end=1, epochs=1, learning_rate=0.001)
@@ -342,10 +342,10 @@ def test_one_step_is_one_step_of_adamw(bench: Bench, tmp_path: Path, engine: Any
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("unread", [1, 100], ids=["losses read at once", "losses read late"])
-def test_the_update_of_a_loss_that_is_not_finite_is_left_out(
+def test_a_loss_that_is_not_finite_updates_nothing(
     bench: Bench, tmp_path: Path, engine: Any, bad: float, unread: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where losses are read late, as on a GPU, later steps are taken; the bad one has changed nothing either way."""
+    """If losses are read late, as on a GPU, later steps are taken first; the bad step changes nothing in either case."""
     monkeypatch.setitem(loop.UNREAD, "cpu", unread)
     model, calls = bench.model(), list[dict[str, Tensor]]()
 
@@ -375,7 +375,7 @@ def test_losses_read_late_change_nothing(
 
 
 def petabyte() -> Exception:
-    """torch's own error where there is not that much memory."""
+    """torch's own out-of-memory error."""
     try:
         torch.empty(2**50)
     except RuntimeError as error:
@@ -393,32 +393,32 @@ def petabyte() -> Exception:
     ],
 )
 @pytest.mark.parametrize("where", ["loss", "update"])
-def test_memory_that_runs_out_names_the_batch_size(
+def test_an_out_of_memory_error_names_the_batch_size(
     bench: Bench, tmp_path: Path, error: Exception, message: str | None, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another error stays what it is."""
+    """Other errors are passed on unchanged."""
 
     def fail(*_: Any) -> Tensor:
         raise error
 
     if where == "update":
         monkeypatch.setattr(torch.optim.AdamW, "step", fail)
-    told = rf"step 1 \(sst\): out of memory on cpu; lower this run's batch_size .*{message}"
-    with pytest.raises(MtbertError if message else RuntimeError, match=told if message else "^shapes differ"):
+    expected = rf"step 1 \(sst\): out of memory on cpu; lower this run's batch_size .*{message}"
+    with pytest.raises(MtbertError if message else RuntimeError, match=expected if message else "^shapes differ"):
         bench.run(tmp_path, losses={**LOSSES, "sst": fail if where == "loss" else cross_entropy})
 
 
 def infinite_gradient(scores: Tensor, labels: Tensor) -> Tensor:
-    """A finite loss whose backward is infinite."""
+    """A finite loss with an infinite gradient."""
     loss = cross_entropy(scores, labels)
     return loss + (loss - loss.detach()).sqrt()
 
 
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9])
-def test_a_weight_that_is_not_finite_reaches_neither_a_checkpoint_nor_the_end(
+def test_a_weight_that_is_not_finite_stops_the_run_before_a_checkpoint(
     bench: Bench, tmp_path: Path, checkpoint_seconds: float
 ) -> None:
-    """One sst step at the end of each epoch: no later loss of the epoch could show it."""
+    """Each epoch ends with one sst step, so no later loss of the epoch could show it."""
     run = partial(
         bench.run, tmp_path, losses={**LOSSES, "sst": infinite_gradient}, checkpoint_seconds=checkpoint_seconds
     )
@@ -447,7 +447,7 @@ def test_learnable_data_is_learnt(bench: Bench, tmp_path: Path, method: str) -> 
     assert mean_loss(12) < (0.8 if method == "cosine" else 0.6) * mean_loss(1)
 
 
-def test_one_task_trains_alone_and_leaves_the_other_heads(bench: Bench, tmp_path: Path, engine: Any) -> None:
+def test_training_one_task_does_not_change_the_other_heads(bench: Bench, tmp_path: Path, engine: Any) -> None:
     model = bench.model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     outcome = bench.run(tmp_path, model=model, engine=engine, tasks=["sst"], rows=7, epochs=1, batch_size=4)

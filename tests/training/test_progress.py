@@ -45,7 +45,7 @@ def shown(width: int, clock: Callable[[float], None], overall: Overall | None = 
         (40, [f"{RUN} epoch 10", "0:00:40"], ["\u2501", "loss"]),
     ],
 )
-def test_a_narrow_terminal_drops_the_bar_first_and_the_time_left_never(
+def test_a_narrow_terminal_drops_the_bar_first_and_keeps_the_time_left(
     width: int, there: list[str], gone: list[str], clock: Callable[[float], None]
 ) -> None:
     line = shown(width, clock)

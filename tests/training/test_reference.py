@@ -116,7 +116,7 @@ MakeEngine = Callable[[MultitaskModel, Compute], Engine]
 
 @pytest.fixture(params=["plain", "fast"])
 def engine_of(request: pytest.FixtureRequest) -> MakeEngine:
-    """engine_of(model, compute): the plain engine, and the fast one where there is one."""
+    """engine_of(model, compute): the plain engine, and the fast one if available."""
 
     def make(model: MultitaskModel, compute: Compute) -> Engine:
         engine = Plain(model, compute) if request.param == "plain" else engine_for(model, compute)
@@ -166,7 +166,7 @@ def test_the_loss_curve_is_that_of_the_padded_reference(
     assert difference(train(engine_of(our_model(), compute), data, wrapper, schedule()), slow) < tolerance
 
 
-def test_the_comparison_sees_a_wrong_optimizer(
+def test_the_comparison_notices_a_wrong_optimizer(
     engine_of: MakeEngine, data: dict[str, Split], wrapper: Wrapper, slow: list[float]
 ) -> None:
     assert difference(train(engine_of(our_model(), FP32), data, wrapper, schedule(), eps=1e-3), slow) > 1e-3
@@ -174,10 +174,10 @@ def test_the_comparison_sees_a_wrong_optimizer(
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("method", ADAPTERS)
-def test_an_adapted_model_that_trained_is_its_merged_model(
+def test_a_trained_adapted_model_equals_its_merged_model(
     engine_of: MakeEngine, method: str, dropout: float, data: dict[str, Split], wrapper: Wrapper
 ) -> None:
-    """The end of the cheap path: after real steps, merged and unmerged give the same scores."""
+    """After real steps, merged and unmerged models give the same scores."""
     model = our_model()
     add_adapter(model, method, rank=4, alpha=4, dropout=dropout, train_rest=False, seed=1)
     engine = engine_of(model, FP32)

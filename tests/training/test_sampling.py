@@ -96,7 +96,7 @@ def test_sequential_shares_fixed_steps_by_size(steps: int, shares: tuple[int, in
 
 
 def fault(schedule: list[Draw], sizes: dict[str, int], batch: int, sampler: str | float, end: str | int) -> str:
-    """What is wrong with an epoch: rows lost or repeated within a pass, a task out of turn, a wrong end; or nothing."""
+    """What is wrong with an epoch: rows lost or repeated within a pass, a task out of order, a wrong end. Empty if nothing is."""
     order = tasks(schedule)
     batches = {task: -(-size // batch) for task, size in sizes.items()}
     counts = {task: order.count(task) for task in sizes}
@@ -147,10 +147,10 @@ sizes_of = st.fixed_dictionaries({task: st.integers(1, 40) for task in PAPER})
     st.integers(0, 50),
 )
 @example({"sst": 33, "quora": 36, "sts": 34}, 4, "round_robin", "depletion", 0, 0)  # batch counts tie
-def test_an_epoch_is_as_its_sampler_says(
+def test_an_epoch_follows_its_sampler_s_rules(
     sizes: dict[str, int], batch_size: int, sampler: str | float, epoch_end: str | int, seed: int, epoch: int
 ) -> None:
-    """The same, with planted bugs and many more sizes, is a figure of `make reliability`."""
+    """`make reliability` tests the same with planted bugs and many more sizes."""
     schedule = epoch_schedule(sizes, batch_size, sampler, epoch_end, seed, epoch)
     assert not fault(schedule, sizes, batch_size, sampler, epoch_end)
 
@@ -193,7 +193,7 @@ def test_an_unknown_sampler_is_refused() -> None:
         epoch_schedule(SMALL, 2, "sqare_root", "depletion", 0, 0)
 
 
-def test_a_run_is_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_s_schedule_is_that_of_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "MOST_STEPS", 27)
     run = schedule(SMALL, 2, "sequential", "depletion", 3, 3)
     assert [tasks(epoch) for epoch in run] == [

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in a run: the step in hand is kept, the run goes on from there to the same bits, a second signal kills."""
+"""SIGINT and SIGTERM during a run: the current step is saved, the run resumes to the same bits, and a second signal kills."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 def run(
     make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper
 ) -> Callable[..., dict[str, Any]]:
-    """run(work, on_step, evaluate): one attempt of a tiny run, whose checkpoints nothing but a signal makes."""
+    """run(work, on_step, evaluate): one attempt of a tiny run that writes checkpoints only after a signal."""
 
     def attempt(work: Path, on_step: Any = lambda _: None, evaluate: Any = lambda _: {}) -> dict[str, Any]:
         model, resumed = make_model(), []
@@ -66,7 +66,7 @@ def run(
 
 @pytest.fixture(autouse=True)
 def _not_ignored() -> Iterator[None]:
-    """A shell starts background commands with SIGINT ignored, and what is ignored stays so."""
+    """Restore SIGINT's handler: a shell starts background commands with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -80,7 +80,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
 @pytest.mark.parametrize("at", [1, 4, 6, 12])  # 4 and 12 end an epoch
 @pytest.mark.parametrize("unread", [1, 32], ids=["as on a CPU", "as on a GPU"])
-def test_the_step_in_hand_is_kept(
+def test_the_current_step_is_saved(
     run: Callable[..., dict[str, Any]], tmp_path: Path, number: signal.Signals, status: int, at: int, unread: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -90,7 +90,7 @@ def test_the_step_in_hand_is_kept(
     train_step = MultitaskModel.reseed
 
     def reseed(self: MultitaskModel, seed: int, step: int) -> None:
-        """At the beginning of a step."""
+        """Called at the beginning of a step."""
         if step == at:
             os.kill(os.getpid(), number)
         train_step(self, seed, step)
@@ -107,7 +107,7 @@ def test_the_step_in_hand_is_kept(
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 3])
-def test_an_evaluation_is_broken_off_and_made_again(
+def test_an_evaluation_is_interrupted_and_repeated_after_resuming(
     run: Callable[..., dict[str, Any]], tmp_path: Path, epoch: int
 ) -> None:
     whole = run(tmp_path / "whole", evaluate=lambda _: {"dev": 1.0})
@@ -126,7 +126,7 @@ def test_an_evaluation_is_broken_off_and_made_again(
     assert same(run(tmp_path / "work", evaluate=lambda _: {"dev": 1.0}), whole)
 
 
-def test_a_request_that_came_between_raises_before_the_next_evaluation() -> None:
+def test_a_signal_between_evaluations_raises_before_the_next_one() -> None:
     with stop_requests() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Stopped), stop.between_steps():
@@ -151,7 +151,7 @@ def test_a_second_signal_kills_at_once(root: Path, first: signal.Signals, second
     child.stdout.close()
 
 
-def test_what_is_ignored_stays_ignored() -> None:
+def test_ignored_signals_stay_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with stop_requests() as stop:

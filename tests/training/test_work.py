@@ -1,4 +1,4 @@
-"""Checkpoint folders: one process each, and those that no run will resume from are removed."""
+"""Checkpoint folders: each has one process, and those that no run will resume from are removed."""
 
 import fcntl
 import json
@@ -27,7 +27,7 @@ A, B, C, D = (letter * 24 for letter in "abcd")
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """.mtbert of a workspace that is the current folder."""
+    """.mtbert in the current folder."""
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project/.mtbert"
@@ -161,7 +161,7 @@ def test_a_link_is_refused(root: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     (root / place).parent.mkdir(exist_ok=True)
     (root / place).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(MtbertError, match="a link; checkpoints need a folder"), work_folder(root, "baseline", A):
+    with pytest.raises(MtbertError, match="is a link, but checkpoints need a folder"), work_folder(root, "baseline", A):
         pytest.fail("written through a link")
 
 

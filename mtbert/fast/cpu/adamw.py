@@ -1,4 +1,4 @@
-"""AdamW with one pass over memory."""
+"""AdamW in one pass over memory."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,25 +14,26 @@ from mtbert.training.engine import ADAMW
 
 
 class AdamW(torch.optim.AdamW):
-    """torch's AdamW, its settings and its state, by our kernel, for fp32 weights on the CPU.
+    """torch's AdamW with the same settings and state, computed by our kernel, for fp32 weights on the CPU.
 
-    One pass updates the weights, takes bf16 gradients as they come and renews the weights' bf16 copies; rows of the token
-    embedding that never occurred are left out, since their update is exactly zero.
+    One pass updates the weights and their bf16 copies, from gradients in fp32 or bf16. It skips rows of the token
+    embedding that never occurred, whose update is exactly zero.
 
     Args:
-        groups: as for torch's.
-        copies: the weights' bf16 copies, which last as long as this optimizer alone changes the weights.
+        groups: as for torch's AdamW.
+        copies: the weights' bf16 copies, valid as long as only this optimizer changes the weights.
         table: the token embedding's gradient.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], copies: Copies, table: TableGradient) -> None:
         super().__init__(groups, **ADAMW)
         self._copies, self._table = copies, table
-        # The state that `_met` is about, and as booleans the rows of the table that have occurred.
-        self._met: tuple[Tensor | None, np.ndarray] = None, np.empty(0)
+        # The table's first moment, to notice when it is replaced, and a boolean for each row of the table that has
+        # occurred.
+        self._seen: tuple[Tensor | None, np.ndarray] = None, np.empty(0)
         for group in self.param_groups:
             for weight in group["params"]:
-                weight.grad_dtype = None  # of whatever type it comes
+                weight.grad_dtype = None  # accept any type
         copies.trust()
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -42,7 +43,7 @@ class AdamW(torch.optim.AdamW):
 
     def _step(self, group: dict[str, Any]) -> None:
         if group["weight_decay"] or group["amsgrad"] or group["maximize"]:
-            raise ValueError("the kernel knows neither weight_decay nor amsgrad nor maximize")
+            raise ValueError("the kernel has no weight_decay, amsgrad or maximize")
         weights = [weight for weight in group["params"] if weight.grad is not None]
         if not weights:
             return
@@ -56,7 +57,7 @@ class AdamW(torch.optim.AdamW):
         steps = [self.state[weight]["step"] for weight in weights]
         torch._foreach_add_(steps, 1)
         counts = set(map(int, torch.stack(steps).tolist()))
-        for count in counts:  # one, unless some weight went without a gradient
+        for count in counts:  # one value, unless a weight had no gradient in some step
             chosen = [w for w, step in zip(weights, steps, strict=True) if len(counts) == 1 or step == count]
             self._update(group, chosen, count)
 
@@ -82,7 +83,7 @@ class AdamW(torch.optim.AdamW):
         build.library().adamw(
             len(weights),
             *(column.ctypes.data for column in columns),
-            1 - beta1,  # in fp64: 1 - .999 in fp32 is 0.005% off
+            1 - beta1,  # in fp64: in fp32 1 - 0.999 has an error of 0.005%
             beta2,
             1 - beta2,
             group["eps"],
@@ -100,15 +101,15 @@ class AdamW(torch.optim.AdamW):
         if weight is not self._table.weight:
             return None
         if (used := self._table.used_rows()) is None:
-            self._met = None, np.empty(0)  # any row may have met a gradient now
+            self._seen = None, np.empty(0)  # any row may have had a gradient
             return None
         mean, square = self.state[weight]["exp_avg"], self.state[weight]["exp_avg_sq"]
-        about, met = self._met
-        if about is not mean:  # the first step, or the first after a resume; a tiny gradient's square may be zero
-            met = (mean.ne(0) | square.ne(0)).any(1).numpy()
-            self._met = mean, met
-        met[used.numpy()] = True
-        return np.flatnonzero(met)
+        moment, seen = self._seen
+        if moment is not mean:  # the first step, also after a resume; the square of a tiny gradient may be zero
+            seen = (mean.ne(0) | square.ne(0)).any(1).numpy()
+            self._seen = mean, seen
+        seen[used.numpy()] = True
+        return np.flatnonzero(seen)
 
 
 def _pointers(tensors: list[Any]) -> np.ndarray:

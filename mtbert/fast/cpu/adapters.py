@@ -1,10 +1,10 @@
-"""The product of layers under LoRA or DoRA side by side, with its own backward.
+"""The products of several LoRA or DoRA layers as one, with its own backward.
 
 Shapes: T rows of input; L layers of one shape, each with O outputs, I inputs and rank r.
 
-A step costs the products of LoRA and two passes over (T, L O) more: the forward's factor and, in the backward, the sum over T that
-is the factor's gradient; passes.py has both. The low-rank products ride along with the base product, as L r more columns of input
-and weight. Kernels compute DoRA's norm ||W0 + s B A||, without forming B A, and its gradient.
+The low-rank products are part of the base product, as L r more columns of input and weight. Kernels compute DoRA's norm
+||W0 + s B A||, without forming B A, and its gradient. DoRA adds two passes over (T, L O) to LoRA: the factor in the
+forward and, in the backward, the sum over T for its gradient; both are in passes.py.
 """
 
 import operator
@@ -19,34 +19,34 @@ from mtbert.fast.cpu.passes import Product
 from mtbert.peft.dora import TINY, DoraLinear
 from mtbert.peft.lora import LoraLinear
 
-Layers = tuple[Tensor, ...]  # a tensor of each layer
+Layers = tuple[Tensor, ...]  # one tensor per layer
 
 
 class Frozen(NamedTuple):
-    """What a product needs beside its input and what trains.
+    """What a product needs besides its input and the trainable parameters.
 
     Attributes:
-        wide: [W0 | s B], (L O, I + L r), in the type of products. A layer has its own rows, and columns of s B, which are written at
-            every forward; zero elsewhere.
+        extended: [W0 | s B], (L O, I + L r), in the type of products. Each layer has rows and, for s B, columns of its
+            own, with zeros elsewhere; s B is written in every forward.
         squares: ||w_i||^2 of each layer, (O,); None for LoRA.
         scale: s.
-        exact_norm: let the gradient pass through the norm.
+        exact_norm: differentiate the norm.
     """
 
-    wide: Tensor
+    extended: Tensor
     squares: Layers | None
     scale: float
     exact_norm: bool
 
 
 class Bases:
-    """[W0 | 0] and ||w_i||^2 of adapted layers: made once, since W0 is frozen, and again only after other weights are loaded."""
+    """Cached [W0 | 0] and ||w_i||^2 of adapted layers; W0 is frozen, so only loading weights renews them."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[list[Tensor], list[int], Tensor, Layers]] = {}  # by the first weight's id
 
     def of(self, layers: Sequence[LoraLinear], dtype: torch.dtype) -> tuple[Tensor, Layers]:
-        """`wide` in `dtype`, with room for s B, and `squares`."""
+        """`extended` in `dtype`, with room for s B, and `squares`."""
         weights: list[Tensor] = [layer.weight for layer in layers]
         versions = [-1 if weight.is_inference() else weight._version for weight in weights]
         known = self._kept.get(id(weights[0]))
@@ -61,22 +61,22 @@ class Bases:
         outputs, ranks = (sum(layer.lora_b.shape[axis] for layer in layers) for axis in (0, 1))
         inputs = weights[0].shape[1]
         with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not enter autograd later
-            wide = torch.zeros(outputs, inputs + ranks, dtype=dtype)
-            wide[:, :inputs] = torch.cat(weights)
+            extended = torch.zeros(outputs, inputs + ranks, dtype=dtype)
+            extended[:, :inputs] = torch.cat(weights)
             squares = tuple(weight.detach().square().sum(1) for weight in weights)
-        self._kept[id(weights[0])] = weights, versions, wide, squares
-        return wide, squares
+        self._kept[id(weights[0])] = weights, versions, extended, squares
+        return extended, squares
 
 
 def adapted(layers: Sequence[LoraLinear], x: Tensor, bases: Bases) -> Product | None:
-    """What layers of one shape make of x, (T, I), next to each other; None where dropout comes between x and the update."""
+    """The outputs of layers of one shape for x (T, I), side by side; None if there is dropout on the input of the update."""
     first = layers[0]
     if first.training and first.dropout.p > 0:
         return None
-    wide, squares = bases.of(layers, x.dtype)
-    frozen = Frozen(wide, None, first.scale, False)
+    extended, squares = bases.of(layers, x.dtype)
+    frozen = Frozen(extended, None, first.scale, False)
     if isinstance(first, DoraLinear):
-        frozen = Frozen(wide, squares, first.scale, first.exact_norm)
+        frozen = Frozen(extended, squares, first.scale, first.exact_norm)
     parameters = [getattr(layer, name) for name in first.added for layer in layers]  # A, B and DoRA's m
     with torch.autocast("cpu", enabled=False):
         z, factor = AdapterProduct.apply(x, frozen, *parameters)
@@ -84,44 +84,44 @@ def adapted(layers: Sequence[LoraLinear], x: Tensor, bases: Bases) -> Product | 
 
 
 class AdapterProduct(torch.autograd.Function):
-    """z = W0 x + s B A x, row by row of x, and DoRA's factor m / ||W0 + s B A|| that belongs to each of its features; W0 is frozen."""
+    """z = W0 x + s B A x for each row of x, and DoRA's factor m / ||W0 + s B A|| for each feature of z. W0 is frozen."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, frozen: Frozen, *parameters: Tensor) -> tuple[Tensor, Tensor | None]:
-        """z, (T, L O), in W0's type, and the factor, (L O,); without magnitudes that is LoRA, and there is no factor.
+        """z, (T, L O), in the type of `extended`, and the factor, (L O,), or None for LoRA.
 
         Args:
             x: (T, I).
-            frozen: of the same layers.
+            frozen: the same layers' frozen tensors.
             parameters: A (r, I) of each layer, then B (O, r) of each, then, for DoRA, m (O,) of each.
         """
-        wide, squares, scale, _ = frozen
+        extended, squares, scale, _ = frozen
         a, b, m = _kinds(parameters, squares)
-        a_RI = torch.cat(a).to(wide.dtype)
-        # Past autograd's count of versions: a graph that still needs s B has saved B itself.
-        for one, place in zip(b, _blocks(wide.data[:, x.shape[1] :], len(b)), strict=True):
+        a_RI = torch.cat(a).to(extended.dtype)
+        # Written through .data, so autograd does not see it: a graph that still needs s B has saved B.
+        for one, place in zip(b, _blocks(extended.data[:, x.shape[1] :], len(b)), strict=True):
             torch.mul(one, scale, out=place)
-        xh = wide.new_empty(len(x), wide.shape[1])
+        xh = extended.new_empty(len(x), extended.shape[1])
         x_, h_ = xh.split(a_RI.shape[::-1], dim=1)
         x_.copy_(x)
         h_.copy_(x_ @ a_RI.T)
         ctx.frozen, ctx.dtype = frozen, x.dtype
         if squares is None:
             ctx.save_for_backward(xh, a_RI, None, None, *parameters)
-            return xh @ wide.T, None
-        factor, norm = squares[0].new_empty(2, len(wide))
-        slope = norm.new_empty(len(wide), -(-len(a[0]) // LANES) * LANES)  # (W0 + s B A) A^T
-        call("dora_norm", wide, wide, a, b, squares, m, scale, TINY**2, *_sizes(a, b), slope, norm, factor)
+            return xh @ extended.T, None
+        factor, norm = squares[0].new_empty(2, len(extended))
+        slope = norm.new_empty(len(extended), -(-len(a[0]) // LANES) * LANES)  # (W0 + s B A) A^T
+        call("dora_norm", extended, extended, a, b, squares, m, scale, TINY**2, *_sizes(a, b), slope, norm, factor)
         ctx.save_for_backward(xh, a_RI, norm, slope, *parameters)
-        return xh @ wide.T, factor
+        return xh @ extended.T, factor
 
     @staticmethod
     def backward(ctx: Any, g_z: Tensor, g_factor: Tensor | None) -> tuple[Tensor | None, ...]:
-        wide, squares, scale, exact_norm = ctx.frozen
+        extended, squares, scale, exact_norm = ctx.frozen
         xh, a_RI, norm, slope, *parameters = ctx.saved_tensors
         a, b, m = _kinds(tuple(parameters), squares)
         x, h = xh.split(a_RI.shape[::-1], dim=1)
-        w, scaled_b = wide.split(a_RI.shape[::-1], dim=1)
+        w, scaled_b = extended.split(a_RI.shape[::-1], dim=1)
         g_h = g_z @ scaled_b
         g_a, g_scaled = (g_h.T @ x).view(len(a), *a[0].shape), _blocks(g_z.T @ h, len(b))
         g_x = (g_z @ w).addmm_(g_h, a_RI).to(ctx.dtype) if ctx.needs_input_grad[0] else None
@@ -129,7 +129,7 @@ class AdapterProduct(torch.autograd.Function):
             full_a, full_b = norm.new_empty(g_a.shape), norm.new_empty(g_scaled.shape)
             g_m = norm.new_empty(len(m), len(m[0]))
             call(
-                "dora_norm_backward", wide, wide, a, b, m, scale, TINY, *_sizes(a, b), norm, slope, g_factor.contiguous(),
+                "dora_norm_backward", extended, extended, a, b, m, scale, TINY, *_sizes(a, b), norm, slope, g_factor.contiguous(),
                 g_a, g_scaled.contiguous(), full_a, full_b, g_m,
             )  # fmt: skip
             return g_x, None, *full_a, *full_b, *g_m

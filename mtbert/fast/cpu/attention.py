@@ -1,6 +1,6 @@
 """Scaled dot-product attention within each sequence of a token stream, by our kernel, without padding.
 
-Shapes: T rows of the stream, N sequences (filler's included), D hidden, E = 3 D, H heads, K = D / H head width.
+Shapes: T tokens of the stream, N sequences (filler included), D hidden, E = 3 D, H heads, K = D / H head width.
 """
 
 from typing import Any, NamedTuple
@@ -13,12 +13,12 @@ from mtbert.fast.cpu.call import Mask, call
 
 
 class Packed(NamedTuple):
-    """Where the kernel finds sequences.
+    """A token stream's sequences, as the kernel reads them.
 
     Attributes:
-        offsets: where sequences start, and T, (N + 1,) int32.
-        places: where each sequence's attention weights start among all of a layer's, (N,) int64.
-        weights: how many attention weights a layer has.
+        offsets: the first token of each sequence, then T, (N + 1,) int32.
+        places: index of each sequence's first attention weight among all of a layer, (N,) int64.
+        weights: number of attention weights in a layer.
     """
 
     offsets: Tensor
@@ -34,19 +34,19 @@ class Packed(NamedTuple):
 class PackedAttention(torch.autograd.Function):
     """softmax(q k^T / sqrt(K)) v of q, k, v = factor * z + bias, sequence by sequence.
 
-    All of it is fp32; attention weights are computed again in the backward rather than kept.
+    Arithmetic is fp32. The backward recomputes the attention weights.
     """
 
     @staticmethod
     def forward(
         ctx: Any, z_TE: Tensor, factor: Tensor | None, bias: Tensor | None, packed: Packed, heads: int, mask: Mask
     ) -> Tensor:
-        """Mixed values (T, D) in z's type.
+        """The attention's output, (T, D), in z's type.
 
         Args:
-            z_TE: the product for q, k and v side by side, E = 3 D, each with its heads side by side.
+            z_TE: the product for q, k and v side by side, each with its heads side by side.
             factor, bias: (E,), as in `Product`.
-            mask: dropout on the attention weights, which lie sequence by sequence and in it head by head.
+            mask: dropout on the attention weights, which are ordered by sequence, then by head.
         """
         rows, width = len(z_TE), z_TE.shape[1] // 3
         mixed = z_TE.new_empty(rows, width)

@@ -1,4 +1,4 @@
-"""Compile kernels.cpp with the machine's own g++, once, and load it."""
+"""Compile kernels.cpp once with the machine's g++, cache the library, and load it."""
 
 import ctypes
 import functools
@@ -17,7 +17,8 @@ import torch
 from mtbert.files import scratch_folder, sha256_file
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-# No -ffast-math: a NaN must stay one. OpenMP's symbols are left open, so that torch's own threads serve them.
+# No -ffast-math, so that NaN stays NaN. OpenMP is not linked: its symbols resolve to torch's, so that threads are
+# shared.
 FLAGS = [
     "-std=c++17",
     "-O3",
@@ -29,7 +30,7 @@ FLAGS = [
     "-Wno-psabi",
 ]
 
-# Arguments by letter: p a pointer, i an int, l an int64, f a float; TYPED functions exist for float (_f32) and bf16 (_bf16).
+# Arguments by letter: p pointer, i int, l int64, f float. TYPED functions exist for float (_f32) and bf16 (_bf16).
 PLAIN = {"random_words": "pll p", "adamw": "l ppppppppp ffffff"}
 TYPED = {
     "residual_norm": "ppppp if pp f ll ppppp",
@@ -45,24 +46,25 @@ TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_int64, "f": ctyp
 
 
 class Unavailable(Exception):
-    """Why there are no kernels here; all that they do is then done by torch."""
+    """Why there are no compiled kernels; plain torch is used instead."""
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The kernels of this machine; the first call on it compiles them, for some seconds.
+    """The compiled kernels. The first call on a machine compiles them, which takes some seconds.
 
-    The file's name holds a checksum of all that decides its machine code, and one of its own bytes, compared before it is loaded.
+    The file's name holds a checksum of all that decides the machine code, and a checksum of its bytes, which is checked
+    before loading.
 
     Raises:
-        Unavailable: no g++, or it failed, or there is nowhere to keep what it made.
+        Unavailable: there is no g++, it failed, or there is no folder to cache the library in.
     """
     version = compiler()
     key = hashlib.sha256("\0".join([SOURCE.read_text(encoding="utf-8"), version, *FLAGS, _processor()]).encode())
     name = f"kernels-{key.hexdigest()[:16]}"
     folders = (_cache, lambda: Path(tempfile.gettempdir()) / f"mtbert-{os.getuid()}")
     for find in folders:
-        with suppress(OSError, RuntimeError):  # Path.home() finds none
+        with suppress(OSError, RuntimeError):  # no home folder
             folder = find()
             if _private(folder):
                 return _load(_sound(folder, name) or _compile(folder / name))
@@ -71,7 +73,7 @@ def library() -> ctypes.CDLL:
 
 @functools.cache
 def unavailable() -> str:
-    """Why `library` gives none; empty if it does."""
+    """Why there are no kernels; empty if there are."""
     try:
         library()
     except Unavailable as error:
@@ -80,23 +82,23 @@ def unavailable() -> str:
 
 
 def available() -> bool:
-    """Whether `library` gives one."""
+    """Whether there are kernels."""
     return not unavailable()
 
 
 @functools.cache
 def compiler() -> str:
-    """The first line of what g++ says of itself.
+    """The first line of `g++ --version`.
 
     Raises:
-        Unavailable: there is none.
+        Unavailable: there is no g++, or it is another compiler by that name.
     """
     if shutil.which("g++") is None:
         raise Unavailable("no compiled kernels: no g++ found")
-    told = _output(["g++", "--version"])
-    if "Free Software Foundation" not in told:  # another compiler's OpenMP would bring threads of its own
+    version = _output(["g++", "--version"])
+    if "Free Software Foundation" not in version:  # another compiler's OpenMP would start threads of its own
         raise Unavailable("no compiled kernels: g++ is not GNU's")
-    return told.splitlines()[0]
+    return version.splitlines()[0]
 
 
 def _cache() -> Path:
@@ -104,28 +106,28 @@ def _cache() -> Path:
 
 
 def _private(folder: Path) -> bool:
-    """Make a folder for this user alone; False, after a note, if it is there and others can decide what lies in it."""
+    """Make a folder for this user alone; prints a note and returns False if it exists and others could write to it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    about = folder.lstat()
-    if stat.S_ISLNK(about.st_mode):
+    status = folder.lstat()
+    if stat.S_ISLNK(status.st_mode):
         fault = "a link"
-    elif about.st_uid != os.getuid():
+    elif status.st_uid != os.getuid():
         fault = "another user's"
-    elif about.st_mode & 0o022:
+    elif status.st_mode & 0o022:
         fault = "a folder that others can write to"
     else:
         return True
-    print(f"note: {folder}: {fault}, so that compiled kernels are not kept there; remove it", file=sys.stderr)
+    print(f"note: {folder}: is {fault}, so compiled kernels are not cached there; remove it", file=sys.stderr)
     return False
 
 
 def _sound(folder: Path, name: str) -> Path | None:
-    """The library called `name` in a folder whose bytes have the checksum in its file's name; any other is removed."""
+    """The cached library called `name`, if its bytes have the checksum in the file's name; others of this name are removed."""
     for path in sorted(folder.glob(f"{name}-*.so")):
-        about = path.lstat()
-        if stat.S_ISREG(about.st_mode) and about.st_uid == os.getuid() and path == _named(path, folder / name):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and path == _named(path, folder / name):
             return path
-        print(f"note: {path}: not the kernels that were compiled; they are compiled anew", file=sys.stderr)
+        print(f"note: {path}: changed since it was compiled; compiling again", file=sys.stderr)
         path.unlink()
     return None
 
@@ -143,7 +145,7 @@ def _compile(target: Path) -> Path:
 
 
 def _load(path: Path) -> ctypes.CDLL:
-    assert torch.get_num_threads()  # its OpenMP must be there first
+    assert torch.get_num_threads()  # torch's OpenMP must be loaded first
     loaded = ctypes.CDLL(str(path))
     for name, letters in [*PLAIN.items(), *((f"{name}_{a}", TYPED[name]) for name in TYPED for a in ("f32", "bf16"))]:
         function = getattr(loaded, name)
@@ -152,7 +154,7 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def _processor() -> str:
-    """What -march=native depends on."""
+    """The processor's features, which -march=native depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -166,6 +168,6 @@ def _output(command: list[str]) -> str:
     except OSError as error:
         raise Unavailable(f"no compiled kernels: {command[0]} failed: {error}") from None
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[0]
-        raise Unavailable(f"no compiled kernels: {command[0]} failed: {said}")
+        reason = (done.stderr.strip().splitlines() or ["no message"])[0]
+        raise Unavailable(f"no compiled kernels: {command[0]} failed: {reason}")
     return done.stdout

@@ -1,4 +1,4 @@
-"""Calling the compiled kernels: which types and widths they take, tensors as pointers, dropout masks as random words."""
+"""Call the compiled kernels: tensors are passed as pointers, dropout masks as random words."""
 
 import ctypes
 from typing import Any, NamedTuple
@@ -9,15 +9,15 @@ from torch import Tensor
 from mtbert.fast.cpu import build
 from mtbert.model.dropout import BLOCK, Dropout, threshold
 
-LANES = 16  # widths that the kernels take are multiples of this
+LANES = 16  # kernels need widths that are multiples of this
 VARIANTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 class Mask(NamedTuple):
-    """Which elements a dropout keeps: those whose random word is at least `threshold`; they are multiplied by `scale`.
+    """A dropout mask: elements whose random word is at least `threshold` are kept and multiplied by `scale`.
 
     Attributes:
-        words: int16, one for each element and some more, so that whole vectors can be read; None where nothing is dropped.
+        words: int16, one for each element and some more, so that whole vectors can be read; None without dropout.
     """
 
     words: Tensor | None = None
@@ -26,7 +26,7 @@ class Mask(NamedTuple):
 
 
 def mask(dropout: Dropout, count: int) -> Mask:
-    """The mask that the plain dropout would draw now for `count` elements."""
+    """The mask that `Dropout` itself would draw next for `count` elements."""
     if not dropout.training or dropout.p == 0:
         return Mask()
     noise = dropout.noise
@@ -37,7 +37,7 @@ def mask(dropout: Dropout, count: int) -> Mask:
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
-    """Call a kernel in the variant for `like`'s type; contiguous tensors go as pointers, sequences of them as arrays of pointers."""
+    """Call a kernel's variant for `like`'s type; tensors must be contiguous, and sequences of them become arrays of pointers."""
     function = getattr(build.library(), f"{name}_{VARIANTS[like.dtype]}")
     function(*map(_argument, arguments))
 

@@ -1,4 +1,4 @@
-"""The token embedding's gradient, of which a step changes only the rows that occur. Shapes: V rows, T tokens, D hidden."""
+"""The token embedding's gradient, updated only in rows that occur. Shapes: V rows, T tokens, D hidden."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class TableGradient:
-    """A table's dense gradient (V, D), kept from step to step, where only used rows change.
+    """A table's dense gradient (V, D), reused in every step; only rows that occur are changed.
 
-    A step uses some hundred of BERT's 30,522 rows, but a fresh dense gradient costs allocating and clearing all of them, as much
-    as several layers. It serves `backward()` alone: `torch.autograd.grad` with respect to the table finds nothing.
+    A step uses some hundred of BERT's 30,522 rows, but allocating and clearing a new dense gradient costs as much as
+    several layers. It works with `backward()` only: `torch.autograd.grad` with respect to the table finds nothing.
     """
 
     def __init__(self, weight: Tensor) -> None:
@@ -19,14 +19,14 @@ class TableGradient:
         self._used: Tensor | None = None
 
     def lookup(self, ids: Tensor) -> Tensor:
-        """(T,) ids to (T, D)."""
+        """The rows of ids (T,), (T, D)."""
         if not (self.weight.requires_grad and torch.is_grad_enabled()):
             return self.weight.index_select(0, ids)
         rows: Tensor = _Lookup.apply(self.weight, ids, self)
         return rows
 
     def accumulate(self, ids: Tensor, grad_TD: Tensor) -> None:
-        """Add the rows' gradients to `weight.grad`; rows of an earlier step are cleared first if it was reset to None."""
+        """Add gradients of rows to `weight.grad`. If it was reset to None, the rows of earlier steps are cleared first."""
         if self._gradient is None:
             self._gradient, self._used = torch.zeros_like(self.weight), None
         if self.weight.grad is not self._gradient:
@@ -41,7 +41,7 @@ class TableGradient:
         self._used = ids if self._used is None else torch.cat((self._used, ids)).unique()
 
     def used_rows(self) -> Tensor | None:
-        """The rows, (n,) int64 and perhaps repeated, outside of which `weight.grad` is zero; None if it is not known."""
+        """The rows where `weight.grad` may not be zero, (n,) int64, perhaps repeated; None if unknown."""
         return self._used if self._gradient is not None and self.weight.grad is self._gradient else None
 
 

@@ -1,4 +1,4 @@
-"""The encoder's forward, over the plain modules' parameters: the same mathematics as mtbert/model/bert.py, pass by pass."""
+"""The encoder's forward with the plain modules' parameters: the same mathematics as mtbert/model/bert.py, in fused passes."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from mtbert.model.bert import BertEncoder, Embeddings, FeedForward, Layer, SelfA
 def encode(
     encoder: BertEncoder, stream: TokenStream, first_only: bool, products: Products, table: TableGradient
 ) -> Tensor:
-    """Last hidden states, as `BertEncoder.forward` gives them."""
+    """Last hidden states, as from `BertEncoder.forward`."""
     x = States.first(_embed(encoder.embeddings, stream, table))
     packed = Packed.of(stream, encoder.config.heads)
     rows = stream.offsets[:-1] if first_only else None
@@ -43,8 +43,8 @@ def _layer(layer: Layer, x: States, packed: Packed, products: Products, rows: Te
 
 def _attend(attention: SelfAttention, x: States, packed: Packed, products: Products, rows: Tensor | None) -> Product:
     qkv = products((attention.query, attention.key, attention.value), x.narrow)
-    drawn = mask(attention.dropout, packed.weights)
-    mixed_TD = PackedAttention.apply(*qkv, packed, attention.heads, drawn)
+    weights_mask = mask(attention.dropout, packed.weights)
+    mixed_TD = PackedAttention.apply(*qkv, packed, attention.heads, weights_mask)
     return products((attention.output,), mixed_TD if rows is None else mixed_TD.index_select(0, rows))
 
 

@@ -32,7 +32,7 @@ def unfit(model: MultitaskModel) -> str:
 
 
 class CpuEngine(Plain):
-    """Fused passes, attention without padding, kept bf16 copies of the weights, and an optimizer that renews them."""
+    """Fused passes, attention without padding, cached bf16 copies of the weights, and an optimizer that updates them."""
 
     def __init__(self, model: MultitaskModel, compute: Compute) -> None:
         super().__init__(model, compute)

@@ -1,10 +1,10 @@
-// The CPU's passes between matrix products, each once over memory; called through ctypes by build.py and its callers.
+// What the CPU computes between matrix products, in one pass over memory each. build.py compiles this file and loads it through ctypes.
 //
-// Shapes: T rows of a token stream, D or F features, N sequences of L tokens, H heads of width K. A product z comes without its
-// bias; y = factor * z + bias (factor: DoRA's m / ||.||, else null) is computed on the way by whichever pass reads it.
-// Activations (the type A) are float or bf16, all arithmetic is float. Dropout keeps an element whose random 16 bits, as a
-// signed number, are at least `threshold`, and multiplies it by `scale`; words == null means no dropout.
-// Sums over T go by PARTS fixed parts of the rows, in order, so that they do not depend on the number of threads.
+// Shapes: T tokens of a stream, D or F features, N sequences of L tokens, H heads of width K. A product z has no bias yet: the pass
+// that reads it computes y = factor * z + bias (factor is DoRA's m / ||.||, or null).
+// Activations (type A) are float or bf16; all arithmetic is float. Dropout keeps an element if its 16 random bits, as a signed
+// number, are at least `threshold`, and multiplies it by `scale`; words == null means no dropout.
+// Sums over T are added up over PARTS fixed parts of the rows, in order, so they do not depend on the number of threads.
 
 #include <omp.h>
 
@@ -157,14 +157,15 @@ void add_parts(const float* parts, int64_t count, float* out) {
 
 inline int64_t first_row(int64_t part, int64_t rows) { return part * rows / PARTS; }
 
-// ---- x^ = (x + dropout(y) - mean) * rstd; out = x^ * gamma + beta
+// ---- residual sum and LayerNorm: x^ = (x + dropout(y) - mean) * rstd; out = x^ * gamma + beta. x^ is `normalised`, out is `wide`
+// in float and `narrow` in bf16
 
 template <typename A>
 void residual_norm(const float* x, const A* z, Affine affine, Dropout dropout, const float* gamma, const float* beta,
-                   float eps, int64_t rows, int64_t D, float* normal, float* rstd, float* means, float* wide, A* narrow) {
+                   float eps, int64_t rows, int64_t D, float* normalised, float* rstd, float* means, float* wide, A* narrow) {
 #pragma omp parallel for schedule(static)
   for (int64_t t = 0; t < rows; ++t) {
-    float* hat = normal + t * D;
+    float* hat = normalised + t * D;
     Vec sum{};
     for (int64_t d = 0; d < D; d += W) {
       const int64_t at = t * D + d;
@@ -191,15 +192,15 @@ void residual_norm(const float* x, const A* z, Affine affine, Dropout dropout, c
   }
 }
 
-// x = x^ * gamma + beta of the norm before.
+// The previous norm's x^, gamma and beta, from which the input is x = x^ * gamma + beta.
 struct Before {
-  const float *normal, *gamma, *beta;
+  const float *normalised, *gamma, *beta;
 };
 
-// Sums (D each): gamma's, beta's, bias's and factor's gradients, side by side. The factor's is a sum over z; without z, it is had
-// back from what the norm was of, (x + dropout(y)), and x.
+// `sums` holds the gradients of gamma, beta, bias and factor, D each. The factor's needs z; if z is null, it is recomputed from x and
+// the norm's input x + dropout(y).
 template <typename A>
-void residual_norm_backward(const float* g_wide, const A* g_narrow, const float* normal, const float* rstd, const float* means,
+void residual_norm_backward(const float* g_wide, const A* g_narrow, const float* normalised, const float* rstd, const float* means,
                             const A* z, Affine affine, Before before, Dropout dropout, const float* gamma, int64_t rows,
                             int64_t D, float* grad_x, A* grad_z, float* sums) {
   std::vector<float> parts(PARTS * 4 * D, 0.0f);
@@ -207,7 +208,7 @@ void residual_norm_backward(const float* g_wide, const A* g_narrow, const float*
   for (int64_t part = 0; part < PARTS; ++part) {
     float* s = parts.data() + part * 4 * D;
     for (int64_t t = first_row(part, rows); t < first_row(part + 1, rows); ++t) {
-      const float* hat = normal + t * D;
+      const float* hat = normalised + t * D;
       float* gx = grad_x + t * D;
       Vec mean{}, along{};
       for (int64_t d = 0; d < D; d += W) {
@@ -233,7 +234,7 @@ void residual_norm_backward(const float* g_wide, const A* g_narrow, const float*
         if (affine.factor) {
           Vec y;
           if (z) y = load(z + at);
-          else y = h * deviation + middle - load(before.normal + at) * load(before.gamma + d) - load(before.beta + d);
+          else y = h * deviation + middle - load(before.normalised + at) * load(before.gamma + d) - load(before.beta + d);
           store(s + 3 * D + d, load(s + 3 * D + d) + dropped * y);
         }
         store(grad_z + at, affine.backward(d, dropped));
@@ -242,7 +243,7 @@ void residual_norm_backward(const float* g_wide, const A* g_narrow, const float*
   }
   add_parts(parts.data(), 4 * D, sums);
   if (!affine.factor || z) return;
-  for (int64_t d = 0; d < D; d += W) {  // of the sum over scale * y to that over z
+  for (int64_t d = 0; d < D; d += W) {  // from the sum over scale * y to the sum over z
     Vec sum = load(sums + 3 * D + d) * (1 / dropout.scale);
     if (affine.bias) sum -= load(sums + 2 * D + d) * load(affine.bias + d);
     store(sums + 3 * D + d, sum / load(affine.factor + d));
@@ -281,11 +282,11 @@ void gelu_backward(const A* grad, const A* z, Affine affine, int64_t rows, int64
   add_parts(parts.data(), 2 * F, sums);
 }
 
-// ---- attention: softmax(q k^T / sqrt K) v within each sequence; rows R at a time
+// ---- attention: softmax(q k^T / sqrt K) v within each sequence, R rows at a time
 
 constexpr int R = 4;
 
-// One head of one sequence in float: row by row, (Lp, K), or transposed, (K, Lp), filled up with zeros.
+// Copy one head of one sequence to float: as rows (Lp, K), or transposed (K, Lp), padded with zeros.
 template <int KV, typename A>
 void gather(const A* z, Affine affine, int64_t column, int64_t E, int64_t L, int64_t Lp, float* rows, float* turned) {
   constexpr int K = KV * W;
@@ -336,13 +337,13 @@ inline Ints lanes() {
 
 struct Heads {
   const int32_t* offsets;  // (N + 1)
-  const int64_t* places;   // (N): where a sequence's random words begin
+  const int64_t* places;   // (N): where each sequence's random words start
   int64_t N, H, E;         // E = 3 H K
 };
 
-// Scores (R, Lp), of which L are real, to e^(scale * (score - the row's largest)), and the sums of these. The difference comes
-// first: scale * score has too few digits left for it where scores are large. No logarithm of the sum is kept for the backward, for
-// the same reason: weights that do not sum to 1 there are a wrong gradient.
+// Replace scores (R, Lp), of which L are real, by e^(scale * (score - row maximum)), and sum each row. Subtract before scaling: with
+// large scores, scale * score loses the digits of the difference. The backward recomputes the sums instead of storing their logarithm
+// for the same reason: weights that do not sum to 1 give a wrong gradient.
 inline void exponentials(float* s, int64_t L, int64_t Lp, float scale, float (&whole)[R]) {
   Vec top[R], sum[R];
   for (int r = 0; r < R; ++r) top[r] = splat(-INFINITY), sum[r] = Vec{};
@@ -383,7 +384,7 @@ void attention(const A* qkv, Affine affine, Dropout dropout, Heads shape, A* mix
       gather<KV>(z, affine, 2 * D + h * K, shape.E, L, Lp, v, nullptr);
       for (int64_t i = 0; i < L; i += R) {
         across<KV>(q + i * K, k, Lp, s);
-        const int rows = int(std::min<int64_t>(R, L - i));  // the others are zeros: computed with them, and thrown away
+        const int rows = int(std::min<int64_t>(R, L - i));  // the other rows are padding, computed and discarded
         float whole[R];
         exponentials(s, L, Lp, scale, whole);
         for (int r = 0; r < rows && dropout.words; ++r) {
@@ -399,7 +400,7 @@ void attention(const A* qkv, Affine affine, Dropout dropout, Heads shape, A* mix
   }
 }
 
-// Sums (2 of them, E each): bias's and factor's gradients. Sequences go by PARTS parts, as rows do elsewhere.
+// `sums` holds the gradients of bias and factor, E each. The sequences are split into PARTS parts, like rows elsewhere.
 template <int KV, typename A>
 void attention_backward(const A* grad, const A* qkv, Affine affine, Dropout dropout, Heads shape, A* grad_z, float* sums) {
   constexpr int K = KV * W;
@@ -411,7 +412,7 @@ void attention_backward(const A* grad, const A* qkv, Affine affine, Dropout drop
     std::vector<float> room;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < PARTS * shape.H; ++task) {
-      const int64_t part = PARTS - 1 - task / shape.H, h = task % shape.H;  // the longest first
+      const int64_t part = PARTS - 1 - task / shape.H, h = task % shape.H;  // longest sequences first
       float* s = parts.data() + part * 2 * E;
       for (int64_t n = first_row(part, shape.N); n < first_row(part + 1, shape.N); ++n) {
         const int64_t start = shape.offsets[n], L = shape.offsets[n + 1] - start, Lp = (L + W - 1) / W * W;
@@ -496,14 +497,14 @@ void attention_backward(const A* grad, const A* qkv, Affine affine, Dropout drop
   add_parts(parts.data(), 2 * E, sums);
 }
 
-// ---- DoRA: ||W0 + s B A|| and what its gradient adds, of N layers side by side, each with A (r, I) and B (O, r)
+// ---- DoRA: ||W0 + s B A|| and its gradient, for N layers side by side, each with A (r, I) and B (O, r)
 
 inline Vec root(Vec v) {
   for (int l = 0; l < W; ++l) v[l] = std::sqrt(v[l]);
   return v;
 }
 
-// What a product takes at once of a type: one float, or two bf16 side by side.
+// The elements of one multiply-add: one float, or two adjacent bf16.
 inline Vec product(Vec sum, Vec a, Vec b) { return sum + a * b; }
 inline Vec product(Vec sum, Bits a, Bits b) {
 #ifdef __AVX512BF16__
@@ -518,7 +519,7 @@ template <>
 struct Unit<float> {
   typedef Vec Lanes;
   static constexpr int64_t COUNT = 1;
-  // Of 16 columns, and of 16 numbers.
+  // One unit of each of 16 columns.
   static Vec rows(const float* p, int64_t) { return load(p); }
   static void write(float* p, const Vec* v) { store(p, *v); }
   static Vec all(const void* p) {
@@ -563,15 +564,15 @@ inline void scaled(const float* b, float s, int64_t r, float* out) {
   for (int64_t j = 0; j < padded(r); ++j) out[j] = j < r ? s * b[j] : 0;
 }
 
-// wide = [W0 | s B], (N O, I + N r); slope = (W0 + s B A) A^T, (N O, P), where P is r filled up to 16; factor = m / ||.||.
+// extended = [W0 | s B], (N O, I + N r); slope = (W0 + s B A) A^T, (N O, P), where P is r rounded up to 16; factor = m / ||.||.
 template <typename T>
-void dora_norm(const T* wide, const float* const* a, const float* const* b, const float* const* squared,
+void dora_norm(const T* extended, const float* const* a, const float* const* b, const float* const* squared,
                const float* const* magnitude, float s, float least, int64_t N, int64_t r, int64_t I, int64_t O, float* slope,
                float* norm, float* factor) {
   constexpr int64_t C = Unit<T>::COUNT, Q = 8;
   const int64_t P = padded(r), width = I + N * r;
   std::vector<float> grams(N * r * P);  // A A^T
-  const std::unique_ptr<float[]> units(new float[N * P * I / C]);  // A's columns, a unit of them at a time
+  const std::unique_ptr<float[]> units(new float[N * P * I / C]);  // A's columns in units
 #pragma omp parallel
   {
 #pragma omp for schedule(dynamic, 1) nowait
@@ -600,7 +601,7 @@ void dora_norm(const T* wide, const float* const* a, const float* const* b, cons
       const int64_t n = at / O;
       const float* gram = grams.data() + n * r * P;
       for (int64_t p = 0; p < P; p += W) {
-        const T* w = wide + at * width;
+        const T* w = extended + at * width;
         const float* unit = units.get() + (n * P + p) * I / C;
         Vec sum[Q] = {};
         for (int64_t i = 0; i < I; i += C, unit += W) {
@@ -628,15 +629,15 @@ void dora_norm(const T* wide, const float* const* a, const float* const* b, cons
   }
 }
 
-// half = -m / ||.||^3 times the factor's gradient, zero where the norm was held: half the gradient by the squared norm.
+// half = -m / ||.||^3 times the factor's gradient, or zero where the norm was clamped: half the gradient of the squared norm.
 // all_a = g_a + half s B^T (W0 + s B A), (N, r, I); all_b = s (g_sb + half slope), (N, O, r).
 template <typename T>
-void dora_norm_backward(const T* wide, const float* const* a, const float* const* b, const float* const* magnitude, float s,
+void dora_norm_backward(const T* extended, const float* const* a, const float* const* b, const float* const* magnitude, float s,
                         float least, int64_t N, int64_t r, int64_t I, int64_t O, const float* norm, const float* slope,
                         const float* g_factor, const T* g_a, const T* g_sb, float* all_a, float* all_b, float* g_m) {
   constexpr int64_t C = Unit<T>::COUNT;
   const int64_t P = padded(r), width = I + N * r;
-  // s B, half s B, and half s B's columns, a unit of them at a time, (N O, P) and (N O / C, P); half (s B)^T s B, (N r, P).
+  // s B and half s B, (N O, P); half s B's columns in units, (N O / C, P); half (s B)^T s B, (N r, P).
   const std::unique_ptr<float[]> room(new float[N * P * (2 * O + O / C + r)]);
   float *sb = room.get(), *half_b = sb + N * O * P, *units = half_b + N * O * P, *low = units + N * O / C * P;
 #pragma omp parallel
@@ -671,7 +672,7 @@ void dora_norm_backward(const T* wide, const float* const* a, const float* const
         for (int64_t p = 0; p < P; p += W) {
           Vec sum[W] = {};
           for (int64_t at = n * O; at < (n + 1) * O; at += C) {
-            const auto rows = Unit<T>::rows(wide + at * width + i, width);
+            const auto rows = Unit<T>::rows(extended + at * width + i, width);
             for (int j = 0; j < W; ++j) sum[j] = product(sum[j], rows, Unit<T>::all(units + at / C * P + p + j));
           }
           for (int64_t j = n * r + p; j < n * r + std::min(p + W, r); ++j) {
@@ -683,7 +684,7 @@ void dora_norm_backward(const T* wide, const float* const* a, const float* const
   }
 }
 
-// ---- random words: numpy's Philox (4 x 64 bits, 10 rounds; Salmon et al. 2011), whose blocks are independent of each other
+// ---- random words: numpy's Philox (4 x 64 bits, 10 rounds; Salmon et al. 2011), whose blocks can be drawn in any order
 
 inline void philox(const uint64_t* key, uint64_t block, uint64_t* out) {
   uint64_t c0 = block, c1 = 0, c2 = 0, c3 = 0, k0 = key[0], k1 = key[1];
@@ -696,7 +697,7 @@ inline void philox(const uint64_t* key, uint64_t block, uint64_t* out) {
   out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
 }
 
-// ---- AdamW without weight decay (Loshchilov and Hutter 2019), as torch's fused kernel orders it
+// ---- AdamW without weight decay (Loshchilov and Hutter 2019), in the order of operations of torch's fused kernel
 
 struct Adam {
   float rest1, beta2, rest2, eps, step_size, root2;  // 1 - beta1; 1 - beta2; lr / (1 - beta1^t); sqrt(1 - beta2^t)
@@ -727,8 +728,8 @@ void adam_span(const Adam& adam, float* p, const G* g, float* m, float* v, bf16*
 
 }  // namespace
 
-// One step for `count` tensors; gradient n is bf16 where narrow[n], copies[n] (or null) is the bf16 copy of the weight.
-// rows[n], if not null, are the only rows (of widths[n] elements) that can change; sizes[n] is then their number.
+// One step for `count` tensors. Gradient n is bf16 if narrow[n] is set; copies[n] is the bf16 copy of the weight, or null.
+// rows[n], if not null, lists the rows (of widths[n] elements) that can change; sizes[n] is then their number.
 extern "C" void adamw(int64_t count, float* const* weights, const void* const* gradients, const int64_t* narrow,
                       float* const* means, float* const* squares, bf16* const* copies, const int64_t* const* rows,
                       const int64_t* sizes, const int64_t* widths, float rest1, float beta2, float rest2, float eps,
@@ -757,7 +758,7 @@ extern "C" void adamw(int64_t count, float* const* weights, const void* const* g
   }
 }
 
-// Four numbers of 64 bits for each block from `first` on, as numpy's generator with this key gives them.
+// Four 64-bit numbers for each block from `first` on, equal to those of numpy's generator with this key.
 extern "C" void random_words(const uint64_t* key, int64_t first, int64_t blocks, uint64_t* out) {
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < blocks; ++block) philox(key, uint64_t(first + block + 1), out + 4 * block);
@@ -766,17 +767,17 @@ extern "C" void random_words(const uint64_t* key, int64_t first, int64_t blocks,
 #define FOR_TYPE(A, suffix)                                                                                             \
   extern "C" void residual_norm_##suffix(const float* x, const A* z, const float* factor, const float* bias,            \
                                          const int16_t* words, int threshold, float scale, const float* gamma,          \
-                                         const float* beta, float eps, int64_t rows, int64_t D, float* normal,          \
+                                         const float* beta, float eps, int64_t rows, int64_t D, float* normalised,      \
                                          float* rstd, float* means, float* wide, A* narrow) {                           \
-    residual_norm<A>(x, z, {factor, bias}, {words, threshold, scale}, gamma, beta, eps, rows, D, normal, rstd, means,   \
-                     wide, narrow);                                                                                     \
+    residual_norm<A>(x, z, {factor, bias}, {words, threshold, scale}, gamma, beta, eps, rows, D, normalised, rstd,      \
+                     means, wide, narrow);                                                                              \
   }                                                                                                                     \
   extern "C" void residual_norm_backward_##suffix(                                                                      \
-      const float* g_wide, const A* g_narrow, const float* normal, const float* rstd, const float* means, const A* z,   \
-      const float* factor, const float* bias, const float* before, const float* before_gamma,                           \
+      const float* g_wide, const A* g_narrow, const float* normalised, const float* rstd, const float* means,           \
+      const A* z, const float* factor, const float* bias, const float* before, const float* before_gamma,               \
       const float* before_beta, const int16_t* words, int threshold, float scale, const float* gamma, int64_t rows,     \
       int64_t D, float* grad_x, A* grad_z, float* sums) {                                                               \
-    residual_norm_backward<A>(g_wide, g_narrow, normal, rstd, means, z, {factor, bias},                                 \
+    residual_norm_backward<A>(g_wide, g_narrow, normalised, rstd, means, z, {factor, bias},                             \
                               {before, before_gamma, before_beta}, {words, threshold, scale}, gamma, rows, D, grad_x,   \
                               grad_z, sums);                                                                            \
   }                                                                                                                     \
@@ -808,18 +809,18 @@ extern "C" void random_words(const uint64_t* key, int64_t first, int64_t blocks,
     if (K == 32) attention_backward<2, A>(grad, qkv, affine, dropout, shape, grad_z, sums);                             \
     if (K == 64) attention_backward<4, A>(grad, qkv, affine, dropout, shape, grad_z, sums);                             \
   }                                                                                                                     \
-  extern "C" void dora_norm_##suffix(const A* wide, const float* const* a, const float* const* b,                       \
+  extern "C" void dora_norm_##suffix(const A* extended, const float* const* a, const float* const* b,                   \
                                      const float* const* squared, const float* const* magnitude, float s,               \
                                      float least, int64_t N, int64_t r, int64_t I, int64_t O, float* slope,             \
                                      float* norm, float* factor) {                                                      \
-    dora_norm<A>(wide, a, b, squared, magnitude, s, least, N, r, I, O, slope, norm, factor);                            \
+    dora_norm<A>(extended, a, b, squared, magnitude, s, least, N, r, I, O, slope, norm, factor);                        \
   }                                                                                                                     \
   extern "C" void dora_norm_backward_##suffix(                                                                          \
-      const A* wide, const float* const* a, const float* const* b, const float* const* magnitude, float s, float least, \
-      int64_t N, int64_t r, int64_t I, int64_t O, const float* norm, const float* slope, const float* g_factor,         \
-      const A* g_a, const A* g_sb, float* all_a, float* all_b, float* g_m) {                                            \
-    dora_norm_backward<A>(wide, a, b, magnitude, s, least, N, r, I, O, norm, slope, g_factor, g_a, g_sb, all_a, all_b,  \
-                          g_m);                                                                                         \
+      const A* extended, const float* const* a, const float* const* b, const float* const* magnitude, float s,          \
+      float least, int64_t N, int64_t r, int64_t I, int64_t O, const float* norm, const float* slope,                   \
+      const float* g_factor, const A* g_a, const A* g_sb, float* all_a, float* all_b, float* g_m) {                     \
+    dora_norm_backward<A>(extended, a, b, magnitude, s, least, N, r, I, O, norm, slope, g_factor, g_a, g_sb, all_a,     \
+                          all_b, g_m);                                                                                  \
   }
 
 FOR_TYPE(float, f32)

@@ -1,4 +1,4 @@
-"""bf16 copies of fp32 weights, kept from step to step, and the product with them. Shapes: O outputs, I inputs, T tokens."""
+"""Cached bf16 copies of fp32 weights, and the product with them. Shapes: O outputs, I inputs, T tokens."""
 
 import operator
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 class NarrowCopy:
-    """The bf16 copies of weights (O_n, I), one under the other.
+    """bf16 copies of weights (O_n, I), concatenated along O.
 
-    A copy follows its weight by torch's count of changes in place (`_version`).
+    A copy is renewed when torch's counter of in-place changes to its weight (`_version`) has moved.
     """
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
@@ -23,13 +23,13 @@ class NarrowCopy:
         self._seen = [-1] * len(weights)
 
     def holds(self, weights: Sequence[Tensor]) -> bool:
-        """Whether these are the weights."""
+        """Whether this is the copy of exactly these weights."""
         return len(weights) == len(self._weights) and all(map(operator.is_, weights, self._weights))
 
     def current(self) -> Tensor:
-        """All copies, (sum of O_n, I), bf16."""
+        """All copies, (sum of O_n, I), bf16, renewed where needed."""
         for n, weight in enumerate(self._weights):
-            version = -2 if weight.is_inference() else weight._version  # torch does not count for inference tensors
+            version = -2 if weight.is_inference() else weight._version  # inference tensors have no counter
             if version < 0 or self._seen[n] != version:
                 self._parts[n].data.copy_(weight.detach())
                 self._seen[n] = version
@@ -40,7 +40,7 @@ class NarrowCopy:
         return self._parts[self._place(weight)]
 
     def written(self, weight: Tensor) -> None:
-        """Weight and copy were changed together, past torch's count."""
+        """Record that weight and copy were changed together, unseen by torch's counter."""
         torch.autograd.graph.increment_version(weight)
         self._seen[self._place(weight)] = weight._version
 
@@ -49,26 +49,25 @@ class NarrowCopy:
 
 
 class Copies:
-    """The copies of a model's weights.
+    """A cache of the bf16 copies of a model's weights.
 
-    torch's own fused optimizers do not count their changes. So copies outlive a product only where the weights are known to change
-    in ways that torch counts: from `trust` on, or inside `unchanged`.
+    torch's fused optimizers do not increment `_version`. Copies are therefore cached only when every change of a weight
+    is known to be counted: after `trust`, or inside `unchanged`.
     """
 
     def __init__(self) -> None:
         self._trusted = False
-        self._kept: dict[
-            int, NarrowCopy
-        ] = {}  # by the weight's id; the copy holds the weight, so that no other can take its id
+        # By the weight's id; a copy holds its weights, so their ids are not reused.
+        self._kept: dict[int, NarrowCopy] = {}
 
     def trust(self) -> None:
-        """From now on, whoever changes a weight past torch's count calls the copy's `written`."""
-        self._kept.clear()  # a weight may have changed uncounted since its copy was made
+        """Cache copies from now on; code that changes a weight unseen by `_version` must call the copy's `written`."""
+        self._kept.clear()  # weights may have changed uncounted since the copies were made
         self._trusted = True
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Inside, no weight changes: copies are made once."""
+        """A context in which no weight changes, so each copy is made once."""
         before = self._trusted
         if not before:
             self.trust()
@@ -80,11 +79,11 @@ class Copies:
                 self._kept.clear()
 
     def kept(self, weight: Tensor) -> NarrowCopy | None:
-        """The kept copy that whoever changes the weight should write too."""
+        """The cached copy of a weight, which code that changes the weight must update; None if there is none."""
         return self._kept.get(id(weight))
 
     def of(self, weights: Sequence[Tensor]) -> Tensor:
-        """The weights in bf16, one under the other, (sum of O_n, I)."""
+        """The weights in bf16, concatenated along O, (sum of O_n, I)."""
         copy = self._kept.get(id(weights[0]))
         if copy is None or not copy.holds(weights):
             copy = NarrowCopy(weights)
@@ -94,11 +93,13 @@ class Copies:
 
 
 class NarrowProduct(torch.autograd.Function):
-    """x W^T, (T, O), of bf16 x (T, I) and the weights' copies; the weights' gradients stay bf16 where they are allowed to."""
+    """x W^T, (T, O), of bf16 x (T, I) and the weights' copies; the weights' gradients are bf16 if `grad_dtype` allows it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, copies: Tensor, *weights: Tensor) -> Tensor:
-        ctx.save_for_backward(x, *weights)  # so that torch refuses the backward if weights, and copies, have changed
+        ctx.save_for_backward(
+            x, *weights
+        )  # so that the backward fails if the weights, and with them the copies, have changed
         ctx.copies, ctx.rows = copies, [len(weight) for weight in weights]
         return x @ copies.T
 

@@ -1,6 +1,6 @@
-"""What stands between an encoder's matrix products, as one pass over memory each.
+"""What the encoder computes between matrix products, in one pass over memory each.
 
-A product's bias, and DoRA's factor, wait for the pass that reads the product. Shapes: T tokens, D hidden, O outputs of a layer.
+The pass that reads a product also applies its bias and DoRA's factor. Shapes: T tokens, D hidden, O outputs of a layer.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,17 @@ from torch import Tensor, nn
 from mtbert.fast.cpu.call import Mask, call, mask
 from mtbert.model.dropout import Dropout
 
-# A factor from which on z = (y - bias) / factor has its digits: y is fp32, and some 1e-6 of the sum that it was added to.
+# z is recomputed as (y - bias) / factor only for larger factors. y comes from an fp32 sum, with an error of about 1e-6
+# of the sum.
 SMALLEST_FACTOR = 2**-6
 
 
 class Product(NamedTuple):
-    """A linear layer's output, y = factor * z + bias, not yet computed from its product.
+    """A linear layer's output, y = factor * z + bias, before bias and factor are applied.
 
     Attributes:
         z: (T, O), in the type of products.
-        factor, bias: (O,) fp32; None for 1 and 0.
+        factor, bias: (O,) fp32; None stands for 1 and 0.
     """
 
     z: Tensor
@@ -30,10 +31,12 @@ class Product(NamedTuple):
 
 
 class States(NamedTuple):
-    """Hidden states twice, (T, D): in fp32 for residual sums, and in the type of products for the next layer.
+    """Hidden states (T, D) in two types.
 
     Attributes:
-        origin: x^ (T, D), gamma and beta (D,), of which they are x^ * gamma + beta; None where x^ is not kept anyway.
+        wide: in fp32, for residual sums.
+        narrow: in the type of products, for the next layer.
+        origin: x^ (T, D), gamma and beta (D,) with states = x^ * gamma + beta; None if the states are no norm's output.
     """
 
     wide: Tensor
@@ -42,23 +45,23 @@ class States(NamedTuple):
 
     @classmethod
     def first(cls, x_TD: Tensor) -> "States":
-        """What an encoder's first layer sees."""
+        """The input of the encoder's first layer."""
         narrow = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_TD.dtype
         return cls(x_TD, x_TD.to(narrow))
 
     def of(self, rows: Tensor) -> "States":
-        """The states of some tokens, for a residual sum, which is all that reads them then."""
+        """The states of some tokens, in fp32 only: they are read by a residual sum alone."""
         wide = self.wide.index_select(0, rows)
         return States(wide, wide)
 
 
 def residual_norm(x: States, y: Product, norm: nn.LayerNorm, dropout: Dropout) -> States:
     """norm(x + dropout(y))."""
-    drawn, normal = mask(dropout, y.z.numel()), torch.empty_like(x.wide)
+    keep, normalised = mask(dropout, y.z.numel()), torch.empty_like(x.wide)
     origin = x.origin if _recoverable(y) else None
-    out = ResidualNorm.apply(x.wide, *y, norm.weight, norm.bias, norm.eps, drawn, normal, origin)
+    out = ResidualNorm.apply(x.wide, *y, norm.weight, norm.bias, norm.eps, keep, normalised, origin)
     wide, narrow = (out, out) if torch.is_tensor(out) else out
-    return States(wide, narrow, (normal, norm.weight, norm.bias))
+    return States(wide, narrow, (normalised, norm.weight, norm.bias))
 
 
 def gelu(y: Product) -> Tensor:
@@ -68,7 +71,7 @@ def gelu(y: Product) -> Tensor:
 
 
 def _recoverable(y: Product) -> bool:
-    """Whether y gives z back to more digits than bf16 has; z is then recomputed for the factor's gradient rather than kept."""
+    """Whether z can be recomputed from y to more digits than bf16 has; it is then not stored for the factor's gradient."""
     if y.factor is None or y.z.dtype != torch.bfloat16 or not torch.is_grad_enabled():
         return False
     smallest = torch.linalg.vector_norm(y.factor.detach(), -torch.inf)
@@ -89,36 +92,37 @@ class ResidualNorm(torch.autograd.Function):
         beta: Tensor,
         eps: float,
         mask: Mask,
-        normal: Tensor,
+        normalised: Tensor,
         origin: tuple[Tensor, Tensor, Tensor] | None,
     ) -> Any:
         """The norm, (T, D), in fp32 and, where z is bf16, in bf16.
 
         Args:
-            normal: where x^, of which the norm is x^ * gamma + beta, goes.
-            origin: what x was made of. With it the backward computes z again, rather than keep it, for the factor's gradient.
+            normalised: receives x^, (T, D); the norm is x^ * gamma + beta.
+            origin: as in `States`, for x. If given, the backward recomputes z for the factor's gradient instead of
+                storing it.
         """
         rows, width = x.shape
         wide, rstd, mean = torch.empty_like(x), x.new_empty(rows), x.new_empty(rows)
         narrow = None if z.dtype == x.dtype else torch.empty_like(z)
         call(
-            "residual_norm", z, x, z, factor, bias, *mask, gamma, beta, eps, rows, width, normal, rstd, mean,
+            "residual_norm", z, x, z, factor, bias, *mask, gamma, beta, eps, rows, width, normalised, rstd, mean,
             wide, narrow,
         )  # fmt: skip
         kept = None if factor is None or origin is not None else z
-        ctx.save_for_backward(normal, rstd, mean, kept, factor, bias, gamma, *(origin or (None, None, None)))
+        ctx.save_for_backward(normalised, rstd, mean, kept, factor, bias, gamma, *(origin or (None, None, None)))
         ctx.mask, ctx.dtype = mask, z.dtype
         ctx.set_materialize_grads(False)
         return wide if narrow is None else (wide, narrow)
 
     @staticmethod
     def backward(ctx: Any, g_wide: Tensor | None, g_narrow: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        normal, rstd, mean, z, factor, bias, gamma, *origin = ctx.saved_tensors
-        rows, width = normal.shape
-        grad_x, sums = torch.empty_like(normal), normal.new_empty(4, width)
-        grad_z = normal.new_empty(normal.shape, dtype=ctx.dtype)
+        normalised, rstd, mean, z, factor, bias, gamma, *origin = ctx.saved_tensors
+        rows, width = normalised.shape
+        grad_x, sums = torch.empty_like(normalised), normalised.new_empty(4, width)
+        grad_z = normalised.new_empty(normalised.shape, dtype=ctx.dtype)
         call(
-            "residual_norm_backward", grad_z, _dense(g_wide), _dense(g_narrow), normal, rstd, mean, z, factor, bias,
+            "residual_norm_backward", grad_z, _dense(g_wide), _dense(g_narrow), normalised, rstd, mean, z, factor, bias,
             *origin, *ctx.mask, gamma, rows, width, grad_x, grad_z, sums,
         )  # fmt: skip
         g_factor, g_bias = (None if one is None else part for one, part in ((factor, sums[3]), (bias, sums[2])))

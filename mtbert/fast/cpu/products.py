@@ -1,4 +1,4 @@
-"""What linear layers make of their input, side by side and unfinished, by the type of the layers."""
+"""The products of several linear layers with one input, as one product where the layers' type allows it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,21 +15,21 @@ from mtbert.peft.lora import LoraLinear
 
 
 class Products:
-    """One product for several layers of one kind. A type that is not listed has its layers called as they are.
+    """One product for several layers of one type. Layers of other types than those in `PRODUCTS` are called one by one.
 
     Attributes:
         copies: bf16 copies of the weights of plain linear layers.
-        bases: what does not change of adapted layers.
+        bases: cached tensors of adapted layers.
     """
 
     def __init__(self) -> None:
         self.copies, self.bases = Copies(), Bases()
 
     def __call__(self, layers: Sequence[Any], x: Tensor) -> Product:
-        """What layers of one shape make of x, (T, I), next to each other."""
-        known = PRODUCTS.get(type(layers[0]))
-        pending = known(self, layers, x) if known else None
-        return pending or Product(_joined([layer(x) for layer in layers], dim=-1))
+        """The outputs of layers of one shape for x (T, I), side by side."""
+        joint = PRODUCTS.get(type(layers[0]))
+        product = joint(self, layers, x) if joint else None
+        return product or Product(_joined([layer(x) for layer in layers], dim=-1))
 
 
 def _linear(products: Products, layers: Sequence[nn.Linear], x: Tensor) -> Product:

@@ -1,4 +1,4 @@
-"""The encoder's forward on CUDA, over the plain modules; attention by torch's flash kernel for sequences of unlike length."""
+"""The encoder's forward on CUDA with the plain modules, and torch's flash attention for sequences of any lengths."""
 
 from typing import NamedTuple
 
@@ -13,10 +13,10 @@ from mtbert.model.dropout import Noise
 
 
 class Ragged(NamedTuple):
-    """Where the kernel finds sequences.
+    """A token stream's sequences, as the flash kernel reads them.
 
     Attributes:
-        offsets: where sequences start, filler's included, and T, int32.
+        offsets: the first token of each sequence (filler included), then T, int32.
         longest: tokens of the longest sequence, or more.
     """
 
@@ -43,7 +43,7 @@ class DeviceNoise(Noise):
 
 
 def encode(encoder: BertEncoder, stream: TokenStream, first_only: bool) -> Tensor:
-    """Last hidden states, as `BertEncoder.forward` gives them."""
+    """Last hidden states, as from `BertEncoder.forward`."""
     x_TD, ragged = encoder.embeddings(stream), Ragged.of(stream)
     for n, layer in enumerate(encoder.stack(), start=1):
         rows = stream.offsets[:-1] if first_only and n == encoder.config.layers else None
@@ -66,9 +66,9 @@ def _attend(attention: SelfAttention, x_TD: Tensor, ragged: Ragged, rows: Tensor
 
 
 def flash_attention(qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: float) -> Tensor:
-    """softmax(q k^T / sqrt(K)) v within each sequence, (T, D); q, k and v lie side by side, E = 3 D, in bf16.
+    """softmax(q k^T / sqrt(K)) v within each sequence, (T, D); q, k and v are side by side, E = 3 D, in bf16.
 
-    `torch.nn.attention.varlen` calls the same kernel, but leaves its dropout out.
+    `torch.nn.attention.varlen` calls the same kernel, but without dropout.
     """
     q, k, v = qkv_TE.view(len(qkv_TE), 3, heads, -1).unbind(1)
     offsets, longest = ragged

@@ -1,13 +1,13 @@
 """The engine for CUDA in bf16. A training step is some thousand launches; replayed from a CUDA graph it is one.
 
-A graph holds one step (forward, backward, update) for one task and one number of rows. It is recorded when the first such batch
-comes, and recording leaves everything as it was: the steps run before it, to load kernels and make the optimizer's state, have their
-update left out by the optimizer's own kernel, and recording itself computes nothing. So it does not matter when a graph is recorded,
-and a resumed run ends in the same bits.
+A graph holds one step (forward, backward, update) for one task and one number of rows. It is recorded at the first such
+batch. Recording changes no weight and no optimizer state: the optimizer's kernel skips the update of the warm-up step,
+which loads kernels and makes the optimizer's state, and recording itself computes nothing. So it does not matter when a
+graph is recorded, and a resumed run ends in the same bits.
 
-Dropout inside a graph draws from CUDA's default generator, whose seed and offset torch hands over at each replay: after
-`model.reseed(seed, step)` the masks are a function of (seed, step). They are others than those of a step without a graph, since
-they depend on the number of rows too.
+Dropout inside a graph draws from CUDA's default generator, whose seed and offset torch passes to each replay: after
+`model.reseed(seed, step)` the masks are a function of (seed, step). They differ from those of a step without a graph,
+since they also depend on the number of rows.
 """
 
 import sys
@@ -35,10 +35,10 @@ Graph = tuple[StaticBatch, Callable[[], Tensor]]
 
 
 class CudaEngine(Plain):
-    """Flash attention, dropout by CUDA's generator, and steps that are replayed where `compute.graphs` asks for it.
+    """Flash attention, dropout by CUDA's generator, and steps replayed from CUDA graphs if `compute.graphs` is set.
 
-    A batch that is not full, or has more than `static.LARGEST` rows, or is of a kind that could not be recorded, is launched kernel
-    by kernel; which of the two depends on the batch alone. Nothing in a step waits for the device.
+    A batch that is not full, has more than `static.LARGEST` rows, or could not be recorded is launched kernel by
+    kernel; the choice depends on the batch alone. A step does not wait for the device.
     """
 
     recorder: Callable[[torch.device], Recorder] = CudaRecorder
@@ -48,16 +48,16 @@ class CudaEngine(Plain):
         self._record = self.recorder(compute.device) if compute.graphs else None
         self._graphs: dict[tuple[str, int], Graph | None] = {}
         self._batch_size = 0
-        _give(model, DeviceNoise())
+        _use_noise(model, DeviceNoise())
 
     @property
     def recorded(self) -> int:
-        """How many graphs there are."""
+        """The number of recorded graphs."""
         return sum(graph is not None for graph in self._graphs.values())
 
     def release(self) -> None:
         self._graphs.clear()
-        _give(self.model, Noise())
+        _use_noise(self.model, Noise())
 
     def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
         if not torch.is_autocast_enabled(self.compute.device.type):  # the flash kernel takes bf16
@@ -65,27 +65,27 @@ class CudaEngine(Plain):
         return encode(self.model.encoder, stream, first_only)
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
-        """As `Plain` makes it; its settings must not change any more, since graphs hold them."""
+        """As in `Plain`. Its settings must not change afterwards, since graphs hold their values."""
         self._batch_size = recipe.batch_size
         self._graphs.clear()
         return super().optimizer(recipe)
 
     def step(self, batch: Batch, loss_of: Loss, seed: int, step: int) -> Tensor:
         graph = self._graph_of(batch, loss_of)
-        self.model.reseed(seed, step)  # after a recording, whose warm-up draws masks too
+        self.model.reseed(seed, step)  # after recording, since the warm-up draws masks too
         if graph is None:
             return self._update(batch.to(self.compute.device), loss_of)
         static, replay = graph
         static.fill(batch)
         return replay()
 
-    def _update(self, batch: Batch, loss_of: Loss, leave_out: bool = False) -> Tensor:
-        """Forward, backward, update; with `leave_out` neither weights nor optimizer state change."""
+    def _update(self, batch: Batch, loss_of: Loss, skip: bool = False) -> Tensor:
+        """Forward, backward, update; with `skip` neither weights nor optimizer state change."""
         optimizer = self._optimizer
         assert optimizer is not None, "call optimizer() first"
         loss = self.backward(batch, loss_of)
-        bad = torch.ones_like(loss) if leave_out else loss.isfinite().logical_not().float()
-        optimizer.found_inf = bad  # type: ignore[attr-defined]  # the fused kernel leaves the update out where it is not zero
+        bad = torch.ones_like(loss) if skip else loss.isfinite().logical_not().float()
+        optimizer.found_inf = bad  # type: ignore[attr-defined]  # the fused kernel skips the update if this is not zero
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss
@@ -104,25 +104,25 @@ class CudaEngine(Plain):
             assert optimizer is not None, "call optimizer() first"
             try:
                 with _capturable(optimizer):
-                    self._graphs[key] = static, self._record(partial(work, leave_out=True), work)
+                    self._graphs[key] = static, self._record(partial(work, skip=True), work)
             except RuntimeError as error:
-                # Where the work fails, ending the recording fails too, and only says that something did before.
+                # If the work fails, ending the recording fails too, with an error that hides the cause.
                 cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
-                optimizer.zero_grad(set_to_none=True)  # recorded, but never computed
+                optimizer.zero_grad(set_to_none=True)  # they were recorded, but never computed
                 if out_of_memory(cause):
                     raise cause from None
                 if None not in self._graphs.values():
                     print(
-                        f"note: {batch.task}: a step of {rows} rows cannot be recorded as a CUDA graph, so that such steps are "
-                        f"launched kernel by kernel, more slowly ({cause})",
+                        f"note: {batch.task}: a step of {rows} rows cannot be recorded as a CUDA graph, so such steps are "
+                        f"launched kernel by kernel, which is slower ({cause})",
                         file=sys.stderr,
                     )
                 self._graphs[key] = None
         return self._graphs[key]
 
 
-def _give(model: MultitaskModel, noise: Noise) -> None:
-    """Let all dropouts of the model draw from `noise`."""
+def _use_noise(model: MultitaskModel, noise: Noise) -> None:
+    """Make all dropouts of the model draw from `noise`."""
     model.encoder.noise = noise
     for module in model.modules():
         if isinstance(module, Dropout):
@@ -131,7 +131,7 @@ def _give(model: MultitaskModel, noise: Noise) -> None:
 
 @contextmanager
 def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """The optimizer's leave to be recorded. A fused one computes the same either way, but warns when it runs so unrecorded."""
+    """Set `capturable`, which recording needs; outside a graph the optimizer would warn about it."""
     for group in optimizer.param_groups:
         group["capturable"] = True
     try:

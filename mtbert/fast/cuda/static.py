@@ -1,6 +1,6 @@
-"""Batches whose shapes do not depend on their sequences' lengths, in memory that stays where it is: what a CUDA graph asks for.
+"""Batches for CUDA graphs: at fixed addresses, with shapes that do not depend on the sequences' lengths.
 
-Shapes: B examples, N sequences, F sequences of filler, T rows of the stream.
+Shapes: B examples, N sequences, F filler sequences, T rows (tokens) of the stream.
 """
 
 import numpy as np
@@ -9,15 +9,15 @@ import torch
 from mtbert.data.batches import Batch, filled_to
 from mtbert.data.tokens import TokenStream
 
-FILLER = 64  # tokens of a filler sequence at most: attention's cost grows with the square
-LARGEST = 2**15  # rows, beyond which a batch has no static shape
+FILLER = 64  # most tokens of a filler sequence, since attention's cost grows with the square
+LARGEST = 2**15  # batches of more rows have no static shape
 
 
 def rows_for(tokens: int) -> int | None:
-    """T of the static stream for so many tokens; None for more than `LARGEST`.
+    """T of the static stream for this many tokens; None if it is more than `LARGEST`.
 
-    Multiples of 64 and of a sixteenth of the next lower power of two: at most a sixteenth of filler from 1,024 rows on, and few
-    sizes. There is always some filler, so that none of the shapes is empty.
+    T is a multiple of 64 and of a sixteenth of the next lower power of two: few sizes, and at most a sixteenth of
+    filler from 1,024 rows on. There is always some filler, so that no shape is empty.
     """
     step = _step(tokens)
     rows = tokens // step * step + step
@@ -25,16 +25,16 @@ def rows_for(tokens: int) -> int | None:
 
 
 class StaticBatch:
-    """A place on a device for batches of one shape: `fill` writes the next one's values over those of the last.
+    """A buffer on a device for batches of one shape; `fill` overwrites it with the next batch.
 
     Args:
-        like: a batch of the shape: its task, views and number of examples are those of all that follow.
-        rows: T, as `rows_for` gives it.
-        longest: tokens of the longest sequence that may follow.
-        device: where the batch lies.
+        like: a batch with the task, views and number of examples of all batches to come.
+        rows: T, from `rows_for`.
+        longest: an upper bound of the tokens in a sequence.
+        device: the buffer's device.
 
     Attributes:
-        batch: what the model is given.
+        batch: the buffer as the model's input.
     """
 
     def __init__(self, like: Batch, rows: int, longest: int, device: torch.device) -> None:
@@ -42,14 +42,14 @@ class StaticBatch:
         self._rows, self._filler, self._device = rows, -(-_step(rows - 1) // FILLER), device
         sequences, examples = len(like.stream.rank), len(like.labels)
         self._sizes = [rows, rows, rows, sequences, examples, sequences + self._filler + 1]
-        # One buffer of 32-bit words is one copy at each step.
+        # One buffer of 32-bit words, so that a step needs one copy.
         self._words = torch.zeros(sum(self._sizes), dtype=torch.int32, device=device)
         ids, positions, segments, rank, labels, offsets = self._words.split(self._sizes)
         stream = TokenStream(ids, positions, segments, offsets, rank, rows, max(longest, FILLER))
         self.batch = Batch(like.task, like.views, stream, labels.view(torch.float32))
 
     def fill(self, batch: Batch) -> None:
-        """Write a batch of this shape, which lies on the host, into the place, without blocking."""
+        """Copy a batch of this shape from host memory into the buffer, without blocking."""
         stream, tokens = batch.stream, batch.stream.tokens
         assert batch.labels is not None, "training splits are labelled"
         filler = np.linspace(tokens, self._rows, self._filler + 1)[1:]
@@ -61,10 +61,10 @@ class StaticBatch:
         parts[4].view(np.float32)[:] = batch.labels.numpy()
         parts[5][:] = np.concatenate((stream.offsets[: len(stream.rank) + 1].numpy(), filler))
         staged = torch.from_numpy(words)
-        # Memory pinned anew: the copy of the step before may still read its own.
+        # Newly pinned memory: the previous step's copy may still be reading its own.
         self._words.copy_(staged.pin_memory() if self._device.type == "cuda" else staged, non_blocking=True)
 
 
 def _step(tokens: int) -> int:
-    """What T is a multiple of, and the most filler that a stream of up to so many tokens has."""
+    """The step between values of T around this many tokens, which is also the most filler."""
     return filled_to(tokens, FILLER, 16)

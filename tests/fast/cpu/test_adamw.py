@@ -56,7 +56,7 @@ class Parts(nn.Module):
 
 
 def give_gradients(model: Parts, step: int, bf16: bool = False) -> None:
-    """The same for the same step: of all sizes, none for some tensors, and of a few rows for the table."""
+    """Gradients that depend on the step only: of all magnitudes, none for some tensors, and only some rows of the table."""
     generator = torch.Generator().manual_seed(step)
     for n, (name, shape) in enumerate(SHAPES.items()):
         weight = model.get_parameter(name)
@@ -107,7 +107,7 @@ def test_fifty_steps_are_torch_s(fused: bool, bf16: bool) -> None:
 
 
 @pytest.mark.parametrize(("what", "group"), [("eps", 0), ("betas", 0), ("lr", 0), ("lr", 1)])
-def test_the_comparison_sees_another_setting(what: str, group: int) -> None:
+def test_the_comparison_notices_another_setting(what: str, group: int) -> None:
     ours, theirs = Parts(), Parts()
     mine, its = ours.ours(), theirs.torchs()
     mine.param_groups[group][what] = {"eps": 1e-5, "betas": (0.9, 0.99), "lr": 1.001 * list(RATES.values())[group]}[
@@ -120,11 +120,11 @@ def test_the_comparison_sees_another_setting(what: str, group: int) -> None:
 
 
 @pytest.mark.parametrize("setting", ["weight_decay", "amsgrad", "maximize"])
-def test_settings_that_the_kernel_does_not_know_are_refused(setting: str) -> None:
+def test_settings_that_the_kernel_lacks_are_refused(setting: str) -> None:
     model = Parts()
     optimizer = model.ours()
     optimizer.param_groups[0][setting] = 1
-    with pytest.raises(ValueError, match="the kernel knows neither weight_decay nor amsgrad nor maximize"):
+    with pytest.raises(ValueError, match="the kernel has no weight_decay, amsgrad or maximize"):
         run(model, optimizer, range(1))
 
 
@@ -143,7 +143,7 @@ def test_resumed_from_its_state_dict_it_ends_in_the_same_bits(at: int, used_befo
     assert same_bits(state_of(second, optimizer), state_of(whole, through))
 
 
-def test_rows_that_never_occurred_stay_and_those_that_did_once_move_on() -> None:
+def test_rows_that_never_occurred_stay_and_those_that_did_keep_moving() -> None:
     ours, theirs = Parts(), Parts()
     mine, its = ours.ours(), theirs.torchs()
     start = before = ours.table.detach().clone()
@@ -160,8 +160,8 @@ def test_rows_that_never_occurred_stay_and_those_that_did_once_move_on() -> None
     assert torch.equal(ours.table[untouched], start[untouched])
 
 
-def test_a_row_whose_squares_are_too_small_is_not_forgotten() -> None:
-    """After a resume as before it: 1e-25 squared is zero, 1e-25 is not."""
+def test_a_row_with_a_zero_second_moment_is_updated_after_a_resume() -> None:
+    """1e-25 squared is zero, but 1e-25 is not."""
     ends = []
     for resumed in (False, True):
         model = Parts()
@@ -178,7 +178,7 @@ def test_a_row_whose_squares_are_too_small_is_not_forgotten() -> None:
     assert same_bits(*ends)
 
 
-def test_a_table_whose_gradient_comes_another_way_is_updated_whole() -> None:
+def test_a_table_with_another_gradient_is_updated_in_all_rows() -> None:
     ours, theirs = Parts(), Parts()
     mine, its = ours.ours(), theirs.torchs()
     for step in range(3):
@@ -191,8 +191,8 @@ def test_a_table_whose_gradient_comes_another_way_is_updated_whole() -> None:
 
 
 @pytest.mark.parametrize("layout", ["transposed", "a part"])
-def test_gradients_that_do_not_lie_row_by_row(layout: str) -> None:
-    """torch's own fused kernel reads them as if they did."""
+def test_gradients_that_are_not_contiguous(layout: str) -> None:
+    """torch's own fused kernel reads them as if they were."""
     gradient = torch.randn(31, 33).T if layout == "transposed" else torch.randn(33, 62)[:, ::2]
     ours, theirs = Parts(), Parts()
     for model, optimizer in ((ours, ours.ours()), (theirs, theirs.torchs(fused=False))):
@@ -214,7 +214,7 @@ def test_a_weight_s_bf16_copy_is_its_cast_after_each_step(bf16: bool) -> None:
 
 
 def test_its_changes_are_counted() -> None:
-    """By which torch refuses a backward through weights that are no more."""
+    """So that torch refuses a backward through weights that have changed."""
     model = Parts()
     optimizer = model.ours()
     for kept in (False, True):

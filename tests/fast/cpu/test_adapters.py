@@ -1,4 +1,4 @@
-"""The product under LoRA and DoRA beside the layers' own forward, and what is kept of frozen weights."""
+"""The joint product of LoRA and DoRA layers against their own forward, and the cache of frozen weights."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=[
 def layers_of(
     method: str = "dora", count: int = 3, outputs: int = 48, inputs: int = 32, rank: int = 4, **own: Any
 ) -> list[LoraLinear]:
-    """Of unlike values, in the middle of training; W0 and A have values that bf16 has."""
+    """Layers of different values, as in training; W0 and A are exact in bf16."""
     torch.manual_seed(count + outputs + inputs + rank)
     layers = [ADAPTERS[method].layer()(nn.Linear(inputs, outputs), rank, 2.0 * rank, **own) for _ in range(count)]
     for layer in layers:
@@ -50,7 +50,7 @@ def computed(product: Product | None) -> Tensor:
 
 
 def outcome(layers: Sequence[LoraLinear], x: Tensor, joined: bool) -> dict[str, Tensor]:
-    """The output and every gradient; joined by the product, or in fp64 by the layers' own forward."""
+    """The output and every gradient, from the joint product or, in fp64, from the layers' own forward."""
     parameters = {f"{n}.{name}": p for n, layer in enumerate(layers) for name, p in layer.named_parameters()}
     if joined:
         x = x.clone().requires_grad_()
@@ -70,10 +70,10 @@ def outcome(layers: Sequence[LoraLinear], x: Tensor, joined: bool) -> dict[str, 
     ("count", "outputs", "inputs", "rank"), [(1, 16, 16, 1), (3, 48, 32, 8), (2, 64, 48, 20), (1, 144, 16, 16)]
 )
 @THREE
-def test_the_product_is_the_layers_side_by_side(
+def test_the_product_equals_the_layers_side_by_side(
     method: str, own: dict[str, bool], count: int, outputs: int, inputs: int, rank: int, dtype: torch.dtype
 ) -> None:
-    """With all gradients; with another layer's A, or B, the difference is an order larger than the tolerance."""
+    """With all gradients; using another layer's A or B would differ by ten times the tolerance."""
     layers = layers_of(method, count, outputs, inputs, rank, **own)
     x = inputs_of(layers, dtype)
     ours = outcome(layers, x, True)
@@ -91,7 +91,7 @@ def factor_of(layers: Sequence[LoraLinear], dtype: torch.dtype) -> Tensor:
 
 
 def test_the_bf16_kernel_rounds_the_factor_less_than_bf16_does() -> None:
-    """Its sums are fp32: only s B's own rounding is left."""
+    """Its sums are fp32, so only s B is rounded."""
     layers = layers_of(count=2, outputs=64, inputs=64, rank=16)
     for layer in layers:
         layer.lora_b.data.copy_(layer.lora_b.data.bfloat16())
@@ -113,7 +113,7 @@ def test_a_layer_beside_others_and_on_more_threads_has_the_same_factor_to_the_la
 
 
 @pytest.mark.parametrize("row", [0.0, 1e-13])
-def test_a_row_that_vanishes_is_held_and_passes_nothing_on(row: float) -> None:
+def test_the_norm_of_a_vanishing_row_is_clamped_without_a_gradient(row: float) -> None:
     layers = layers_of(count=1, outputs=16, inputs=16)
     (layer,) = layers
     layer.weight.data[3] *= row
@@ -145,8 +145,8 @@ def test_weights_changed_between_forward_and_backward_are_refused() -> None:
         y.sum().backward()
 
 
-def test_a_second_forward_leaves_the_first_one_s_backward_as_it_was() -> None:
-    """Both write s B into the same place; with weights unchanged, the same."""
+def test_a_second_forward_does_not_change_the_first_one_s_backward() -> None:
+    """Both write s B to the same memory, with equal values as long as the weights do not change."""
     layers, bases = layers_of(), Bases()
     x, parameters = inputs_of(layers), [layer.lora_a for layer in layers]
     y = computed(adapted(layers, x, bases))
@@ -158,21 +158,21 @@ def test_a_second_forward_leaves_the_first_one_s_backward_as_it_was() -> None:
 
 
 @DTYPES
-def test_bases_are_made_once_and_follow_loaded_weights(dtype: torch.dtype) -> None:
+def test_bases_are_cached_until_weights_are_loaded(dtype: torch.dtype) -> None:
     layers, bases = layers_of(), Bases()
     x = inputs_of(layers, dtype)
-    wide, squares = bases.of(layers, dtype)
+    extended, squares = bases.of(layers, dtype)
     adapted(layers, x, bases)
-    assert bases.of(layers, dtype)[0] is wide and bases.of(layers, dtype)[1] is squares
+    assert bases.of(layers, dtype)[0] is extended and bases.of(layers, dtype)[1] is squares
     layers[2].load_state_dict(layers_of(inputs=32, rank=4, count=1)[0].state_dict())
-    assert bases.of(layers, dtype)[0] is not wide
+    assert bases.of(layers, dtype)[0] is not extended
     assert torch.equal(computed(adapted(layers, x, bases)), computed(adapted(layers, x, Bases())))
     other = torch.float32 if dtype == torch.bfloat16 else torch.bfloat16
     assert bases.of(layers, other)[0].dtype == other
-    assert bases.of(layers[:1], dtype)[0].shape == (48, 36), "in another company a layer has another base"
+    assert bases.of(layers[:1], dtype)[0].shape == (48, 36), "a layer has another base among other layers"
 
 
-def test_bases_made_in_inference_mode_serve_training_and_inference_weights_are_not_trusted() -> None:
+def test_bases_from_inference_mode_can_be_trained_with_and_those_of_inference_weights_are_not_cached() -> None:
     layers, bases = layers_of(), Bases()
     with torch.inference_mode():
         adapted(layers, inputs_of(layers), bases)
@@ -203,7 +203,7 @@ def test_with_dropout_on_the_update_s_input_the_layers_are_called(method: str) -
 
 
 class Doubled(nn.Module):
-    """An adapter that Products does not know."""
+    """An adapter that is not in PRODUCTS."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class Doubled(nn.Module):
         return 2 * self.linear(x)
 
 
-def test_layers_of_an_unknown_type_are_called_as_they_are() -> None:
+def test_layers_of_an_unknown_type_are_called_one_by_one() -> None:
     class Special(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             return 3 * super().forward(x)

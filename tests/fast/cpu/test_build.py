@@ -1,4 +1,4 @@
-"""Compiling: once, into a place of our own, whole or not at all; and a clear word where there is no compiler."""
+"""Compiling: once, into a private folder, completely or not at all; and a clear reason if there is no compiler."""
 
 import ctypes
 import os
@@ -30,7 +30,7 @@ def forget() -> None:
 
 @pytest.fixture(autouse=True)
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A new cache and a new temporary folder; gives the cache's."""
+    """A new cache and a new temporary folder; returns the cache."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
@@ -62,7 +62,7 @@ def compiled(folder: Path) -> list[Path]:
 
 
 def impostor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, interpreter: str = "/bin/sh") -> None:
-    """A g++ of ours is the only program on the PATH."""
+    """Make a script named g++ the only program on the PATH."""
     (tmp_path / "bin").mkdir()
     path = tmp_path / "bin" / "g++"
     path.write_text(f"#!{interpreter}\n{script}\n")
@@ -114,10 +114,10 @@ def link(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [one_bit, half, nothing, link])
-def test_a_library_whose_bytes_are_not_those_compiled_is_made_anew(
+def test_a_damaged_library_is_compiled_again(
     folders: Path, source: Path, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not loaded, either: code of a file that was cut short ends the process by SIGBUS."""
+    """It must not be loaded: running code of a truncated file ends the process by SIGBUS."""
     assert answer() == 42
     forget()
     (path,) = compiled(folders)
@@ -128,7 +128,7 @@ def test_a_library_whose_bytes_are_not_those_compiled_is_made_anew(
     damage(path)
     assert answer() == 42
     assert compiled(folders) == [path] and path.read_bytes() == whole and not path.is_symlink()
-    assert re.fullmatch(rf"note: {path}: not the kernels that were compiled; .*\n", capsys.readouterr().err)
+    assert re.fullmatch(rf"note: {path}: changed since it was compiled; .*\n", capsys.readouterr().err)
     forget()
     assert answer() == 42
     assert not capsys.readouterr().err
@@ -148,7 +148,7 @@ def a_link(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [writable_by_all, writable_by_the_group, a_link])
-def test_a_folder_in_which_others_decide_is_not_used(
+def test_a_folder_that_others_can_write_to_is_not_used(
     folders: Path, tmp_path: Path, source: Path, change: Callable[[Path], None], capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -161,7 +161,7 @@ def test_a_folder_in_which_others_decide_is_not_used(
     assert answer() == 42
     assert loaded == compiled(elsewhere(tmp_path))
     assert re.fullmatch(
-        rf"note: {folders}: a (link|folder that others can write to), .*; remove it\n", capsys.readouterr().err
+        rf"note: {folders}: is a (link|folder that others can write to), .*; remove it\n", capsys.readouterr().err
     )
 
 
@@ -171,7 +171,7 @@ def test_the_cache_is_for_its_owner_only(folders: Path, source: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["source", "flags", "compiler", "processor"])
-def test_whatever_decides_the_machine_code_names_its_file(
+def test_the_file_is_named_by_all_that_decides_the_machine_code(
     folders: Path, source: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert answer() == 42
@@ -210,13 +210,13 @@ GNU = '[ "$1" = --version ] && { echo "g++ 1.0"; echo "(C) Free Software Foundat
     ("script", "reason"),
     [
         (GNU + "echo 'no room left' >&2; exit 1", "g\\+\\+ failed: no room left"),
-        (GNU + "exit 1", "g\\+\\+ failed: nothing"),
-        ("exit 1", "g\\+\\+ failed: nothing"),
+        (GNU + "exit 1", "g\\+\\+ failed: no message"),
+        ("exit 1", "g\\+\\+ failed: no message"),
         ("echo clang version 19.1; echo Target: x86_64", "g\\+\\+ is not GNU's"),
     ],
     ids=["complains", "is silent", "has no version", "is clang"],
 )
-def test_a_compiler_that_does_not_serve(
+def test_a_compiler_that_cannot_be_used(
     folders: Path, tmp_path: Path, script: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impostor(tmp_path, monkeypatch, script)
@@ -240,13 +240,15 @@ def elsewhere(tmp_path: Path) -> Path:
     return tmp_path / "tmp" / f"mtbert-{os.getuid()}"
 
 
-def test_an_unusable_cache_gives_way_to_the_temporary_folder(folders: Path, tmp_path: Path, source: Path) -> None:
+def test_the_temporary_folder_replaces_an_unusable_cache(folders: Path, tmp_path: Path, source: Path) -> None:
     folders.parent.write_text("a file where the folder should be")
     assert answer() == 42
     assert len(compiled(elsewhere(tmp_path))) == 1
 
 
-def test_so_does_a_user_without_a_home(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_temporary_folder_is_used_without_a_home(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -256,7 +258,7 @@ def test_so_does_a_user_without_a_home(tmp_path: Path, source: Path, monkeypatch
     assert len(compiled(elsewhere(tmp_path))) == 1
 
 
-def test_a_cache_that_nothing_can_be_loaded_from_gives_way_too(
+def test_the_temporary_folder_replaces_a_cache_that_cannot_be_loaded_from(
     folders: Path, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a file system mounted noexec."""
@@ -272,13 +274,13 @@ def test_a_cache_that_nothing_can_be_loaded_from_gives_way_too(
     assert len(compiled(elsewhere(tmp_path))) == 1
 
 
-def test_with_no_place_at_all(folders: Path, tmp_path: Path, source: Path) -> None:
+def test_without_any_usable_folder(folders: Path, tmp_path: Path, source: Path) -> None:
     folders.parent.write_text("")
     elsewhere(tmp_path).write_text("")
     refused("neither the cache nor the temporary folder")
 
 
-def test_what_lies_in_another_user_s_folder_is_not_run(
+def test_a_library_in_another_user_s_folder_is_not_loaded(
     folders: Path, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build.library()
@@ -298,7 +300,9 @@ def test_what_lies_in_another_user_s_folder_is_not_run(
     assert loaded == compiled(elsewhere(tmp_path)) and theirs not in loaded
 
 
-def test_nor_if_no_folder_is_ours(folders: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_folder_of_our_own_nothing_is_loaded(
+    folders: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build.library()
     forget()
     uid = os.getuid()
@@ -314,7 +318,7 @@ def test_compiling_at_the_same_time_leaves_one_whole_file(folders: Path, source:
     assert build._sound(folders, "kernels-same") in made
 
 
-def test_what_a_kill_while_compiling_left_goes_with_the_next_compile(
+def test_the_next_compile_removes_what_a_killed_one_left(
     folders: Path, source: Path, tmp_path: Path, root: Path
 ) -> None:
     code = (

@@ -1,4 +1,4 @@
-"""The kept gradient of the token table is what nn.Embedding computes, step after step."""
+"""The reused gradient of the token table equals that of nn.Embedding in every step."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ BATCHES = [[3, 3, 1], [0, 9], [3, 9, 9, 9], [5], [0, 1, 2, 3]]
 
 
 class Pair:
-    """The same table twice, looked up in both ways."""
+    """The same table twice: for our lookup and for torch's."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         torch.manual_seed(0)

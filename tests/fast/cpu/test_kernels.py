@@ -1,4 +1,4 @@
-"""Kernels one by one against plain torch in fp64: to their own digits in bf16, and where no training step of the matrix goes."""
+"""Each kernel against plain torch in fp64, also in bf16 and for values that training in the parity matrix does not reach."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ TOLERANCE = 1e-5
 
 
 class Case(NamedTuple):
-    """A kernel and the formula it stands for: functions of `inputs`, whose outputs meet `cotangents` in the backward."""
+    """A kernel and its formula: functions of `inputs`; `cotangents` are the incoming gradients."""
 
     ours: Callable[..., Any]
     theirs: Callable[..., Any]
@@ -39,7 +39,7 @@ def randn(*shape: int, seed: int) -> Tensor:
 
 
 def pending(rows: int, width: int, dtype: torch.dtype, factor: bool, bias: bool) -> dict[str, Tensor | None]:
-    """A product, and what it waits for."""
+    """A product with its factor and bias."""
     return {
         "z": randn(rows, width, seed=1).to(dtype),
         "factor": 1 + 0.3 * randn(width, seed=2) if factor else None,
@@ -59,7 +59,7 @@ def noise() -> Noise:
 
 
 def drawn(count: int, p: float) -> tuple[Mask, Tensor]:
-    """For the kernel; and the plain dropout's factors."""
+    """The kernel's mask, and the factors of plain dropout."""
     return mask(Dropout(p, noise()), count), noise().keep(count, p) if p else torch.ones(count)
 
 
@@ -112,7 +112,7 @@ def attention_case(
         return PackedAttention.apply(z, factor, bias, packed, heads, words)
 
     def theirs(z: Tensor, factor: Any, bias: Any) -> Any:
-        """One sequence after the other; its weights lie sequence by sequence, in it head by head and row by row."""
+        """One sequence after the other; weights are ordered by sequence, head and row."""
         mixed, place = [], 0
         for rows in affine(z, factor, bias).split(lengths):
             q, k, v = rows.view(len(rows), 3, heads, width).permute(1, 2, 0, 3)
@@ -145,7 +145,7 @@ def outcome(
 
 
 def compare(case: Case) -> list[str]:
-    """What differs; nothing, if all is well."""
+    """The names of the values that differ."""
     exact = {name: None if tensor is None else tensor.double() for name, tensor in case.inputs.items()}
     theirs = outcome(case.theirs, exact, tuple(grad.double() for grad in case.cotangents))
     ours, wrong = outcome(case.ours, case.inputs, case.cotangents), []
@@ -177,7 +177,7 @@ def test_equals_the_formula(kernel: str, factor: bool, bias: bool, p: float, dty
 
 @pytest.mark.parametrize("size", [6, 40, 4e3, 1e7])
 def test_scores_too_large_for_an_exponential(size: float) -> None:
-    """As in a run that diverges; e^88 is the last in fp32. Powers of 2, so that large scores too are exact in fp32."""
+    """As in a run that diverges; e^88 is the largest power in fp32. Powers of 2, so that large scores are exact in fp32."""
     case = attention_case(factor=False, bias=False, p=0.0)
     z = case.inputs["z"]
     assert z is not None
@@ -194,7 +194,7 @@ def test_scores_too_large_for_an_exponential(size: float) -> None:
 
 @pytest.mark.parametrize("scores", [10, 3e3, 1e5])
 def test_gradients_at_large_scores_are_as_exact_as_torch_s_in_fp32(scores: float) -> None:
-    """Weights that do not quite sum to 1 would leave a multiple of the gradient, which is next to nothing there."""
+    """These gradients are almost zero, so weights that do not sum exactly to 1 would dominate them."""
     case = attention_case(factor=False, bias=False, p=0.0, lengths=(40,) * 8)
     z = case.inputs["z"]
     assert z is not None
@@ -215,7 +215,7 @@ def test_gelu_far_from_zero() -> None:
 
 @pytest.mark.parametrize("how", ["transposed", "expanded"])
 @KERNELS
-def test_incoming_gradients_that_do_not_lie_row_by_row(kernel: str, how: str) -> None:
+def test_incoming_gradients_that_are_not_contiguous(kernel: str, how: str) -> None:
     case = CASES[kernel](BF16)
     strided = {
         "transposed": lambda grad: grad.T.contiguous().T,
@@ -228,7 +228,7 @@ def test_incoming_gradients_that_do_not_lie_row_by_row(kernel: str, how: str) ->
 @DTYPES
 @KERNELS
 def test_nan_and_infinity_stay_visible(kernel: str, dtype: torch.dtype, bad: float) -> None:
-    """In every element where torch shows them, whether they come in by a product, a residual, a weight or a gradient."""
+    """In every element where torch has them, whether they come from a product, a residual, a weight or a gradient."""
     case = CASES[kernel](dtype, p=0.5)
     for name in (*case.inputs, "cotangent"):
         for place in (0, 5, 40, -1):
@@ -278,7 +278,7 @@ def test_results_do_not_depend_on_the_threads(kernel: str, dtype: torch.dtype) -
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            case = CASES[kernel](dtype, p=0.3, **sizes)  # draws its masks anew
+            case = CASES[kernel](dtype, p=0.3, **sizes)  # draws its masks again
             found.append(outcome(case.ours, case.inputs, case.cotangents))
     finally:
         torch.set_num_threads(1)
@@ -288,7 +288,7 @@ def test_results_do_not_depend_on_the_threads(kernel: str, dtype: torch.dtype) -
 
 
 @pytest.mark.parametrize("p", [1e-5, 0.1, 0.9, 1.0])
-def test_masks_are_those_of_the_plain_dropout_one_after_the_other(p: float) -> None:
+def test_masks_are_those_of_plain_dropout_in_sequence(p: float) -> None:
     plain, ours = noise(), Dropout(p, noise())
     for count in (1, 16, 777, 50_000, 3):
         words, threshold, scale = mask(ours, count)
@@ -297,8 +297,8 @@ def test_masks_are_those_of_the_plain_dropout_one_after_the_other(p: float) -> N
     assert mask(ours.eval(), 9) == mask(Dropout(0.0, noise()), 9) == Mask()
 
 
-def test_a_kernel_takes_no_type_and_no_layout_but_its_own() -> None:
-    """Rather than read memory in another way than it was written."""
+def test_a_kernel_rejects_other_types_and_layouts() -> None:
+    """Otherwise it would misread memory."""
     for dtype in (torch.float64, torch.float16):
         with pytest.raises(KeyError):
             Gelu.apply(torch.ones(2, 16, dtype=dtype), None, None)
@@ -307,7 +307,7 @@ def test_a_kernel_takes_no_type_and_no_layout_but_its_own() -> None:
 
 
 def with_origin(kept: bool, p: float, smallest: float, bias: bool) -> list[Tensor]:
-    """Gradients of a norm whose residual comes from another norm, with z kept for the factor's or had back from the sum."""
+    """Gradients of a norm whose residual is another norm's output, with z stored for the factor's gradient or recomputed."""
     rows, width = 50, 64
     origin = (randn(rows, width, seed=11), 1 + 0.3 * randn(width, seed=12), randn(width, seed=13))
     x = (origin[0] * origin[1] + origin[2]).requires_grad_()
@@ -326,8 +326,8 @@ def with_origin(kept: bool, p: float, smallest: float, bias: bool) -> list[Tenso
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("smallest", [1.0, passes.SMALLEST_FACTOR])
 @pytest.mark.parametrize("p", [0.0, 0.1])
-def test_a_product_had_back_from_the_sum_gives_the_same_gradients(p: float, smallest: float, bias: bool) -> None:
-    """The factor's to fp32's digits, a hundred times closer than z's own rounding to bf16; all others to the last bit."""
+def test_a_recomputed_product_gives_the_same_gradients(p: float, smallest: float, bias: bool) -> None:
+    """The factor's to the digits of fp32, a hundred times closer than bf16 rounding of z; all others bit for bit."""
     kept, had_back = with_origin(True, p, smallest, bias), with_origin(False, p, smallest, bias)
     for n, (one, other) in enumerate(zip(kept, had_back, strict=True)):
         tolerance = 2e-5 if n == 2 else 0
@@ -337,9 +337,9 @@ def test_a_product_had_back_from_the_sum_gives_the_same_gradients(p: float, smal
 @pytest.mark.parametrize(
     ("factor", "expected"), [(1.0, True), (-1.0, True), (0.01, False), (0.0, False), (None, False)]
 )
-def test_a_product_is_kept_where_a_factor_is_too_small(factor: float | None, expected: bool) -> None:
+def test_a_product_is_stored_if_a_factor_is_too_small(factor: float | None, expected: bool) -> None:
     y = Product(torch.ones(2, 16).bfloat16(), None if factor is None else torch.tensor([1.0] * 15 + [factor]))
     assert passes._recoverable(y) is expected
     assert not passes._recoverable(Product(y.z.float(), y.factor)), "fp32 has more digits than the sum leaves"
     with torch.no_grad():
-        assert not passes._recoverable(y), "nobody will ask for it"
+        assert not passes._recoverable(y), "there is no backward"

@@ -1,4 +1,4 @@
-"""bf16 copies of weights follow every change, outlive a product only where they may, and train as nn.Linear does."""
+"""bf16 copies of weights follow every change, are cached only where that is safe, and train like nn.Linear."""
 
 from collections.abc import Callable
 
@@ -55,7 +55,7 @@ def test_copies_follow_every_change_that_torch_counts(change: str, place: int) -
         assert not torch.equal(copies.of(group), before)
 
 
-def test_a_kept_copy_is_made_once_and_holds_the_weights_side_by_side() -> None:
+def test_a_cached_copy_is_made_once_for_several_weights() -> None:
     group, copies = weights(), Copies()
     assert copies.of(group) is not copies.of(group), "torch's own optimizers do not count their changes"
     copies.trust()
@@ -67,8 +67,8 @@ def test_a_kept_copy_is_made_once_and_holds_the_weights_side_by_side() -> None:
     assert known.of(group[1]).data_ptr() == all_[len(group[0]) :].data_ptr(), "parts of one"
 
 
-def test_trust_does_not_extend_to_older_copies() -> None:
-    """In between the weights may have changed in ways that nobody counted."""
+def test_trust_drops_older_copies() -> None:
+    """The weights may have changed uncounted since."""
     group, copies = weights(), trusting()
     copies.of(group)
     group[0].data.add_(1)
@@ -77,7 +77,7 @@ def test_trust_does_not_extend_to_older_copies() -> None:
     assert torch.equal(copies.of(group), cast(group))
 
 
-def test_unchanged_makes_copies_once_and_takes_them_away_even_after_a_fault() -> None:
+def test_unchanged_caches_copies_and_drops_them_even_after_an_error() -> None:
     group, copies = weights(), Copies()
     with pytest.raises(KeyboardInterrupt), copies.unchanged():
         assert copies.of(group) is copies.of(group)
@@ -98,7 +98,7 @@ def test_copies_made_in_inference_mode_serve_training() -> None:
 
 
 def test_weights_made_in_inference_mode() -> None:
-    """torch counts no changes of theirs."""
+    """torch does not count their changes."""
     with torch.inference_mode():
         group, copies = weights(1), Copies()
         with copies.unchanged():
@@ -107,7 +107,7 @@ def test_weights_made_in_inference_mode() -> None:
                 group[0].add_(1)
 
 
-def test_weights_changed_before_their_backward_are_refused_as_nn_linear_refuses_them() -> None:
+def test_weights_changed_before_the_backward_are_an_error_as_in_nn_linear() -> None:
     group, x = weights(1), torch.randn(5, 6, dtype=torch.bfloat16, requires_grad=True)
     y = NarrowProduct.apply(x, Copies().of(group), *group)
     with torch.no_grad():
@@ -141,7 +141,7 @@ needs_kernels = pytest.mark.skipif(not build.available(), reason="needs g++")
 
 
 @needs_kernels
-def test_the_optimizer_writes_the_copies_so_that_they_need_not_be_made_again() -> None:
+def test_the_optimizer_updates_the_copies() -> None:
     model, engine = trained()
     copies, found = engine._products.copies, 0
     for name, weight in model.named_parameters():
@@ -156,7 +156,7 @@ def test_the_optimizer_writes_the_copies_so_that_they_need_not_be_made_again() -
 
 @needs_kernels
 @pytest.mark.parametrize("how", ["loaded", "another optimizer's steps"])
-def test_weights_that_change_behind_the_optimizer_s_back_are_seen(how: str) -> None:
+def test_changes_by_others_than_the_optimizer_renew_the_copies(how: str) -> None:
     model, engine = trained()
     if how == "loaded":
         model.load_state_dict(tiny_model(seed=9).state_dict())

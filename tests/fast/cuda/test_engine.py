@@ -1,4 +1,4 @@
-"""The CUDA engine's steps are those of the plain one, replayed or launched.
+"""The CUDA engine's steps equal those of the plain one, replayed or launched.
 
 Without a GPU, stand-ins take the place of the flash kernel and of the recorder, which runs the same work again on the same memory.
 What they cannot show waits for a card (`-m gpu`): that CUDA records this work at all, and its masks.
@@ -48,7 +48,7 @@ Batches = Callable[..., Iterator[Batch]]
 
 
 class Again:
-    """A recorder that runs the work anew at each replay."""
+    """A recorder that runs the work again at each replay."""
 
     def __init__(self, _device: torch.device) -> None: ...
 
@@ -58,7 +58,7 @@ class Again:
 
 
 def dense_attention(qkv_TE: Tensor, ragged: Ragged, heads: int, _dropout: float) -> Tensor:
-    """What the flash kernel computes, by a mask over all pairs of tokens; its dropout is left out."""
+    """The flash kernel's attention without dropout, by a mask over all pairs of tokens."""
     sequence = torch.searchsorted(ragged.offsets[1:-1].contiguous(), torch.arange(len(qkv_TE)), right=True)
     exact = qkv_TE.to(torch.promote_types(qkv_TE.dtype, torch.float32))
     with torch.autocast("cpu", enabled=False):
@@ -77,7 +77,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def any_type(monkeypatch: pytest.MonkeyPatch, stand_in: None) -> None:
-    """The engine's own forward without autocast too: in float64 what AdamW makes of rounding does not blur the comparison."""
+    """The engine's own forward also without autocast: in float64, AdamW does not amplify rounding errors."""
 
     def encode(self: CudaEngine, stream: TokenStream, first_only: bool = False) -> Tensor:
         return encoder.encode(self.model.encoder, stream, first_only)
@@ -99,7 +99,7 @@ def engine_on(kind: type[Plain], model: MultitaskModel, compute: Compute = CPU, 
 
 @pytest.fixture
 def batches(make_split: Callable[..., Split], wrapper: Wrapper) -> Batches:
-    """batches(model, steps): full ones of all tasks in turn, of other lengths each time, every fifth not full."""
+    """batches(model, steps): batches of all tasks in turn and of changing lengths; every fifth is not full."""
 
     def make(model: MultitaskModel, steps: int) -> Iterator[Batch]:
         for step in range(1, steps + 1):
@@ -141,14 +141,14 @@ def losses_for(model: MultitaskModel) -> dict[str, Any]:
 
 
 def equal(one: MultitaskModel, other: MultitaskModel, **limits: float) -> bool:
-    """Whether the weights are the same; to the last bit unless limits are given."""
+    """Whether the weights are equal, bit for bit unless limits are given."""
     compare = partial(torch.allclose, **limits) if limits else torch.equal
     theirs = other.state_dict()
     return all(compare(value, theirs[name]) for name, value in one.state_dict().items())
 
 
 def gradients(engine: Any, batch: Batch, loss: Any) -> dict[str, Tensor]:
-    """Of all parameters that have one, and under "" the loss."""
+    """The gradients by parameter, and the loss under ""."""
     engine.model.zero_grad()
     found = {"": engine.backward(batch.to(engine.compute.device), loss)}
     return found | {name: p.grad.clone() for name, p in engine.model.named_parameters() if p.grad is not None}
@@ -169,8 +169,8 @@ def furthest(plain: MultitaskModel, fast: MultitaskModel, compute: Compute, batc
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_it_computes_what_the_plain_engine_computes(variant: Model, batches: Batches) -> None:
-    """In bf16, up to its rounding; in fp32, where there is no flash kernel, by the very same modules."""
+def test_it_equals_the_plain_engine(variant: Model, batches: Batches) -> None:
+    """In bf16 up to rounding; in fp32, which has no flash kernel, the same modules run."""
     plain, fast = variant(), variant()
     assert furthest(plain, fast, CPU._replace(bf16=True), batches(plain, 6)) < 0.05
     assert furthest(plain, fast, CPU, batches(plain, 3)) == 0
@@ -182,7 +182,7 @@ def _one_sequence(qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: float) ->
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("bug", ["attention across sequences", "another token's residual", "query and key swapped"])
-def test_the_comparison_sees_a_bug_in_the_forward(
+def test_the_comparison_notices_a_bug_in_the_forward(
     bug: str, make_model: Model, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if bug == "attention across sequences":
@@ -233,7 +233,7 @@ STALE = [
 
 @pytest.mark.usefixtures("any_type")
 @pytest.mark.parametrize("bug", STALE)
-def test_the_comparison_sees_a_stale_place(
+def test_the_comparison_notices_a_stale_buffer(
     bug: Any, make_model: Model, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, graphed = (make_model(dropout=0.0, head_dropout=0.0).double() for _ in range(2))
@@ -244,7 +244,7 @@ def test_the_comparison_sees_a_stale_place(
 
 
 @pytest.mark.usefixtures("any_type")
-def test_recording_leaves_weights_and_optimizer_as_they_were(variant: Model, batches: Batches) -> None:
+def test_recording_changes_neither_weights_nor_optimizer(variant: Model, batches: Batches) -> None:
     model = variant(dropout=0.1)
     engine = engine_on(CudaEngine, model)
     optimizer = engine._optimizer
@@ -265,7 +265,7 @@ def test_recording_leaves_weights_and_optimizer_as_they_were(variant: Model, bat
 
 @pytest.mark.usefixtures("any_type")
 def test_when_a_graph_is_recorded_does_not_matter(variant: Model, batches: Batches) -> None:
-    """All at the beginning, or each at its first batch: the same bits, dropout on."""
+    """All at the beginning, or each at its first batch: the same bits, with dropout."""
     early, late = variant(dropout=0.2), variant(dropout=0.2)
     first, second = engine_on(CudaEngine, early), engine_on(CudaEngine, late)
     losses = losses_for(early)
@@ -276,7 +276,7 @@ def test_when_a_graph_is_recorded_does_not_matter(variant: Model, batches: Batch
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_the_update_of_a_loss_that_is_not_finite_is_left_out(make_model: Model, batches: Batches) -> None:
+def test_a_loss_that_is_not_finite_updates_nothing(make_model: Model, batches: Batches) -> None:
     model = make_model()
     before = deepcopy(model)
     bad = {task: lambda *given, loss=loss: loss(*given) * float("nan") for task, loss in LOSSES.items()}
@@ -319,7 +319,7 @@ def test_a_model_without_its_engine_draws_the_plain_masks(make_model: Model, bat
 
 
 class Refusing(Again):
-    """A recorder that fails in the middle of a step of `quora`, and sometimes again when it ends, as CUDA's does."""
+    """A recorder that fails during a step of `quora`, and in some cases again when it ends, as CUDA's does."""
 
     ending_fails = False
 
@@ -337,7 +337,7 @@ class Refusing(Again):
 
 @pytest.mark.usefixtures("any_type")
 @pytest.mark.parametrize("ending_fails", [False, True])
-def test_what_cannot_be_recorded_is_launched_after_one_note(
+def test_steps_that_cannot_be_recorded_are_launched_after_one_note(
     make_model: Model, batches: Batches, monkeypatch: pytest.MonkeyPatch, ending_fails: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -349,14 +349,16 @@ def test_what_cannot_be_recorded_is_launched_after_one_note(
     assert curve(engine, batches(graphed, 24)) == pytest.approx(expected, rel=1e-6, abs=1e-7)
     assert equal(plain, graphed, atol=1e-7, rtol=1e-6)
     assert engine.recorded and not any(graph for (task, _), graph in engine._graphs.items() if task == "quora")
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert told.startswith("note: quora: a step of ") and "operation not permitted when stream is capturing" in told
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert (
+        printed.startswith("note: quora: a step of ") and "operation not permitted when stream is capturing" in printed
+    )
     assert not any(group["capturable"] for group in engine._optimizer.param_groups)
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(
+def test_running_out_of_memory_while_recording_is_an_error(
     make_model: Model, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(Again):
@@ -379,7 +381,7 @@ class Dying(Observer):
 
 
 def run(folder: Path, make_split: Any, wrapper: Wrapper, compute: Compute, model: MultitaskModel, die_at: int = 0) -> MultitaskModel:  # fmt: skip
-    """A run of `train` over all tasks, with a checkpoint after each step; it stops where `die_at` says."""
+    """A run of `train` over all tasks, with a checkpoint after each step, which stops at step `die_at`."""
     model = model.to(compute.device)
     model.engine = CudaEngine(model, compute)
     train(
@@ -397,7 +399,7 @@ def run(folder: Path, make_split: Any, wrapper: Wrapper, compute: Compute, model
 
 
 def resumes(folder: Path, fresh: Callable[[], MultitaskModel], *where: Any) -> None:
-    """Assert that a run which is stopped in different steps records its graphs anew and ends in the same bits."""
+    """Assert that a run stopped in different steps records its graphs again and ends in the same bits."""
     undisturbed = run(folder / "undisturbed", *where, fresh())
     assert undisturbed.engine.recorded >= 3  # type: ignore[union-attr]
     for k in (2, 5, 7):
@@ -407,7 +409,7 @@ def resumes(folder: Path, fresh: Callable[[], MultitaskModel], *where: Any) -> N
 
 
 @pytest.mark.usefixtures("any_type")
-def test_a_resumed_run_records_anew_and_ends_in_the_same_bits(
+def test_a_resumed_run_records_again_and_ends_in_the_same_bits(
     tmp_path: Path, make_model: Model, make_split: Callable[..., Split], wrapper: Wrapper
 ) -> None:
     resumes(tmp_path, make_model, make_split, wrapper, CPU)
@@ -418,7 +420,7 @@ def test_a_resumed_run_records_anew_and_ends_in_the_same_bits(
 
 @pytest.fixture
 def _autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The meta device knows no autocast."""
+    """The meta device has no autocast."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _device: True)
 
@@ -433,7 +435,7 @@ def taken_on_meta(model: MultitaskModel, batch: Batch, loss: Any) -> None:
 
 @pytest.mark.usefixtures("_autocast")
 @pytest.mark.parametrize("task", TASKS)
-def test_nothing_in_a_static_step_waits_for_a_value(
+def test_a_static_step_does_not_wait_for_values(
     variant: Model, task: str, make_split: Callable[..., Split], wrapper: Wrapper
 ) -> None:
     model = variant(dropout=0.1)
@@ -451,7 +453,7 @@ def test_nothing_in_a_static_step_waits_for_a_value(
         lambda scores, labels: binary_cross_entropy(scores, labels) if labels.any() else scores.sum(),
     ],
 )
-def test_what_would_wait_is_found(
+def test_the_check_notices_an_operation_that_waits(
     bug: Any, make_model: Model, make_split: Callable[..., Split], wrapper: Wrapper
 ) -> None:
     model = make_model()
@@ -474,7 +476,7 @@ def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_it_computes_what_the_plain_engine_computes(variant: Model, batches: Batches) -> None:
+def test_on_a_gpu_it_equals_the_plain_engine(variant: Model, batches: Batches) -> None:
     plain, fast = variant(config=WIDE), variant(config=WIDE)
     assert furthest(plain, fast, GPU, batches(plain, 6)) < 0.1
 
@@ -482,7 +484,7 @@ def test_on_a_gpu_it_computes_what_the_plain_engine_computes(variant: Model, bat
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", [Plain, CudaEngine], ids=["the plain engine's", "launched ones"])
 def test_replays_on_a_gpu_are_steps(variant: Model, batches: Batches, kind: type[Plain]) -> None:
-    """Losses up to bf16's rounding; small steps, since AdamW divides a gradient by its own size, rounding included."""
+    """Losses up to bf16's rounding; with small steps, since AdamW divides a gradient by its size and so amplifies rounding errors."""
     launched, graphed = variant(config=WIDE), variant(config=WIDE)
     losses = losses_for(graphed)
     engine = on_gpu(graphed, learning_rate=1e-4)
@@ -506,7 +508,7 @@ def test_recording_on_a_gpu_at_any_time_ends_in_the_same_bits(variant: Model, ba
 
 @pytest.mark.gpu
 def test_masks_on_a_gpu_are_a_function_of_seed_and_step(make_model: Model, batches: Batches) -> None:
-    """One batch again and again without learning: only the masks can change the loss."""
+    """The same batch in every step without learning, so only the masks can change the loss."""
     model = make_model(config=WIDE, dropout=0.5, head_dropout=0.5)
     engine = on_gpu(model, learning_rate=1e-30)
     (batch,) = batches(model, 1)
@@ -535,7 +537,7 @@ def test_a_step_never_waits(variant: Model, batches: Batches, graphs: bool) -> N
 
 
 @pytest.mark.gpu
-def test_after_a_recording_that_fails_the_process_goes_on_as_ever(
+def test_training_continues_after_a_failed_recording(
     make_model: Model, batches: Batches, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A loss that waits cannot be recorded. Without learning only the masks can change a loss: its own, and those of graphs

@@ -1,4 +1,4 @@
-"""The recorder of CUDA graphs: replays read the memory as it is now, and a recording that fails leaves the process as it was."""
+"""The recorder of CUDA graphs: replays read the present values, and a failed recording leaves no trace in the process."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def drawn(seed: int) -> Tensor:
     return torch.rand(8, device="cuda")
 
 
-def test_replays_read_and_write_the_same_memory_and_draw_anew(record: CudaRecorder) -> None:
+def test_replays_use_the_same_memory_and_draw_new_numbers(record: CudaRecorder) -> None:
     x, total, warm = torch.ones(8, device="cuda"), torch.zeros(8, device="cuda"), []
 
     def work() -> Tensor:
@@ -40,7 +40,7 @@ def test_replays_read_and_write_the_same_memory_and_draw_anew(record: CudaRecord
     assert not torch.equal(replay(), found[1])
 
 
-def test_a_recording_that_fails_leaves_the_process_as_it_was(record: CudaRecorder) -> None:
+def test_a_failed_recording_leaves_no_trace(record: CudaRecorder) -> None:
     expected, stream = drawn(1), torch.cuda.current_stream()
     x = torch.ones(8, device="cuda")
 

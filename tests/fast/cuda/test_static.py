@@ -1,4 +1,4 @@
-"""Static shapes: sizes, filler, and a place that holds exactly the batch that was written into it last."""
+"""Static shapes: sizes, filler, and a buffer that holds exactly the batch written last."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def batch(make_split: Callable[..., Split], wrapper: Wrapper) -> Callable[[str, 
 
 
 @pytest.mark.parametrize("task", ["sst", "quora", "sts"])
-def test_a_place_holds_what_was_written_last(batch: Callable[[str, int], Batch], task: str) -> None:
+def test_the_buffer_holds_the_last_batch(batch: Callable[[str, int], Batch], task: str) -> None:
     rows = 512
     static = StaticBatch(batch(task, 0), rows, 24, CPU)
     stream, labels = static.batch.stream, static.batch.labels

@@ -1,0 +1,130 @@
+"""Print the estimate of what a profile will cost."""
+
+import os
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mtbert.params import Params
+from mtbert.pipeline.ahead import row_tokens
+from mtbert.pipeline.planning import settings_of_stages
+from mtbert.pipeline.rates import Rates
+from mtbert.pipeline.sizes import EncoderSize, Rows
+from mtbert.pipeline.workload import Workload
+from mtbert.training.compute import Compute, machine
+
+SECONDS_PER_STAGE = 2.0  # start, imports and DVC's own work: 0.5 s without torch, 3 s with it, on two cores of an EPYC
+BYTES_PER_WORDPIECE = 5  # of English text
+
+
+def show(
+    console: Console,
+    params: Params,
+    rows: Rows,
+    size: EncoderSize,
+    work: Mapping[str, Workload],
+    rates: Rates,
+    compute: Compute,
+) -> None:
+    """Print the estimate: a table of the runs and some lines, at most 100 columns wide."""
+    console.width = min(console.width, 100)
+    seconds = {name: rates.training(params.runs[name], *work[name][:3]) for name in params.runs}
+    evaluation = sum(rates.prediction(params.runs[name], work[name].evaluated) for name in params.runs)
+    stages = len(settings_of_stages(params)) + 1
+    starts = stages * SECONDS_PER_STAGE
+    training = ", ".join(f"{splits['train']:,} {task}" for task, splits in rows.sizes.items())
+    table = Table("run", box=box.SIMPLE if console.is_terminal else None)
+    for head in ("steps", "tokens", "minutes"):
+        table.add_column(head, justify="right")
+    for name, one in work.items():
+        table.add_row(name, f"{one.steps:,}", _count(one.tokens), _minutes(seconds[name]))
+    every = list(work.values())
+    table.add_row(
+        "all runs",
+        f"{sum(one.steps for one in every):,}",
+        _count(sum(one.tokens for one in every)),
+        _minutes(sum(seconds.values())),
+    )
+    main, gpu = rates.memory
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    busy = f" It is busy now (load {load:.1f} on {cores} cores), so an idle machine needs less." if load > cores else ""
+    seconds_in_all = sum(seconds.values()) + evaluation + starts
+    console.print(Text(f"Estimate for profile {params.profile} on this machine, if nothing of it is done yet"))
+    console.print(
+        _facts(
+            data=f"{rows.source}: {training} training examples",
+            encoder=f"{size.source}: {rates.largest.parameters / 1e6:.1f} million parameters",
+        )
+    )
+    console.print(table)
+    console.print(
+        _facts(
+            time=f"training with its dev metrics {_minutes(sum(seconds.values()))} min, evaluation {_minutes(evaluation)} min, "
+            f"start of {stages} stages {_minutes(starts)} min: {_duration(seconds_in_all)} in all",
+            memory=f"{_bytes(main)} at the peak" + (f", and {_bytes(gpu)} on the GPU" if gpu else ""),
+            disk=f"{_bytes(disk_bytes(params, rows, rates))} for data, models, results and checkpoints",
+            measured=f"now, on {_speeds(rates, compute)}",
+        )
+    )
+    console.print(Text(f"This is an estimate. Other work on the machine makes it take longer.{busy}"))
+
+
+def disk_bytes(params: Params, rows: Rows, rates: Rates) -> float:
+    """Bytes on disk: data, models, results, and two checkpoints, since the old one is kept until the new one is written."""
+    weights = 4.0 * rates.largest.parameters
+    total = weights  # the encoder's
+    for run in params.runs.values():
+        adapter = 4 * rates.adapter_parameters(run)
+        start = 0.0 if not adapter or run.adapter is None or run.adapter.start_from == "pretrained" else weights
+        total += weights + 2 * adapter + start  # models/RUN and models/converted/RUN
+    total += 2 * 3 * 4 * rates.largest.trained  # weights and two moments
+    text = {
+        (task, split): count * float(row_tokens(rows.sample[task], ("u", "v"), 10**6).mean()) * BYTES_PER_WORDPIECE
+        for task, splits in rows.sizes.items()
+        for split, count in splits.items()
+    }
+    # As fetched, and prepared twice: text and wordpieces. Each run lists its dev and test examples.
+    total += 3 * sum(text.values())
+    return total + len(params.runs) * sum(count for (_, split), count in text.items() if split != "train")
+
+
+def _facts(**texts: str) -> Table:
+    """One line for each text; long ones are wrapped and indented."""
+    table = Table.grid(padding=(0, 2))
+    for name, text in texts.items():
+        table.add_row(name, Text(text))
+    return table
+
+
+def _speeds(rates: Rates, compute: Compute) -> str:
+    """The machine and the measured speeds."""
+    described = compute.describe()
+    where = machine() if compute.device.type == "cpu" else described["device"]
+    speeds = [
+        f"{what} {rate.tokens / rate.seconds:,.0f} tokens/s ({rate.run}, {rate.tokens:,} tokens a step)"
+        for what, rate in (("full fine-tuning", rates.full), ("adapter", rates.adapter))
+        if rate
+    ]
+    return f"{where}, {described['precision']}: {', '.join(speeds)}, prediction {1 / rates.predict:,.0f}"
+
+
+def _count(count: float) -> str:
+    return f"{count / 1e6:,.2f} M" if count >= 1e6 else f"{count / 1e3:,.1f} k"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}" if seconds < 600 else f"{seconds / 60:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"about {minutes} min"
+    return f"about {minutes // 60} h {minutes % 60} min" if minutes < 600 else f"about {minutes / 60:,.0f} h"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

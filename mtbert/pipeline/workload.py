@@ -1,0 +1,58 @@
+"""How much a run has to compute: training steps and tokens, counted from its schedule and the data's size."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from mtbert.evaluation.development import WATCHED
+from mtbert.pipeline.ahead import row_tokens, views_of
+from mtbert.pipeline.sizes import Rows
+from mtbert.settings import Run
+from mtbert.tasks.paper import CURVE
+from mtbert.training.sampling import epoch_schedule
+
+
+class Workload(NamedTuple):
+    """What a run has to compute.
+
+    Attributes:
+        steps, tokens: training steps, and the tokens of their batches.
+        watched: tokens of the dev metrics during training.
+        evaluated: tokens of the evaluate stage.
+    """
+
+    steps: int
+    tokens: float
+    watched: float
+    evaluated: float
+
+
+def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
+    """Count a run's work. The counts are exact, except that sentences have the mean length of the sample."""
+    views = views_of(run)
+    lengths = {task: float(row_tokens(rows.sample[task], views[task], max_tokens).mean()) for task in run.known}
+    train: dict[str, int] = {task: rows.sizes[task]["train"] for task in run.tasks}
+    # An epoch's length varies only if tasks are sampled at random until a dataset is depleted; then all epochs are
+    # counted.
+    varies = run.epoch_end == "depletion" and run.sampler not in ("sequential", "round_robin")
+    epochs, repeated = (run.epochs, 1) if varies else (1, run.epochs)
+    steps, examples = 0, Counter[str]()
+    for epoch in range(epochs):
+        for task, chosen in epoch_schedule(train, run.batch_size, run.sampler, run.epoch_end, run.seed, epoch):
+            steps += 1
+            examples[task] += len(chosen)
+    sizes = {task: rows.sizes[task] for task in run.known}
+    watched = {task: min(splits["dev"], WATCHED) for task, splits in sizes.items()}
+    if curve := sizes.get(CURVE.name):
+        watched[CURVE.name] = curve["dev"] + min(curve["dev"], curve["train"])
+    evaluated = {task: splits["dev"] + splits.get("test", 0) for task, splits in sizes.items()}
+    return Workload(
+        steps * repeated,
+        _tokens(examples, lengths) * repeated,
+        _tokens(watched, lengths) * (run.epochs + 1),
+        _tokens(evaluated, lengths),
+    )
+
+
+def _tokens(examples: Mapping[str, int], lengths: Mapping[str, float]) -> float:
+    return sum(count * lengths[task] for task, count in examples.items())
