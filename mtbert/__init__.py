@@ -1,6 +1,6 @@
 """Multitask minBERT with parameter-efficient fine-tuning.
 
-`load` gives a trained model that predicts and encodes text; `Label`, `Score` and `TrainedModel` are what it is made of.
+`load` returns a trained model that predicts and encodes text; the other names are its types.
 """
 
 from importlib import import_module

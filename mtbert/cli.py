@@ -154,7 +154,7 @@ def predict(
         str | None, typer.Option(metavar="NAME[,NAME]", help="The sentence columns, if named unlike the task's.")
     ] = None,
     on_bad_row: Annotated[
-        str, typer.Option(metavar="error|skip", help="Stop at a bad row, or leave it out and tell.")
+        str, typer.Option(metavar="error|skip", help="Stop at a bad row, or leave it out and report it.")
     ] = "error",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16", help="Of matrix products.")] = "auto",

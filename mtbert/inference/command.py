@@ -40,7 +40,7 @@ def main(
     precision: str = "auto",
     batch_size: int = 64,
 ) -> None:
-    """Predict, and print or write the predictions; what was left out or cut is told on stderr.
+    """Predict, and print or write the predictions; what was left out or cut is reported on stderr.
 
     Raises:
         MtbertError: an option, the model, the task or a row is wrong; names what, where and the remedy.
@@ -50,7 +50,7 @@ def main(
     target = _target(output_file, _choice("--format", output_format, get_args(Format)))
     skip = _choice("--on-bad-row", on_bad_row, ("error", "skip")) == "skip"
     if texts and input_file is not None:
-        raise MtbertError("TEXT and --input are both given; leave one out")
+        raise MtbertError("TEXT and --input exclude each other; give one of them")
     if not texts and input_file in (None, "-") and sys.stdin.isatty():
         raise MtbertError("nothing to predict; give TEXT, --input FILE, or lines on standard input")
     done = 0
@@ -73,7 +73,7 @@ def main(
                 writer.write(_predicted(loaded, task, chunk, rows, batch_size))
                 done += len(chunk)
                 progress.update(done)
-    except BrokenPipeError:  # whoever read the output has enough
+    except BrokenPipeError:  # the reader closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None
     except KeyboardInterrupt:
@@ -86,10 +86,10 @@ def main(
 
 
 class _Rows:
-    """The readable rows. What was left out or cut is told on stderr in the end, unless an error ends the command.
+    """The readable rows. Reports on stderr what was left out or cut, unless an error ends the command.
 
     Args:
-        names: what messages call a row's sentences.
+        names: what messages call the sentences.
         skip: leave bad rows out, rather than stop at the first.
         limit: the model's longest sequence.
     """
@@ -130,7 +130,7 @@ class _Rows:
             return
         if self._cut:
             first = self._source.place(self._first_cut)
-            what = f"{self._cut} row{'s' * (self._cut > 1)} had more than {self._limit} tokens and lost what came after"
+            what = f"{self._cut} row{'s' * (self._cut > 1)} had more than {self._limit} tokens and were cut"
             print(f"warning: {what}; the first: {first}", file=sys.stderr)
         if self._bad_count:
             print(f"warning: {self._bad_count} bad row{'s' * (self._bad_count > 1)} left out:", file=sys.stderr)
@@ -176,17 +176,15 @@ def _choice(option: str, value: str | None, valid: Sequence[str]) -> Any:
 
 
 def _target(output: str | None, wanted: Format | None) -> Format:
-    """How to write: as told, else by the file's suffix, else a table on a terminal and CSV elsewhere."""
+    """How to write: as requested, else by the file's suffix, else a table on a terminal and CSV elsewhere."""
     if output is None:
         return wanted or ("table" if sys.stdout.isatty() else "csv")
     if wanted == "table":
         raise MtbertError("--format table is for terminals; write csv or jsonl to --output")
-    if wanted is None and (suffix := Path(output).suffix.lower()) not in SUFFIXES:
-        raise MtbertError(
-            f"--output {output}: {suffix or 'no suffix'} tells no format; end it in .csv or .jsonl, or add --format"
-        )
+    if wanted is None and Path(output).suffix.lower() not in SUFFIXES:
+        raise MtbertError(f"--output {output}: unknown format; let the name end in .csv or .jsonl, or add --format")
     if Path(output).exists() and not Path(output).is_file():
-        raise MtbertError(f"--output {output}: is no file; name a file, or redirect standard output")
+        raise MtbertError(f"--output {output}: is not a file; name a file, or redirect standard output")
     return wanted or SUFFIXES[Path(output).suffix.lower()]
 
 

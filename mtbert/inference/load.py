@@ -64,7 +64,7 @@ def find(model: str | Path) -> Path:
             return folder
     if Path(model).is_dir() or Path(model).name != str(model):
         raise MtbertError(
-            f"{model}: no model, since it has no {CONFIG}; name the folder of a trained run, such as models/best_performance"
+            f"{model}: not a model: it has no {CONFIG}; name the folder of a trained run, such as models/best_performance"
         )
     runs = sorted(path.parent.name for path in MODELS.glob(f"*/{CONFIG}") if path.parent.name != "pretrained")
     where = f"there is no folder {model}, and no {MODELS}/{model}"

@@ -299,5 +299,5 @@ def _sides(example: Any, sentences: int, number: int) -> Sides:
 
 def _warn(cut: int, limit: int) -> None:
     if cut:
-        what = f"{cut} example{'s' * (cut > 1)} had more than {limit} tokens and lost what came after"
+        what = f"{cut} example{'s' * (cut > 1)} had more than {limit} tokens and were cut"
         warnings.warn(what, LongInputWarning, stacklevel=3)

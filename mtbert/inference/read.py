@@ -59,7 +59,9 @@ class Source(NamedTuple):
 def from_arguments(texts: Sequence[str], task: TaskInfo) -> Source:
     """Rows that were typed: a text for each sentence."""
     if len(texts) % task.sentences:
-        raise MtbertError(f"{len(texts)} texts are no pairs, which {task.name} is about; give two for each example")
+        raise MtbertError(
+            f"{task.name} takes pairs of sentences, and {len(texts)} texts are not pairs; give two per example"
+        )
     starts = range(0, len(texts), task.sentences)
     rows = (Row(start + 1, tuple(texts[start : start + task.sentences])) for start in starts)
     return Source("argument", rows)
@@ -180,7 +182,7 @@ def _csv(lines: _Lines, wanted: _Columns) -> Iterator[Row | Bad]:
     try:
         header = next(reader)
     except csv.Error as error:
-        raise MtbertError(f"{lines.name}:1: the header is no CSV ({error}); correct it") from None
+        raise MtbertError(f"{lines.name}:1: the header is not CSV ({error}); correct it") from None
     places = wanted.places(header)
     while True:
         line = lines.number + 1
@@ -189,7 +191,7 @@ def _csv(lines: _Lines, wanted: _Columns) -> Iterator[Row | Bad]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield Bad(line, f"no CSV ({error})")
+            yield Bad(line, f"not CSV ({error})")
             continue
         if len(fields) == len(header):
             yield Row(line, tuple(fields[place] for place in places))
@@ -203,7 +205,7 @@ def _jsonl(lines: _Lines, wanted: _Columns) -> Iterator[Row | Bad]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield Bad(lines.number, "empty line" if not line.strip() else f"no JSON ({error})")
+            yield Bad(lines.number, "empty line" if not line.strip() else f"not JSON ({error})")
             continue
         if isinstance(value, dict):
             if (names := wanted.found(list(value))) is None:
@@ -226,11 +228,11 @@ def _parquet(file: BinaryIO, name: str, wanted: _Columns) -> Source:
             f"{name}: reading Parquet needs pyarrow; install it (pip install pyarrow), or write CSV"
         ) from None
     if not file.seekable():
-        raise MtbertError(f"{name}: Parquet is read from its end, which a pipe has not; write it to a file for --input")
+        raise MtbertError(f"{name}: Parquet cannot be read from a pipe; write it to a file and name that with --input")
     try:
         table: Any = parquet.ParquetFile(file)
     except Exception as error:  # pyarrow's own classes
-        raise MtbertError(f"{name}: no Parquet ({error})") from None
+        raise MtbertError(f"{name}: not Parquet ({error})") from None
     header = list(table.schema_arrow.names)
     columns = [header[place] for place in wanted.places(header)]
     done = 0

@@ -99,5 +99,5 @@ def _values(prediction: Prediction) -> dict[str, object]:
 
 
 def _shown(text: str) -> Text:
-    """The text without what a terminal would obey."""
+    """The text without control characters."""
     return Text("".join(character if character.isprintable() else "\ufffd" for character in text))

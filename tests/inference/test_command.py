@@ -171,7 +171,7 @@ def test_bad_rows_are_left_out_counted_and_listed(monkeypatch: pytest.MonkeyPatc
 
 def test_what_is_cut_is_counted(model: mtbert.TrainedModel) -> None:
     _, err = predict("baseline", "sst", stdin=b"short\n" + b"word " * 300 + b"\n" + b"word " * 400 + b"\n")
-    what = f"2 rows had more than {model.max_tokens} tokens and lost what came after; the first: standard input:2"
+    what = f"2 rows had more than {model.max_tokens} tokens and were cut; the first: standard input:2"
     assert err == f"warning: {what}\n"
 
 
@@ -200,16 +200,20 @@ ERRORS: list[tuple[tuple[str, ...], bytes, str]] = [
     (
         ("models", "sts", "a", "b"),
         b"",
-        "models: no model, since it has no config.json; name the folder of a trained run",
+        "models: not a model: it has no config.json; name the folder of a trained run",
     ),
-    (("baseline", "sts", "a"), b"", "1 texts are no pairs, which sts is about; give two for each example"),
+    (("baseline", "sts", "a"), b"", "sts takes pairs of sentences, and 1 texts are not pairs; give two per example"),
     (("baseline", "sts", "a", ""), b"", "argument 1: empty sentence2; correct the row, or leave such rows out with"),
-    (("baseline", "sst", "a", "-i", "x"), b"", "TEXT and --input are both given; leave one out"),
+    (("baseline", "sst", "a", "-i", "x"), b"", "TEXT and --input exclude each other; give one of them"),
     (("baseline", "sst", "-i", "none.csv"), b"", "--input none.csv: cannot be read (No such file or directory); check"),
     (("baseline", "sst", "-i", "models"), b"", "--input models: cannot be read (Is a directory); check"),
-    (("baseline", "sst", "a", "-o", "x.txt"), b"", "--output x.txt: .txt tells no format; end it in .csv or .jsonl"),
-    (("baseline", "sst", "a", "-o", "models"), b"", "--output models: no suffix tells no format"),
-    (("baseline", "sst", "a", "-o", "models", "--format", "csv"), b"", "--output models: is no file; name a file"),
+    (
+        ("baseline", "sst", "a", "-o", "x.txt"),
+        b"",
+        "--output x.txt: unknown format; let the name end in .csv or",
+    ),
+    (("baseline", "sst", "a", "-o", "models"), b"", "--output models: unknown format; let the name end in"),
+    (("baseline", "sst", "a", "-o", "models", "--format", "csv"), b"", "--output models: is not a file; name a file"),
     (("baseline", "sst", "a", "-o", "x.csv", "--format", "table"), b"", "--format table is for terminals"),
     (("baseline", "sst", "a", "--format", "xml"), b"", "--format: 'xml' is unknown; valid: csv, jsonl, table"),
     (("baseline", "sst", "a", "--on-bad-row", "drop"), b"", "--on-bad-row: 'drop' is unknown; valid: error, skip"),
@@ -238,8 +242,8 @@ ERRORS: list[tuple[tuple[str, ...], bytes, str]] = [
         "standard input:2: no key 'sentence2'",
     ),
     (("baseline", "sts", "--input-format", "jsonl"), b'["a", 3]\n', "standard input:1: ['a', 3] is not two texts"),
-    (("baseline", "sts", "--input-format", "jsonl"), b"{\n", "standard input:1: no JSON (Expecting property name"),
-    (("baseline", "sts", "--input-format", "jsonl"), b"[" * 100_000, "standard input:1: no JSON"),
+    (("baseline", "sts", "--input-format", "jsonl"), b"{\n", "standard input:1: not JSON (Expecting property name"),
+    (("baseline", "sts", "--input-format", "jsonl"), b"[" * 100_000, "standard input:1: not JSON"),
     (("baseline", "sts", "--input-format", "csv"), b"", "standard input:1: no header; CSV starts with the names"),
     (
         ("baseline", "sts", "--input-format", "csv"),
@@ -256,8 +260,8 @@ ERRORS: list[tuple[tuple[str, ...], bytes, str]] = [
         b'sentence,x\n"two\nlines",y\nz\n',
         "standard input:4: 1 fields, where the header has 2",
     ),
-    (("baseline", "sst", "--input-format", "csv"), b'sentence\n"a" b\n', "standard input:2: no CSV ("),
-    (("baseline", "sst", "--input-format", "csv"), b'sentence\nfine\n"never ends\nb\n', "standard input:3: no CSV ("),
+    (("baseline", "sst", "--input-format", "csv"), b'sentence\n"a" b\n', "standard input:2: not CSV ("),
+    (("baseline", "sst", "--input-format", "csv"), b'sentence\nfine\n"never ends\nb\n', "standard input:3: not CSV ("),
     (("baseline", "sst", "--input-format", "csv"), b"sentence\n\nb\n", "standard input:2: empty line"),
 ]
 
@@ -312,7 +316,7 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
 
 
 def test_a_terminal_gets_a_table() -> None:
-    """Nothing of the text is obeyed by the terminal or taken for markup."""
+    """Control characters and markup in the text have no effect."""
     main, side = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", "TERM": "xterm"}
     command_line = run("baseline", "sst", "[bold]\x1b[2J fine", "second")

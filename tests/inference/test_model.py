@@ -65,7 +65,7 @@ def test_predictions_are_those_of_evaluate(project: Path, run: str, monkeypatch:
                 assert f"{list(prediction.probabilities.values())[chosen]:.6f}" == row["score"]
 
 
-def test_the_tasks_are_told_by_name(model: mtbert.TrainedModel) -> None:
+def test_the_tasks_have_labels_by_name(model: mtbert.TrainedModel) -> None:
     assert list(model.tasks) == ["sst", "quora", "sts"]
     assert model.tasks["sst"].labels == ("negative", "somewhat negative", "neutral", "somewhat positive", "positive")
     assert model.tasks["quora"].labels == ("different", "duplicate")
@@ -245,7 +245,7 @@ def rewritten(change: Callable[[dict], object]) -> Callable[[Path], None]:
             lambda folder: (folder / "model.safetensors").write_bytes(b"x"),
             "its bytes changed .* copy the model's folder",
         ),
-        (lambda folder: (folder / "config.json").unlink(), "no model, since it has no config.json"),
+        (lambda folder: (folder / "config.json").unlink(), "not a model: it has no config.json"),
         (lambda folder: (folder / "config.json").write_text("{}"), "config.json: damaged .*; copy"),
         (rewritten(lambda config: config.pop("settings")), "an encoder without heads"),
         (rewritten(lambda config: config.pop("preprocess")), "has no preprocess: it was written by an earlier mtbert"),
