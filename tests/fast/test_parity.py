@@ -279,5 +279,7 @@ def test_any_batch_and_size(lengths: list[int], config: BertConfig, multiple: in
         to_scalar = torch.randn(states.shape, generator=torch.Generator().manual_seed(3))
         (states * to_scalar).sum().backward()
         gradients = {name: weight.grad for name, weight in model.encoder.named_parameters() if weight.grad is not None}
+        # A bias of the keys adds the same to all scores of a query: its gradient is zero, and what is computed is rounding.
+        gradients = {name: grad for name, grad in gradients.items() if not name.endswith("key.bias")}
         found.append({"states": states.detach()} | {name: grad.clone() for name, grad in gradients.items()})
     assert all(by <= 1e-4 for by in apart(*found).values())
