@@ -77,7 +77,11 @@ def ours(model: MultitaskModel, texts: list[tuple[str, str]], compute: Compute) 
         sides = [_arrays(tokenizer, [text[side] for text in texts]) for side in (0, 1)]
         data = Split("quora", "dev", Path(), *sides[0], *sides[1], None)
         with engine.inference():
-            return objectives(["c"])["quora"].decide(raw_scores(model, "quora", data, tokens), TASKS["quora"]).scores
+            return (
+                objectives(["c"], ["c"])["quora"]
+                .decide(raw_scores(model, "quora", data, tokens), TASKS["quora"])
+                .scores
+            )
 
     return predict
 

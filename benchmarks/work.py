@@ -71,24 +71,24 @@ def multitask(
     """A model of this size; `fill` sets the weights of its encoder."""
     encoder = BertEncoder(config, dropout)
     fill(encoder)
-    heads = build_heads(objectives(features), TASKS, config.hidden, dropout, encoder.noise)
+    heads = build_heads(objectives(features, features), TASKS, config.hidden, dropout, encoder.noise)
     return MultitaskModel(encoder, pooling, heads)
 
 
-def objectives(features: Sequence[str] | None) -> dict[str, Objective]:
-    """The paper's objectives: linear heads over these features for the pair tasks, or cosines without features."""
+def objectives(quora: Sequence[str] | None, sts: Sequence[str] | None) -> dict[str, Objective]:
+    """The paper's objectives: linear heads over these features for the pair tasks, or a cosine where they are None."""
     pairs: dict[str, Objective] = {
-        QUORA.name: BinaryCrossEntropy.model_validate({"objective": "bce", "features": list(features)})
-        if features
+        QUORA.name: BinaryCrossEntropy.model_validate({"objective": "bce", "features": list(quora)})
+        if quora
         else Cosine(objective="cosine"),
-        STS.name: MeanSquaredError.model_validate({"objective": "mse", "features": list(features), "clamp": True})
-        if features
+        STS.name: MeanSquaredError.model_validate({"objective": "mse", "features": list(sts), "clamp": True})
+        if sts
         else CosineEmbedding(objective="cosine_embedding", margin=0.0, threshold=2.5),
     }
     return {SST.name: CrossEntropy(objective="cross_entropy", features=["u"]), **pairs}
 
 
-LOSSES: dict[str, Loss] = {name: one.loss(TASKS[name]) for name, one in objectives(("u", "v")).items()}
+LOSSES: dict[str, Loss] = {name: one.loss(TASKS[name]) for name, one in objectives(("u", "v"), ("u", "v")).items()}
 
 
 def wrapper(prepared: Path = PREPARED, max_tokens: int = 256) -> Wrapper:

@@ -1,6 +1,7 @@
 """What the tests share: a tiny model, tiny prepared splits, and the special tokens around their wordpieces."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,20 +43,7 @@ def wrapper() -> Wrapper:
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., MultitaskModel]:
     """make_model(pooling, quora, sts, ...): a randomly initialised tiny model, the same for the same arguments."""
-
-    def make(
-        pooling: str = "mean",
-        quora: Sequence[str] | None = ("u", "v", "c"),
-        sts: Sequence[str] | None = ("u", "v", "c"),
-        *,
-        config: BertConfig = TINY,
-        seed: int = 0,
-        dropout: float = 0.1,
-        head_dropout: float = 0.3,
-    ) -> MultitaskModel:
-        return tiny_model(pooling, quora, sts, config=config, seed=seed, dropout=dropout, head_dropout=head_dropout)
-
-    return make
+    return partial(tiny_model, config=TINY, head_dropout=0.3)
 
 
 @pytest.fixture(scope="session")

@@ -7,39 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.work import objectives
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
-from mtbert.tasks.objective import (
-    BinaryCrossEntropy,
-    Cosine,
-    CosineEmbedding,
-    CrossEntropy,
-    MeanSquaredError,
-    Objective,
-)
-from mtbert.tasks.paper import QUORA, SST, STS, TASKS
+from mtbert.tasks.paper import TASKS
 
 # Of a size that our kernels take, in fp32.
 TINY = BertConfig(vocabulary=40, positions=64, layers=2, hidden=32, heads=2, intermediate=48)
 # So is this; fp32's rounding grows with the width, and some limits are near it.
 NARROW = replace(TINY, hidden=16, heads=1, intermediate=32)
 WRAPPER = Wrapper(cls=1, sep=2, max_tokens=48)  # wordpieces start at 3
-
-
-def objectives(quora: Sequence[str] | None, sts: Sequence[str] | None) -> dict[str, Objective]:
-    """The paper's objectives: layers over these features, or cosines where they are None."""
-    pair: dict[str, Objective] = {
-        QUORA.name: BinaryCrossEntropy.model_validate({"objective": "bce", "features": list(quora)})
-        if quora
-        else Cosine(objective="cosine"),
-        STS.name: MeanSquaredError.model_validate({"objective": "mse", "features": list(sts), "clamp": True})
-        if sts
-        else CosineEmbedding(objective="cosine_embedding", margin=0.0, threshold=2.5),
-    }
-    return {SST.name: CrossEntropy(objective="cross_entropy", features=["u"]), **pair}
 
 
 def multitask(

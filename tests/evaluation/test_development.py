@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.work import objectives
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.evaluation import development
@@ -14,7 +15,6 @@ from mtbert.evaluation.development import development_metrics
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
 from mtbert.tasks.paper import TASKS
-from tests.tiny import objectives
 
 LAYERS = objectives(["u", "v", "c"], ["u", "v", "c"])
 

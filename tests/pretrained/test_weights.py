@@ -11,21 +11,7 @@ from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
 from mtbert.pretrained.bert import BERT, LAYER_NAMES, NAMES
 from mtbert.pretrained.weights import for_pooling, from_hf, parameter_count, random_weights
-
-CONFIG = BertConfig(vocabulary=11, positions=7, layers=2, hidden=4, heads=2, intermediate=6)
-THEIR_CONFIG = {
-    "model_type": "bert",
-    "hidden_act": "gelu",
-    "position_embedding_type": "absolute",
-    "vocab_size": 11,
-    "max_position_embeddings": 7,
-    "type_vocab_size": 2,
-    "num_hidden_layers": 2,
-    "hidden_size": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 6,
-    "layer_norm_eps": 1e-12,
-}
+from tests.pretrained.test_registry import CONFIG, THEIR_CONFIG
 
 
 def published() -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.work import objectives
 from mtbert.data import batches
 from mtbert.data.tokens import TokenStream, lay_out
 from mtbert.engines import engine_for, kernels
@@ -21,7 +22,7 @@ from mtbert.model.pooling import POOLINGS, mean
 from mtbert.tasks import paper
 from mtbert.training.compute import Compute
 from tests.reliability.trial import Tally, Trial
-from tests.tiny import WRAPPER, objectives, tiny_model, tiny_split
+from tests.tiny import WRAPPER, tiny_model, tiny_split
 
 # By precision; in fp32 both for the fast engine and for plain torch.
 LIMITS = {"fp64": 1e-12, "fp32": 5e-6, "fp32 by torch": 5e-6}

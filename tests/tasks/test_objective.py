@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.work import objectives
 from mtbert.tasks.objective import OBJECTIVES, CosineEmbedding, MeanSquaredError
 from mtbert.tasks.paper import QUORA, SST, STS, known_tasks
-from tests.tiny import objectives
 
 LAYERS, COSINES = objectives(["u"], ["u"]), objectives(None, None)
 
