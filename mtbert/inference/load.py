@@ -108,6 +108,4 @@ def _tokenizer(folder: Path, sha256: str) -> Any:
     tokenizer = read_tokenizer(path, AGAIN, AGAIN)
     if sha256_file(path) != sha256:
         raise MtbertError(f"{path}: its bytes changed since it was written (sha256 differs); {AGAIN}")
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     return tokenizer
