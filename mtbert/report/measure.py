@@ -33,7 +33,7 @@ def measure(
 
     Args:
         folder: the results folder.
-        tables: the runs that each table compares.
+        tables: the runs that each table compares, none twice.
         seeds: for the first run, the others that differ from it in their seed alone.
 
     Raises:

@@ -17,6 +17,7 @@ from mtbert.files import atomic_write_text
 
 RESAMPLES, SEED = 10_000, 11711  # of the bootstrap
 OVERALL = "overall"
+STATISTICS = "statistics.json"  # in reports/PROFILE
 
 
 class Interval(NamedTuple):
@@ -79,7 +80,7 @@ class Statistics:
     Attributes:
         values: by run and metric.
         pairs: by the two runs, in the order of `values`, and metric.
-        tables: the runs that each table compares.
+        tables: the runs that each table compares, none twice.
         seeds: by the first of the runs that differ in their seed alone, and metric.
         resamples: how often the examples were drawn.
     """
@@ -102,7 +103,8 @@ class Statistics:
         """
         found = self._pair(first, second, metric)
         tables = [table] if table else [name for name, runs in self.tables.items() if {first, second} <= set(runs)]
-        adjusted = [self.adjusted(name, metric)[frozenset((first, second))] for name in tables] if found.p is not None else []
+        found_in = [self.adjusted(name, metric) for name in tables]
+        adjusted = [p for there in found_in for pair, p in there.items() if set(pair) == {first, second}]
         return Difference(*found[:4], max(adjusted, default=None))
 
     def detectable(self, first: str, second: str, metric: str) -> float | None:
@@ -110,10 +112,9 @@ class Statistics:
         error = self._pair(first, second, metric).error
         return None if error is None else detectable(error)
 
-    def adjusted(self, table: str, metric: str) -> dict[frozenset[str], float]:
+    def adjusted(self, table: str, metric: str) -> dict[tuple[str, str], float]:
         """The adjusted p of all pairs of a table's runs for which the metric is defined."""
-        runs = dict.fromkeys(self.tables[table])
-        found = {frozenset(pair): self._pair(*pair, metric).p for pair in combinations(runs, 2)}
+        found = {pair: self._pair(*pair, metric).p for pair in combinations(self.tables[table], 2)}
         defined = {pair: p for pair, p in found.items() if p is not None}
         return dict(zip(defined, holm(list(defined.values())), strict=True))
 
