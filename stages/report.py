@@ -1,4 +1,4 @@
-"""report: write one page with all tables, figures, metrics and provenance, and the metrics that are kept in git."""
+"""report: write one page with all tables, figures, metrics and provenance; the verdicts on the paper's claims; metrics for git."""
 
 import json
 import platform
@@ -12,9 +12,12 @@ from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, c
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import commit, read_log
 from mtbert.pipeline.start import start
+from mtbert.report.findings import FINDINGS, findings, markdown
 from mtbert.report.page import first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
+from mtbert.report.rules import Evidence
+from mtbert.report.statistics import STATISTICS, read_statistics
 from mtbert.seal import check_seal
 from mtbert.training.work import work_root
 
@@ -51,6 +54,10 @@ def main() -> None:
         prepared=prepared,
         provenance=provenance,
     )
+    evidence = Evidence(RESULTS, read_statistics(folder / STATISTICS))
+    verdicts = findings(evidence, settings["profile"], generated=source["source"] == "sample")
+    atomic_json(folder / FINDINGS, verdicts)
+    atomic_write_text(folder / "findings.md", markdown(verdicts))
     atomic_json(folder / "metrics.json", headline(found))
     atomic_json(folder / "provenance.json", {**provenance, "Runs": by_run(records, times)})
     atomic_write_text(folder / "index.html", html)

@@ -11,17 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text
 from mtbert.report.claims import CLAIMS, ERRATA, Claim
 from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED, Evidence
-from mtbert.report.text import Table, to_markdown
+from mtbert.report.text import Table, number, to_markdown
 
+FINDINGS = "findings.json"  # in reports/PROFILE
 GENERATED = "The data are generated: rules make the sentences, so no verdict below says anything about real text."
 METHOD = (
     "A claim holds if the whole 95% interval lies in the range that the rule states, is refuted if the whole interval lies outside, and "
     "cannot be told at this size otherwise. Where the paper names a size, the rule has it; where it speaks of a gain, the rule asks for "
-    "one above 0. Intervals of scores are from paired resamples of the dev examples, those of shares are Wilson's, and counts are exact. "
+    "one above 0. Intervals of scores are from paired resamples of the dev examples, those of shares are Wilson's; counts are exact; epochs have quartiles "
+    "over runs in place of an interval. A difference of two such quantities takes the least favourable ends of both intervals. "
     "They cover another choice of dev examples, not another seed, and are not corrected for the number of claims: of 40 claimed gains "
     "that are truly zero, one would be said to hold by chance."
 )
@@ -45,7 +46,7 @@ def findings(evidence: Evidence, profile: str, *, generated: bool, claims: Seque
             {
                 "section": claim.section,
                 "claim": claim.sentence,
-                "rule": claim.rule.text,
+                "rule": claim.rule.text[0].upper() + claim.rule.text[1:],
                 **{"number": number, "low": low, "high": high, "unit": found.unit},
                 "verdict": found.verdict,
                 "note": " ".join(note for note in (found.note, claim.note) if note),
@@ -57,13 +58,14 @@ def findings(evidence: Evidence, profile: str, *, generated: bool, claims: Seque
 def markdown(found: Mapping[str, Any]) -> str:
     """findings.json as Markdown: how many claims hold, each with its verdict, and the misprints."""
     verdicts = Counter(claim["verdict"] for claim in found["claims"])
-    counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in (HOLDS, REFUTED, CANNOT_TELL, NOT_RUN))
+    hold, refuted, open_, missing = (verdicts[verdict] for verdict in (HOLDS, REFUTED, CANNOT_TELL, NOT_RUN))
+    counts = f"Of {len(found['claims'])} claims {hold} hold, {refuted} are refuted, {open_} cannot be told at this size, and {missing} are not run."
     rows = [
         (
             claim["section"],
             claim["claim"],
             f"{claim['rule']}. {claim['note']}".strip(),
-            _shown(claim["number"], claim["unit"]),
+            _shown(claim["number"]) + ("%" if claim["unit"] == "%" and claim["number"] is not None else ""),
             "–" if claim["low"] is None else f"{_shown(claim['low'])} to {_shown(claim['high'])}",
             claim["verdict"],
         )
@@ -79,31 +81,29 @@ def markdown(found: Mapping[str, Any]) -> str:
     )
     opening = [GENERATED] if found["generated"] else []
     errata = "\n".join(f"- {text}" for text in found["errata"])
-    parts = ["# What holds of the paper", *opening, f"{len(rows)} claims: {counts}.", METHOD, made, to_markdown(table)]
+    parts = ["# What holds of the paper", *opening, counts, METHOD, made, to_markdown(table)]
     return "\n\n".join([*parts, "## Misprints and contradictions", errata]) + "\n"
 
 
-def _shown(value: float | None, unit: str = "") -> str:
-    """A number with three significant digits at most, and its unit."""
-    if value is None:
-        return "–"
-    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 1 else f"{value:.3f}"
-    return f"{text}%" if unit == "%" else f"{text} {unit}".strip()
+def _shown(value: float | None) -> str:
+    """Three decimals for a score, fewer for what is larger."""
+    return number(value, 3 if value is None or abs(value) < 1 else 1 if abs(value) < 1000 else 0).replace("-", "−")
 
 
 def main() -> None:
     """Render reports/PROFILE/findings.json as Markdown."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("profile", metavar="PROFILE", help="a profile whose report exists, such as course")
+    parser.add_argument("profile", metavar="PROFILE", help="a profile that has a report, such as course")
     parser.add_argument("file", metavar="FILE", type=Path, help="the Markdown file to write, such as docs/findings.md")
     arguments = parser.parse_args()
-    path = Path("reports") / arguments.profile / "findings.json"
+    path = Path("reports", arguments.profile, FINDINGS)
     try:
-        atomic_write_text(arguments.file, markdown(json.loads(path.read_text(encoding="utf-8"))))
+        text = markdown(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        sys.exit(f"error: {path}: not found; ")
-    except MtbertError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {path}: not found; run `make reproduce PROFILE={arguments.profile}`")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        sys.exit(f"error: {path}: cannot be read ({error!r}); run `dvc repro --force --single-item report`")
+    atomic_write_text(arguments.file, text)
 
 
 if __name__ == "__main__":

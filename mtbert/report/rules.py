@@ -16,7 +16,7 @@ import pandas as pd
 
 from mtbert.report import results
 from mtbert.report.statistics import OVERALL, UNDEFINED, Interval, Statistics
-from mtbert.tasks.paper import CURVE, METRIC_OF
+from mtbert.tasks.paper import CURVE, METRIC_OF, TASKS
 
 HOLDS, REFUTED, CANNOT_TELL, NOT_RUN = "holds", "refuted", "cannot tell at this size", "not run"
 WEAKEST_FIRST = (REFUTED, NOT_RUN, CANNOT_TELL, HOLDS)
@@ -76,7 +76,7 @@ class Evidence:
 
     def _require(self, *runs: str) -> None:
         if missing := [run for run in runs if run not in self.statistics.values]:
-            raise Unanswered(NOT_RUN, f"no results of {' and '.join(missing)}")
+            raise Unanswered(NOT_RUN, f"There are no results of {' and '.join(missing)}.")
 
 
 class Unanswered(Exception):
@@ -108,22 +108,30 @@ class Rule(NamedTuple):
 
 def between(quantity: Quantity, low: float, high: float) -> Rule:
     """The quantity is above `low` and below `high`."""
-    return Rule(f"{quantity.text}: between {low:g} and {high:g}", partial(_decide, quantity, low, high))
+    text = f"{quantity.text} is between {_bound(low, quantity.unit)} and {_bound(high, quantity.unit)}"
+    return Rule(text, partial(_decide, quantity, low, high))
 
 
 def above(quantity: Quantity, size: float = 0) -> Rule:
     """The quantity is above `size`."""
-    return Rule(f"{quantity.text}: above {size:g}", partial(_decide, quantity, size, inf))
+    return Rule(f"{quantity.text} is above {_bound(size, quantity.unit)}", partial(_decide, quantity, size, inf))
 
 
 def below(quantity: Quantity, size: float) -> Rule:
     """The quantity is below `size`."""
-    return Rule(f"{quantity.text}: below {size:g}", partial(_decide, quantity, -inf, size))
+    return Rule(f"{quantity.text} is below {_bound(size, quantity.unit)}", partial(_decide, quantity, -inf, size))
 
 
 def greater(first: Quantity, *others: Quantity) -> Rule:
     """The first quantity is above each of the others."""
-    return all_of(*(above(excess(first, other)) for other in others))
+    text = f"{first.text} is above {', and above '.join(other.text for other in others)}"
+    return all_of(*(above(excess(first, other)) for other in others))._replace(text=text)
+
+
+def less(first: Quantity, *others: Quantity) -> Rule:
+    """The first quantity is below each of the others."""
+    text = f"{first.text} is below {', and below '.join(other.text for other in others)}"
+    return all_of(*(above(excess(other, first)) for other in others))._replace(text=text)
 
 
 def _decide(quantity: Quantity, low: float, high: float, evidence: Evidence) -> Outcome:
@@ -132,7 +140,9 @@ def _decide(quantity: Quantity, low: float, high: float, evidence: Evidence) -> 
     except Unanswered as reason:
         return Outcome(None, None, None, quantity.unit, reason.verdict, str(reason))
     if found.value is None or found.low is None or found.high is None:
-        return Outcome(None, None, None, quantity.unit, CANNOT_TELL, "undefined: a run predicts a constant")
+        return Outcome(
+            None, None, None, quantity.unit, CANNOT_TELL, "The score of a run that predicts a constant is undefined."
+        )
     if low < found.low and found.high < high:
         verdict = HOLDS
     elif found.high < low or high < found.low:
@@ -151,10 +161,25 @@ def all_of(*rules: Rule) -> Rule:
     def decide(evidence: Evidence) -> Outcome:
         found = [(rule, rule.decide(evidence)) for rule in rules]
         rule, weakest = min(found, key=lambda pair: WEAKEST_FIRST.index(pair[1].verdict))
-        note = f"the number is of: {rule.text}" if weakest.number is not None else weakest.note
-        return weakest._replace(note=note)
+        return weakest if weakest.number is None else weakest._replace(note=f"The number is of this part: {rule.text}.")
 
     return Rule("; and ".join(rule.text for rule in rules), decide)
+
+
+def imbalanced(run: str, times: float, rule: Rule) -> Rule:
+    """The rule, left open unless the run's largest training set is at least `times` as large as its smallest."""
+
+    def decide(evidence: Evidence) -> Outcome:
+        found = rule.decide(evidence)
+        if found.number is None:
+            return found
+        sizes = evidence.metrics(run)["training"]["sizes"].values()
+        if (ratio := max(sizes) / min(sizes)) >= times:
+            return found
+        note = f"The largest training set is {ratio:.1f} times as large as the smallest; {times:g} times are needed."
+        return found._replace(verdict=CANNOT_TELL, note=note)
+
+    return Rule(rule.text, decide)
 
 
 def undecidable(text: str, note: str) -> Rule:
@@ -164,8 +189,11 @@ def undecidable(text: str, note: str) -> Rule:
 
 def gain(run: str, over: str, metric: str = OVERALL) -> Quantity:
     """The run's metric minus that of the run `over`, on the same dev examples."""
-    text = f"{'overall' if metric == OVERALL else metric.upper()} {UNITS[metric]}, {run} minus {over}"
-    return Quantity(text, UNITS[metric], lambda evidence: evidence.difference(over, run, metric))
+    return Quantity(
+        f"gain in {_title(metric)} of {run} over {over}",
+        UNITS[metric],
+        lambda evidence: evidence.difference(over, run, metric),
+    )
 
 
 def relative_gain(run: str, over: str, of: str) -> Quantity:
@@ -175,7 +203,7 @@ def relative_gain(run: str, over: str, of: str) -> Quantity:
         whole = evidence.metric(of, OVERALL).value
         return _scaled(evidence.difference(over, run, OVERALL), 100 / whole if whole else None)
 
-    return Quantity(f"overall score, {run} minus {over}, in % of {of}", "%", measure)
+    return Quantity(f"gain in {_title(OVERALL)} of {run} over {over}, relative to {of},", "%", measure)
 
 
 def excess(first: Quantity, second: Quantity) -> Quantity:
@@ -204,7 +232,9 @@ def spread(*quantities: Quantity) -> Quantity:
         low, high = max(0.0, float(lows.max() - highs.min())), float(highs.max() - lows.min())
         return Interval(float(np.ptp(values)), low, high)
 
-    return Quantity(f"largest minus smallest of ({'), ('.join(one.text for one in quantities)})", quantities[0].unit, measure)
+    return Quantity(
+        f"largest minus smallest of ({'), ('.join(one.text for one in quantities)})", quantities[0].unit, measure
+    )
 
 
 def trained(run: str, of: str, *, bert_base: bool = False) -> Quantity:
@@ -213,19 +243,25 @@ def trained(run: str, of: str, *, bert_base: bool = False) -> Quantity:
     Args:
         bert_base: leave the claim open with an encoder of another size, on which the ratio depends.
     """
-    return Quantity(f"trained parameters, {run} in % of {of}", "%", partial(_trained, run, of, bert_base, 0))
+    return Quantity(
+        f"number of parameters that {run} trains, relative to {of},", "%", partial(_trained, run, of, bert_base, 0)
+    )
 
 
 def more_trained(run: str, over: str, *, bert_base: bool = False) -> Quantity:
     """How many more parameters the run trains than another, in per cent; see `trained`."""
-    return Quantity(f"trained parameters, {run} over {over}, in % more", "%", partial(_trained, run, over, bert_base, 100))
+    return Quantity(
+        f"number of parameters that {run} trains more than {over}, relative to {over},",
+        "%",
+        partial(_trained, run, over, bert_base, 100),
+    )
 
 
 def _trained(run: str, of: str, bert_base: bool, less: float, evidence: Evidence) -> Interval:
     counts, others = (evidence.metrics(name)["parameters"] for name in (run, of))
     if bert_base and not BERT_BASE[0] < others["total"] < BERT_BASE[1]:
         size = f"{others['total'] / 1e6:.0f} million parameters"
-        raise Unanswered(CANNOT_TELL, f"the ratio depends on the encoder: the paper's is BERT-base, {of} has {size}")
+        raise Unanswered(CANNOT_TELL, f"The ratio depends on the encoder: the paper's is BERT-base, {of} has {size}.")
     return _exact(100 * counts["trainable"] / others["trainable"] - less)
 
 
@@ -236,8 +272,10 @@ def batches(run: str, task: str, *, share: bool = False) -> Quantity:
         drawn = evidence.metrics(run)["training"]["batches"]
         return _exact(100 * drawn[task] / sum(drawn.values()) if share else drawn[task])
 
-    what = "share of batches" if share else "batches"
-    return Quantity(f"{what} of {task.upper()}, {run}", "%" if share else "batches", measure)
+    what = "share" if share else "number"
+    return Quantity(
+        f"{what} of {TASKS[task].title} batches in the training of {run}", "%" if share else "batches", measure
+    )
 
 
 def converged(runs: Sequence[str], metric: str, title: str) -> Quantity:
@@ -251,10 +289,10 @@ def converged(runs: Sequence[str], metric: str, title: str) -> Quantity:
     def first_epoch(evidence: Evidence, run: str) -> float:
         history = evidence.history(run)
         if len(history) < LEAST_EPOCHS:
-            raise Unanswered(CANNOT_TELL, f"{len(history)} epochs of training; convergence needs {LEAST_EPOCHS} or more")
+            raise Unanswered(CANNOT_TELL, f"Convergence needs {LEAST_EPOCHS} epochs or more; {run} has {len(history)}.")
         scores = history[f"dev_{metric}"].dropna()
         if scores.empty:
-            raise Unanswered(CANNOT_TELL, f"{run} has no dev score of {metric} after any epoch")
+            raise Unanswered(CANNOT_TELL, f"{run} has no {_title(metric)} after any epoch.")
         return float(history["epoch"][scores >= scores.max() - CLOSE].min())
 
     def measure(evidence: Evidence) -> Interval:
@@ -263,9 +301,10 @@ def converged(runs: Sequence[str], metric: str, title: str) -> Quantity:
         low, median, high = (float(end) for end in np.quantile(epochs, (0.25, 0.5, 0.75)))
         return Interval(median, low, high)
 
-    name = "overall score" if metric == OVERALL else f"{metric.upper()} {UNITS[metric]}"
-    over = ", median and quartiles" if len(runs) > 1 else ""
-    return Quantity(f"first epoch with a dev {name} within {CLOSE:g} of the highest, {title}{over}", "epochs", measure)
+    over = " (median and quartiles)" if len(runs) > 1 else ""
+    return Quantity(
+        f"first epoch of {title}{over} with a dev {_title(metric)} within {CLOSE:g} of its highest", "epochs", measure
+    )
 
 
 def overfitting(run: str) -> Quantity:
@@ -277,7 +316,7 @@ def overfitting(run: str) -> Quantity:
         half = NORMAL * sqrt((train * (1 - train) + dev * (1 - dev)) / examples)
         return Interval(train - dev, train - dev - half, train - dev + half)
 
-    return Quantity(f"{CURVE.name.upper()} accuracy after the last epoch, train minus dev, {run}", "accuracy", measure)
+    return Quantity(f"{_title(CURVE.name)} of {run} after the last epoch, train minus dev,", UNITS[CURVE.name], measure)
 
 
 Chosen = Callable[[pd.DataFrame], "pd.Series[bool]"]
@@ -292,12 +331,12 @@ def share(run: str, task: str, text: str, hits: Chosen, among: Chosen) -> Quanti
         examples = evidence.examples(run, task)
         examples = examples[among(examples)]
         if examples.empty:
-            raise Unanswered(CANNOT_TELL, f"no such examples: {text}")
+            raise Unanswered(CANNOT_TELL, f"There are none, so there is no {text}.")
         found = binomtest(int(hits(examples).sum()), len(examples))
         low, high = found.proportion_ci(method="wilson")
         return _scaled(Interval(float(found.statistic), float(low), float(high)), 100)
 
-    return Quantity(f"{text}, {run}", "%", measure)
+    return Quantity(text, "%", measure)
 
 
 def _exact(value: float) -> Interval:
@@ -306,3 +345,12 @@ def _exact(value: float) -> Interval:
 
 def _scaled(found: Interval, factor: float | None) -> Interval:
     return Interval(*(None if end is None or factor is None else end * factor for end in found))
+
+
+def _title(metric: str) -> str:
+    """`overall score`, `Sentiment accuracy` or `STS r`."""
+    return f"{metric if metric == OVERALL else TASKS[metric].title} {UNITS[metric]}"
+
+
+def _bound(value: float, unit: str) -> str:
+    return f"{value:g}{'%' if unit == '%' and value else ''}".replace("-", "−")
