@@ -15,6 +15,7 @@ from mtbert.pipeline.start import start
 from mtbert.report.page import first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
+from mtbert.report.statistics import STATISTICS, read_statistics
 from mtbert.seal import check_seal
 from mtbert.training.work import work_root
 
@@ -51,7 +52,7 @@ def main() -> None:
         prepared=prepared,
         provenance=provenance,
     )
-    atomic_json(folder / "metrics.json", headline(found))
+    atomic_json(folder / "metrics.json", headline(found, read_statistics(folder / STATISTICS)))
     atomic_json(folder / "provenance.json", {**provenance, "Runs": by_run(records, times)})
     atomic_write_text(folder / "index.html", html)
     print(f"the report: {(folder / 'index.html').resolve()}")
