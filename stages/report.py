@@ -44,6 +44,8 @@ def main() -> None:
         "Versions": ", ".join(f"{package} {version(package)}" for package in PACKAGES)
         + f", Python {platform.python_version()}",
     }
+    statistics = read_statistics(folder / STATISTICS)
+    verdicts = findings(Evidence(RESULTS, statistics), settings["profile"], generated=source["source"] == "sample")
     html = page(
         folder,
         lead=first_lines(source, encoder, prepared, settings["runs"], times),
@@ -54,11 +56,9 @@ def main() -> None:
         prepared=prepared,
         provenance=provenance,
     )
-    evidence = Evidence(RESULTS, read_statistics(folder / STATISTICS))
-    verdicts = findings(evidence, settings["profile"], generated=source["source"] == "sample")
     atomic_json(folder / FINDINGS, verdicts)
     atomic_write_text(folder / "findings.md", markdown(verdicts))
-    atomic_json(folder / "metrics.json", headline(found))
+    atomic_json(folder / "metrics.json", headline(found, statistics))
     atomic_json(folder / "provenance.json", {**provenance, "Runs": by_run(records, times)})
     atomic_write_text(folder / "index.html", html)
     print(f"the report: {(folder / 'index.html').resolve()}")

@@ -18,7 +18,7 @@ from mtbert.report import results
 from mtbert.report.statistics import OVERALL, UNDEFINED, Interval, Statistics
 from mtbert.tasks.paper import CURVE, METRIC_OF, TASKS
 
-HOLDS, REFUTED, CANNOT_TELL, NOT_RUN = "holds", "refuted", "cannot tell at this size", "not run"
+HOLDS, REFUTED, CANNOT_TELL, NOT_RUN = "holds", "refuted", "cannot tell", "not run"
 WEAKEST_FIRST = (REFUTED, NOT_RUN, CANNOT_TELL, HOLDS)
 UNITS = {OVERALL: "score", **{task: {"pearson": "r"}.get(metric, metric) for task, metric in METRIC_OF.items()}}
 
