@@ -58,8 +58,7 @@ def findings(evidence: Evidence, profile: str, *, generated: bool, claims: Seque
 def markdown(found: Mapping[str, Any]) -> str:
     """findings.json as Markdown: how many claims hold, each with its verdict, and the misprints."""
     verdicts = Counter(claim["verdict"] for claim in found["claims"])
-    hold, refuted, open_, missing = (verdicts[verdict] for verdict in (HOLDS, REFUTED, CANNOT_TELL, NOT_RUN))
-    counts = f"Of {len(found['claims'])} claims {hold} hold, {refuted} are refuted, {open_} cannot be told at this size, and {missing} are not run."
+    counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in (HOLDS, REFUTED, CANNOT_TELL, NOT_RUN))
     rows = [
         (
             claim["section"],
@@ -81,7 +80,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     )
     opening = [GENERATED] if found["generated"] else []
     errata = "\n".join(f"- {text}" for text in found["errata"])
-    parts = ["# What holds of the paper", *opening, counts, METHOD, made, to_markdown(table)]
+    parts = ["# What holds of the paper", *opening, f"{len(rows)} claims: {counts}.", METHOD, made, to_markdown(table)]
     return "\n\n".join([*parts, "## Misprints and contradictions", errata]) + "\n"
 
 
