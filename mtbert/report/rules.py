@@ -4,15 +4,17 @@ The claim holds if the whole interval lies inside the range, is refuted if the w
 this size otherwise. Intervals are of 95% over dev examples; a count has an interval of width 0.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf, sqrt
+from math import hypot, inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from mtbert.report import results
 from mtbert.report.statistics import OVERALL, UNDEFINED, Interval, Statistics
@@ -22,7 +24,6 @@ HOLDS, REFUTED, CANNOT_TELL, NOT_RUN = "holds", "refuted", "cannot tell", "not r
 WEAKEST_FIRST = (REFUTED, NOT_RUN, CANNOT_TELL, HOLDS)
 UNITS = {OVERALL: "score", **{task: {"pearson": "r"}.get(metric, metric) for task, metric in METRIC_OF.items()}}
 
-NORMAL = 1.96  # half the width of a 95% interval, in standard errors
 CLOSE = 0.01  # a run has converged when its score is this close to its highest
 LEAST_EPOCHS = 7  # fewer do not show convergence "at around epoch 4 to 6"
 BERT_BASE = (100e6, 120e6)  # parameters of models with BERT-base's encoder
@@ -122,16 +123,16 @@ def below(quantity: Quantity, size: float) -> Rule:
     return Rule(f"{quantity.text} is below {_bound(size, quantity.unit)}", partial(_decide, quantity, -inf, size))
 
 
-def greater(first: Quantity, *others: Quantity) -> Rule:
-    """The first quantity is above each of the others."""
+def greater(first: Quantity, *others: Quantity, independent: bool = False) -> Rule:
+    """The first quantity is above each of the others; see `excess` for `independent`."""
     text = f"{first.text} is above {', and above '.join(other.text for other in others)}"
-    return all_of(*(above(excess(first, other)) for other in others))._replace(text=text)
+    return all_of(*(above(excess(first, other, independent=independent)) for other in others))._replace(text=text)
 
 
-def less(first: Quantity, *others: Quantity) -> Rule:
-    """The first quantity is below each of the others."""
+def less(first: Quantity, *others: Quantity, independent: bool = False) -> Rule:
+    """The first quantity is below each of the others; see `excess` for `independent`."""
     text = f"{first.text} is below {', and below '.join(other.text for other in others)}"
-    return all_of(*(above(excess(other, first)) for other in others))._replace(text=text)
+    return all_of(*(above(excess(other, first, independent=independent)) for other in others))._replace(text=text)
 
 
 def _decide(quantity: Quantity, low: float, high: float, evidence: Evidence) -> Outcome:
@@ -140,9 +141,8 @@ def _decide(quantity: Quantity, low: float, high: float, evidence: Evidence) -> 
     except Unanswered as reason:
         return Outcome(None, None, None, quantity.unit, reason.verdict, str(reason))
     if found.value is None or found.low is None or found.high is None:
-        return Outcome(
-            None, None, None, quantity.unit, CANNOT_TELL, "The score of a run that predicts a constant is undefined."
-        )
+        note = "A score is undefined, as that of a run that predicts a constant."
+        return Outcome(None, None, None, quantity.unit, CANNOT_TELL, note)
     if low < found.low and found.high < high:
         verdict = HOLDS
     elif found.high < low or high < found.low:
@@ -154,7 +154,6 @@ def _decide(quantity: Quantity, low: float, high: float, evidence: Evidence) -> 
 
 def all_of(*rules: Rule) -> Rule:
     """All of the rules hold. The outcome is that of the weakest: one that is refuted, else not run, else undecided."""
-
     if len(rules) == 1:
         return rules[0]
 
@@ -206,23 +205,32 @@ def relative_gain(run: str, over: str, of: str) -> Quantity:
     return Quantity(f"gain in {_title(OVERALL)} of {run} over {over}, relative to {of},", "%", measure)
 
 
-def excess(first: Quantity, second: Quantity) -> Quantity:
+def excess(first: Quantity, second: Quantity, *, independent: bool = False) -> Quantity:
     """The first minus the second.
 
-    Each end of the interval is the least favourable difference of ends, so it is wide enough however the two depend on each other.
+    Args:
+        independent: whether the two are of different examples. Then the halves of their intervals add like standard errors (Zou and
+            Donner, 2008). Otherwise they are added in full, which is wide enough however the two depend on each other.
     """
 
     def measure(evidence: Evidence) -> Interval:
-        one, other = first.measure(evidence), second.measure(evidence)
-        if None in (*one, *other):
+        found = np.array([first.measure(evidence), second.measure(evidence)], dtype=float)
+        if np.isnan(found).any():
             return UNDEFINED
-        return Interval(one.value - other.value, one.low - other.high, one.high - other.low)  # type: ignore[operator]
+        (value, low, high), (other, other_low, other_high) = found.tolist()
+        add = hypot if independent else operator.add
+        difference = value - other
+        return Interval(
+            difference,
+            difference - add(value - low, other_high - other),
+            difference + add(high - value, other - other_low),
+        )
 
     return Quantity(f"({first.text}) minus ({second.text})", first.unit, measure)
 
 
 def spread(*quantities: Quantity) -> Quantity:
-    """The largest of the quantities minus the smallest; the interval is as wide as that of `excess`."""
+    """The largest of the quantities minus the smallest; its interval is wide enough however they depend on each other."""
 
     def measure(evidence: Evidence) -> Interval:
         found = np.array([quantity.measure(evidence) for quantity in quantities], dtype=float)
@@ -257,12 +265,12 @@ def more_trained(run: str, over: str, *, bert_base: bool = False) -> Quantity:
     )
 
 
-def _trained(run: str, of: str, bert_base: bool, less: float, evidence: Evidence) -> Interval:
+def _trained(run: str, of: str, bert_base: bool, minus: float, evidence: Evidence) -> Interval:
     counts, others = (evidence.metrics(name)["parameters"] for name in (run, of))
     if bert_base and not BERT_BASE[0] < others["total"] < BERT_BASE[1]:
         size = f"{others['total'] / 1e6:.0f} million parameters"
         raise Unanswered(CANNOT_TELL, f"The ratio depends on the encoder: the paper's is BERT-base, {of} has {size}.")
-    return _exact(100 * counts["trainable"] / others["trainable"] - less)
+    return _exact(100 * counts["trainable"] / others["trainable"] - minus)
 
 
 def batches(run: str, task: str, *, share: bool = False) -> Quantity:
@@ -307,16 +315,21 @@ def converged(runs: Sequence[str], metric: str, title: str) -> Quantity:
     )
 
 
-def overfitting(run: str) -> Quantity:
-    """Accuracy of the last epoch on SST's training examples minus dev; each is measured on as many examples as dev has."""
+def last_accuracy(run: str, part: str) -> Quantity:
+    """The run's accuracy on SST after its last epoch, on dev or on as many training examples, with Wilson's interval.
+
+    Args:
+        part: `dev` or `train`.
+    """
 
     def measure(evidence: Evidence) -> Interval:
-        last, examples = evidence.history(run).iloc[-1], evidence.metrics(run)["dev"][CURVE.name]["n"]
-        train, dev = float(last[f"train_{CURVE.name}"]), float(last[f"dev_{CURVE.name}"])
-        half = NORMAL * sqrt((train * (1 - train) + dev * (1 - dev)) / examples)
-        return Interval(train - dev, train - dev - half, train - dev + half)
+        accuracy, found = evidence.history(run).iloc[-1][f"{part}_{CURVE.name}"], evidence.metrics(run)
+        examples = found["dev"][CURVE.name]["n"]
+        if part == "train":
+            examples = min(examples, found["training"]["sizes"][CURVE.name])
+        return _wilson(round(accuracy * examples), examples)
 
-    return Quantity(f"{_title(CURVE.name)} of {run} after the last epoch, train minus dev,", UNITS[CURVE.name], measure)
+    return Quantity(f"{_title(CURVE.name)} of {run} on {part} after the last epoch", UNITS[CURVE.name], measure)
 
 
 Chosen = Callable[[pd.DataFrame], "pd.Series[bool]"]
@@ -326,17 +339,19 @@ def share(run: str, task: str, text: str, hits: Chosen, among: Chosen) -> Quanti
     """The share of `hits` among some dev examples of a task, in per cent, with Wilson's interval."""
 
     def measure(evidence: Evidence) -> Interval:
-        from scipy.stats import binomtest
-
         examples = evidence.examples(run, task)
         examples = examples[among(examples)]
         if examples.empty:
             raise Unanswered(CANNOT_TELL, f"There are none, so there is no {text}.")
-        found = binomtest(int(hits(examples).sum()), len(examples))
-        low, high = found.proportion_ci(method="wilson")
-        return _scaled(Interval(float(found.statistic), float(low), float(high)), 100)
+        return _scaled(_wilson(int(hits(examples).sum()), len(examples)), 100)
 
     return Quantity(text, "%", measure)
+
+
+def _wilson(hits: int, examples: int) -> Interval:
+    found = binomtest(hits, examples)
+    low, high = found.proportion_ci(method="wilson")
+    return Interval(float(found.statistic), float(low), float(high))
 
 
 def _exact(value: float) -> Interval:

@@ -65,6 +65,8 @@ def test_a_conjunction_is_as_good_as_its_weakest_part() -> None:
 def test_differences_of_quantities_take_the_least_favourable_ends() -> None:
     first, second = quantity(3, 2, 5), quantity(1, 0.5, 1.5)
     assert rules.excess(first, second).measure(NOTHING) == Interval(2, 0.5, 4.5)
+    independent = rules.excess(first, second, independent=True).measure(NOTHING)
+    assert independent == pytest.approx((2, 2 - np.hypot(1, 0.5), 2 + np.hypot(2, 0.5)))
     assert rules.spread(first, second, quantity(2, 1, 3)).measure(NOTHING) == Interval(2, 0.5, 4.5)
     assert rules.spread(first, quantity(2, 1, 3)).measure(NOTHING).low == 0, "they may be equal"
     undefined = Quantity("x", "", lambda evidence: Interval(None, None, None))
@@ -89,7 +91,7 @@ def planted(tmp_path: Path) -> Evidence:
         ]
         write_csv(tmp_path / run / "examples/sst-dev.csv", ["id", "sentence1", "label", "prediction", "score"], rows)
         entry = {"accuracy": float(np.mean(predictions == labels)), "n": 400, "majority": 0.2}
-        parts = {"dev": {"sst": entry}, "test": {}, "parameters": {}, "training": {}}
+        parts = {"dev": {"sst": entry}, "test": {}, "parameters": {}, "training": {"sizes": {"sst": 100}}}
         (tmp_path / run / "metrics.json").write_text(json.dumps(parts), encoding="utf-8")
     return Evidence(tmp_path, measure(tmp_path, ["poor", "same", "good"]))
 
@@ -109,16 +111,19 @@ def test_planted_gains(planted: Evidence) -> None:
     assert gained.measure(planted).value == pytest.approx(0.3)
 
 
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval, by its formula."""
+    z = norm.ppf(0.975)
+    middle, half = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+
+
 def test_a_share_has_the_interval_of_wilson(planted: Evidence) -> None:
     right = rules.share(
         "good", "sst", "s", lambda rows: rows["prediction"] == rows["label"], lambda rows: rows["label"] >= 0
     )
     found = right.measure(planted)
-    share, n, z = 0.8, 400, norm.ppf(0.975)
-    middle, half = (share + z**2 / 2 / n), z * np.sqrt(share * (1 - share) / n + z**2 / 4 / n**2)
-    assert found == pytest.approx(
-        tuple(100 * end for end in (share, (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)))
-    )
+    assert found == pytest.approx((80, *(100 * end for end in wilson(0.8, 400))))
     none = rules.share("good", "sst", "share of 7", lambda rows: rows["label"] == 7, lambda rows: rows["label"] == 7)
     assert rules.above(none).decide(planted)[4:] == (CANNOT_TELL, "There are none, so there is no share of 7.")
 
@@ -140,12 +145,12 @@ def test_convergence(planted: Evidence) -> None:
     assert found[4:] == (CANNOT_TELL, "Convergence needs 7 epochs or more; good has 6.")
 
 
-def test_overfitting(planted: Evidence) -> None:
+def test_accuracy_after_the_last_epoch(planted: Evidence) -> None:
     history(planted.folder, "good", [0.4, 0.5])
-    value, low, high = rules.overfitting("good").measure(planted)
-    assert (value, low, high) == pytest.approx(
-        (0.1, 0.1 - 1.96 * np.sqrt(0.49 / 400), 0.1 + 1.96 * np.sqrt(0.49 / 400))
-    )
+    train, dev = (rules.last_accuracy("good", part).measure(planted) for part in ("train", "dev"))
+    assert (train.value, dev.value) == (0.5, 0.4)
+    assert dev[1:] == pytest.approx(wilson(0.4, 400))
+    assert train[1:] == pytest.approx(wilson(0.5, 100)), "there are only 100 to train on"
 
 
 @pytest.fixture
@@ -197,7 +202,7 @@ def test_a_condition_on_the_sizes(counted: Callable[..., Evidence]) -> None:
         rules.more_trained("good", "absent", bert_base=True),
         rules.batches("absent", "sst"),
         rules.converged(["absent"], "overall", "it"),
-        rules.overfitting("absent"),
+        rules.last_accuracy("absent", "dev"),
         rules.share("absent", "sst", "s", lambda rows: rows["label"] == 0, lambda rows: rows["label"] == 0),
         rules.excess(rules.gain("good", "poor", "sst"), rules.gain("absent", "poor", "sst")),
         rules.spread(rules.gain("good", "poor", "sst"), rules.gain("absent", "poor", "sst")),
