@@ -21,7 +21,7 @@ KEPT = {
     "dora_r4",
     "dora_r8",
 }  # the runs used by tests that change the file
-TOP = "profile, profiles, data, prepare, encoder, compute, tasks, tables, figures, runs"
+TOP = "profile, profiles, data, prepare, encoder, compute, tasks, tables, figures, seeds, runs"
 Load = Callable[..., Params]
 Fault = Callable[..., str]
 

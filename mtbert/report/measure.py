@@ -12,7 +12,7 @@ from mtbert.evaluation.metrics import METRICS
 from mtbert.evaluation.resampling import interval, mcnemar, resampled, sign_test
 from mtbert.report import results
 from mtbert.report.statistics import OVERALL, RESAMPLES, SEED, UNDEFINED, Interval, OverSeeds, Paired, Statistics
-from mtbert.tasks.paper import QUORA, SST, STS, overall
+from mtbert.tasks.paper import METRIC_OF, overall
 
 
 class _Score(NamedTuple):
@@ -43,7 +43,7 @@ def measure(
     tasks = dict.fromkeys(task for scores in dev.values() for task in scores if task != OVERALL)
     scores = {task: _scores(folder, dev, task) for task in tasks}
     scores[OVERALL] = {
-        run: _Score(found[OVERALL], overall(*(scores[task.name][run].samples for task in (SST, QUORA, STS))))
+        run: _Score(found[OVERALL], overall(*(scores[name][run].samples for name in METRIC_OF)))  # type: ignore[arg-type]
         for run, found in dev.items()
         if OVERALL in found
     }
@@ -100,8 +100,7 @@ def _interval(score: _Score | None) -> Interval:
 
 def _paired(first: _Score, second: _Score) -> Paired:
     differences = second.samples - first.samples
-    both = first.right is not None and second.right is not None
-    p = mcnemar(first.right, second.right) if both else sign_test(differences)
+    p = sign_test(differences) if first.right is None or second.right is None else mcnemar(first.right, second.right)
     return Paired(second.value - first.value, *interval(differences), p, float(np.nanstd(differences, ddof=1)))
 
 

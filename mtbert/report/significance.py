@@ -6,6 +6,7 @@ from itertools import combinations
 from mtbert.evaluation.resampling import LEVEL, POWER
 from mtbert.report.statistics import Statistics
 from mtbert.report.text import number
+from mtbert.tasks.paper import QUORA, SST
 
 SIGNIFICANT = 1 - LEVEL
 LISTED = 3  # pairs of rows that a note names
@@ -21,21 +22,25 @@ def certainty(statistics: Statistics, table: str, runs: Titles, metrics: Titles)
         runs, metrics: what the table calls the runs that it compares and the metrics that it shows.
     """
     notes = [
-        f"±: half the width of the {LEVEL:.0%} interval, from a bootstrap over the development examples (percentiles of "
+        f"±: half the width of the {LEVEL:.0%} interval, by bootstrap over the development examples (percentiles of "
         f"{statistics.resamples:,} resamples). It covers another choice of examples, not another seed."
     ]
+    tests = (
+        "McNemar's exact test for accuracies, else by bootstrap"
+        if {SST.name, QUORA.name} & metrics.keys()
+        else "by bootstrap"
+    )
     counts = [_significant(statistics.adjusted(table, metric), runs, title) for metric, title in metrics.items()]
     if any(counts):
         notes.append(
             f"Pairs of rows that differ significantly on the same examples: {', '.join(filter(None, counts))} (at "
-            f"{SIGNIFICANT:.0%}; McNemar's exact test for accuracies, else the bootstrap; Holm's correction over the pairs of a "
-            "column)."
+            f"{SIGNIFICANT:.0%}, {tests}, with Holm's correction over the pairs of a column)."
         )
     ranges = [_detectable(statistics, runs, metric, title) for metric, title in metrics.items()]
     if any(ranges):
         notes.append(
-            f"These examples show a true difference with a probability of {POWER:.0%} if it is at least, depending on the pair: "
-            f"{', '.join(filter(None, ranges))} (at {SIGNIFICANT:.0%}, without correction)."
+            f"The smallest true difference that these examples would show with a probability of {POWER:.0%}, depending on the "
+            f"pair: {', '.join(filter(None, ranges))} (at {SIGNIFICANT:.0%}, without correction)."
         )
     return notes + [_seeds(statistics, run, title, metrics) for run, title in runs.items() if run in statistics.seeds]
 

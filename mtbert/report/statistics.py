@@ -57,7 +57,7 @@ class Difference(NamedTuple):
     adjusted: float | None
 
 
-UNDEFINED, UNPAIRED = Interval(*[None] * 3), Paired(*[None] * 5)
+UNDEFINED, UNPAIRED = Interval(None, None, None), Paired(None, None, None, None, None)
 
 
 class OverSeeds(NamedTuple):
@@ -108,9 +108,12 @@ class Statistics:
         return Difference(*found[:4], max(adjusted, default=None))
 
     def detectable(self, first: str, second: str, metric: str) -> float | None:
-        """The smallest true difference of these runs that such dev examples show with a power of 80%."""
+        """The smallest true difference of these runs that such dev examples show with a power of 80%.
+
+        None if a score is undefined, or if the two are right on the same examples.
+        """
         error = self._pair(first, second, metric).error
-        return None if error is None else detectable(error)
+        return detectable(error) if error else None
 
     def adjusted(self, table: str, metric: str) -> dict[tuple[str, str], float]:
         """The adjusted p of all pairs of a table's runs for which the metric is defined."""
@@ -121,8 +124,8 @@ class Statistics:
     def _pair(self, first: str, second: str, metric: str) -> Paired:
         if (first, second) in self.pairs:
             return self.pairs[first, second].get(metric, UNPAIRED)
-        value, low, high, p, error = self._pair(second, first, metric)
-        return Paired(*(None if end is None else -end for end in (value, high, low)), p, error)
+        value, low, high, p, error = self.pairs[second, first].get(metric, UNPAIRED)
+        return UNPAIRED if value is None or low is None or high is None else Paired(-value, -high, -low, p, error)
 
 
 def write_statistics(path: Path, found: Statistics) -> None:

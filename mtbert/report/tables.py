@@ -20,7 +20,8 @@ Rows = Mapping[str, str]
 
 def table1(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """Performance of the key updates: overall, sentiment, paraphrase and STS, ours and the paper's."""
-    cells, dev_rows, compared = [], [], {}
+    cells, dev_rows = [], []
+    compared: dict[str, str] = {}
     for index, (row, run) in enumerate(_nonempty(rows, "table1").items()):
         title, split, printed = paper.TABLE_1.get(row, (row, "dev", None))
         ours = results.metrics(folder, run)[split]
@@ -73,7 +74,8 @@ def table1(folder: Path, rows: Rows, statistics: Statistics) -> Table:
 
 def table2(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """STS correlation of the embedding concatenations."""
-    cells, compared = [], {}
+    cells: list[tuple[str, ...]] = []
+    compared: dict[str, str] = {}
     for row, run in _nonempty(rows, "table2").items():
         title, printed = paper.TABLE_2.get(row, (row, None))
         shown = Math(title) if row in paper.TABLE_2 else title
@@ -91,7 +93,8 @@ def table2(folder: Path, rows: Rows, statistics: Statistics) -> Table:
 
 def table3(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """Overall score by sampling method, with the tasks' probabilities and the number of batches drawn from each."""
-    cells, compared = [], {}
+    cells: list[tuple[str, ...]] = []
+    compared: dict[str, str] = {}
     for row, run in _nonempty(rows, "table3").items():
         title, printed_probabilities, printed = paper.TABLE_3.get(row, (row, None, None))
         found = results.metrics(folder, run)
