@@ -157,9 +157,9 @@ CLAIMS = (
             (
                 "(u, v, |u−v|)",
                 "key_update_3",
-                "Minor: less than 0.1. The row is Key Update 3, which has another loss too.",
+                "Minor: less than 0.1, so a larger boost refutes it too. The row is Key Update 3, which has another loss.",
             ),
-            ("(|u+v|, |u−v|)", "concat_sum_diff", "Minor: less than 0.1."),
+            ("(|u+v|, |u−v|)", "concat_sum_diff", "Minor: less than 0.1, so a larger boost refutes it too."),
         )
     ),
     Claim(

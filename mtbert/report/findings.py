@@ -98,7 +98,7 @@ def main() -> None:
     try:
         text = markdown(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        sys.exit(f"error: {path}: not found; run `make reproduce PROFILE={arguments.profile}`")
+        sys.exit(f"error: {path}: not found; set `profile: {arguments.profile}` in params.yaml, then run `dvc repro`")
     except (OSError, KeyError, TypeError, ValueError) as error:
         sys.exit(f"error: {path}: cannot be read ({error!r}); run `dvc repro --force --single-item report`")
     atomic_write_text(arguments.file, text)

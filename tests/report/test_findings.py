@@ -68,7 +68,7 @@ def test_the_command_renders_a_report(evidence: Evidence, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["findings", "course", "docs/findings.md"])
     with pytest.raises(
-        SystemExit, match=r"reports/course/findings.json: not found; run `make reproduce PROFILE=course"
+        SystemExit, match=r"reports/course/findings.json: not found; set `profile: course` in params.yaml"
     ):
         main()
     path = tmp_path / "reports/course/findings.json"
