@@ -8,29 +8,21 @@ params.yaml.
 from itertools import pairwise
 from typing import NamedTuple
 
-from mtbert.report.rules import (
+from mtbert.report.quantities import (
     Chosen,
     Quantity,
-    Rule,
-    above,
-    all_of,
     batches,
-    below,
-    between,
     converged,
     excess,
     gain,
-    greater,
-    imbalanced,
     last_accuracy,
-    less,
     more_trained,
     relative_gain,
     share,
     spread,
     trained,
-    undecidable,
 )
+from mtbert.report.rules import Rule, above, all_of, below, between, greater, imbalanced, less, undecidable
 from mtbert.tasks.paper import TASKS
 
 BASELINE, BEST, DORA = "baseline", "best_performance", "dora_r16"

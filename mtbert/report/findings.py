@@ -13,7 +13,8 @@ from typing import Any
 
 from mtbert.files import atomic_write_text
 from mtbert.report.claims import CLAIMS, ERRATA, Claim
-from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED, Evidence
+from mtbert.report.evidence import Evidence
+from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED
 from mtbert.report.text import Table, number, to_markdown
 
 FINDINGS = "findings.json"  # in reports/PROFILE

@@ -8,7 +8,8 @@ import pytest
 
 from mtbert.report import paper
 from mtbert.report.claims import CLAIMS, ERRATA
-from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED, Evidence
+from mtbert.report.evidence import Evidence
+from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED
 from mtbert.report.statistics import Interval, Paired, Statistics
 from mtbert.tasks.paper import overall
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from mtbert.report.claims import Claim
+from mtbert.report.evidence import Evidence
 from mtbert.report.findings import findings, main, markdown
-from mtbert.report.rules import Evidence, above, gain, undecidable
+from mtbert.report.quantities import gain
+from mtbert.report.rules import above, undecidable
 from mtbert.report.statistics import Interval, Paired, Statistics
 
 CLAIMS = [
