@@ -26,7 +26,10 @@ class CannotTell(Exception):
 
 
 class Quantity(NamedTuple):
-    """A quantity in words, and the function that measures it, which may raise `CannotTell` and `NotRun`."""
+    """What a claim is about, in words that "is above 0" completes, its unit, and the function that measures it.
+
+    The function may raise `CannotTell` and `NotRun`.
+    """
 
     text: str
     unit: str

@@ -62,25 +62,6 @@ def less(first: Quantity, *others: Quantity, independent: bool = False) -> Rule:
     return all_of(*(above(excess(other, first, independent=independent)) for other in others))._replace(text=text)
 
 
-def _decide(quantity: Quantity, low: float, high: float, evidence: Evidence) -> Outcome:
-    try:
-        found = quantity.measure(evidence)
-    except NotRun as reason:
-        return Outcome(None, None, None, quantity.unit, NOT_RUN, str(reason))
-    except CannotTell as reason:
-        return Outcome(None, None, None, quantity.unit, CANNOT_TELL, str(reason))
-    if found.value is None or found.low is None or found.high is None:
-        note = "A score is undefined, as that of a run that predicts a constant."
-        return Outcome(None, None, None, quantity.unit, CANNOT_TELL, note)
-    if low < found.low and found.high < high:
-        verdict = HOLDS
-    elif found.high < low or high < found.low:
-        verdict = REFUTED
-    else:
-        verdict = CANNOT_TELL
-    return Outcome(*found, quantity.unit, verdict)
-
-
 def all_of(*rules: Rule) -> Rule:
     """All of the rules hold. The outcome is that of the weakest: one that is refuted, else not run, else undecided."""
     if len(rules) == 1:
@@ -113,6 +94,25 @@ def imbalanced(run: str, times: float, rule: Rule) -> Rule:
 def undecidable(text: str, note: str) -> Rule:
     """What would decide the claim, and why no run of ours does."""
     return Rule(text, lambda evidence: Outcome(None, None, None, "", NOT_RUN, note))
+
+
+def _decide(quantity: Quantity, low: float, high: float, evidence: Evidence) -> Outcome:
+    try:
+        found = quantity.measure(evidence)
+    except NotRun as reason:
+        return Outcome(None, None, None, quantity.unit, NOT_RUN, str(reason))
+    except CannotTell as reason:
+        return Outcome(None, None, None, quantity.unit, CANNOT_TELL, str(reason))
+    if found.value is None or found.low is None or found.high is None:
+        note = "A score is undefined, as that of a run that predicts a constant."
+        return Outcome(None, None, None, quantity.unit, CANNOT_TELL, note)
+    if low < found.low and found.high < high:
+        verdict = HOLDS
+    elif found.high < low or high < found.low:
+        verdict = REFUTED
+    else:
+        verdict = CANNOT_TELL
+    return Outcome(*found, quantity.unit, verdict)
 
 
 def _bound(value: float, unit: str) -> str:

@@ -82,3 +82,13 @@ def test_a_run_trained_again_gives_the_same_page_except_times(alone: Path) -> No
         for key in ("seconds", "tokens_per_second", "finished"):
             del provenance["Runs"]["baseline"][key]
     assert before == after
+
+
+def test_claims_about_other_runs_are_not_run(alone: Path) -> None:
+    report.main()
+    found = written("findings.json")
+    assert (found["profile"], found["generated"]) == ("sample", True)
+    verdicts = {claim["claim"]: claim["verdict"] for claim in found["claims"]}
+    (early,) = [claim for claim, verdict in verdicts.items() if verdict != "not run" and "very early" in claim]
+    assert verdicts.pop(early) == "cannot tell", "the baseline has one epoch"
+    assert "The data are generated" in (FOLDER / "findings.md").read_text(encoding="utf-8")
