@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,17 +23,11 @@ class _Score(NamedTuple):
     right: np.ndarray | None = None
 
 
-def measure(
-    folder: Path,
-    runs: Iterable[str],
-    tables: Mapping[str, Sequence[str]] | None = None,
-    seeds: Mapping[str, Sequence[str]] | None = None,
-) -> Statistics:
+def measure(folder: Path, runs: Iterable[str], seeds: Mapping[str, Sequence[str]] | None = None) -> Statistics:
     """The statistics of runs. Those of a pair do not depend on what other runs there are.
 
     Args:
         folder: the results folder.
-        tables: the runs that each table compares, none twice.
         seeds: for the first run, the others that differ from it in their seed alone.
 
     Raises:
@@ -45,7 +39,7 @@ def measure(
     scores[OVERALL] = {
         run: _Score(found[OVERALL], overall(*(scores[name][run].samples for name in METRIC_OF)))  # type: ignore[arg-type]
         for run, found in dev.items()
-        if OVERALL in found
+        if OVERALL in found and all(run in scores[name] for name in METRIC_OF)
     }
     metrics = {run: [name for name in (OVERALL, *tasks) if name == OVERALL or name in dev[run]] for run in dev}
     return Statistics(
@@ -58,7 +52,6 @@ def measure(
             }
             for first, second in combinations(dev, 2)
         },
-        tables or {},
         {
             first: {
                 name: _over_seeds([found[run] for run in (first, *others) if run in found])
@@ -69,11 +62,10 @@ def measure(
     )
 
 
-def _scores(folder: Path, dev: Mapping[str, Mapping], task: str) -> dict[str, _Score]:
-    """The scores on a task of all runs for which it is defined."""
-    metric = next(
-        metric for metric in METRICS if metric in next(found[task] for found in dev.values() if task in found)
-    )
+def _scores(folder: Path, dev: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, _Score]:
+    """The scores on a task of all runs for which it is defined on some resample."""
+    entry = next(found[task] for found in dev.values() if task in found)
+    metric = next(metric for metric in METRICS if metric in entry)
     values = {run: found[task][metric] for run, found in dev.items() if found.get(task, {}).get(metric) is not None}
     if not values:
         return {}
@@ -85,13 +77,12 @@ def _scores(folder: Path, dev: Mapping[str, Mapping], task: str) -> dict[str, _S
                 f"{folder / run}: its dev examples of {task} are not those of {folder / first}, so their scores cannot be "
                 f"compared; run `dvc repro evaluate@{first} evaluate@{run}`, which evaluates both on the same data"
             )
-    labels, predictions = (
-        tables[first]["label"].to_numpy(),
-        np.stack([table["prediction"].to_numpy() for table in tables.values()]),
-    )
+    labels = tables[first]["label"].to_numpy()
+    predictions = np.stack([table["prediction"].to_numpy() for table in tables.values()])
     samples = resampled(metric, labels, predictions, RESAMPLES, np.random.default_rng([SEED, *task.encode()]))
     right: Iterable[np.ndarray | None] = predictions == labels if metric == "accuracy" else [None] * len(values)
-    return {run: _Score(value, *parts) for (run, value), *parts in zip(values.items(), samples.T, right, strict=True)}
+    found = {run: _Score(value, *parts) for (run, value), *parts in zip(values.items(), samples.T, right, strict=True)}
+    return {run: score for run, score in found.items() if not np.isnan(score.samples).all()}
 
 
 def _interval(score: _Score | None) -> Interval:

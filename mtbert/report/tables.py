@@ -54,7 +54,7 @@ def table1(folder: Path, rows: Rows, statistics: Statistics) -> Table:
         "a misprint, and its rows Baseline and Key Update 2 fit neither reading, hence the recomputed column. Bold: the highest "
         "on the development set.",
         "Majority class: always predicting the most frequent label, with *r = 0*.",
-        *certainty(statistics, "table1", compared, dict(zip((OVERALL, *METRIC_OF), header[1:], strict=True))),
+        *certainty(statistics, compared, dict(zip((OVERALL, *METRIC_OF), header[1:], strict=True))),
     ]
     if any(row[1] == "unlabelled" for row in cells):
         notes.append(
@@ -85,7 +85,7 @@ def table2(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     notes = [
         "Key Update 3 trains STS with the cosine embedding loss on *(u, v)*, the other rows regress on the concatenation: the "
         "paper does not say which head made its first rows, but .559 stands in its Table 1 for Key Update 3.",
-        *certainty(statistics, "table2", compared, {STS.name: "STS"}),
+        *certainty(statistics, compared, {STS.name: "STS"}),
     ]
     header, numeric = ("Concatenation", "Run", "STS", "Paper: STS"), (False, False, True, True)
     return Table("Embedding concatenations.", header, cells, notes, numeric, "table2", highest(cells, (2, 3)))
@@ -118,7 +118,7 @@ def table3(folder: Path, rows: Rows, statistics: Statistics) -> Table:
         f"Probabilities are of {', '.join(sizes)}, in proportion to *|D|^α* with *α = 1, ½, 0*; training sets here: {counts}. "
         "Where an epoch ends with the first depleted dataset, the methods differ in the number of steps too, so that the "
         "comparison confounds sampler with amount of training; `epoch_end: N` gives each the same number of steps.",
-        *certainty(statistics, "table3", compared, {OVERALL: "Overall"}),
+        *certainty(statistics, compared, {OVERALL: "Overall"}),
     ]
     ours = ("Sampling method", "Probabilities", "Steps", "Batches", "Overall")
     header = (*ours, "Paper: probabilities", "Paper: overall")

@@ -48,7 +48,9 @@ def test_scipys_bootstrap_gives_the_same_resamples(monkeypatch: pytest.MonkeyPat
     theirs = bootstrap((right,), np.mean, random_state=np.random.default_rng(0), **settings)
     names = np.array(["a", "b", "c", "d", "e"])
     for labels_of, guesses_of in ((classes, guesses), (names[classes], names[guesses])):
-        np.testing.assert_array_equal(drawn("accuracy", labels_of, guesses_of, 300)[:, 2], theirs.bootstrap_distribution)
+        np.testing.assert_array_equal(
+            drawn("accuracy", labels_of, guesses_of, 300)[:, 2], theirs.bootstrap_distribution
+        )
 
 
 def test_resamples_of_one_value_are_undefined_and_left_out() -> None:
