@@ -104,6 +104,12 @@ def evaluate(run: RunName, project: Project = HERE) -> None:
 
 
 @_command
+def statistics(project: Project = HERE) -> None:
+    """Resample the dev examples: intervals, paired differences of all runs, and the spread over seeds."""
+    _stage("statistics", project)
+
+
+@_command
 def table(
     name: Annotated[str, typer.Argument(metavar="NAME", help="table1 to table4.")], project: Project = HERE
 ) -> None:
@@ -123,6 +129,27 @@ def figure(
 def report(project: Project = HERE) -> None:
     """Write one page with tables, figures, metrics and provenance."""
     _stage("report", project)
+
+
+@_command
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="An evaluated run.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="Another one, which is compared with the first.")],
+    examples: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Examples to list, per task and run, that this run alone gets right."),
+    ] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    project: Project = HERE,
+) -> None:
+    """Compare two runs: settings, scores on the same examples with intervals and p, flipped examples, size and time."""
+    _enter(project)
+
+    def work() -> None:
+        runs = importlib.import_module("mtbert.params").load_params().runs
+        importlib.import_module("mtbert.compare").main(first, second, runs, examples=examples, as_json=as_json)
+
+    raise typer.Exit(_guarded(work))
 
 
 @_command

@@ -1,4 +1,4 @@
-"""report: write one page with all tables, figures, metrics and provenance, and the metrics that are kept in git."""
+"""report: write one page with all tables, figures, metrics and provenance; the verdicts on the paper's claims; metrics for git."""
 
 import json
 import platform
@@ -12,9 +12,12 @@ from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, c
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import commit, read_log
 from mtbert.pipeline.start import start
+from mtbert.report.evidence import Evidence
+from mtbert.report.findings import FINDINGS, findings, markdown
 from mtbert.report.page import first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
+from mtbert.report.statistics import STATISTICS, read_statistics
 from mtbert.seal import check_seal
 from mtbert.training.work import work_root
 
@@ -41,6 +44,8 @@ def main() -> None:
         "Versions": ", ".join(f"{package} {version(package)}" for package in PACKAGES)
         + f", Python {platform.python_version()}",
     }
+    statistics = read_statistics(folder / STATISTICS)
+    verdicts = findings(Evidence(RESULTS, statistics), settings["profile"], generated=source["source"] == "sample")
     html = page(
         folder,
         lead=first_lines(source, encoder, prepared, settings["runs"], times),
@@ -51,7 +56,9 @@ def main() -> None:
         prepared=prepared,
         provenance=provenance,
     )
-    atomic_json(folder / "metrics.json", headline(found))
+    atomic_json(folder / FINDINGS, verdicts)
+    atomic_write_text(folder / "findings.md", markdown(verdicts))
+    atomic_json(folder / "metrics.json", headline(found, statistics))
     atomic_json(folder / "provenance.json", {**provenance, "Runs": by_run(records, times)})
     atomic_write_text(folder / "index.html", html)
     print(f"the report: {(folder / 'index.html').resolve()}")

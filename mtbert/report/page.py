@@ -10,6 +10,7 @@ import markupsafe
 
 from mtbert.report.figures import read_caption
 from mtbert.report.provenance import UNTIMED
+from mtbert.report.statistics import Statistics
 from mtbert.report.text import Table, number, prose, read_table, visible
 from mtbert.tasks.paper import METRIC_OF
 
@@ -37,12 +38,13 @@ CHOICES = (
 )
 
 
-def headline(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | int | None]]:
-    """A few numbers per run, for `dvc metrics diff`; kept in git as metrics.json."""
+def headline(metrics: Mapping[str, Mapping[str, Any]], statistics: Statistics) -> dict[str, dict[str, Any]]:
+    """A few numbers per run, with the ends of the scores' intervals; kept in git as metrics.json."""
     return {
         run: {
             "overall": found["dev"].get("overall"),
             **{task: _metric(entry)[1] for task, entry in found["dev"].items() if task != "overall"},
+            "intervals": {name: [score.low, score.high] for name, score in statistics.values[run].items()},
             "trainable_parameters": found["parameters"]["trainable"],
             "steps": found["training"]["steps"],
         }

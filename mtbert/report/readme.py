@@ -45,14 +45,15 @@ def graph_picture(path: Path) -> str:
         outs = [_path(entry) for part in ("outs", "metrics", "plots") for entry in parts.get(part, [])]
         nodes[_node(name, stage)] = [_path(entry) for entry in parts.get("deps", [])], outs
     labels = [f'  {_id(node)}["{node}"]' for node in nodes if _id(node) != node]
-    edges = []
+    sources: dict[str, list[str]] = {}  # by what they lead to
     for source, (_, outs) in nodes.items():
-        targets = [
+        targets = " & ".join(
             _id(target)
             for target, (deps, _) in nodes.items()
             if source != target and any(_overlap(out, dep) for out in outs for dep in deps)
-        ]
-        edges += [f"  {_id(source)} --> {' & '.join(targets)}"] if targets else []
+        )
+        sources.setdefault(targets, []).append(_id(source))
+    edges = [f"  {' & '.join(names)} --> {targets}" for targets, names in sources.items() if targets]
     return "\n".join(["```mermaid", "flowchart LR", *labels, *edges, "```"])
 
 
