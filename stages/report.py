@@ -12,10 +12,11 @@ from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, c
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import commit, read_log
 from mtbert.pipeline.start import start
+from mtbert.report.measure import current_statistics
 from mtbert.report.page import first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
-from mtbert.report.statistics import STATISTICS, read_statistics
+from mtbert.report.statistics import STATISTICS
 from mtbert.seal import check_seal
 from mtbert.training.work import work_root
 
@@ -52,7 +53,9 @@ def main() -> None:
         prepared=prepared,
         provenance=provenance,
     )
-    atomic_json(folder / "metrics.json", headline(found, read_statistics(folder / STATISTICS)))
+    atomic_json(
+        folder / "metrics.json", headline(found, current_statistics(folder / STATISTICS, RESULTS, settings["runs"]))
+    )
     atomic_json(folder / "provenance.json", {**provenance, "Runs": by_run(records, times)})
     atomic_write_text(folder / "index.html", html)
     print(f"the report: {(folder / 'index.html').resolve()}")
