@@ -11,7 +11,7 @@ import pytest
 from mtbert.errors import MtbertError
 from mtbert.evaluation.metrics import METRICS
 from mtbert.evaluation.resampling import mcnemar
-from mtbert.report.measure import measure
+from mtbert.report.measure import current_statistics, measure
 from mtbert.report.significance import certainty
 from mtbert.report.statistics import UNDEFINED, OverSeeds, read_statistics, write_statistics
 from mtbert.tabular import write_csv
@@ -146,3 +146,17 @@ def test_the_file_gives_the_statistics_back_in_the_same_bytes(evaluated: Evaluat
     path.unlink()
     with pytest.raises(MtbertError, match="not found; run `dvc repro statistics`"):
         read_statistics(path)
+
+
+def test_statistics_of_earlier_results_are_an_error(evaluated: Evaluated, tmp_path: Path) -> None:
+    for seed, run in enumerate("ab"):
+        evaluated(run, seed)
+    path = tmp_path / "statistics.json"
+    write_statistics(path, measure(tmp_path, "ab"))
+    assert current_statistics(path, tmp_path, "ab") == read_statistics(path)
+    evaluated("b", 5)
+    assert current_statistics(path, tmp_path, "a")
+    evaluated("c", 6)
+    for run in "bc":
+        with pytest.raises(MtbertError, match=f"other results than those of {run} here; run `dvc repro statistics`"):
+            current_statistics(path, tmp_path, run)
