@@ -33,6 +33,7 @@ class Params(Section):
     tables: dict[str, dict[str, str]]
     figures: dict[str, dict[str, str]]
     runs: dict[str, Run] = Field(min_length=1)
+    predecessors: dict[str, str] = Field(exclude=True)  # what `from` of each run names; no key of the file
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Params":
