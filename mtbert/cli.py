@@ -104,6 +104,12 @@ def evaluate(run: RunName, project: Project = HERE) -> None:
 
 
 @_command
+def statistics(project: Project = HERE) -> None:
+    """Resample the dev examples: intervals, paired differences of all runs, and the spread over seeds."""
+    _stage("statistics", project)
+
+
+@_command
 def table(
     name: Annotated[str, typer.Argument(metavar="NAME", help="table1 to table4.")], project: Project = HERE
 ) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mtbert.errors import MtbertError
 from mtbert.report import results
 from mtbert.report.text import visible
 from mtbert.tasks.task import Task
@@ -25,7 +24,7 @@ def read_predictions(
 
     Args:
         folder: the results folder.
-        metrics: metrics.json of each run.
+        metrics: metrics.json of each run; that the runs' examples agree was checked when `statistics` compared them.
         tasks: all tasks, by name.
         limit: bytes of the result as JSON.
 
@@ -37,13 +36,12 @@ def read_predictions(
         `runs`: for each run its `predicted` labels and, unless these are scores, its `confidence` in them in per mille.
 
     Raises:
-        MtbertError: a file is missing or damaged, or runs have predictions for different examples.
+        MtbertError: a file is missing or damaged.
     """
     found = {}
     for name, task in tasks.items():
         if runs := [run for run, about in metrics.items() if name in about["dev"]]:
             found[name] = {run: _read(folder, run, task) for run in runs}
-            _same_examples(folder, name, found[name])
     steps = dict.fromkeys(found, 1)
     while True:
         parts = {name: _part(tasks[name], tables, steps[name]) for name, tables in found.items()}
@@ -65,16 +63,6 @@ def _read(folder: Path, run: str, task: Task) -> pd.DataFrame:
         for column in ("label", "prediction"):
             table[column] = table[column].map(numbers)
     return table
-
-
-def _same_examples(folder: Path, task: str, tables: Mapping[str, pd.DataFrame]) -> None:
-    first, *others = tables
-    for run in others:
-        if not tables[run]["id"].equals(tables[first]["id"]):
-            raise MtbertError(
-                f"{folder / run}/examples/{task}-dev.csv: its examples are not those of run {first}; "
-                f"run `dvc repro evaluate@{first} evaluate@{run}`"
-            )
 
 
 def _part(task: Task, tables: Mapping[str, pd.DataFrame], step: int) -> dict[str, Any]:

@@ -35,8 +35,11 @@ def record(results: Path, run: str) -> dict[str, Any]:
     return _json(results, run, "record.json", RECORDED, object)
 
 
-def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataFrame:
-    """A table with a row per example. Label, prediction and score are numbers; the rest is text, even `None` and `NA`.
+def examples(results: Path, run: str, task: str, split: str = "dev", *, numeric: bool = True) -> pd.DataFrame:
+    """A table with a row per example. The score is a number; id and sentences are text, even `None` and `NA`.
+
+    Args:
+        numeric: whether label and prediction are numbers, rather than names of classes.
 
     Raises:
         MtbertError: the file is missing or damaged.
@@ -44,8 +47,9 @@ def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataF
     with _reading(results, run, f"examples/{task}-{split}.csv") as path:
         table = pd.DataFrame(read_csv(path), dtype=str)
         columns = ["label", "prediction", "score"]
-        _require(columns, table)
-        table[columns] = table[columns].astype(float)
+        _require(["id", *columns], table)
+        numbers = columns if numeric else ["score"]
+        table[numbers] = table[numbers].astype(float)
     return table
 
 

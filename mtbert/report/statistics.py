@@ -1,29 +1,23 @@
 """How sure the dev scores are: intervals, paired differences of runs, and the spread over seeds.
 
-Made by bootstrap over the dev examples of each task (`mtbert.evaluation.resampling`). The overall score combines the tasks'
-resamples. The intervals cover another choice of examples, not another seed.
+`mtbert.report.measure` makes them from results; reports/PROFILE/statistics.json keeps them. The intervals cover another choice of
+dev examples, not another seed.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from mtbert.errors import MtbertError
-from mtbert.evaluation.metrics import METRICS
-from mtbert.evaluation.resampling import detectable, holm, interval, mcnemar, resampled, sign_test
+from mtbert.evaluation.resampling import LEVEL, detectable, holm
 from mtbert.files import atomic_write_text
-from mtbert.report import results
-from mtbert.tasks.paper import TASKS, overall
 
-RESAMPLES = 10_000
-SEED = 11711
-SIGNIFICANT = 0.05
+RESAMPLES, SEED = 10_000, 11711  # of the bootstrap
 OVERALL = "overall"
+STATISTICS = "statistics.json"  # in reports/PROFILE
 
 
 class Interval(NamedTuple):
@@ -63,6 +57,9 @@ class Difference(NamedTuple):
     adjusted: float | None
 
 
+UNDEFINED, UNPAIRED = Interval(*[None] * 3), Paired(*[None] * 5)
+
+
 class OverSeeds(NamedTuple):
     """A metric over runs that differ in their seed alone; None where fewer than two of them have it.
 
@@ -83,7 +80,7 @@ class Statistics:
     Attributes:
         values: by run and metric.
         pairs: by the two runs, in the order of `values`, and metric.
-        tables: the runs that each table compares.
+        tables: the runs that each table compares, none twice.
         seeds: by the first of the runs that differ in their seed alone, and metric.
         resamples: how often the examples were drawn.
     """
@@ -106,7 +103,8 @@ class Statistics:
         """
         found = self._pair(first, second, metric)
         tables = [table] if table else [name for name, runs in self.tables.items() if {first, second} <= set(runs)]
-        adjusted = [self.adjusted(name, metric)[frozenset((first, second))] for name in tables] if found.p is not None else []
+        found_in = [self.adjusted(name, metric) for name in tables]
+        adjusted = [p for there in found_in for pair, p in there.items() if set(pair) == {first, second}]
         return Difference(*found[:4], max(adjusted, default=None))
 
     def detectable(self, first: str, second: str, metric: str) -> float | None:
@@ -114,18 +112,70 @@ class Statistics:
         error = self._pair(first, second, metric).error
         return None if error is None else detectable(error)
 
-    def adjusted(self, table: str, metric: str) -> dict[frozenset[str], float]:
+    def adjusted(self, table: str, metric: str) -> dict[tuple[str, str], float]:
         """The adjusted p of all pairs of a table's runs for which the metric is defined."""
-        runs = dict.fromkeys(self.tables[table])
-        found = {frozenset(pair): self._pair(*pair, metric).p for pair in combinations(runs, 2)}
+        found = {pair: self._pair(*pair, metric).p for pair in combinations(self.tables[table], 2)}
         defined = {pair: p for pair, p in found.items() if p is not None}
         return dict(zip(defined, holm(list(defined.values())), strict=True))
 
     def _pair(self, first: str, second: str, metric: str) -> Paired:
         if (first, second) in self.pairs:
-            return self.pairs[first, second].get(metric, Paired(*[None] * 5))
+            return self.pairs[first, second].get(metric, UNPAIRED)
         value, low, high, p, error = self._pair(second, first, metric)
         return Paired(*(None if end is None else -end for end in (value, high, low)), p, error)
 
 
-UNDEFINED = Interval(None, None, None)
+def write_statistics(path: Path, found: Statistics) -> None:
+    """Write the statistics as JSON, a line for each run and pair; numbers with six significant digits."""
+    head = {"level": LEVEL, "resamples": found.resamples, "seed": SEED}
+    sections = {
+        "tables": _lines({name: list(runs) for name, runs in found.tables.items()}),
+        "runs": _lines({run: _plain(metrics) for run, metrics in found.values.items()}),
+        "seeds": _lines({run: _plain(metrics) for run, metrics in found.seeds.items()}),
+        "pairs": _lines([{"runs": pair, **_plain(metrics)} for pair, metrics in found.pairs.items()]),
+    }
+    lines = [f"{_json(key)}: {value}" for key, value in ({key: _json(head[key]) for key in head} | sections).items()]
+    atomic_write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Read what `write_statistics` wrote.
+
+    Raises:
+        MtbertError: the file is missing or damaged; the message names the stage to run.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        pairs = {tuple(pair.pop("runs")): _typed(Paired, pair) for pair in found["pairs"]}
+        values, seeds = (
+            {run: _typed(kind, metrics) for run, metrics in found[key].items()}
+            for key, kind in (("runs", Interval), ("seeds", OverSeeds))
+        )
+        return Statistics(values, pairs, found["tables"], seeds, found["resamples"])
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found; run `dvc repro statistics`") from None
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        remedy = "run `dvc repro --force --single-item statistics`"
+        raise MtbertError(f"{path}: cannot be read ({error}); {remedy}") from None
+
+
+def _lines(section: Mapping[str, Any] | Sequence[Any]) -> str:
+    """A section with each of its entries on a line."""
+    if isinstance(section, Mapping):
+        return "{" + ",".join(f"\n  {_json(key)}: {_json(value)}" for key, value in section.items()) + "\n}"
+    return "[" + ",".join(f"\n  {_json(value)}" for value in section) + "\n]"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        metric: {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in part._asdict().items()}
+        for metric, part in metrics.items()
+    }
+
+
+def _typed(kind: type[Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {metric: kind(**part) for metric, part in metrics.items()}

@@ -1,0 +1,103 @@
+"""Compute the statistics of evaluated runs: bootstrap over the dev examples of each task, the same resamples for every run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mtbert.errors import MtbertError
+from mtbert.evaluation.metrics import METRICS
+from mtbert.evaluation.resampling import interval, mcnemar, resampled, sign_test
+from mtbert.report import results
+from mtbert.report.statistics import OVERALL, RESAMPLES, SEED, UNDEFINED, Interval, OverSeeds, Paired, Statistics
+from mtbert.tasks.paper import QUORA, SST, STS, overall
+
+
+class _Score(NamedTuple):
+    """A run's score: its value, its resamples (R,), and for an accuracy which of the B examples are right, (B,)."""
+
+    value: float
+    samples: np.ndarray
+    right: np.ndarray | None = None
+
+
+def measure(
+    folder: Path,
+    runs: Iterable[str],
+    tables: Mapping[str, Sequence[str]] | None = None,
+    seeds: Mapping[str, Sequence[str]] | None = None,
+) -> Statistics:
+    """The statistics of runs. Those of a pair do not depend on what other runs there are.
+
+    Args:
+        folder: the results folder.
+        tables: the runs that each table compares, none twice.
+        seeds: for the first run, the others that differ from it in their seed alone.
+
+    Raises:
+        MtbertError: a run is not evaluated, or two were evaluated on different examples of a task.
+    """
+    dev = {run: results.metrics(folder, run)["dev"] for run in runs}
+    tasks = dict.fromkeys(task for scores in dev.values() for task in scores if task != OVERALL)
+    scores = {task: _scores(folder, dev, task) for task in tasks}
+    scores[OVERALL] = {
+        run: _Score(found[OVERALL], overall(*(scores[task.name][run].samples for task in (SST, QUORA, STS))))
+        for run, found in dev.items()
+        if OVERALL in found
+    }
+    metrics = {run: [name for name in (OVERALL, *tasks) if name == OVERALL or name in dev[run]] for run in dev}
+    return Statistics(
+        {run: {name: _interval(scores[name].get(run)) for name in metrics[run]} for run in dev},
+        {
+            (first, second): {name: _paired(found[first], found[second]) for name, found in scores.items() if {first, second} <= found.keys()}
+            for first, second in combinations(dev, 2)
+        },
+        tables or {},
+        {
+            first: {name: _over_seeds([found[run] for run in (first, *others) if run in found]) for name, found in scores.items()}
+            for first, others in (seeds or {}).items()
+        },
+    )
+
+
+def _scores(folder: Path, dev: Mapping[str, Mapping], task: str) -> dict[str, _Score]:
+    """The scores on a task of all runs for which it is defined."""
+    metric = next(metric for metric in METRICS if metric in next(found[task] for found in dev.values() if task in found))
+    values = {run: found[task][metric] for run, found in dev.items() if found.get(task, {}).get(metric) is not None}
+    if not values:
+        return {}
+    tables = {run: results.examples(folder, run, task, numeric=metric != "accuracy") for run in values}
+    first = next(iter(values))
+    for run, table in tables.items():
+        if not table[["id", "label"]].equals(tables[first][["id", "label"]]):
+            raise MtbertError(
+                f"{folder / run}: its dev examples of {task} are not those of {folder / first}, so their scores cannot be "
+                f"compared; run `dvc repro evaluate@{first} evaluate@{run}`, which evaluates both on the same data"
+            )
+    labels, predictions = tables[first]["label"].to_numpy(), np.stack([table["prediction"].to_numpy() for table in tables.values()])
+    samples = resampled(metric, labels, predictions, RESAMPLES, np.random.default_rng([SEED, *task.encode()]))
+    right: Iterable[np.ndarray | None] = predictions == labels if metric == "accuracy" else [None] * len(values)
+    return {run: _Score(value, *parts) for (run, value), *parts in zip(values.items(), samples.T, right, strict=True)}
+
+
+def _interval(score: _Score | None) -> Interval:
+    return UNDEFINED if score is None else Interval(score.value, *interval(score.samples))
+
+
+def _paired(first: _Score, second: _Score) -> Paired:
+    differences = second.samples - first.samples
+    both = first.right is not None and second.right is not None
+    p = mcnemar(first.right, second.right) if both else sign_test(differences)
+    return Paired(second.value - first.value, *interval(differences), p, float(np.nanstd(differences, ddof=1)))
+
+
+def _over_seeds(scores: Sequence[_Score]) -> OverSeeds:
+    if len(scores) < 2:
+        return OverSeeds(len(scores), None, None, None)
+    values = np.array([score.value for score in scores])
+    of_seeds = values.var(ddof=1)
+    of_examples = np.mean([np.nanvar(score.samples, ddof=1) for score in scores])
+    share = float(of_seeds / (of_seeds + of_examples)) if of_seeds + of_examples > 0 else None
+    return OverSeeds(len(scores), float(values.mean()), float(np.sqrt(of_seeds)), share)
