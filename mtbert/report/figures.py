@@ -107,7 +107,7 @@ def _matrix(counts: np.ndarray, shares: np.ndarray, names: list[str], axes: Axes
 
 def figure2(folder: Path, rows: Rows) -> Figure:
     """SST accuracy on train and dev over epochs; a panel per row."""
-    found = {row: results.history(folder, run) for row, run in _nonempty(rows, "figure2").items()}
+    found = {row: results.history(folder, run, (TRAIN, DEV)) for row, run in _nonempty(rows, "figure2").items()}
 
     def draw(history: pd.DataFrame, axes: Axes) -> None:
         axes.plot(history["epoch"], history[TRAIN], "o-", color=ORANGE, label="train", markersize=4)

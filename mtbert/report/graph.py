@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 
+BOX, PITCH = (128, 34), (158, 54)  # size of a box, and from one to the next, right and down
+
+
 class Node(NamedTuple):
     """A stage.
 
@@ -49,7 +52,35 @@ def read_graph(path: Path) -> list[Node]:
     ]
 
 
-def columns(graph: Sequence[Node]) -> list[list[Node]]:
+class Picture(NamedTuple):
+    """The graph as a drawing: boxes (name, x, y of the upper left corner), and arrows (from x, y to x, y)."""
+
+    boxes: Sequence[tuple[str, float, float]]
+    arrows: Sequence[tuple[float, float, float, float]]
+    width: float
+    height: float
+
+
+def draw(graph: Sequence[Node]) -> Picture:
+    """Draw each stage to the right of all that it depends on; arrows that others imply are left out."""
+    shown = _columns(graph)
+    tallest = max(map(len, shown), default=0)
+    corners = {
+        node.name: (PITCH[0] * column, PITCH[1] * (place + (tallest - len(nodes)) / 2))
+        for column, nodes in enumerate(shown)
+        for place, node in enumerate(nodes)
+    }
+    arrows = []
+    for nodes in shown:
+        for node in nodes:
+            for x, y in map(corners.__getitem__, node.after):
+                start = corners[node.name]
+                arrows.append((start[0] + BOX[0], start[1] + BOX[1] / 2, x, y + BOX[1] / 2))
+    size = (PITCH[0] * (len(shown) - 1) + BOX[0], PITCH[1] * (tallest - 1) + BOX[1])
+    return Picture([(name, *corner) for name, corner in corners.items()], arrows, *size)
+
+
+def _columns(graph: Sequence[Node]) -> list[list[Node]]:
     """The nodes in columns, each node to the right of all that it depends on; arrows that others imply are removed."""
     order = TopologicalSorter({node.name: {other.name for other in graph if node.name in other.after} for node in graph})
     order.prepare()

@@ -1,7 +1,7 @@
-// The browser of predictions. Its data are in the element #data; see mtbert/report/predictions.py.
+// The browser of predictions. Its data are in the element #examples; see mtbert/report/predictions.py.
 "use strict";
 
-const tasks = JSON.parse(document.getElementById("data").textContent);
+const tasks = JSON.parse(document.getElementById("examples").textContent);
 const control = Object.fromEntries(
   [...document.querySelectorAll("#browser [name]")].map((element) => [element.name, element])
 );
