@@ -1,4 +1,4 @@
-"""report: write one page with all tables, figures, metrics and provenance, and the metrics that are kept in git."""
+"""report: write the page with all verdicts, tables, figures, runs and predictions, and the metrics that are kept in git."""
 
 import json
 import platform
@@ -12,10 +12,13 @@ from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, c
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import commit, read_log
 from mtbert.pipeline.start import start
-from mtbert.report.page import first_lines, headline, page
+from mtbert.report.graph import read_graph
+from mtbert.report.page import Runs, first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
+from mtbert.report.statistics import STATISTICS, read_statistics
 from mtbert.seal import check_seal
+from mtbert.tasks.paper import known_tasks
 from mtbert.training.work import work_root
 
 PACKAGES = ("mtbert", "torch", "tokenizers", "numpy", "dvc")
@@ -41,14 +44,17 @@ def main() -> None:
         "Versions": ", ".join(f"{package} {version(package)}" for package in PACKAGES)
         + f", Python {platform.python_version()}",
     }
+    statistics = read_statistics(folder / STATISTICS)
     html = page(
         folder,
+        Runs(RESULTS, found, records, settings["predecessors"], times, statistics),
         lead=first_lines(source, encoder, prepared, settings["runs"], times),
+        findings={"generated": source["source"] == "sample", "claims": [], "errata": []},
         tables=[name for name, rows in settings["tables"].items() if rows],
         figures=[name for name, rows in settings["figures"].items() if rows],
-        metrics=found,
-        times=times,
+        tasks=known_tasks(settings["tasks"]),
         prepared=prepared,
+        graph=read_graph(Path("dvc.yaml")),
         provenance=provenance,
     )
     atomic_json(folder / "metrics.json", headline(found))

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,9 +14,9 @@ import jinja2
 import markupsafe
 
 from mtbert.report.choices import CHOICES
-from mtbert.report.curves import charts
+from mtbert.report.curves import HEIGHT, WIDTH, charts
 from mtbert.report.figures import read_caption
-from mtbert.report.graph import Node, columns
+from mtbert.report.graph import BOX, Node, draw
 from mtbert.report.grid import grid
 from mtbert.report.health import health_grid, malformed
 from mtbert.report.predictions import read_predictions, to_json
@@ -24,6 +26,7 @@ from mtbert.report.text import prose, read_table, visible
 from mtbert.tasks.task import Task
 
 Facts = Mapping[str, Mapping[str, Any]]
+VERDICTS = ("holds", "refuted", "cannot tell", "not run")
 
 
 @dataclass(frozen=True)
@@ -122,27 +125,61 @@ def page(
         lstrip_blocks=True,
     )
     environment.filters |= {"visible": visible, "marked": _marked}
+    environment.globals |= {"quantity": _quantity, "files": _files}
     style, script = (files("mtbert.report").joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     predictions = read_predictions(runs.folder, runs.metrics, tasks)
+    curves = charts(runs.folder, list(runs.metrics), tasks)
+    verdicts = Counter(claim["verdict"] for claim in findings["claims"])
     return environment.get_template("page.html.j2").render(
         lead=lead,
         style=markupsafe.Markup(style),
         script=markupsafe.Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'",
         findings=findings,
+        counts=[(verdict, verdicts[verdict]) for verdict in VERDICTS if verdict in verdicts],
         tables=[(name, grid(read_table(folder / "tables" / f"{name}.json"))) for name in tables],
         figures=[_figure(name, folder / "figures" / f"{name}.svg") for name in figures],
-        declared=declared_grid(runs.metrics, tasks),
+        declared=declared_grid(runs.metrics, tasks, runs.statistics),
         runs=runs_grid(runs.metrics, runs.records, runs.predecessors, runs.times, tasks, runs.statistics),
-        charts=charts(runs.folder, list(runs.metrics), tasks),
+        charts=curves,
+        chart_size=(WIDTH, HEIGHT),
+        legend=sorted({line.look: line for chart in curves for line in chart.lines}.values(), key=lambda line: line.look),
         predictions=predictions,
         data=markupsafe.Markup(to_json(predictions)),
         health=health_grid(prepared, tasks),
         malformed=malformed(prepared),
-        columns=columns(graph),
+        graph=graph,
+        picture=draw(graph),
+        box=BOX,
         choices=CHOICES,
+        linked=_linked(folder, runs),
         provenance=provenance,
     )
+
+
+def _linked(folder: Path, runs: Runs) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The files of each run, and of all: (name, links as (text, path from the page))."""
+    up = Path(os.path.relpath(runs.folder.parent, folder)).as_posix()
+    found = [("all runs", [(name, name) for name in ("metrics.json", "statistics.json", "provenance.json")])]
+    for run in runs.metrics:
+        examples = sorted((runs.folder / run / "examples").glob("*.csv"))
+        links = [(path.stem, f"{up}/{path.relative_to(runs.folder.parent).as_posix()}") for path in examples]
+        found.append((run, [("learning curve", f"{up}/plots/{run}.csv"), *links]))
+    return found
+
+
+def _files(stem: str, endings: Sequence[str]) -> markupsafe.Markup:
+    """Links to the files of a table or figure, which differ in their endings."""
+    link = markupsafe.Markup('<a href="{0}.{1}">.{1}</a>')
+    return markupsafe.Markup(", ").join(link.format(stem, ending) for ending in endings)
+
+
+def _quantity(value: float | None, unit: str = "") -> str:
+    """A number of a claim with its unit."""
+    if value is None:
+        return "–"
+    text = f"{value:,.0f}" if value == int(value) else f"{value:.3f}"
+    return f"{text} {unit}".strip().replace("-", "−")
 
 
 def _hash(text: str) -> str:

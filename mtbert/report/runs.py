@@ -37,9 +37,8 @@ def runs_grid(
     }
 
     def score(run: str, name: str) -> Cell:
-        value, low, high = statistics.metric(run, name)
-        below = "" if low is None else f"{number(low)} to {number(high)}"
-        return Cell(number(value), below, best=value is not None and value == best[name])
+        cell = _score(statistics, run, name)
+        return cell._replace(best=cell.text == number(best[name]) != number(None))
 
     def changed(run: str) -> Cell:
         before = predecessors.get(run)
@@ -84,9 +83,6 @@ def declared_grid(metrics: Facts, tasks: Mapping[str, Task], statistics: Statist
     if not rows:
         return None
 
-    def score(entry: Mapping[str, Any]) -> str:
-        return number(next(entry[name] for name in METRIC_TITLES if name in entry))
-
     def column(name: str, numeric: bool, cells: Sequence[Cell]) -> Column:
         return Column(name, "", numeric, cells)
 
@@ -95,12 +91,23 @@ def declared_grid(metrics: Facts, tasks: Mapping[str, Task], statistics: Statist
         column("Run", False, [Cell(run) for _, run, *_ in rows]),
         column("Trained on it", False, [Cell("yes" if task in found["training"]["tasks"] else "no") for task, _, found, _ in rows]),
         column("Measure", False, [Cell(next(title for name, title in METRIC_TITLES.items() if name in dev)) for *_, dev in rows]),
-        column("Dev", True, [Cell(score(dev)) for *_, dev in rows]),
+        column("Dev", True, [_score(statistics, run, task) for task, run, *_ in rows]),
         column("Examples", True, [Cell(f"{dev['n']:,}") for *_, dev in rows]),
         column("Majority class", True, [Cell(number(dev.get("majority"))) for *_, dev in rows]),
-        column("Test", True, [Cell(score(found["test"][task]) if task in found["test"] else "–") for task, _, found, _ in rows]),
+        column("Test", True, [Cell(number(_value(found["test"].get(task, {})))) for task, _, found, _ in rows]),
     ]
     return Grid("", columns)
+
+
+def _score(statistics: Statistics, run: str, metric: str) -> Cell:
+    """A dev score with its interval."""
+    value, low, high = statistics.metric(run, metric)
+    return Cell(number(value), "" if low is None else f"{number(low)} to {number(high)}")
+
+
+def _value(entry: Mapping[str, Any]) -> float | None:
+    """The metric in a task's entry of metrics.json; None if it is undefined or the split has no labels."""
+    return next((entry[name] for name in METRIC_TITLES if name in entry), None)
 
 
 def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
