@@ -83,14 +83,18 @@ class Params(Section):
             if name not in self.runs:
                 raise Contradiction(f"no run is called {name!r}{nearest(name, list(self.runs))}", *key)
             run, reference = self.runs[name].model_dump(), self.runs[first].model_dump()
-            if differing := [part for part in run | reference if part != "seed" and run.get(part) != reference.get(part)]:
+            if differing := [
+                part for part in run | reference if part != "seed" and run.get(part) != reference.get(part)
+            ]:
                 raise Contradiction(
                     f"{name} differs from {first} in {', '.join(differing)}, not in its seed alone; let it have "
                     f"`from: {first}` and a seed, no more, or remove it here",
                     *key,
                 )
             if run["seed"] in found:
-                raise Contradiction(f"{name} has the seed of {found[run['seed']]}; give it another, or remove it here", *key)
+                raise Contradiction(
+                    f"{name} has the seed of {found[run['seed']]}; give it another, or remove it here", *key
+                )
             found[run["seed"]] = name
 
     def _check_start(self, name: str, run: Run, start: str) -> None:

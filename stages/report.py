@@ -1,4 +1,4 @@
-"""report: write the page with all verdicts, tables, figures, runs and predictions, and the metrics that are kept in git."""
+"""report: write the page, the verdicts on the paper's claims, and the metrics that are kept in git."""
 
 import json
 import platform
@@ -12,10 +12,12 @@ from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, c
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import commit, read_log
 from mtbert.pipeline.start import start
+from mtbert.report.findings import FINDINGS, findings, markdown
 from mtbert.report.graph import read_graph
 from mtbert.report.page import Runs, first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
+from mtbert.report.rules import Evidence
 from mtbert.report.statistics import STATISTICS, read_statistics
 from mtbert.seal import check_seal
 from mtbert.tasks.paper import known_tasks
@@ -45,11 +47,12 @@ def main() -> None:
         + f", Python {platform.python_version()}",
     }
     statistics = read_statistics(folder / STATISTICS)
+    verdicts = findings(Evidence(RESULTS, statistics), settings["profile"], generated=source["source"] == "sample")
     html = page(
         folder,
         Runs(RESULTS, found, records, settings["predecessors"], times, statistics),
         lead=first_lines(source, encoder, prepared, settings["runs"], times),
-        findings={"generated": source["source"] == "sample", "claims": [], "errata": []},
+        findings=verdicts,
         tables=[name for name, rows in settings["tables"].items() if rows],
         figures=[name for name, rows in settings["figures"].items() if rows],
         tasks=known_tasks(settings["tasks"]),
@@ -57,7 +60,9 @@ def main() -> None:
         graph=read_graph(Path("dvc.yaml")),
         provenance=provenance,
     )
-    atomic_json(folder / "metrics.json", headline(found))
+    atomic_json(folder / FINDINGS, verdicts)
+    atomic_write_text(folder / "findings.md", markdown(verdicts))
+    atomic_json(folder / "metrics.json", headline(found, statistics))
     atomic_json(folder / "provenance.json", {**provenance, "Runs": by_run(records, times)})
     atomic_write_text(folder / "index.html", html)
     print(f"the report: {(folder / 'index.html').resolve()}")

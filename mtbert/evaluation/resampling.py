@@ -28,7 +28,9 @@ def resampled(
         return _sums((predictions == labels).T, resamples, rng) / len(labels)
     x, y = predictions.T - predictions.mean(1), (labels - labels.mean())[:, None]
     sums = _sums(np.concatenate([y, y * y, x, x * x, x * y], axis=1), resamples, rng) / len(labels)
-    mean_y, square_y, mean_x, square_x, product = np.split(sums, [1, 2, 2 + len(predictions), 2 + 2 * len(predictions)], axis=1)
+    mean_y, square_y, mean_x, square_x, product = np.split(
+        sums, [1, 2, 2 + len(predictions), 2 + 2 * len(predictions)], axis=1
+    )
     spread_x, spread_y = _spread(mean_x, square_x), _spread(mean_y, square_y)
     return np.asarray((product - mean_x * mean_y) / np.sqrt(spread_x * spread_y)).clip(-1, 1)
 

@@ -1,7 +1,7 @@
 """Figures 1 to 4 (section 6) from the results of the runs: a picture, and the plotted data as a table.
 
-Each function takes the results folder and the figure's rows from params.yaml, {row: run}. A row that is not in the paper is
-titled by its key. Equal results give equal bytes: the files hold no dates and no random ids, and text is drawn as outlines.
+Each function takes the results folder, the figure's rows from params.yaml, {row: run}, and the statistics of the runs. A row that is
+not in the paper is titled by its key. Equal results give equal bytes: the files hold no dates and no random ids, and text is drawn as outlines.
 """
 
 import io
@@ -25,6 +25,7 @@ from mtbert.errors import MtbertError
 from mtbert.evaluation.analysis import confusion, normalised, residuals
 from mtbert.files import atomic_write_bytes
 from mtbert.report import paper, results
+from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.tabular import write_csv
 from mtbert.tasks.paper import CURVE, SST, STS
 
@@ -67,7 +68,7 @@ class Figure(NamedTuple):
     size: tuple[float, float]
 
 
-def figure1(folder: Path, rows: Rows) -> Figure:
+def figure1(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """Sentiment confusion matrix, normalised by true label; a panel per row."""
     names = [f"{level} {name}" for level, name in enumerate(paper.SENTIMENTS)]
     panels: list[tuple[str, Callable[[Axes], None]]] = []
@@ -105,7 +106,7 @@ def _matrix(counts: np.ndarray, shares: np.ndarray, names: list[str], axes: Axes
     axes.spines[:].set_visible(False)
 
 
-def figure2(folder: Path, rows: Rows) -> Figure:
+def figure2(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """SST accuracy on train and dev over epochs; a panel per row."""
     found = {row: results.history(folder, run, (TRAIN, DEV)) for row, run in _nonempty(rows, "figure2").items()}
 
@@ -132,8 +133,8 @@ def figure2(folder: Path, rows: Rows) -> Figure:
     return Figure(caption, panels, data[["model", "epoch", "train", "dev"]], (5.0, 3.2))
 
 
-def figure3(folder: Path, rows: Rows) -> Figure:
-    """Trainable parameters versus overall score: DoRA by rank, and the full model."""
+def figure3(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
+    """Trainable parameters versus overall score with its interval: DoRA by rank, and the full model."""
     found = {row: results.metrics(folder, run) for row, run in _nonempty(rows, "figure3").items()}
     data = pd.DataFrame(
         [
@@ -141,19 +142,23 @@ def figure3(folder: Path, rows: Rows) -> Figure:
                 "model": paper.FIGURE_3.get(row, row),
                 "trainable_parameters": metrics["parameters"]["trainable"],
                 "adapters_only": metrics["parameters"]["adapters_only"],
-                "overall": metrics["dev"].get("overall"),
+                "overall": metrics["dev"].get(OVERALL),
+                "low": statistics.metric(rows[row], OVERALL).low,
+                "high": statistics.metric(rows[row], OVERALL).high,
             }
             for row, metrics in found.items()
         ],
         index=list(found),
-    ).astype({"adapters_only": "Int64", "overall": float})
+    ).astype({"adapters_only": "Int64", "overall": float, "low": float, "high": float})
 
     shown = data.dropna(subset="overall")
     adapted, full = shown[shown["adapters_only"].notna()], shown[shown["adapters_only"].isna()]
 
     def draw(axes: Axes) -> None:
         for points, marker, colour in ((adapted, "o", BLUE), (full, "D", ORANGE)):
-            axes.plot(points["trainable_parameters"] / 1e6, points["overall"], marker, color=colour, markersize=6)
+            bars = points[["low", "high"]].sub(points["overall"], axis=0).abs().to_numpy().T
+            style = {"fmt": marker, "color": colour, "markersize": 6, "elinewidth": 0.8, "capsize": 3}
+            axes.errorbar(points["trainable_parameters"] / 1e6, points["overall"], bars, **style)
         axes.set(xlabel="Trainable parameters (millions)", ylabel="Overall score")
         axes.margins(0.15, 0.2)
         low, high = axes.get_ylim()
@@ -164,7 +169,10 @@ def figure3(folder: Path, rows: Rows) -> Figure:
         for row in full.itertuples():
             _label(axes, row, row.overall, -14, "right", "full fine-tuning" if row.Index == "full" else row.model)
 
-    caption = "Figure 3: Model size versus performance, DoRA of rank r and the full model."
+    caption = (
+        "Figure 3: Model size versus performance, DoRA of rank r and the full model; the bars are 95% intervals over "
+        "development examples, not seeds."
+    )
     if {"r16", "full"} <= set(shown.index):
         more, gain = (shown.loc["full", name] / shown.loc["r16", name] - 1 for name in MEASURES)
         caption += (
@@ -204,7 +212,7 @@ def _label(axes: Axes, row: Any, height: float, points: float, side: str, text: 
     )
 
 
-def figure4(folder: Path, rows: Rows) -> Figure:
+def figure4(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """Residuals of STS predictions; a panel per row."""
     caption = (
         "Figure 4: Residual plot of STS predictions; below the line the model over-predicts. Labels of 0 and 5 lie on the "

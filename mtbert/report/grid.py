@@ -6,7 +6,6 @@ from typing import NamedTuple
 from mtbert.report.text import Table, visible
 
 PAPER = "Paper: "
-RECOMPUTED = f"{PAPER}recomputed"  # the overall score from the paper's other columns; shown only where it differs
 
 
 class Cell(NamedTuple):
@@ -57,22 +56,22 @@ class Grid(NamedTuple):
 def grid(table: Table) -> Grid:
     """The table with each numeric column `Paper: NAME` moved to the right of our column NAME, and the difference added."""
     columns = {name: _column(table, index) for index, name in enumerate(table.header)}
+    printed = {name.removeprefix(PAPER).lower(): column for name, column in columns.items() if name.startswith(PAPER)}
+    recomputed = printed.pop("recomputed", None)
     shown: list[Column] = []
     for name, ours in columns.items():
         if name.startswith(PAPER):
             continue
-        printed = columns.get(PAPER + name.lower(), columns.get(PAPER + name))
-        if printed is None or not ours.numeric:
+        if not ours.numeric or name.lower() not in printed:
             shown.append(ours)
             continue
-        if PAPER + name.lower() == f"{PAPER}overall" and RECOMPUTED in columns:
-            printed = printed._replace(cells=[*map(_recomputed, printed.cells, columns[RECOMPUTED].cells)])
-        difference = [Cell(_difference(one.text, other.text)) for one, other in zip(ours.cells, printed.cells, strict=True)]
-        shown += [ours._replace(name="ours", heading=name), printed._replace(name="paper", heading=name)]
+        theirs = printed.pop(name.lower())
+        if name == "Overall" and recomputed:
+            theirs = theirs._replace(cells=[*map(_with_recomputed, theirs.cells, recomputed.cells)])
+        difference = [Cell(_difference(one.text, other.text)) for one, other in zip(ours.cells, theirs.cells, strict=True)]
+        shown += [ours._replace(name="ours", heading=name), theirs._replace(name="paper", heading=name)]
         shown.append(Column("difference", name, True, difference))
-    paired = {PAPER + column.heading.lower() for column in shown} | {RECOMPUTED}
-    shown += [column for name, column in columns.items() if name.startswith(PAPER) and name not in paired]
-    return Grid(table.title if table.caption else "", shown, table.notes)
+    return Grid(table.title if table.caption else "", [*shown, *printed.values()], table.notes)
 
 
 def _column(table: Table, index: int) -> Column:
@@ -80,13 +79,14 @@ def _column(table: Table, index: int) -> Column:
     cells = []
     for row, texts in enumerate(table.rows):
         value, _, width = texts[index].partition(" ± ") if table.numeric[index] else (texts[index], "", "")
-        cells.append(Cell(visible(value), f"± {width}" if width else "", (row, index) in table.bold))
+        cells.append(Cell(visible(value), f"±\N{NO-BREAK SPACE}{width}" if width else "", (row, index) in table.bold))
     return Column(name, heading, table.numeric[index], cells)
 
 
-def _recomputed(printed: Cell, recomputed: Cell) -> Cell:
-    same = abs(_number(printed.text) - _number(recomputed.text)) < 0.0015  # of three decimals, the last may differ by rounding
-    return printed if same or recomputed.text == "–" else printed._replace(below=f"{recomputed.text} by its columns")
+def _with_recomputed(printed: Cell, recomputed: Cell) -> Cell:
+    """The paper's overall score, with the one that its other columns give below it, where they differ by more than rounding."""
+    differs = abs(_number(printed.text) - _number(recomputed.text)) > 0.0015
+    return printed._replace(below=f"{recomputed.text} recomputed") if differs else printed
 
 
 def _difference(ours: str, printed: str) -> str:

@@ -51,12 +51,19 @@ def measure(
     return Statistics(
         {run: {name: _interval(scores[name].get(run)) for name in metrics[run]} for run in dev},
         {
-            (first, second): {name: _paired(found[first], found[second]) for name, found in scores.items() if {first, second} <= found.keys()}
+            (first, second): {
+                name: _paired(found[first], found[second])
+                for name, found in scores.items()
+                if {first, second} <= found.keys()
+            }
             for first, second in combinations(dev, 2)
         },
         tables or {},
         {
-            first: {name: _over_seeds([found[run] for run in (first, *others) if run in found]) for name, found in scores.items()}
+            first: {
+                name: _over_seeds([found[run] for run in (first, *others) if run in found])
+                for name, found in scores.items()
+            }
             for first, others in (seeds or {}).items()
         },
     )
@@ -64,7 +71,9 @@ def measure(
 
 def _scores(folder: Path, dev: Mapping[str, Mapping], task: str) -> dict[str, _Score]:
     """The scores on a task of all runs for which it is defined."""
-    metric = next(metric for metric in METRICS if metric in next(found[task] for found in dev.values() if task in found))
+    metric = next(
+        metric for metric in METRICS if metric in next(found[task] for found in dev.values() if task in found)
+    )
     values = {run: found[task][metric] for run, found in dev.items() if found.get(task, {}).get(metric) is not None}
     if not values:
         return {}
@@ -76,7 +85,10 @@ def _scores(folder: Path, dev: Mapping[str, Mapping], task: str) -> dict[str, _S
                 f"{folder / run}: its dev examples of {task} are not those of {folder / first}, so their scores cannot be "
                 f"compared; run `dvc repro evaluate@{first} evaluate@{run}`, which evaluates both on the same data"
             )
-    labels, predictions = tables[first]["label"].to_numpy(), np.stack([table["prediction"].to_numpy() for table in tables.values()])
+    labels, predictions = (
+        tables[first]["label"].to_numpy(),
+        np.stack([table["prediction"].to_numpy() for table in tables.values()]),
+    )
     samples = resampled(metric, labels, predictions, RESAMPLES, np.random.default_rng([SEED, *task.encode()]))
     right: Iterable[np.ndarray | None] = predictions == labels if metric == "accuracy" else [None] * len(values)
     return {run: _Score(value, *parts) for (run, value), *parts in zip(values.items(), samples.T, right, strict=True)}

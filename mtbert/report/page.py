@@ -20,13 +20,14 @@ from mtbert.report.graph import BOX, Node, draw
 from mtbert.report.grid import grid
 from mtbert.report.health import health_grid, malformed
 from mtbert.report.predictions import read_predictions, to_json
+from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED
 from mtbert.report.runs import METRIC_TITLES, declared_grid, runs_grid
 from mtbert.report.statistics import Statistics
 from mtbert.report.text import prose, read_table, visible
 from mtbert.tasks.task import Task
 
 Facts = Mapping[str, Mapping[str, Any]]
-VERDICTS = ("holds", "refuted", "cannot tell", "not run")
+VERDICTS = (HOLDS, REFUTED, CANNOT_TELL, NOT_RUN)
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,13 @@ class Runs:
     statistics: Statistics
 
 
-def headline(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | int | None]]:
-    """A few numbers per run, for `dvc metrics diff`; kept in git as metrics.json."""
+def headline(metrics: Mapping[str, Mapping[str, Any]], statistics: Statistics) -> dict[str, dict[str, Any]]:
+    """A few numbers per run, with the ends of the scores' intervals; kept in git as metrics.json."""
     return {
         run: {
             "overall": found["dev"].get("overall"),
             **{task: _metric(entry)[1] for task, entry in found["dev"].items() if task != "overall"},
+            "intervals": {name: [score.low, score.high] for name, score in statistics.values[run].items()},
             "trainable_parameters": found["parameters"]["trainable"],
             "steps": found["training"]["steps"],
         }

@@ -32,7 +32,10 @@ def graph_picture(path: Path) -> str:
     """A Mermaid flowchart of dvc.yaml."""
     graph = read_graph(path)
     labels = [f'  {_id(node.name)}["{node.name}"]' for node in graph if _id(node.name) != node.name]
-    edges = [f"  {_id(node.name)} --> {' & '.join(map(_id, node.after))}" for node in graph if node.after]
+    sources: dict[str, list[str]] = {}  # by what they lead to
+    for node in graph:
+        sources.setdefault(" & ".join(map(_id, node.after)), []).append(_id(node.name))
+    edges = [f"  {' & '.join(names)} --> {targets}" for targets, names in sources.items() if targets]
     return "\n".join(["```mermaid", "flowchart LR", *labels, *edges, "```"])
 
 

@@ -102,7 +102,7 @@ def declared_grid(metrics: Facts, tasks: Mapping[str, Task], statistics: Statist
 def _score(statistics: Statistics, run: str, metric: str) -> Cell:
     """A dev score with its interval."""
     value, low, high = statistics.metric(run, metric)
-    return Cell(number(value), "" if low is None else f"{number(low)} to {number(high)}")
+    return Cell(number(value), "" if low is None else f"{number(low)} to {number(high)}".replace(" ", "\N{NO-BREAK SPACE}"))
 
 
 def _value(entry: Mapping[str, Any]) -> float | None:

@@ -65,7 +65,9 @@ def _detectable(statistics: Statistics, runs: Titles, metric: str, column: str) 
 
 
 def _seeds(statistics: Statistics, run: str, title: str, metrics: Titles) -> str:
-    over = {column: statistics.seeds[run][metric] for metric, column in metrics.items() if metric in statistics.seeds[run]}
+    over = {
+        column: statistics.seeds[run][metric] for metric, column in metrics.items() if metric in statistics.seeds[run]
+    }
     parts = [
         f"{column} {number(found.mean)} ({number(found.sd)}; {found.share:.0%})"
         for column, found in over.items()

@@ -172,7 +172,9 @@ def _json(value: Any) -> str:
 
 def _plain(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {
-        metric: {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in part._asdict().items()}
+        metric: {
+            key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in part._asdict().items()
+        }
         for metric, part in metrics.items()
     }
 

@@ -25,7 +25,11 @@ def table1(folder: Path, rows: Rows, statistics: Statistics) -> Table:
         title, split, printed = paper.TABLE_1.get(row, (row, "dev", None))
         ours = results.metrics(folder, run)[split]
         # The course's test files have no labels, so there is no score; an undefined score is shown as "–" instead.
-        first = _score(statistics, run, OVERALL, ours.get(OVERALL), split) if METRIC_OF.keys() <= ours.keys() else "unlabelled"
+        first = (
+            _score(statistics, run, OVERALL, ours.get(OVERALL), split)
+            if METRIC_OF.keys() <= ours.keys()
+            else "unlabelled"
+        )
         scores = [
             _score(statistics, run, task, ours.get(task, {}).get(metric), split) for task, metric in METRIC_OF.items()
         ]

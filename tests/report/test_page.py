@@ -13,6 +13,7 @@ from mtbert.files import atomic_write_text
 from mtbert.report import results as reading
 from mtbert.report.figures import FIGURES, render
 from mtbert.report.page import first_lines, headline, page
+from mtbert.report.statistics import Statistics
 from mtbert.report.tables import TABLES
 from mtbert.report.text import to_json
 
@@ -42,13 +43,13 @@ PREPARED = {"tasks": {"sst": {"train": {**SPLIT, "leaked": {"rows": 1}}, "test":
 Rows = dict[str, dict[str, str]]
 
 
-def written(results: Path, folder: Path, rows: Rows) -> dict[str, Any]:
+def written(results: Path, statistics: Statistics, folder: Path, rows: Rows) -> dict[str, Any]:
     """Write tables and figures as their stages do; return the arguments of `page`."""
     tables, figures = [name for name in rows if name in TABLES], [name for name in rows if name in FIGURES]
     for name in tables:
-        atomic_write_text(folder / f"tables/{name}.json", to_json(TABLES[name](results, rows[name])))
+        atomic_write_text(folder / f"tables/{name}.json", to_json(TABLES[name](results, rows[name], statistics)))
     for name in figures:
-        render(FIGURES[name](results, rows[name]), folder / "figures" / name)
+        render(FIGURES[name](results, rows[name], statistics), folder / "figures" / name)
     runs = sorted({run for part in rows.values() for run in part.values()})
     return {
         "lead": "Lead <em>text</em>\u202e.",
@@ -62,8 +63,8 @@ def written(results: Path, folder: Path, rows: Rows) -> dict[str, Any]:
 
 
 @pytest.fixture
-def html(results: Path, tmp_path: Path, rows: Rows) -> str:
-    return page(tmp_path, **written(results, tmp_path, rows))
+def html(results: Path, tmp_path: Path, rows: Rows, statistics: Statistics) -> str:
+    return page(tmp_path, **written(results, statistics, tmp_path, rows))
 
 
 def test_it_loads_nothing_and_runs_nothing(html: str) -> None:
@@ -105,22 +106,27 @@ def test_the_papers_columns_stand_under_one_heading(html: str) -> None:
     assert [row.count("<th") for row in table.split("<tr>")[1:]] == [6, 5]
 
 
-def test_headline_is_small_and_flat(results: Path) -> None:
-    found = headline({"baseline": json.loads((results / "baseline/metrics.json").read_text())})
-    assert set(found["baseline"]) == {"overall", "sst", "quora", "sts", "trainable_parameters", "steps"}
+def test_headline_is_small(results: Path, statistics: Statistics) -> None:
+    found = headline({"baseline": json.loads((results / "baseline/metrics.json").read_text())}, statistics)["baseline"]
+    assert set(found) == {"overall", "sst", "quora", "sts", "intervals", "trainable_parameters", "steps"}
+    assert found["intervals"]["sst"] == [found["sst"] - 0.02, found["sst"] + 0.02]
 
 
-def test_the_page_shows_what_there_is(results: Path, tmp_path: Path, rows: Rows) -> None:
+def test_the_page_shows_what_there_is(results: Path, tmp_path: Path, rows: Rows, statistics: Statistics) -> None:
     few = {"table1": {"baseline": "baseline"}, "figure3": {"r4": "dora_r4"}}
-    html = page(tmp_path, **written(results, tmp_path, few))
+    html = page(tmp_path, **written(results, statistics, tmp_path, few))
     assert "Table 1: " in html and "Figure 3: " in html
     assert "Table 2: " not in html and "Best Performance" not in html.split('id="choices"')[0]
-    none = page(tmp_path, **(written(results, tmp_path, {"table1": rows["table1"]}) | {"tables": [], "figures": []}))
+    none = page(
+        tmp_path, **(written(results, statistics, tmp_path, {"table1": rows["table1"]}) | {"tables": [], "figures": []})
+    )
     assert 'id="tables"' not in none and "#figures" not in none
 
 
-def test_a_view_that_was_not_made_names_its_stage(results: Path, tmp_path: Path, rows: Rows) -> None:
-    arguments = written(results, tmp_path, {"table1": rows["table1"], "figure1": rows["figure1"]})
+def test_a_view_that_was_not_made_names_its_stage(
+    results: Path, tmp_path: Path, rows: Rows, statistics: Statistics
+) -> None:
+    arguments = written(results, statistics, tmp_path, {"table1": rows["table1"], "figure1": rows["figure1"]})
     for file, stage in (("figures/figure1.svg", "figure@figure1"), ("tables/table1.json", "table@table1")):
         for content in ("{", "{}", None):
             (tmp_path / file).write_text(content) if content else (tmp_path / file).unlink()
