@@ -18,7 +18,7 @@ function pearson(truth, predicted) {
 }
 
 function options(select, pairs) {
-  const before = select.value;
+  const before = select.value || select.dataset.first;
   select.replaceChildren(...pairs.map(([value, text]) => new Option(text, value)));
   if (pairs.some(([value]) => value === before)) select.value = before;
 }
@@ -90,11 +90,11 @@ function metric(task, run, rows) {
   return `${scored ? "Pearson’s r" : "accuracy"} ${Number.isFinite(value) ? value.toFixed(3) : "undefined"}`;
 }
 
-function cell(text, kind = "td", name = "") {
+function cell(text, kind, className = "", scope = "col") {
   const element = document.createElement(kind);
   element.textContent = text;
-  if (kind === "th") element.scope = name === "row" ? "row" : "col";
-  else if (name) element.className = name;
+  element.className = className;
+  if (kind === "th") element.scope = scope;
   return element;
 }
 
@@ -122,12 +122,13 @@ function update() {
     (rows.length ? ` · ${scores}` : "") +
     (control.show.value === "disagree" && !other ? " · choose a run to compare with" : "");
   const texts = task.texts.length > 1 ? ["Sentence 1", "Sentence 2"] : ["Sentence"];
-  const head = ["Row", ...texts, "True", ...runs.map(([name]) => name)];
-  document.getElementById("head").replaceChildren(row(head.map((text) => cell(text, "th"))));
+  const head = ["Row", ...texts].map((text) => cell(text, "th"));
+  const numbers = ["True", ...runs.map(([name]) => name)].map((text) => cell(text, "th", "number"));
+  document.getElementById("head").replaceChildren(row([...head, ...numbers]));
   document.getElementById("rows").replaceChildren(
     ...rows.slice(0, limit).map((index) =>
       row([
-        cell(task.rows[index], "th", "row"),
+        cell(task.rows[index], "th", "", "row"),
         ...task.texts.map((of) => cell(of[index], "td", "text")),
         cell(label(task.truth[index]), "td", "number"),
         ...runs.map(([, of]) => prediction(of, index)),

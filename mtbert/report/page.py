@@ -16,6 +16,7 @@ import markupsafe
 from mtbert.report.choices import CHOICES
 from mtbert.report.curves import HEIGHT, WIDTH, charts
 from mtbert.report.figures import read_caption
+from mtbert.report.findings import shown
 from mtbert.report.graph import BOX, Node, draw
 from mtbert.report.grid import grid
 from mtbert.report.health import health_grid, malformed
@@ -147,6 +148,7 @@ def page(
         chart_size=(WIDTH, HEIGHT),
         legend=sorted({line.look: line for chart in curves for line in chart.lines}.values(), key=lambda line: line.look),
         predictions=predictions,
+        best=max(runs.metrics, key=lambda run: runs.metrics[run]["dev"].get("overall") or 0),
         data=markupsafe.Markup(to_json(predictions)),
         health=health_grid(prepared, tasks),
         malformed=malformed(prepared),
@@ -178,10 +180,7 @@ def _files(stem: str, endings: Sequence[str]) -> markupsafe.Markup:
 
 def _quantity(value: float | None, unit: str = "") -> str:
     """A number of a claim with its unit."""
-    if value is None:
-        return "–"
-    text = f"{value:,.0f}" if value == int(value) else f"{value:.3f}"
-    return f"{text} {unit}".strip().replace("-", "−")
+    return shown(value) if value is None else f"{shown(value)} {unit}".strip()
 
 
 def _hash(text: str) -> str:

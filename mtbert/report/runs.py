@@ -52,7 +52,7 @@ def runs_grid(
 
     def steps(run: str) -> Cell:
         training = metrics[run]["training"]
-        return Cell(f"{training['steps']:,}", f"{training['epochs']} epochs, {training['tokens']:,} tokens")
+        return Cell(f"{training['steps']:,}", f"{training['tokens']:,}\N{NO-BREAK SPACE}tokens")
 
     time = [Cell(f"{times[run]['seconds']:,.0f} s" if run in times else UNTIMED) for run in metrics]
     columns = [
@@ -60,7 +60,7 @@ def runs_grid(
         Column("Settings", "", False, [changed(run) for run in metrics]),
         Column("overall", "Dev score", True, [score(run, OVERALL) for run in metrics]),
         *(Column(tasks[name].title, "Dev score", True, [score(run, name) for run in metrics]) for name in known),
-        Column("Trained parameters", "", True, [trainable(run) for run in metrics]),
+        Column("Parameters trained", "", True, [trainable(run) for run in metrics]),
         Column("Steps", "", True, [steps(run) for run in metrics]),
         Column("Training time", "", True, time),
     ]
