@@ -81,8 +81,9 @@ def first_lines(
     sizes = ", ".join(f"{splits['train']['rows_kept']:,} {task}" for task, splits in prepared["tasks"].items())
     timed = [times[run]["seconds"] for run in runs if run in times]
     minutes = f"; {sum(timed) / 60:.0f} minutes of training for {len(timed)} of them" if timed else ""
+    opening = "" if source["source"] == "sample" else f"Data: {source['source']}. "
     return (
-        f"{len(runs)} runs on {sizes} training examples with {encoder['source']['name']}{minutes}. The paper's runs "
+        f"{opening}{len(runs)} runs on {sizes} training examples with {encoder['source']['name']}{minutes}. The paper's runs "
         "train BERT-base for 10 epochs on 283,003 Quora pairs, so compare patterns, not numbers."
     )
 
@@ -162,13 +163,12 @@ def page(
 
 
 def _linked(folder: Path, runs: Runs) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The files of each run, and of all: (name, links as (text, path from the page))."""
-    up = Path(os.path.relpath(runs.folder.parent, folder)).as_posix()
+    """The files of all runs together and of each: (name, links as (text, path from the page))."""
     found = [("all runs", [(name, name) for name in ("metrics.json", "statistics.json", "provenance.json")])]
     for run in runs.metrics:
-        examples = sorted((runs.folder / run / "examples").glob("*.csv"))
-        links = [(path.stem, f"{up}/{path.relative_to(runs.folder.parent).as_posix()}") for path in examples]
-        found.append((run, [("learning curve", f"{up}/plots/{run}.csv"), *links]))
+        files = [runs.folder.parent / f"plots/{run}.csv", *sorted((runs.folder / run / "examples").glob("*.csv"))]
+        titles = ["learning curve", *(path.stem for path in files[1:])]
+        found.append((run, [(title, Path(os.path.relpath(path, folder)).as_posix()) for title, path in zip(titles, files, strict=True)]))
     return found
 
 
