@@ -48,7 +48,9 @@ def charts(folder: Path, runs: Sequence[str], tasks: Mapping[str, Task]) -> list
     Raises:
         MtbertError: a history is missing or damaged.
     """
-    titles = {f"dev_{name}": task.title for name, task in tasks.items()} | {f"train_{CURVE.name}": f"{CURVE.title}, train"}
+    titles = {f"dev_{name}": task.title for name, task in tasks.items()} | {
+        f"train_{CURVE.name}": f"{CURVE.title}, train"
+    }
     histories = {run: results.history(folder, run) for run in runs}
     scores = [history[[name for name in titles if name in history]].min(axis=None) for history in histories.values()]
     return [_chart(run, history, titles, min(0.0, *scores)) for run, history in histories.items()]

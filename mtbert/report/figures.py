@@ -78,7 +78,9 @@ def figure1(folder: Path, rows: Rows, _: Statistics) -> Figure:
         table = results.examples(folder, run, SST.name)
         counts = confusion(table["label"].to_numpy(), table["prediction"].to_numpy(), len(names))
         shares = normalised(counts)
-        panels.append((paper.title(row), partial(_matrix, counts, shares, names, paper.FIGURE_1 if row == paper.BEST else {})))
+        panels.append(
+            (paper.title(row), partial(_matrix, counts, shares, names, paper.FIGURE_1 if row == paper.BEST else {}))
+        )
         tables += [
             {"model": paper.title(row), "actual": names[actual], "predicted": names[predicted], "share": share}
             | {"count": counts[actual, predicted]}
@@ -172,7 +174,9 @@ def figure3(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
             if row in shown.index:
                 axes.axhline(score, **PAPER_LINE)
                 text, side = f"paper, {paper.FIGURE_3[row]}", "bottom" if row == "full" else "top"
-                axes.text(0.5, score, text, transform=axes.get_yaxis_transform(), ha="center", va=side, color=GREY, fontsize=7)
+                axes.text(
+                    0.5, score, text, transform=axes.get_yaxis_transform(), ha="center", va=side, color=GREY, fontsize=7
+                )
         axes.set(xlabel="Trainable parameters (millions)", ylabel="Overall score")
         axes.margins(0.15, 0.2)
         low, high = axes.get_ylim()

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-
 BOX, PITCH = (128, 34), (158, 54)  # size of a box, and from one to the next, right and down
 
 
@@ -82,7 +81,9 @@ def draw(graph: Sequence[Node]) -> Picture:
 
 def _columns(graph: Sequence[Node]) -> list[list[Node]]:
     """The nodes in columns, each node to the right of all that it depends on; arrows that others imply are removed."""
-    order = TopologicalSorter({node.name: {other.name for other in graph if node.name in other.after} for node in graph})
+    order = TopologicalSorter(
+        {node.name: {other.name for other in graph if node.name in other.after} for node in graph}
+    )
     order.prepare()
     generations: list[tuple[str, ...]] = []
     while order.is_active():
@@ -93,7 +94,9 @@ def _columns(graph: Sequence[Node]) -> list[list[Node]]:
     for name in [name for generation in reversed(generations) for name in generation]:
         after = nodes[name].after
         reached[name] = {*after, *(far for near in after for far in reached[near])}
-        nodes[name] = nodes[name]._replace(after=[far for far in after if not any(far in reached[near] for near in after)])
+        nodes[name] = nodes[name]._replace(
+            after=[far for far in after if not any(far in reached[near] for near in after)]
+        )
     return [[node for name, node in nodes.items() if name in generation] for generation in generations]
 
 

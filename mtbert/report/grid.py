@@ -68,7 +68,9 @@ def grid(table: Table) -> Grid:
         theirs = printed.pop(name.lower())
         if name == "Overall" and recomputed:
             theirs = theirs._replace(cells=[*map(_with_recomputed, theirs.cells, recomputed.cells)])
-        difference = [Cell(_difference(one.text, other.text)) for one, other in zip(ours.cells, theirs.cells, strict=True)]
+        difference = [
+            Cell(_difference(one.text, other.text)) for one, other in zip(ours.cells, theirs.cells, strict=True)
+        ]
         shown += [ours._replace(name="ours", heading=name), theirs._replace(name="paper", heading=name)]
         shown.append(Column("difference", name, True, difference))
     return Grid(table.title if table.caption else "", [*shown, *printed.values()], table.notes)

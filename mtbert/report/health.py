@@ -35,7 +35,10 @@ def health_grid(report: Mapping[str, Any], tasks: Mapping[str, Task]) -> Grid:
         column("Malformed", lambda _, found: Cell(f"{found['bad_rows']['count']:,}")),
         column("Repeated", lambda _, found: Cell(f"{found['repeated']['sentences']:,}")),
         column("Also in dev or test", leaked),
-        column("Wordpieces a sentence", lambda _, found: Cell(f"{found['wordpieces']['mean']:.1f}", f"at most {found['wordpieces']['longest']:,}")),
+        column(
+            "Wordpieces a sentence",
+            lambda _, found: Cell(f"{found['wordpieces']['mean']:.1f}", f"at most {found['wordpieces']['longest']:,}"),
+        ),
         column("Cut", lambda _, found: Cell(f"{found['over_long']['sequences']:,}")),
         column("Labels", lambda task, found: Cell("", shares=_shares(tasks[task], found["labels"])), numeric=False),
     ]

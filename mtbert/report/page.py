@@ -130,7 +130,9 @@ def page(
     )
     environment.filters |= {"visible": visible, "marked": _marked}
     environment.globals |= {"quantity": _quantity, "files": _files}
-    style, script = (files("mtbert.report").joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    style, script = (
+        files("mtbert.report").joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
+    )
     predictions = read_predictions(runs.folder, runs.metrics, tasks)
     curves = charts(runs.folder, list(runs.metrics), tasks)
     verdicts = Counter(claim["verdict"] for claim in findings["claims"])
@@ -147,7 +149,9 @@ def page(
         runs=runs_grid(runs.metrics, runs.records, runs.predecessors, runs.times, tasks, runs.statistics),
         charts=curves,
         chart_size=(WIDTH, HEIGHT),
-        legend=sorted({line.look: line for chart in curves for line in chart.lines}.values(), key=lambda line: line.look),
+        legend=sorted(
+            {line.look: line for chart in curves for line in chart.lines}.values(), key=lambda line: line.look
+        ),
         predictions=predictions,
         best=max(runs.metrics, key=lambda run: runs.metrics[run]["dev"].get("overall") or 0),
         data=markupsafe.Markup(to_json(predictions)),
@@ -168,7 +172,15 @@ def _linked(folder: Path, runs: Runs) -> list[tuple[str, list[tuple[str, str]]]]
     for run in runs.metrics:
         files = [runs.folder.parent / f"plots/{run}.csv", *sorted((runs.folder / run / "examples").glob("*.csv"))]
         titles = ["learning curve", *(path.stem for path in files[1:])]
-        found.append((run, [(title, Path(os.path.relpath(path, folder)).as_posix()) for title, path in zip(titles, files, strict=True)]))
+        found.append(
+            (
+                run,
+                [
+                    (title, Path(os.path.relpath(path, folder)).as_posix())
+                    for title, path in zip(titles, files, strict=True)
+                ],
+            )
+        )
     return found
 
 

@@ -45,7 +45,7 @@ def read_predictions(
     steps = dict.fromkeys(found, 1)
     while True:
         parts = {name: _part(tasks[name], tables, steps[name]) for name, tables in found.items()}
-        sizes = {name: len(to_json(part)) for name, part in parts.items()}
+        sizes = {name: len(to_json(part).encode()) for name, part in parts.items()}
         if sum(sizes.values()) <= limit or max(len(part["rows"]) for part in parts.values()) < 2:
             return parts
         steps[max(sizes, key=lambda name: sizes[name])] *= 2
@@ -82,7 +82,9 @@ def _part(task: Task, tables: Mapping[str, pd.DataFrame], step: int) -> dict[str
 def _predicted(task: Task, table: pd.DataFrame) -> dict[str, Any]:
     if task.kind == "score":
         return {"predicted": _numbers(table["prediction"])}
-    score = table["score"].to_numpy()  # of binary tasks the probability of label 1, of others that of the predicted label
+    score = table[
+        "score"
+    ].to_numpy()  # of binary tasks the probability of label 1, of others that of the predicted label
     sure = np.where(table["prediction"] == 0, 1 - score, score) if task.kind == "binary" else score
     return {"predicted": _numbers(table["prediction"]), "confidence": np.rint(1000 * sure).astype(int).tolist()}
 

@@ -89,8 +89,16 @@ def declared_grid(metrics: Facts, tasks: Mapping[str, Task], statistics: Statist
     columns = [
         column("Task", False, [Cell(task) for task, *_ in rows]),
         column("Run", False, [Cell(run) for _, run, *_ in rows]),
-        column("Trained on it", False, [Cell("yes" if task in found["training"]["tasks"] else "no") for task, _, found, _ in rows]),
-        column("Measure", False, [Cell(next(title for name, title in METRIC_TITLES.items() if name in dev)) for *_, dev in rows]),
+        column(
+            "Trained on it",
+            False,
+            [Cell("yes" if task in found["training"]["tasks"] else "no") for task, _, found, _ in rows],
+        ),
+        column(
+            "Measure",
+            False,
+            [Cell(next(title for name, title in METRIC_TITLES.items() if name in dev)) for *_, dev in rows],
+        ),
         column("Dev", True, [_score(statistics, run, task) for task, run, *_ in rows]),
         column("Examples", True, [Cell(f"{dev['n']:,}") for *_, dev in rows]),
         column("Majority class", True, [Cell(number(dev.get("majority"))) for *_, dev in rows]),
@@ -102,7 +110,9 @@ def declared_grid(metrics: Facts, tasks: Mapping[str, Task], statistics: Statist
 def _score(statistics: Statistics, run: str, metric: str) -> Cell:
     """A dev score with its interval."""
     value, low, high = statistics.metric(run, metric)
-    return Cell(number(value), "" if low is None else f"{number(low)} to {number(high)}".replace(" ", "\N{NO-BREAK SPACE}"))
+    return Cell(
+        number(value), "" if low is None else f"{number(low)} to {number(high)}".replace(" ", "\N{NO-BREAK SPACE}")
+    )
 
 
 def _value(entry: Mapping[str, Any]) -> float | None:

@@ -2,27 +2,17 @@
 
 import json
 import re
-import shutil
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from shutil import ignore_patterns
 from typing import Any
 
 import pytest
 
 from mtbert.errors import MtbertError
-from mtbert.files import atomic_write_text
-from mtbert.report import results as reading
-from mtbert.report.figures import FIGURES
-from mtbert.report.graph import read_graph
-from mtbert.report.page import Runs, first_lines, headline, page
+from mtbert.report.page import first_lines, headline, page
 from mtbert.report.statistics import Statistics
-from mtbert.report.tables import TABLES
-from mtbert.report.text import to_json
-from mtbert.tasks.paper import TASKS
-
-ROOT = Path(__file__).parents[2]
+from tests.report.pages import PREPARED, Rows, written
 
 
 class Inventory(HTMLParser):
@@ -36,56 +26,6 @@ class Inventory(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
-
-
-SPLIT = {
-    "present": True,
-    "rows_read": 3,
-    "rows_kept": 2,
-    "labels": {"0": 0, "1": 0, "2": 1, "3": 0, "4": 1},
-    "over_long": {"sequences": 0},
-    "bad_rows": {"count": 1, "listed": [{"where": "data/raw/sst-train.csv:2:1", "what": "<b>bad</b> `c` *d*"}]},
-    "repeated": {"sentences": 0},
-    "wordpieces": {"mean": 4.5, "longest": 6},
-}
-PREPARED = {
-    "settings": {"max_tokens": 64, "on_bad_row": "drop", "leakage": "keep"},
-    "tasks": {"sst": {"train": {**SPLIT, "leaked": {"rows": 1, "removed": 0}}, "test": {"present": False}}},
-}
-CLAIM = {
-    **{"section": "6.2", "claim": "the gap is <b>significant</b>", "rule": "The gap is above 0", "note": ""},
-    **{"number": -0.0123, "low": -0.02, "high": -0.001, "unit": "score", "verdict": "refuted"},
-}
-FINDINGS = {"generated": True, "claims": [CLAIM, CLAIM | {"verdict": "not run", "number": None, "low": None}], "errata": ["A misprint."]}
-PICTURE = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:dc="http://purl.org/dc/elements/1.1/">
-<metadata><dc:description>{caption}</dc:description></metadata></svg>"""
-Rows = dict[str, dict[str, str]]
-
-
-def written(results: Path, statistics: Statistics, folder: Path, rows: Rows) -> dict[str, Any]:
-    """Write the tables as their stage does, empty figures, and examples of every run; return the arguments of `page`."""
-    tables, figures = [name for name in rows if name in TABLES], [name for name in rows if name in FIGURES]
-    for name in tables:
-        atomic_write_text(folder / f"tables/{name}.json", to_json(TABLES[name](results, rows[name], statistics)))
-    for name in figures:
-        atomic_write_text(folder / f"figures/{name}.svg", PICTURE.format(caption=f"Figure {name[-1]}: a picture."))
-    runs = sorted({run for part in rows.values() for run in part.values()})
-    for run in runs:
-        if not (results / run / "history.csv").exists():
-            shutil.copytree(results / "best_performance", results / run, dirs_exist_ok=True, ignore=ignore_patterns("*.json"))
-    metrics, records = ({run: read(results, run) for run in runs} for read in (reading.metrics, reading.record))
-    times = {run: {"seconds": 61.5} for run in runs[1:]}
-    return {
-        "runs": Runs(results, metrics, records, {"dora_r8": "dora_r4"}, times, statistics),
-        "lead": "Lead <em>text</em>\u202e.",
-        "tables": tables,
-        "figures": figures,
-        "findings": FINDINGS,
-        "tasks": TASKS,
-        "graph": read_graph(ROOT / "dvc.yaml"),
-        "prepared": PREPARED,
-        "provenance": {"Data": "sample\x07 <script>"},
-    }
 
 
 @pytest.fixture
@@ -106,8 +46,13 @@ def test_it_loads_nothing_and_runs_nothing(html: str) -> None:
     policies = [
         attributes for tag, attributes in inventory.tags if attributes.get("http-equiv") == "Content-Security-Policy"
     ]
-    assert policies and "default-src 'none'" in str(policies[0]["content"]) and "unsafe" not in str(policies[0]["content"])
-    assert [attributes.get("type") for tag, attributes in inventory.tags if tag == "script"] == ["application/json", None]
+    assert (
+        policies and "default-src 'none'" in str(policies[0]["content"]) and "unsafe" not in str(policies[0]["content"])
+    )
+    assert [attributes.get("type") for tag, attributes in inventory.tags if tag == "script"] == [
+        "application/json",
+        None,
+    ]
 
 
 def test_no_mark_or_control_character_of_the_data_is_left(html: str) -> None:
@@ -133,14 +78,16 @@ def test_the_verdicts_come_first_and_say_what_generated_data_mean(html: str) -> 
     assert inventory.text.split()[:3] == ["Generated", "sample", "data:"]
     assert html.index('id="verdict"') < html.index('id="tables"') < html.index('id="provenance"')
     verdicts = html[html.index('id="verdict"') : html.index('id="tables"')]
-    assert '<strong>1</strong> refuted' in verdicts and "holds" not in verdicts
+    assert "<strong>1</strong> refuted" in verdicts and "holds" not in verdicts
     assert "−0.012 score<small>−0.020 to −0.001</small>" in verdicts
     assert "&lt;b&gt;significant&lt;/b&gt;" in verdicts and "A misprint." in verdicts
 
 
 def test_every_csv_is_linked(html: str) -> None:
     views = {f"{kind}s/{kind}{number}.csv" for kind in ("table", "figure") for number in range(1, 5)}
-    assert {*views, "results/dora_r4/examples/quora-dev.csv", "plots/dora_r4.csv"} <= set(re.findall(r'href="(.*?)"', html))
+    assert {*views, "results/dora_r4/examples/quora-dev.csv", "plots/dora_r4.csv"} <= set(
+        re.findall(r'href="(.*?)"', html)
+    )
 
 
 def test_headline_is_small(results: Path, statistics: Statistics) -> None:
