@@ -57,7 +57,7 @@ def main() -> None:
         figures=[name for name, rows in settings["figures"].items() if rows],
         tasks=known_tasks(settings["tasks"]),
         prepared=prepared,
-        graph=read_graph(Path("dvc.yaml")),
+        graph=read_graph(Path("dvc.yaml")),  # DVC allows no dependency on it, so an edit of it alone does not re-run this stage
         provenance=provenance,
     )
     atomic_json(folder / FINDINGS, verdicts)

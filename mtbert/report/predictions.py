@@ -20,7 +20,9 @@ Browser = dict[str, dict[str, Any]]
 def read_predictions(
     folder: Path, metrics: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task], limit: int = LIMIT
 ) -> Browser:
-    """What the page's browser of predictions shows, by task. If it is too large, the largest task keeps every second row, and so on.
+    """What the page's browser of predictions shows, by task.
+
+    Where that is too large, a task keeps every second example, every third, and so on.
 
     Args:
         folder: the results folder.
@@ -48,7 +50,7 @@ def read_predictions(
         sizes = {name: len(to_json(part).encode()) for name, part in parts.items()}
         if sum(sizes.values()) <= limit or max(len(part["rows"]) for part in parts.values()) < 2:
             return parts
-        steps[max(sizes, key=lambda name: sizes[name])] *= 2
+        steps[max(sizes, key=lambda name: sizes[name])] += 1
 
 
 def to_json(value: Any) -> str:

@@ -192,9 +192,11 @@ def _written(folder: Path, payload: str) -> dict[str, str]:
     table = table4(folder / "results", {"best_performance": "best_performance"})
     atomic_write_text(folder / "tables/table4.json", to_json(table))
     bad = {"where": "data/raw/quora-train.csv:3:5", "what": f"id {payload!r} is already on line 2"}
-    split = {"present": True, "rows_read": 9, "rows_kept": 8, "repeated": {"sentences": 1}, "wordpieces": {"total": 99}}
+    split = {"present": True, "rows_read": 9, "rows_kept": 8, "repeated": {"sentences": 1}, "labels": {"0": 3, "1": 5}}
+    split |= {"wordpieces": {"mean": 9.0, "longest": 12}, "over_long": {"sequences": 0}, "leaked": {"rows": 1, "removed": 0}}
     prepared = {
-        "tasks": {"quora": {"train": {**split, "bad_rows": {"count": 1, "listed": [bad]}, "leaked": {"rows": 1}}}}
+        "settings": {"max_tokens": 64, "on_bad_row": "drop", "leakage": "keep"},
+        "tasks": {"quora": {"train": {**split, "bad_rows": {"count": 1, "listed": [bad]}}}},
     }
     metrics: dict[str, Any] = {
         "training": dict.fromkeys(("epochs", "steps", "batch_size", "learning_rate", "tokens"), 1)

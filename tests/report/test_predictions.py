@@ -54,7 +54,7 @@ def test_too_many_examples_are_thinned_evenly_and_none_is_invented(tmp_path: Pat
     rows = [[f"i{n}", f"sentence {n}", n % 5, n % 5, 0.5] for n in range(1000)]
     write_csv(tmp_path / "one/examples/sst-dev.csv", HEADER, rows)
     whole = read_predictions(tmp_path, {"one": {"dev": {"sst": {}}}}, TASKS)["sst"]
-    limit = len(to_json(whole)) // 3
+    limit = len(to_json(whole)) // 2
     found = read_predictions(tmp_path, {"one": {"dev": {"sst": {}}}}, TASKS, limit)["sst"]
-    assert found["total"] == 1000 and found["rows"] == list(range(1, 1001, 4)) and len(to_json(found)) <= limit
-    assert found["texts"][0][1] == "sentence 4" and found["truth"][1] == 4
+    assert found["total"] == 1000 and found["rows"] == list(range(1, 1001, 3)) and len(to_json(found)) <= limit
+    assert found["texts"][0][1] == "sentence 3" and found["truth"][1] == 3
