@@ -132,6 +132,27 @@ def report(project: Project = HERE) -> None:
 
 
 @_command
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="An evaluated run.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="Another one, which is compared with the first.")],
+    examples: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Examples to list, per task and run, that this run alone gets right."),
+    ] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    project: Project = HERE,
+) -> None:
+    """Compare two runs: settings, scores on the same examples with intervals and p, flipped examples, size and time."""
+    _enter(project)
+
+    def work() -> None:
+        runs = importlib.import_module("mtbert.params").load_params().runs
+        importlib.import_module("mtbert.compare").main(first, second, runs, examples=examples, as_json=as_json)
+
+    raise typer.Exit(_guarded(work))
+
+
+@_command
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.")],
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task of the model, such as sts.")],

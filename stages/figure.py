@@ -5,7 +5,8 @@ from mtbert.pipeline.paths import REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
 from mtbert.report.figures import FIGURES, render
-from mtbert.report.statistics import STATISTICS, read_statistics
+from mtbert.report.measure import current_statistics
+from mtbert.report.statistics import STATISTICS
 
 
 def main(name: str) -> None:
@@ -15,7 +16,8 @@ def main(name: str) -> None:
     confine(RESULTS, report / STATISTICS, stem.parent)
     if name not in FIGURES:
         raise MtbertError(f"params.yaml: figures.{name}: no figure is called {name!r}{nearest(name, list(FIGURES))}")
-    render(FIGURES[name](RESULTS, settings["rows"], read_statistics(report / STATISTICS)), stem)
+    statistics = current_statistics(report / STATISTICS, RESULTS, settings["rows"].values())
+    render(FIGURES[name](RESULTS, settings["rows"], statistics), stem)
     print(f"{stem}.png, .svg, .csv")
 
 

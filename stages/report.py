@@ -14,11 +14,12 @@ from mtbert.pipeline.provenance import commit, read_log
 from mtbert.pipeline.start import start
 from mtbert.report.findings import FINDINGS, findings, markdown
 from mtbert.report.graph import read_graph
+from mtbert.report.measure import current_statistics
 from mtbert.report.page import Runs, first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
 from mtbert.report.rules import Evidence
-from mtbert.report.statistics import STATISTICS, read_statistics
+from mtbert.report.statistics import STATISTICS
 from mtbert.seal import check_seal
 from mtbert.tasks.paper import known_tasks
 from mtbert.training.work import work_root
@@ -46,7 +47,7 @@ def main() -> None:
         "Versions": ", ".join(f"{package} {version(package)}" for package in PACKAGES)
         + f", Python {platform.python_version()}",
     }
-    statistics = read_statistics(folder / STATISTICS)
+    statistics = current_statistics(folder / STATISTICS, RESULTS, settings["runs"])
     verdicts = findings(Evidence(RESULTS, statistics), settings["profile"], generated=source["source"] == "sample")
     html = page(
         folder,

@@ -11,8 +11,7 @@ def main() -> None:
     settings = planned("statistics")["settings"]
     path = REPORTS / settings["profile"] / STATISTICS
     confine(RESULTS, path)
-    tables = {name: list(dict.fromkeys(rows.values())) for name, rows in settings["tables"].items()}
-    write_statistics(path, measure(RESULTS, settings["runs"], tables, settings["seeds"]))
+    write_statistics(path, measure(RESULTS, settings["runs"], settings["seeds"]))
     print(path)
 
 

@@ -5,7 +5,8 @@ from mtbert.files import atomic_write_text
 from mtbert.pipeline.paths import REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
-from mtbert.report.statistics import STATISTICS, read_statistics
+from mtbert.report.measure import current_statistics
+from mtbert.report.statistics import STATISTICS
 from mtbert.report.tables import TABLES
 from mtbert.report.text import to_csv, to_json, to_latex, to_markdown
 
@@ -17,7 +18,8 @@ def main(name: str) -> None:
     confine(RESULTS, report / STATISTICS, folder)
     if name not in TABLES:
         raise MtbertError(f"params.yaml: tables.{name}: no table is called {name!r}{nearest(name, list(TABLES))}")
-    table = TABLES[name](RESULTS, settings["rows"], read_statistics(report / STATISTICS))
+    statistics = current_statistics(report / STATISTICS, RESULTS, settings["rows"].values())
+    table = TABLES[name](RESULTS, settings["rows"], statistics)
     # The report page reads the JSON.
     for ending, write in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex), ("json", to_json)):
         atomic_write_text(folder / f"{name}.{ending}", write(table))

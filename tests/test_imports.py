@@ -42,7 +42,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": FILES | {*LAYERS[:-1], "engines", "params", "settings"},
     # A trained model's use: all of it but params.yaml.
     "inference": FILES | {*LAYERS[:-1], "engines", "settings", "pipeline"},
-    "cli": {"errors", "params", "housekeeping", "doctor", "pipeline", "inference"},
+    "compare": {"errors", "training", "report", "pipeline"},
+    "cli": {"errors", "params", "housekeeping", "doctor", "compare", "pipeline", "inference"},
     "__main__": {"cli"},
 }
 ONLY_CLI = {"typer", "dvc", "stages"}

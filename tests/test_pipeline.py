@@ -27,7 +27,7 @@ RUNS = (
     "dora_r8",
 )
 VIEW = {"tables": "table4", "figures": "figure1"}
-VIEWS = {f"table@table{n}" for n in range(1, 5)} | {f"figure@figure{n}" for n in range(1, 5)} | {"report"}
+VIEWS = {f"table@table{n}" for n in range(1, 5)} | {f"figure@figure{n}" for n in range(1, 5)} | {"statistics", "report"}
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,7 @@ def test_every_stage_ran_and_left_its_outputs(project: Path) -> None:
     names = set(must(project, "dvc", "stage", "list", "--name-only").split())
     assert stages_run((project / "first.log").read_text(encoding="utf-8")) == names
     assert set(json.loads((project / "reports/sample/metrics.json").read_text(encoding="utf-8"))) == declared(project)
+    assert set(json.loads((project / "reports/sample/statistics.json").read_bytes())["runs"]) == declared(project)
     for table in ("table1", "table2", "table3", "table4"):
         for ending in ("csv", "md", "tex", "json"):
             assert (project / f"reports/sample/tables/{table}.{ending}").stat().st_size > 100

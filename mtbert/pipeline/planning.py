@@ -52,12 +52,7 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
         "fetch": {**{key: data[key] for key in keys}, "tasks": tasks},
         "encoder": _encoder(params),
         "prepare": {**params.prepare.model_dump(), "tasks": tasks},
-        "statistics": {
-            "profile": params.profile,
-            "runs": list(params.runs),
-            "tables": params.tables,
-            "seeds": params.seeds,
-        },
+        "statistics": {"profile": params.profile, "runs": list(params.runs), "seeds": params.seeds},
         "report": {
             "profile": params.profile,
             "runs": list(params.runs),

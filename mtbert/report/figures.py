@@ -168,7 +168,7 @@ def figure3(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
     def draw(axes: Axes) -> None:
         for points, marker, colour in ((adapted, "o", BLUE), (full, "D", ORANGE)):
             bars = points[["low", "high"]].sub(points["overall"], axis=0).abs().to_numpy().T
-            style = {"fmt": marker, "color": colour, "markersize": 6, "elinewidth": 0.8, "capsize": 3}
+            style: Any = {"fmt": marker, "color": colour, "markersize": 6, "elinewidth": 0.8, "capsize": 3}
             axes.errorbar(points["trainable_parameters"] / 1e6, points["overall"], bars, **style)
         for row, score in paper.FIGURE_3_OVERALL.items():
             if row in shown.index:
@@ -179,13 +179,17 @@ def figure3(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
                 )
         axes.set(xlabel="Trainable parameters (millions)", ylabel="Overall score")
         axes.margins(0.15, 0.2)
-        low, high = axes.get_ylim()
-        # Neighbouring ranks are close together, so their labels are moved apart and joined to their points by lines.
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        gap = 0.03 * (right - left)
+        # Neighbouring ranks are close together, so their labels are moved apart, off the bars, and joined to their points by lines.
         heights = spread(adapted["overall"].to_numpy(), 0.07 * (high - low))
+        beside = adapted["trainable_parameters"].max() / 1e6 + gap
         for row, height in zip(adapted.itertuples(), heights, strict=True):
-            _label(axes, row, height, 14, "left", f"DoRA {row.model}" if row.Index in paper.FIGURE_3 else row.model)
+            text = f"DoRA {row.model}" if row.Index in paper.FIGURE_3 else row.model
+            _label(axes, row, (beside, height), "left", text)
         for row in full.itertuples():
-            _label(axes, row, row.overall, -14, "right", "full fine-tuning" if row.Index == "full" else row.model)
+            text = "full fine-tuning" if row.Index == "full" else row.model
+            _label(axes, row, (row.trainable_parameters / 1e6 - gap, row.overall), "right", text)
 
     caption = (
         "Figure 3: Model size versus performance, DoRA of rank r and the full model; the bars are 95% intervals over "
@@ -215,14 +219,13 @@ def spread(values: np.ndarray, distance: float) -> np.ndarray:
     return moved
 
 
-def _label(axes: Axes, row: Any, height: float, points: float, side: str, text: str) -> None:
-    """Put text `points` to the right of a data point, at `height` in data units, and join the two by a line."""
+def _label(axes: Axes, row: Any, place: tuple[float, float], side: str, text: str) -> None:
+    """Put the text at a place in data units, and join it to its data point by a line."""
     line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4}
     axes.annotate(
         text,
         (row.trainable_parameters / 1e6, row.overall),
-        xytext=(points, height),
-        textcoords=("offset points", "data"),
+        xytext=place,
         ha=side,
         va="center",
         fontsize=8,

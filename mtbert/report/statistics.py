@@ -5,7 +5,7 @@ dev examples, not another seed.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -47,7 +47,7 @@ class Difference(NamedTuple):
     """A difference of two runs, the second minus the first; all None if a score is undefined.
 
     Attributes:
-        adjusted: p after Holm's correction over all pairs of a table's rows; None if no table has both runs.
+        adjusted: p after Holm's correction over all pairs of a table's runs; None if none were given.
     """
 
     value: float | None
@@ -57,7 +57,7 @@ class Difference(NamedTuple):
     adjusted: float | None
 
 
-UNDEFINED, UNPAIRED = Interval(*[None] * 3), Paired(*[None] * 5)
+UNDEFINED, UNPAIRED = Interval(None, None, None), Paired(None, None, None, None, None)
 
 
 class OverSeeds(NamedTuple):
@@ -80,14 +80,12 @@ class Statistics:
     Attributes:
         values: by run and metric.
         pairs: by the two runs, in the order of `values`, and metric.
-        tables: the runs that each table compares, none twice.
         seeds: by the first of the runs that differ in their seed alone, and metric.
         resamples: how often the examples were drawn.
     """
 
     values: Mapping[str, Mapping[str, Interval]]
     pairs: Mapping[tuple[str, str], Mapping[str, Paired]]
-    tables: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seeds: Mapping[str, Mapping[str, OverSeeds]] = field(default_factory=dict)
     resamples: int = RESAMPLES
 
@@ -95,41 +93,41 @@ class Statistics:
         """A run's dev score with its interval."""
         return self.values[run].get(metric, UNDEFINED)
 
-    def difference(self, first: str, second: str, metric: str, table: str | None = None) -> Difference:
+    def difference(self, first: str, second: str, metric: str, among: Iterable[str] = ()) -> Difference:
         """`second` minus `first`.
 
         Args:
-            table: within which p is adjusted; by default the table where the adjusted p is largest.
+            among: the runs of a table that has both; p is adjusted for comparing all pairs of them.
         """
         found = self._pair(first, second, metric)
-        tables = [table] if table else [name for name, runs in self.tables.items() if {first, second} <= set(runs)]
-        found_in = [self.adjusted(name, metric) for name in tables]
-        adjusted = [p for there in found_in for pair, p in there.items() if set(pair) == {first, second}]
-        return Difference(*found[:4], max(adjusted, default=None))
+        adjusted = [p for pair, p in self.adjusted(among, metric).items() if set(pair) == {first, second}]
+        return Difference(*found[:4], adjusted[0] if adjusted else None)
 
-    def detectable(self, first: str, second: str, metric: str) -> float | None:
-        """The smallest true difference of these runs that such dev examples show with a power of 80%."""
-        error = self._pair(first, second, metric).error
-        return None if error is None else detectable(error)
-
-    def adjusted(self, table: str, metric: str) -> dict[tuple[str, str], float]:
-        """The adjusted p of all pairs of a table's runs for which the metric is defined."""
-        found = {pair: self._pair(*pair, metric).p for pair in combinations(self.tables[table], 2)}
+    def adjusted(self, runs: Iterable[str], metric: str) -> dict[tuple[str, str], float]:
+        """The p of all pairs of these runs after Holm's correction; without pairs for which the metric is undefined."""
+        found = {pair: self._pair(*pair, metric).p for pair in combinations(runs, 2)}
         defined = {pair: p for pair, p in found.items() if p is not None}
         return dict(zip(defined, holm(list(defined.values())), strict=True))
+
+    def detectable(self, first: str, second: str, metric: str) -> float | None:
+        """The smallest true difference of these runs that such dev examples show with a power of 80%.
+
+        None if a score is undefined, or if the two are right on the same examples.
+        """
+        error = self._pair(first, second, metric).error
+        return detectable(error) if error else None
 
     def _pair(self, first: str, second: str, metric: str) -> Paired:
         if (first, second) in self.pairs:
             return self.pairs[first, second].get(metric, UNPAIRED)
-        value, low, high, p, error = self._pair(second, first, metric)
-        return Paired(*(None if end is None else -end for end in (value, high, low)), p, error)
+        value, low, high, p, error = self.pairs[second, first].get(metric, UNPAIRED)
+        return UNPAIRED if value is None or low is None or high is None else Paired(-value, -high, -low, p, error)
 
 
 def write_statistics(path: Path, found: Statistics) -> None:
     """Write the statistics as JSON, a line for each run and pair; numbers with six significant digits."""
     head = {"level": LEVEL, "resamples": found.resamples, "seed": SEED}
     sections = {
-        "tables": _lines({name: list(runs) for name, runs in found.tables.items()}),
         "runs": _lines({run: _plain(metrics) for run, metrics in found.values.items()}),
         "seeds": _lines({run: _plain(metrics) for run, metrics in found.seeds.items()}),
         "pairs": _lines([{"runs": pair, **_plain(metrics)} for pair, metrics in found.pairs.items()]),
@@ -151,7 +149,7 @@ def read_statistics(path: Path) -> Statistics:
             {run: _typed(kind, metrics) for run, metrics in found[key].items()}
             for key, kind in (("runs", Interval), ("seeds", OverSeeds))
         )
-        return Statistics(values, pairs, found["tables"], seeds, found["resamples"])
+        return Statistics(values, pairs, seeds, found["resamples"])
     except FileNotFoundError:
         raise MtbertError(f"{path}: not found; run `dvc repro statistics`") from None
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:

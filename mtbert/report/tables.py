@@ -20,7 +20,8 @@ Rows = Mapping[str, str]
 
 def table1(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """Performance of the key updates: overall, sentiment, paraphrase and STS, ours and the paper's."""
-    cells, dev_rows, compared = [], [], {}
+    cells, dev_rows = [], []
+    compared: dict[str, str] = {}
     for index, (row, run) in enumerate(_nonempty(rows, "table1").items()):
         title, split, printed = paper.TABLE_1.get(row, (row, "dev", None))
         ours = results.metrics(folder, run)[split]
@@ -53,7 +54,7 @@ def table1(folder: Path, rows: Rows, statistics: Statistics) -> Table:
         "a misprint, and its rows Baseline and Key Update 2 fit neither reading, hence the recomputed column. Bold: the highest "
         "on the development set.",
         "Majority class: always predicting the most frequent label, with *r = 0*.",
-        *certainty(statistics, "table1", compared, dict(zip((OVERALL, *METRIC_OF), header[1:], strict=True))),
+        *certainty(statistics, compared, dict(zip((OVERALL, *METRIC_OF), header[1:], strict=True))),
     ]
     if any(row[1] == "unlabelled" for row in cells):
         notes.append(
@@ -73,7 +74,8 @@ def table1(folder: Path, rows: Rows, statistics: Statistics) -> Table:
 
 def table2(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """STS correlation of the embedding concatenations."""
-    cells, compared = [], {}
+    cells: list[tuple[str, ...]] = []
+    compared: dict[str, str] = {}
     for row, run in _nonempty(rows, "table2").items():
         title, printed = paper.TABLE_2.get(row, (row, None))
         shown = Math(title) if row in paper.TABLE_2 else title
@@ -83,7 +85,7 @@ def table2(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     notes = [
         "Key Update 3 trains STS with the cosine embedding loss on *(u, v)*, the other rows regress on the concatenation: the "
         "paper does not say which head made its first rows, but .559 stands in its Table 1 for Key Update 3.",
-        *certainty(statistics, "table2", compared, {STS.name: "STS"}),
+        *certainty(statistics, compared, {STS.name: "STS"}),
     ]
     header, numeric = ("Concatenation", "Run", "STS", "Paper: STS"), (False, False, True, True)
     return Table("Embedding concatenations.", header, cells, notes, numeric, "table2", highest(cells, (2, 3)))
@@ -91,7 +93,8 @@ def table2(folder: Path, rows: Rows, statistics: Statistics) -> Table:
 
 def table3(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """Overall score by sampling method, with the tasks' probabilities and the number of batches drawn from each."""
-    cells, compared = [], {}
+    cells: list[tuple[str, ...]] = []
+    compared: dict[str, str] = {}
     for row, run in _nonempty(rows, "table3").items():
         title, printed_probabilities, printed = paper.TABLE_3.get(row, (row, None, None))
         found = results.metrics(folder, run)
@@ -115,7 +118,7 @@ def table3(folder: Path, rows: Rows, statistics: Statistics) -> Table:
         f"Probabilities are of {', '.join(sizes)}, in proportion to *|D|^α* with *α = 1, ½, 0*; training sets here: {counts}. "
         "Where an epoch ends with the first depleted dataset, the methods differ in the number of steps too, so that the "
         "comparison confounds sampler with amount of training; `epoch_end: N` gives each the same number of steps.",
-        *certainty(statistics, "table3", compared, {OVERALL: "Overall"}),
+        *certainty(statistics, compared, {OVERALL: "Overall"}),
     ]
     ours = ("Sampling method", "Probabilities", "Steps", "Batches", "Overall")
     header = (*ours, "Paper: probabilities", "Paper: overall")

@@ -17,6 +17,7 @@ from mtbert.files import atomic_write_text
 from mtbert.report import page as page_of
 from mtbert.report import results, text
 from mtbert.report.page import page
+from mtbert.report.statistics import Statistics
 from mtbert.report.tables import table4
 from mtbert.report.text import to_csv, to_json, to_latex, to_markdown, visible
 from mtbert.seal import seal
@@ -189,7 +190,7 @@ def _written(folder: Path, payload: str) -> dict[str, str]:
     rows = [["q0", payload, payload, 0, 1, 0.99], ["q1", payload, payload, 1, 0, 0.01], ["q2", "a", "b", 1, 1, 0.9]]
     _write(path, [*rows, ["q3", "a", "b", 0, 1, 0.6]])
     seal(folder / "results/best_performance")
-    table = table4(folder / "results", {"best_performance": "best_performance"})
+    table = table4(folder / "results", {"best_performance": "best_performance"}, Statistics({}, {}))
     atomic_write_text(folder / "tables/table4.json", to_json(table))
     bad = {"where": "data/raw/quora-train.csv:3:5", "what": f"id {payload!r} is already on line 2"}
     split = {"present": True, "rows_read": 9, "rows_kept": 8, "repeated": {"sentences": 1}, "labels": {"0": 3, "1": 5}}

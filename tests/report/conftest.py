@@ -165,7 +165,7 @@ def statistics() -> Statistics:
             name: Paired(value, value - 0.01, value + 0.01, 0.0001 if abs(value) > 0.03 else 0.5, 0.005)
             for name, value in differences.items()
         }
-    return Statistics(values, pairs, {name: list(dict.fromkeys(rows.values())) for name, rows in ROWS.items()})
+    return Statistics(values, pairs)
 
 
 @pytest.fixture

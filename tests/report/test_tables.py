@@ -54,6 +54,23 @@ def test_table1_says_where_the_test_split_is_unlabelled(results: Path, rows: Row
     assert made().rows[6][1] == made().rows[4][1] == "–", "undefined is not unlabelled"
 
 
+def test_notes_count_the_pairs_that_differ_significantly(results: Path, rows: Rows, statistics: Statistics) -> None:
+    """Runs whose indices in the fixture are four or more apart differ by more than 0.03; 0.0001 survives Holm's correction."""
+    notes = " ".join(table2(results, rows["table2"], statistics).notes)
+    assert "±: half the width of the 95% interval" in notes and "(percentiles of 10,000 resamples)" in notes
+    assert (
+        "differ significantly on the same examples: STS " in notes
+        and " of 6" in notes
+        and "(at 5%, by bootstrap, " in notes
+    )
+    assert "with a probability of 80%, depending on the pair: STS 0.014 (at 5%" in notes
+    of_table1 = " ".join(table1(results, rows["table1"], statistics).notes)
+    assert all(f"{column} " in of_table1 for column in ("Overall", "Sentiment", "Paraphrase", "STS"))
+    assert "McNemar's exact test for accuracies, else by bootstrap" in of_table1
+    alone = " ".join(table3(results, {"mine": "dora_r4"}, statistics).notes)
+    assert "±" in alone and "significantly" not in alone and "probability of" not in alone
+
+
 def test_table1_majority_line(results: Path, rows: Rows, statistics: Statistics) -> None:
     row = table1(results, rows["table1"], statistics).rows[-1]
     assert row[:5] == ("Majority class", "0.500", "0.400", "0.600", "0.000")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mtbert.errors import MtbertError
-from stages import evaluate, report, train
+from stages import evaluate, report, statistics, train
 
 FOLDER = Path("reports/sample")
 
@@ -19,6 +19,7 @@ def alone(project: Path, change: Callable[..., None]) -> Path:
     """The project with `baseline` as its only run, trained and evaluated."""
     change(only=["baseline"])
     evaluate.main("baseline")
+    statistics.main()
     return project
 
 
