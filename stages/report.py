@@ -12,13 +12,13 @@ from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, c
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import commit, read_log
 from mtbert.pipeline.start import start
+from mtbert.report.evidence import Evidence
 from mtbert.report.findings import FINDINGS, findings, markdown
 from mtbert.report.graph import read_graph
 from mtbert.report.measure import current_statistics
 from mtbert.report.page import Runs, first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
-from mtbert.report.rules import Evidence
 from mtbert.report.statistics import STATISTICS
 from mtbert.seal import check_seal
 from mtbert.tasks.paper import known_tasks

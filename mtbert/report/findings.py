@@ -13,18 +13,18 @@ from typing import Any
 
 from mtbert.files import atomic_write_text
 from mtbert.report.claims import CLAIMS, ERRATA, Claim
-from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED, Evidence
+from mtbert.report.evidence import Evidence
+from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED
 from mtbert.report.text import Table, number, to_markdown
 
 FINDINGS = "findings.json"  # in reports/PROFILE
 GENERATED = "The data are generated: rules make the sentences, so no verdict below says anything about real text."
 METHOD = (
     "A claim holds if the whole 95% interval lies in the range that the rule states, is refuted if the whole interval lies outside, and "
-    "cannot be told at this size otherwise. Where the paper names a size, the rule has it; where it speaks of a gain, the rule asks for "
-    "one above 0. Intervals of scores are from paired resamples of the dev examples, those of shares are Wilson's; counts are exact; epochs have quartiles "
-    "over runs in place of an interval. A difference of two such quantities takes the least favourable ends of both intervals. "
-    "They cover another choice of dev examples, not another seed, and are not corrected for the number of claims: of 40 claimed gains "
-    "that are truly zero, one would be said to hold by chance."
+    "otherwise we cannot tell at this size. Where the paper names a size, the rule has it; where it speaks of a gain, the rule asks for "
+    "one above 0. Intervals of scores are from paired resamples of the dev examples, those of shares are Wilson's; counts are exact; "
+    "epochs have quartiles over runs in place of an interval. Intervals cover another choice of dev examples, not another seed, and are "
+    "not corrected for the number of claims: of 40 claimed gains that are truly zero, one would be said to hold by chance."
 )
 
 
@@ -58,8 +58,7 @@ def findings(evidence: Evidence, profile: str, *, generated: bool, claims: Seque
 def markdown(found: Mapping[str, Any]) -> str:
     """findings.json as Markdown: how many claims hold, each with its verdict, and the misprints."""
     verdicts = Counter(claim["verdict"] for claim in found["claims"])
-    hold, refuted, open_, missing = (verdicts[verdict] for verdict in (HOLDS, REFUTED, CANNOT_TELL, NOT_RUN))
-    counts = f"Of {len(found['claims'])} claims {hold} hold, {refuted} are refuted, {open_} cannot be told at this size, and {missing} are not run."
+    counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in (HOLDS, REFUTED, CANNOT_TELL, NOT_RUN))
     rows = [
         (
             claim["section"],
@@ -81,7 +80,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     )
     opening = [GENERATED] if found["generated"] else []
     errata = "\n".join(f"- {text}" for text in found["errata"])
-    parts = ["# What holds of the paper", *opening, counts, METHOD, made, to_markdown(table)]
+    parts = ["# What holds of the paper", *opening, f"{len(rows)} claims: {counts}.", METHOD, made, to_markdown(table)]
     return "\n\n".join([*parts, "## Misprints and contradictions", errata]) + "\n"
 
 
@@ -100,7 +99,7 @@ def main() -> None:
     try:
         text = markdown(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        sys.exit(f"error: {path}: not found; run `make reproduce PROFILE={arguments.profile}`")
+        sys.exit(f"error: {path}: not found; set `profile: {arguments.profile}` in params.yaml, then run `dvc repro`")
     except (OSError, KeyError, TypeError, ValueError) as error:
         sys.exit(f"error: {path}: cannot be read ({error!r}); run `dvc repro --force --single-item report`")
     atomic_write_text(arguments.file, text)

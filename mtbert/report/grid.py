@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mtbert.report.text import Table, visible
+from mtbert.report.text import Table
 
 PAPER = "Paper: "
 
@@ -81,7 +81,7 @@ def _column(table: Table, index: int) -> Column:
     cells = []
     for row, texts in enumerate(table.rows):
         value, _, width = texts[index].partition(" ± ") if table.numeric[index] else (texts[index], "", "")
-        cells.append(Cell(visible(value), f"±\N{NO-BREAK SPACE}{width}" if width else "", (row, index) in table.bold))
+        cells.append(Cell(value, f"±\N{NO-BREAK SPACE}{width}" if width else "", (row, index) in table.bold))
     return Column(name, heading, table.numeric[index], cells)
 
 
