@@ -49,6 +49,9 @@ def main() -> None:
     }
     statistics = current_statistics(folder / STATISTICS, RESULTS, settings["runs"])
     verdicts = findings(Evidence(RESULTS, statistics), settings["profile"], generated=source["source"] == "sample")
+    graph = read_graph(
+        Path("dvc.yaml")
+    )  # DVC allows no dependency on it: an edit of it alone does not re-run this stage
     html = page(
         folder,
         Runs(RESULTS, found, records, settings["predecessors"], times, statistics),
@@ -58,7 +61,7 @@ def main() -> None:
         figures=[name for name, rows in settings["figures"].items() if rows],
         tasks=known_tasks(settings["tasks"]),
         prepared=prepared,
-        graph=read_graph(Path("dvc.yaml")),  # DVC allows no dependency on it, so an edit of it alone does not re-run this stage
+        graph=graph,
         provenance=provenance,
     )
     atomic_json(folder / FINDINGS, verdicts)

@@ -122,7 +122,7 @@ def _value(entry: Mapping[str, Any]) -> float | None:
 
 def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
     """The settings by dotted key, as in params.yaml; those that are null are left out."""
-    found = {}
+    found: dict[str, str] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
             found |= flat(value, f"{above}{key}.")

@@ -34,7 +34,14 @@ def test_text_is_stored_once_and_predictions_as_numbers(folder: Path) -> None:
     found = read_predictions(folder, metrics, KNOWN)
     assert list(found) == [*TASKS, "topic"]
     assert found["sst"] | {"labels": 5} == {
-        **{"title": "Sentiment", "labels": 5, "total": 2, "rows": [1, 2], "texts": [["a film", "<b>"]], "truth": [4, 0]},
+        **{
+            "title": "Sentiment",
+            "labels": 5,
+            "total": 2,
+            "rows": [1, 2],
+            "texts": [["a film", "<b>"]],
+            "truth": [4, 0],
+        },
         "runs": {
             "one": {"predicted": [4, 1], "confidence": [123, 500]},
             "two": {"predicted": [3, 0], "confidence": [900, 700]},
