@@ -34,6 +34,7 @@ class Params(Section):
     figures: dict[str, dict[str, str]]
     seeds: dict[str, list[str]] = Field(default_factory=dict)
     runs: dict[str, Run] = Field(min_length=1)
+    predecessors: dict[str, str] = Field(exclude=True)  # what `from` of each run names; no key of the file
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Params":

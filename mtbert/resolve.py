@@ -64,6 +64,7 @@ def resolve(tree: Tree, profile: str | None = None) -> Resolved:
                 _lay(settings, {key: part[key]}, where, origins)
     tasks = tree.get("tasks", {})
     lineages = {name: lineage(tree["runs"], name) for name in tree["runs"]}
+    settings["predecessors"] = {name: names[1] for name, names in lineages.items() if len(names) > 1}
     for name, names in lineages.items():
         run, found = _run(tree["runs"], names, budget, origins["budget",])
         heads = run.get("heads")

@@ -1,4 +1,4 @@
-"""report: write one page with all tables, figures, metrics and provenance; the verdicts on the paper's claims; metrics for git."""
+"""report: write the page, the verdicts on the paper's claims, and the metrics that are kept in git."""
 
 import json
 import platform
@@ -14,12 +14,14 @@ from mtbert.pipeline.provenance import commit, read_log
 from mtbert.pipeline.start import start
 from mtbert.report.evidence import Evidence
 from mtbert.report.findings import FINDINGS, findings, markdown
+from mtbert.report.graph import read_graph
 from mtbert.report.measure import current_statistics
-from mtbert.report.page import first_lines, headline, page
+from mtbert.report.page import Runs, first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
 from mtbert.report.statistics import STATISTICS
 from mtbert.seal import check_seal
+from mtbert.tasks.paper import known_tasks
 from mtbert.training.work import work_root
 
 PACKAGES = ("mtbert", "torch", "tokenizers", "numpy", "dvc")
@@ -47,14 +49,19 @@ def main() -> None:
     }
     statistics = current_statistics(folder / STATISTICS, RESULTS, settings["runs"])
     verdicts = findings(Evidence(RESULTS, statistics), settings["profile"], generated=source["source"] == "sample")
+    graph = read_graph(
+        Path("dvc.yaml")
+    )  # DVC allows no dependency on it: an edit of it alone does not re-run this stage
     html = page(
         folder,
+        Runs(RESULTS, found, records, settings["predecessors"], times, statistics),
         lead=first_lines(source, encoder, prepared, settings["runs"], times),
+        findings=verdicts,
         tables=[name for name, rows in settings["tables"].items() if rows],
         figures=[name for name, rows in settings["figures"].items() if rows],
-        metrics=found,
-        times=times,
+        tasks=known_tasks(settings["tasks"]),
         prepared=prepared,
+        graph=graph,
         provenance=provenance,
     )
     atomic_json(folder / FINDINGS, verdicts)

@@ -47,6 +47,7 @@ STYLE: Any = {
 }
 
 
+PAPER_LINE: Any = {"color": GREY, "linewidth": 0.9, "linestyle": "--"}  # a score that the paper prints
 TRAIN, DEV = f"train_{CURVE.name}", f"dev_{CURVE.name}"  # columns of history.csv
 MEASURES = ("trainable_parameters", "overall")
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
@@ -77,7 +78,9 @@ def figure1(folder: Path, rows: Rows, _: Statistics) -> Figure:
         table = results.examples(folder, run, SST.name)
         counts = confusion(table["label"].to_numpy(), table["prediction"].to_numpy(), len(names))
         shares = normalised(counts)
-        panels.append((paper.title(row), partial(_matrix, counts, shares, names)))
+        panels.append(
+            (paper.title(row), partial(_matrix, counts, shares, names, paper.FIGURE_1 if row == paper.BEST else {}))
+        )
         tables += [
             {"model": paper.title(row), "actual": names[actual], "predicted": names[predicted], "share": share}
             | {"count": counts[actual, predicted]}
@@ -90,7 +93,10 @@ def figure1(folder: Path, rows: Rows, _: Statistics) -> Figure:
     return Figure(caption, panels, pd.DataFrame(tables), (4.8, 4.6))
 
 
-def _matrix(counts: np.ndarray, shares: np.ndarray, names: list[str], axes: Axes) -> None:
+def _matrix(
+    counts: np.ndarray, shares: np.ndarray, names: list[str], printed: Mapping[tuple[int, int], float], axes: Axes
+) -> None:
+    """Draw the shares, with the counts and the shares that the paper prints below them."""
     axes.grid(False)
     axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
@@ -98,6 +104,9 @@ def _matrix(counts: np.ndarray, shares: np.ndarray, names: list[str], axes: Axes
         colour = "white" if share > 0.55 else "black"
         axes.text(column, row - 0.1, text, ha="center", va="center", color=colour, fontsize=10)
         axes.text(column, row + 0.22, f"{counts[row, column]:,}", ha="center", va="center", color=colour, fontsize=7)
+        if (row, column) in printed:
+            text = f"paper: {printed[row, column]:.0%}"
+            axes.text(column, row + 0.4, text, ha="center", va="center", color=colour, fontsize=6)
     lines = [name.replace(" ", "\n") for name in names]
     axes.set_xticks(range(len(names)), lines, fontsize=8)
     axes.set_yticks(range(len(names)), lines, fontsize=8)
@@ -108,11 +117,13 @@ def _matrix(counts: np.ndarray, shares: np.ndarray, names: list[str], axes: Axes
 
 def figure2(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """SST accuracy on train and dev over epochs; a panel per row."""
-    found = {row: results.history(folder, run) for row, run in _nonempty(rows, "figure2").items()}
+    found = {row: results.history(folder, run, (TRAIN, DEV)) for row, run in _nonempty(rows, "figure2").items()}
 
-    def draw(history: pd.DataFrame, axes: Axes) -> None:
+    def draw(row: str, history: pd.DataFrame, axes: Axes) -> None:
         axes.plot(history["epoch"], history[TRAIN], "o-", color=ORANGE, label="train", markersize=4)
         axes.plot(history["epoch"], history[DEV], "s-", color=BLUE, label="dev", markersize=4)
+        if row == paper.BEST:
+            axes.axhline(paper.TABLE_1[row][2].sst, label="paper, dev after training", **PAPER_LINE)
         axes.set(xlabel="Epoch", ylabel="SST accuracy")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
@@ -129,7 +140,7 @@ def figure2(folder: Path, rows: Rows, _: Statistics) -> Figure:
         history[["epoch", TRAIN, DEV]].set_axis(["epoch", "train", "dev"], axis=1).assign(model=paper.title(row))
         for row, history in found.items()
     )
-    panels = [(paper.title(row), partial(draw, history)) for row, history in found.items()]
+    panels = [(paper.title(row), partial(draw, row, history)) for row, history in found.items()]
     return Figure(caption, panels, data[["model", "epoch", "train", "dev"]], (5.0, 3.2))
 
 
@@ -159,6 +170,13 @@ def figure3(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
             bars = points[["low", "high"]].sub(points["overall"], axis=0).abs().to_numpy().T
             style: Any = {"fmt": marker, "color": colour, "markersize": 6, "elinewidth": 0.8, "capsize": 3}
             axes.errorbar(points["trainable_parameters"] / 1e6, points["overall"], bars, **style)
+        for row, score in paper.FIGURE_3_OVERALL.items():
+            if row in shown.index:
+                axes.axhline(score, **PAPER_LINE)
+                text, side = f"paper, {paper.FIGURE_3[row]}", "bottom" if row == "full" else "top"
+                axes.text(
+                    0.5, score, text, transform=axes.get_yaxis_transform(), ha="center", va=side, color=GREY, fontsize=7
+                )
         axes.set(xlabel="Trainable parameters (millions)", ylabel="Overall score")
         axes.margins(0.15, 0.2)
         (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
@@ -175,7 +193,7 @@ def figure3(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
 
     caption = (
         "Figure 3: Model size versus performance, DoRA of rank r and the full model; the bars are 95% intervals over "
-        "development examples, not seeds."
+        "development examples, not seeds. The paper prints the scores of two of its points (dashed), but not their parameters."
     )
     if {"r16", "full"} <= set(shown.index):
         more, gain = (shown.loc["full", name] / shown.loc["r16", name] - 1 for name in MEASURES)

@@ -64,8 +64,8 @@ def markdown(found: Mapping[str, Any]) -> str:
             claim["section"],
             claim["claim"],
             f"{claim['rule']}. {claim['note']}".strip(),
-            _shown(claim["number"]) + ("%" if claim["unit"] == "%" and claim["number"] is not None else ""),
-            "–" if claim["low"] is None else f"{_shown(claim['low'])} to {_shown(claim['high'])}",
+            shown(claim["number"]) + ("%" if claim["unit"] == "%" and claim["number"] is not None else ""),
+            "–" if claim["low"] is None else f"{shown(claim['low'])} to {shown(claim['high'])}",
             claim["verdict"],
         )
         for claim in found["claims"]
@@ -84,7 +84,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, "## Misprints and contradictions", errata]) + "\n"
 
 
-def _shown(value: float | None) -> str:
+def shown(value: float | None) -> str:
     """Three decimals for a score, fewer for what is larger."""
     return number(value, 3 if value is None or abs(value) < 1 else 1 if abs(value) < 1000 else 0).replace("-", "−")
 

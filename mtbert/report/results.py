@@ -11,7 +11,6 @@ import pandas as pd
 from mtbert.errors import MtbertError
 from mtbert.seal import check_seal
 from mtbert.tabular import read_csv
-from mtbert.tasks.paper import CURVE
 
 PARTS = ("dev", "test", "parameters", "training")
 RECORDED = ("device", "threads", "precision")
@@ -53,15 +52,18 @@ def examples(results: Path, run: str, task: str, split: str = "dev", *, numeric:
     return table
 
 
-def history(results: Path, run: str) -> pd.DataFrame:
+def history(results: Path, run: str, columns: Sequence[str] = ()) -> pd.DataFrame:
     """A table with a row per epoch; epoch 0 is the model before training.
 
+    Args:
+        columns: those that it must have besides `epoch`.
+
     Raises:
-        MtbertError: the file is missing or damaged.
+        MtbertError: the file is missing or damaged, or lacks a column.
     """
     with _reading(results, run, "history.csv") as path:
         table = pd.DataFrame(read_csv(path)).apply(pd.to_numeric)
-        _require(("epoch", f"train_{CURVE.name}", f"dev_{CURVE.name}"), table)
+        _require(("epoch", *columns), table)
     return table
 
 
