@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mtbert import completion
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -24,7 +26,12 @@ app = typer.Typer(
 )
 
 RunName = Annotated[
-    str, typer.Argument(metavar="RUN", help="A key under `runs:` in params.yaml, such as key_update_2.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A key under `runs:` in params.yaml, such as key_update_2.",
+        autocompletion=completion.keys("runs"),
+    ),
 ]
 Project = Annotated[Path, typer.Option("--project", "-C", help="The project's root, the folder with params.yaml.")]
 HERE = Path()
@@ -54,7 +61,9 @@ def plan(
     profile: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PROFILE]", help="A key under `profiles:`; by default the one that params.yaml selects."
+            metavar="[PROFILE]",
+            help="A key under `profiles:`; by default the one that params.yaml selects.",
+            autocompletion=completion.keys("profiles"),
         ),
     ] = None,
     data: Annotated[
@@ -105,7 +114,10 @@ def evaluate(run: RunName, project: Project = HERE) -> None:
 
 @_command
 def table(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="table1 to table4.")], project: Project = HERE
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="table1 to table4.", autocompletion=completion.keys("tables"))
+    ],
+    project: Project = HERE,
 ) -> None:
     """Write a table of the paper next to our numbers, as CSV, Markdown and LaTeX."""
     _stage("table", project, name)
@@ -113,7 +125,10 @@ def table(
 
 @_command
 def figure(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="figure1 to figure4.")], project: Project = HERE
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="figure1 to figure4.", autocompletion=completion.keys("figures"))
+    ],
+    project: Project = HERE,
 ) -> None:
     """Draw a figure of the paper from our results, as PNG and SVG, with its data as CSV."""
     _stage("figure", project, name)
@@ -127,8 +142,18 @@ def report(project: Project = HERE) -> None:
 
 @_command
 def predict(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.")],
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task of the model, such as sts.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A run's name, for models/RUN, or a model's folder.",
+            autocompletion=completion.models,
+        ),
+    ],
+    task: Annotated[
+        str,
+        typer.Argument(metavar="TASK", help="A task of the model, such as sts.", autocompletion=completion.tasks),
+    ],
     texts: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TEXT]...", help="Sentences; for pairs, two each. Otherwise --input or stdin."),
