@@ -211,11 +211,11 @@ def doctor(project: Project = HERE) -> None:
     """Check this machine and this checkout; say what is missing and what to do. Exit status 1 if there is a problem."""
     root = _enter(project)
     try:
-        runs = importlib.import_module("mtbert.params").load_params().runs
+        params = importlib.import_module("mtbert.params").load_params()
     except importlib.import_module("mtbert.errors").MtbertError:
-        runs = None
+        params = None
     levels = set()
-    for check in importlib.import_module("mtbert.doctor").examine(root, runs):
+    for check in importlib.import_module("mtbert.doctor").examine(root, params):
         typer.echo(str(check))
         levels.add(check.level)
     raise typer.Exit(int("problem" in levels))
