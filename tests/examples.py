@@ -1,6 +1,6 @@
-"""The commands of docs/experiments.md, run in a tiny project, and their output beside what the page says.
+"""The commands of docs/experiments.md and docs/share.md, run in tiny projects, and their output beside what the pages say.
 
-Run as `python -m tests.examples` in the project's root: exit status 1 if the page is out of date; `--write` renews it.
+Run as `python -m tests.examples` in the project's root: exit status 1 if a page is out of date; `--write` renews both.
 
 A block ```console is run, line by line, and shows the output; of a block ```sh the output is left out. Other blocks are not run.
 """
@@ -10,9 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.project import commit, course_files, few_runs, must, tiny_project
+from tests.project import best_run, commit, course_files, few_runs, must, tiny_project
 
-PAGE = Path("docs/experiments.md")
 BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What differs from one run, machine or version to the next, each with what stands for it when two pages are compared.
 CHANGING = [
@@ -21,6 +20,7 @@ CHANGING = [
     (r"\b[0-9a-f]{7,32}(\.dir)?\b", "HASH"),
     (r"\b\d\d:\d\d [AP]M\b", "TIME"),
     (r"-?\d+\.\d+(e-?\d+)?\b", "NUMBER"),
+    (r"\b\d+ files", "FILES"),
     (r"[─ \t]+", " "),
 ]
 
@@ -39,6 +39,18 @@ def project(folder: Path) -> Path:
         file.write("/course-files\n")
     commit(folder, "start")
     return folder
+
+
+def shared(folder: Path) -> Path:
+    """One run, trained and committed."""
+    best_run(tiny_project(folder))
+    commit(folder, "start")
+    must(folder, "dvc", "repro")
+    commit(folder, "results")
+    return folder
+
+
+PAGES = {Path("docs/experiments.md"): project, Path("docs/share.md"): shared}
 
 
 def renewed(text: str, folder: Path) -> str:
@@ -67,14 +79,18 @@ def compared(text: str) -> str:
 
 
 def main() -> None:
-    """Run the page's commands; write the page, or say whether it is current."""
-    text = PAGE.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = renewed(text, project(Path(folder) / "mtbert"))
-    if "--write" in sys.argv:
-        PAGE.write_text(fresh, encoding="utf-8")
-    elif compared(fresh) != compared(text):
-        sys.exit(f"{PAGE} is out of date: run `python -m tests.examples --write`")
+    """Run the pages' commands; write the pages, or say whether they are current."""
+    outdated = []
+    for page, make in PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = renewed(text, make(Path(folder) / "mtbert"))
+        if "--write" in sys.argv:
+            page.write_text(fresh, encoding="utf-8")
+        elif compared(fresh) != compared(text):
+            outdated.append(str(page))
+    if outdated:
+        sys.exit(f"{', '.join(outdated)}: out of date; run `python -m tests.examples --write`")
 
 
 if __name__ == "__main__":

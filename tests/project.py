@@ -16,6 +16,7 @@ import torch
 from ruamel.yaml import YAML
 
 from mtbert.corpus.source import write_sample
+from mtbert.params import load_params
 from mtbert.tasks.paper import TASKS
 from mtbert.tasks.task import SPLITS, raw_name
 
@@ -66,6 +67,13 @@ def few_runs(project: Path) -> None:
         del tree["tables"][view]
     del tree["figures"]["figure3"], tree["figures"]["figure4"]
     yaml.dump(tree, project / "params.yaml")
+
+
+def best_run(project: Path, **more: Any) -> None:
+    """Leave `best_performance`, written out in full, a table and a figure of it, and add `more` runs that inherit from it."""
+    best = load_params(project / "params.yaml").runs["best_performance"].model_dump()
+    row = {"best_performance": "best_performance"}
+    edit(project, runs={"best_performance": best, **more}, tables={"table4": row}, figures={"figure1": row})
 
 
 def course_files(folder: Path, rows: int = 24) -> None:
