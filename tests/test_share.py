@@ -31,18 +31,18 @@ def test_the_page_s_commands_share_a_model(root: Path, tmp_path: Path) -> None:
 def test_a_remote_on_s3(tmp_path: Path) -> None:
     pytest.importorskip("dvc_s3")
     moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(port=0)
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
     try:
         address = "http://{}:{}".format(*server.get_host_and_port())
         keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "any")
         (tmp_path / "model").write_bytes(b"weights")
-        bucket = f"import boto3; boto3.client('s3', endpoint_url='{address}', region_name='us-east-1').create_bucket(Bucket='b')"
+        bucket = f"import boto3; boto3.client('s3', endpoint_url='{address}', region_name='us-east-1').create_bucket(Bucket='models')"
         for command in (
             ["python", "-c", bucket],
             ["dvc", "init", "--quiet", "--no-scm"],
             ["dvc", "add", "--quiet", "model"],
-            ["dvc", "remote", "add", "--default", "store", "s3://b/mtbert"],
+            ["dvc", "remote", "add", "--default", "store", "s3://models/mtbert"],
             ["dvc", "remote", "modify", "store", "endpointurl", address],
             ["dvc", "push", "--quiet"],
         ):
