@@ -2,7 +2,8 @@
 
 Run as `python -m tests.examples` in the project's root: exit status 1 if a page is out of date; `--write` renews both.
 
-A block ```console is run, line by line, and shows the output; of a block ```sh the output is left out. Other blocks are not run.
+A block ```console is run, line by line, and shows the output; of a block ```sh the output is left out. A block ```yaml is added to
+params.yaml. Other blocks are not run.
 """
 
 import re
@@ -10,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.project import best_run, commit, course_files, few_runs, must, tiny_project
+from tests.project import add_settings, best_run, commit, course_files, few_runs, must, tiny_project
 
-BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(console|sh|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What differs from one run, machine or version to the next, each with what stands for it when two pages are compared.
 CHANGING = [
     (r"(?m)^( |metrics/).*\n", ""),  # scores, and which of them changed
@@ -42,11 +43,10 @@ def project(folder: Path) -> Path:
 
 
 def shared(folder: Path) -> Path:
-    """One run, trained and committed."""
+    """One run, trained."""
     best_run(tiny_project(folder))
     commit(folder, "start")
     must(folder, "dvc", "repro")
-    commit(folder, "results")
     return folder
 
 
@@ -58,6 +58,9 @@ def renewed(text: str, folder: Path) -> str:
 
     def run(block: re.Match[str]) -> str:
         kind, body = block.groups()
+        if kind == "yaml":
+            add_settings(folder, body)
+            return block[0]
         lines = [line for line in body.splitlines() if line.startswith("$ ") or kind == "sh"]
         shown = []
         for line in lines:

@@ -110,6 +110,14 @@ def edit(project: Path, **settings: Any) -> None:
     yaml.dump(tree, path)
 
 
+def add_settings(project: Path, block: str) -> None:
+    """Add a page's YAML to params.yaml, as its reader would."""
+    tree = yaml.load(project / "params.yaml")
+    for section, added in yaml.load(block).items():
+        tree[section].update(added)
+    yaml.dump(tree, project / "params.yaml")
+
+
 def start(project: Path, *command: str, umask: int = -1, **variables: str) -> subprocess.Popen[str]:
     """Start a command as a user in the project would, with these further variables; output and errors in one pipe."""
     environment = {
