@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mtbert.data.arrays import check_prepared
 from mtbert.engines import engine_for
-from mtbert.evaluation.development import development_metrics
+from mtbert.evaluation.development import development_metrics, watched
 from mtbert.files import replaced_folder
 from mtbert.pipeline.ahead import overall
 from mtbert.pipeline.models import (
@@ -70,6 +70,7 @@ def main(run_name: str) -> None:
                 train=curve,
                 wrapper=tokens,
                 seed=run.seed,
+                watched=watched(run.epoch_end, run.batch_size, len(run.known)),
             ),
             observers=(steps, progress),
             work=work,
