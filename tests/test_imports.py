@@ -42,7 +42,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": FILES | {*LAYERS[:-1], "engines", "params", "settings"},
     # A trained model's use: all of it but params.yaml.
     "inference": FILES | {*LAYERS[:-1], "engines", "settings", "pipeline"},
-    "cli": {"errors", "params", "housekeeping", "doctor", "pipeline", "inference"},
+    # A trained model in other libraries' formats.
+    "export": FILES | {*LAYERS[:-1], "pipeline", "inference"},
+    "cli": {"errors", "params", "housekeeping", "doctor", "pipeline", "inference", "export"},
     "__main__": {"cli"},
 }
 ONLY_CLI = {"typer", "dvc", "stages"}

