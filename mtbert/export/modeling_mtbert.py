@@ -8,7 +8,7 @@ a sentence or a pair, [CLS] s1 [SEP] (s2 [SEP]), padded on the right, and reads 
 Each is cut to `config.max_tokens`, of a pair the longer sentence first, then encoded and pooled by itself. The head is a linear layer over
 the concatenated features, or cos(u, v). Of two labels, the first has logit 0; a score is the logit, on the scale of the training labels.
 
-Shapes: B examples, L tokens, D hidden.
+Shapes: B examples, L tokens, N sequences, D hidden.
 """
 
 from typing import Any
@@ -57,8 +57,10 @@ class MtbertForSequenceClassification(BertPreTrainedModel):
         second = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids * real
         n2 = (second.sum(1, keepdim=True) - 1).clamp_min(0)  # wordpieces of s2, (B, 1)
         n1 = (real - second).sum(1, keepdim=True) - 2  # and of s1
-        names = set("".join(self.config.features)) & {"u", "v", "c"}
-        pooled = {name: self._pooled(*getattr(self, f"_{name}")(input_ids, n1, n2)) for name in sorted(names)}
+        names = sorted(set("".join(self.config.features)) & {"u", "v", "c"})
+        sequences = [getattr(self, f"_{name}")(input_ids, n1, n2) for name in names]
+        vectors = self._pooled(*map(torch.cat, zip(*sequences, strict=True)))
+        pooled = dict(zip(names, vectors.chunk(len(names)), strict=True))
         if self.config.head == "linear":
             logits = self.classifier(torch.cat([FEATURES[name](pooled) for name in self.config.features], dim=-1))
         else:
@@ -94,7 +96,7 @@ class MtbertForSequenceClassification(BertPreTrainedModel):
         return torch.arange(ids.shape[1], device=ids.device)[: self.config.max_tokens]
 
     def _pooled(self, ids: Tensor, real: Tensor, segments: Tensor) -> Tensor:
-        """One vector for each sequence, (B, D)."""
+        """One vector for each sequence, (N, D)."""
         encoded = self.bert(input_ids=ids, attention_mask=real.long(), token_type_ids=segments)
         if self.config.pooling == "cls":
             return encoded.pooler_output

@@ -1,6 +1,7 @@
 """`model.onnx` for each task, with any number and length of sequences, and the tokenizer.json that feeds it."""
 
 import logging
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from mtbert.errors import MtbertError
 from mtbert.export.card import write_card
 from mtbert.export.registry import Export
 from mtbert.export.tokenizer import exported_tokenizer
-from mtbert.export.transformers import classifier, is_plain, longest
+from mtbert.export.transformers import classifier, is_plain, limits, longest, remarks
 from mtbert.inference.model import TrainedModel
 from mtbert.pretrained.store import TOKENIZER
 
@@ -32,7 +33,7 @@ def write(export: Export, folder: Path) -> list[str]:
         _write_graph(export.model, task, folder / task / "model.onnx")
         _write_tokenizer(export.model, task, folder / task / TOKENIZER)
         write_card(export, folder / task, "onnx", _use(export.model, task), [task])
-    return [f"{task}, for onnxruntime" for task in export.tasks]
+    return [f"{task}: model.onnx" for task in export.tasks]
 
 
 class _Logits(nn.Module):
@@ -72,12 +73,13 @@ def _write_graph(model: TrainedModel, task: str, path: Path) -> None:
 
 
 def _built(model: TrainedModel, task: str) -> nn.Module:
+    """The task in transformers' classes."""
     if is_plain(model, task):
-        from transformers import BertForSequenceClassification as Classifier
+        kind: Any = import_module("transformers").BertForSequenceClassification
     else:
-        from mtbert.export.modeling_mtbert import MtbertForSequenceClassification as Classifier
+        kind = import_module("mtbert.export.modeling_mtbert").MtbertForSequenceClassification
     config, tensors = classifier(model, task)
-    built: nn.Module = Classifier(Classifier.config_class(**config, attn_implementation="eager"))
+    built: nn.Module = kind(kind.config_class(**config, attn_implementation="eager"))
     built.load_state_dict(tensors)
     return built.eval()
 
@@ -91,7 +93,7 @@ def _write_tokenizer(model: TrainedModel, task: str, path: Path) -> None:
 
 
 def _use(model: TrainedModel, task: str) -> list[str]:
-    info = model.tasks[task]
+    info, ends = model.tasks[task], limits(model, task)
     example = '("A cat sleeps.", "A dog sleeps.")' if info.sentences == 2 else '"A cat sleeps."'
     return [
         "```python",
@@ -117,7 +119,8 @@ def _use(model: TrainedModel, task: str) -> list[str]:
                 "print(labels[logits[0].argmax()], probabilities[0])",
             ]
             if info.labels
-            else [f"print(logits[:, 0].clip({info.low:g}, {info.high:g}))"]
+            else [f"print(logits[:, 0]{f'.clip({ends})' if ends else ''})"]
         ),
         "```",
+        *(remarks(model, task) if is_plain(model, task) else []),
     ]

@@ -44,7 +44,9 @@ def write(export: Export, folder: Path) -> list[str]:
             ours[f"{PREFIX}{BERT.published_name(inside).removesuffix('bias')}{BIAS}"] = tensor
     write_tensors(folder / ADAPTER_WEIGHTS, ours)
     write_tensors(folder / HEADS, heads)
-    modules = [BERT.published_name(f"{name.removeprefix('encoder.')}.weight").removesuffix(".weight") for name in adapted]
+    modules = [
+        BERT.published_name(f"{name.removeprefix('encoder.')}.weight").removesuffix(".weight") for name in adapted
+    ]
     atomic_json(folder / ADAPTER_CONFIG, _config(adapter, base, sorted(modules), sorted(saved)))
     write_tokenizer(export.model, False, export.model.max_tokens, folder)
     write_card(export, folder, "peft", _use(export, adapter), list(export.model.tasks))

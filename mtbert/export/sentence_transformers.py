@@ -7,7 +7,15 @@ from mtbert.errors import MtbertError
 from mtbert.export.card import write_card
 from mtbert.export.registry import Export
 from mtbert.export.tokenizer import write_tokenizer
-from mtbert.export.transformers import encoder_config, encoder_tensors, is_plain, write_classifier, write_tensors
+from mtbert.export.transformers import (
+    encoder_config,
+    encoder_tensors,
+    limits,
+    remarks,
+    trust,
+    write_classifier,
+    write_tensors,
+)
 from mtbert.files import atomic_json
 from mtbert.inference.model import TaskInfo, TrainedModel
 from mtbert.pretrained.store import CONFIG, WEIGHTS
@@ -26,17 +34,18 @@ def write(export: Export, folder: Path) -> list[str]:
     if export.task is None:
         _write_bi_encoder(export.model, folder)
         write_card(export, folder, "sentence-transformers", _bi_use(), list(export.model.tasks))
-        return ["a SentenceTransformer, whose encode gives the pooled vectors of mtbert's"]
+        return ["SentenceTransformer, whose encode gives mtbert's pooled vectors"]
     model, info = export.model, export.model.tasks[export.task]
     inputs = list(model.settings.heads[info.name].inputs)
     if inputs != ["c"]:
         what = f"{info.name} reads {', '.join(inputs)}, and a CrossEncoder reads the pair as one sequence (c)"
-        raise MtbertError(f"--task {info.name}: {what}; use --to transformers, or leave --task out for a SentenceTransformer")
+        raise MtbertError(
+            f"--task {info.name}: {what}; use --to transformers, or leave --task out for a SentenceTransformer"
+        )
     activation = {"sentence_transformers": {"activation_fn": ACTIVATIONS[info.kind]}}
     write_classifier(model, info.name, folder, one_logit=True, **activation)
-    trust = "" if is_plain(model, info.name) else ", trust_remote_code=True"
-    write_card(export, folder, "sentence-transformers", _cross_use(info, trust), [info.name])
-    return [f"a CrossEncoder for {info.name}{' with trust_remote_code=True' if trust else ''}"]
+    write_card(export, folder, "sentence-transformers", _cross_use(model, info), [info.name])
+    return [f"{info.name}: CrossEncoder{trust(model, info.name)}"]
 
 
 def _write_bi_encoder(model: TrainedModel, folder: Path) -> None:
@@ -48,7 +57,9 @@ def _write_bi_encoder(model: TrainedModel, folder: Path) -> None:
     write_tokenizer(model, False, model.max_tokens, folder)
     # The pooler, which cls pooling has, is a layer of its own here, so BertModel has none.
     no_pooler = {"model_args": {"add_pooling_layer": False}}
-    atomic_json(folder / "sentence_bert_config.json", {"max_seq_length": model.max_tokens, "do_lower_case": False, **no_pooler})
+    atomic_json(
+        folder / "sentence_bert_config.json", {"max_seq_length": model.max_tokens, "do_lower_case": False, **no_pooler}
+    )
     modes = {f"pooling_mode_{name}": name.startswith(pooling) for name in ("cls_token", "mean_tokens", "max_tokens")}
     modules: dict[str, dict[str, Any]] = {"Pooling": {"word_embedding_dimension": hidden, **modes}}
     if pooler:
@@ -83,17 +94,20 @@ def _bi_use() -> list[str]:
     ]
 
 
-def _cross_use(info: TaskInfo, trust: str) -> list[str]:
+def _cross_use(model: TrainedModel, info: TaskInfo) -> list[str]:
     gives = {
-        "binary": f"the probability of {info.labels[-1]}" if info.labels else "",
-        "score": f"the score; mtbert limits it to {info.low} to {info.high}",
-        "classes": f"a logit for each of {', '.join(info.labels)}; apply_softmax=True gives probabilities",
+        "binary": f"the probability of {''.join(info.labels[-1:])}",
+        "score": "the score",
+        "classes": f"a logit for each of {', '.join(info.labels)}; with apply_softmax=True, probabilities",
     }[info.kind]
+    ends = limits(model, info.name)
     return [
         "```python",
         "from sentence_transformers import CrossEncoder",
         "",
-        f'model = CrossEncoder("."{trust})  # this folder',
-        f'print(model.predict([("A cat sleeps.", "A dog sleeps.")]))  # {gives}',
+        f'model = CrossEncoder("."{trust(model, info.name)})  # this folder',
+        'scores = model.predict([("A cat sleeps.", "A dog sleeps.")])',
+        f"print(scores{f'.clip({ends})' if ends else ''})  # {gives}",
         "```",
+        *remarks(model, info.name),
     ]

@@ -30,8 +30,8 @@ def exported_tokenizer(model: TrainedModel, pair: bool) -> Tokenizer:
     if model.preprocess == "course":
         own = [tokenizer.normalizer] if tokenizer.normalizer else []
         tokenizer.normalizer = normalizers.Sequence([*_course_cleaning(pair), *own])
-    cls, sep = BERT.special_tokens
-    tokenizer.post_processor = BertProcessing((sep, tokenizer.token_to_id(sep)), (cls, tokenizer.token_to_id(cls)))
+    (cls, cls_id), (sep, sep_id) = ((token, int(tokenizer.token_to_id(token) or 0)) for token in BERT.special_tokens)
+    tokenizer.post_processor = BertProcessing((sep, sep_id), (cls, cls_id))
     return tokenizer
 
 

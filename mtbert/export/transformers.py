@@ -30,7 +30,7 @@ def write(export: Export, folder: Path) -> list[str]:
         (folder / task).mkdir()
         write_classifier(export.model, task, folder / task)
         write_card(export, folder / task, "transformers", _use(export.model, task), [task])
-    return [f"{task}, for AutoModelForSequenceClassification{_trust(export.model, task)}" for task in export.tasks]
+    return [f"{task}: AutoModelForSequenceClassification{trust(export.model, task)}" for task in export.tasks]
 
 
 def write_classifier(model: TrainedModel, task: str, folder: Path, one_logit: bool = False, **more: Any) -> None:
@@ -131,30 +131,55 @@ def _config(model: TrainedModel, task: str, one_logit: bool) -> dict[str, Any]:
     }
 
 
-def _trust(model: TrainedModel, task: str) -> str:
-    return "" if is_plain(model, task) else " with trust_remote_code=True"
+def trust(model: TrainedModel, task: str) -> str:
+    """The argument that the export of a task takes to load, after a comma; empty if it takes none."""
+    return "" if is_plain(model, task) else ", trust_remote_code=True"
+
+
+def limits(model: TrainedModel, task: str) -> str:
+    """The arguments of a call that limits a task's scores as mtbert does; empty if it does not."""
+    info = model.tasks[task]
+    return f"{info.low:g}, {info.high:g}" if getattr(model.settings.heads[task], "clamp", False) else ""
+
+
+def remarks(model: TrainedModel, task: str) -> list[str]:
+    """What a user of an exported task has to know, as paragraphs of Markdown."""
+    found = []
+    if ends := limits(model, task):
+        found.append(f"The model gives the score as it is; mtbert limits it to {ends.replace(', ', ' to ')}, as above.")
+    if not is_plain(model, task):
+        found.append(f"`{CODE.name}` computes pooling, features and head. Read it, it is short, before you let it run.")
+    elif model.tasks[task].sentences == 2 and model.max_tokens % 2 == 0:
+        found.append(
+            f"Of a pair with more than {model.max_tokens} tokens, the tokenizer may cut one token of the first sentence more, and of the "
+            "second one less, than mtbert; shorter pairs are read alike."
+        )
+    return [line for paragraph in found for line in ("", paragraph)]
 
 
 def _use(model: TrainedModel, task: str) -> list[str]:
-    info = model.tasks[task]
-    trust = "" if is_plain(model, task) else ", trust_remote_code=True"
+    info, ends = model.tasks[task], limits(model, task)
     texts = '["A cat sleeps."]' + ', ["A dog sleeps."]' * (info.sentences - 1)
+    score = "logits.squeeze(-1)" + (f".clamp({ends})" if ends else "")
     return [
         "```python",
         "import torch",
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
         "",
         'folder = "."  # this folder',
-        f"tokenizer = AutoTokenizer.from_pretrained(folder{trust})",
-        f"model = AutoModelForSequenceClassification.from_pretrained(folder{trust})",
+        f"tokenizer = AutoTokenizer.from_pretrained(folder{trust(model, task)})",
+        f"model = AutoModelForSequenceClassification.from_pretrained(folder{trust(model, task)})",
         f'inputs = tokenizer({texts}, padding=True, truncation=True, return_tensors="pt")',
         "with torch.no_grad():",
         "    logits = model(**inputs).logits",
         *(
-            ["probabilities = logits.softmax(-1)", "print(model.config.id2label[int(logits[0].argmax())], probabilities)"]
+            [
+                "probabilities = logits.softmax(-1)",
+                "print(model.config.id2label[int(logits[0].argmax())], probabilities[0])",
+            ]
             if info.labels
-            else [f"print(logits.squeeze(-1).clamp({info.low:g}, {info.high:g}))"]
+            else [f"print({score})"]
         ),
         "```",
-        *([] if is_plain(model, task) else ["", f"`{CODE.name}` computes pooling and features; read it before you trust it."]),
+        *remarks(model, task),
     ]

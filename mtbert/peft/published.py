@@ -52,7 +52,9 @@ def encoder_from(source: str, **settings: Any) -> Pretrained:
     tensors = read_safetensors(weights)
     found, wanted = sha256_file(weights), settings.get("sha256")
     if wanted not in (None, found):
-        raise MtbertError(f"{weights}: sha256 is {found}, expected {wanted}; fetch the file again or correct encoder.sha256")
+        raise MtbertError(
+            f"{weights}: sha256 is {found}, expected {wanted}; fetch the file again or correct encoder.sha256"
+        )
     base = _base(folder, config)
     merged = _merged(base.tensors, tensors, config, str(weights))
     source_of = {"name": folder.name, "sha256": found, "base": base.source}
@@ -74,14 +76,18 @@ def _config(path: Path) -> dict[str, Any]:
         raise MtbertError(f"{path}: not a JSON object; copy the adapter's folder again")
     merge_it = "merge it with peft (merge_and_unload), save the encoder, and set encoder.path to that folder"
     if config.get("peft_type") != "LORA":
-        raise MtbertError(f"{path}: peft_type is {config.get('peft_type')!r}, and only LORA (with DoRA) is read; {merge_it}")
+        raise MtbertError(
+            f"{path}: peft_type is {config.get('peft_type')!r}, and only LORA (with DoRA) is read; {merge_it}"
+        )
     if used := [key for key in UNSUPPORTED if config.get(key)]:
         raise MtbertError(f"{path}: uses {', '.join(used)}, which mtbert does not compute; {merge_it}")
     if config.get("init_lora_weights") not in INITIALISATIONS:
         what = f"init_lora_weights is {config['init_lora_weights']!r}, which changes the base's weights"
         raise MtbertError(f"{path}: {what}; {merge_it}")
     if not isinstance(config.get("lora_alpha"), int | float):
-        raise MtbertError(f"{path}: lora_alpha is {config.get('lora_alpha')!r}, not a number; copy the adapter's folder again")
+        raise MtbertError(
+            f"{path}: lora_alpha is {config.get('lora_alpha')!r}, not a number; copy the adapter's folder again"
+        )
     return config
 
 
@@ -101,19 +107,25 @@ def _base(folder: Path, config: Mapping[str, Any]) -> Pretrained:
 
 
 def _merged(
-    base: Mapping[str, Tensor], tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str, family: Family = BERT
+    base: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    source: str,
+    family: Family = BERT,
 ) -> dict[str, Tensor]:
     """The base's tensors with the adapter's updates and its other trained tensors, all under our names."""
-    merged, unknown, heads = dict(base), [], []
+    merged = dict(base)
+    unknown: list[str] = []
+    heads: list[str] = []
     adapted: dict[str, dict[str, Tensor]] = {}
     endings = {**{f".{theirs}": ours for ours, theirs in PARTS.items()}, ".lora_magnitude_vector.weight": "magnitude"}
     for published, tensor in tensors.items():
         plain = family.plain_name(published.removeprefix(PREFIX))
         ending = next((ending for ending in endings if plain.endswith(ending)), None)
         if ending:
-            name = family.our_name(f"{plain.removesuffix(ending)}.weight")
+            name = family.our_name(f"{plain.removesuffix(ending)}.weight") or ""
         else:
-            name = family.our_name(plain.replace(f".{BIAS}", ".bias"))
+            name = family.our_name(plain.replace(f".{BIAS}", ".bias")) or ""
         if name in base and ending:
             adapted.setdefault(name, {})[endings[ending]] = tensor.float()
         elif name in base:
@@ -122,7 +134,9 @@ def _merged(
         else:
             (heads if family.heads.fullmatch(plain) else unknown).append(published)
     if unknown:
-        raise MtbertError(f"{source}: unknown tensors: {first_names(unknown)}; is this an adapter of a {family.name} encoder?")
+        raise MtbertError(
+            f"{source}: unknown tensors: {first_names(unknown)}; is this an adapter of a {family.name} encoder?"
+        )
     for name, parts in adapted.items():
         merged[name] = _updated(base[name], parts, config, f"{source}: {name}")
     if heads:

@@ -70,7 +70,10 @@ def card(
         f"{', '.join(f'{task} ({size:,} examples)' for task, size in training['sizes'].items())}. With the default profile, `sample`, "
         "these are generated English sentences, and the scores say nothing about real text; otherwise:",
         "",
-        *(f"- {task}: {DATA.get(task, 'declared in params.yaml; its terms are those of its files')}." for task in training["sizes"]),
+        *(
+            f"- {task}: {DATA.get(task, 'declared in params.yaml; its terms are those of its files')}."
+            for task in training["sizes"]
+        ),
         f"- encoder: {base['name']}, {ENCODERS.get(base['name'], 'on the terms of its source')}.",
         "",
         "mtbert's licence, MIT, is that of its code. It grants no rights to the data or the encoder, nor to weights made from them.",
@@ -105,7 +108,9 @@ def _row(task: str, about: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     sentences = "a sentence" if len(about["texts"]) == 1 else "a pair of sentences"
     output = ", ".join(about["labels"]) if "labels" in about else f"a score, {about['low']:g} to {about['high']:g}"
     size = config["training"]["sizes"].get(task)
-    return _cells(task, sentences, output, config["settings"]["heads"][task]["objective"], f"{size:,}" if size else "none")
+    return _cells(
+        task, sentences, output, config["settings"]["heads"][task]["objective"], f"{size:,}" if size else "none"
+    )
 
 
 def _call(task: str, about: Mapping[str, Any]) -> str:
@@ -138,7 +143,10 @@ def _provenance(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("encoder", f"{origin}, sha256 {base['sha256']}" if "sha256" in base else origin),
         *([("weights of the run", f"sha256 {config['sha256']}")] if "sha256" in config else []),
         ("tokenizer", f"sha256 {config['tokenizer']}"),
-        ("the rest", "`record.json` in the run's folder has the checksums of the settings, code and data that it was made from"),
+        (
+            "the rest",
+            "`record.json` in the run's folder has the checksums of the settings, code and data that it was made from",
+        ),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ SENTENCES = [
     "你好，世界",
     LONG,
 ]
-PAIRS = [*zip(SENTENCES, SENTENCES[1:], strict=False), (LONG, LONG), (LONG, "short"), ("short", LONG), ("a", "a")]
+PAIRS = [*pairwise(SENTENCES), (LONG, LONG), (LONG, "short"), ("short", LONG), ("a", "a")]
 LINEAR = {"sst": ["u"], "quora": ["u", "v", "|u-v|", "c"], "sts": ["|u+v|", "c"]}
 
 
