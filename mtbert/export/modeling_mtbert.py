@@ -60,7 +60,7 @@ class MtbertForSequenceClassification(BertPreTrainedModel):
         names = sorted(set("".join(self.config.features)) & {"u", "v", "c"})
         sequences = [getattr(self, f"_{name}")(input_ids, n1, n2) for name in names]
         vectors = self._pooled(*map(torch.cat, zip(*sequences, strict=True)))
-        pooled = dict(zip(names, vectors.chunk(len(names)), strict=True))
+        pooled = dict(zip(names, vectors.reshape(len(names), input_ids.shape[0], -1), strict=True))
         if self.config.head == "linear":
             logits = self.classifier(torch.cat([FEATURES[name](pooled) for name in self.config.features], dim=-1))
         else:

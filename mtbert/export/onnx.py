@@ -1,6 +1,7 @@
 """`model.onnx` for each task, with any number and length of sequences, and the tokenizer.json that feeds it."""
 
 import logging
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,18 +59,20 @@ def _write_graph(model: TrainedModel, task: str, path: Path) -> None:
         torch.tensor([getattr(one, name) for one in batch]) for name in ("ids", "attention_mask", "type_ids")
     )
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=longest(model, task))}
-    # It warns that torchvision is missing, which has no part in this.
+    # It warns that torchvision is missing, and that the inputs share their sizes.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    torch.onnx.export(
-        _Logits(_built(model, task)),
-        arguments,
-        path,
-        input_names=INPUTS,
-        output_names=["logits"],
-        dynamic_shapes=(sizes,) * len(INPUTS),
-        external_data=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Logits(_built(model, task)).eval(),
+            arguments,
+            path,
+            input_names=INPUTS,
+            output_names=["logits"],
+            dynamic_shapes=(sizes,) * len(INPUTS),
+            external_data=False,
+            verbose=False,
+        )
 
 
 def _built(model: TrainedModel, task: str) -> nn.Module:
@@ -81,7 +84,7 @@ def _built(model: TrainedModel, task: str) -> nn.Module:
     config, tensors = classifier(model, task)
     built: nn.Module = kind(kind.config_class(**config, attn_implementation="eager"))
     built.load_state_dict(tensors)
-    return built.eval()
+    return built
 
 
 def _write_tokenizer(model: TrainedModel, task: str, path: Path) -> None:

@@ -1,21 +1,25 @@
 """Trained models to export, of every kind of head and pooling; tiny, random, and each with a word for every difference."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from mtbert.files import sha256_file
+import mtbert
+from mtbert.export.transformers import write_tensors
+from mtbert.files import atomic_json, sha256_file
 from mtbert.model.bert import BertConfig
 from mtbert.pipeline.card import CARD, card
 from mtbert.pipeline.models import _described, adapt, build
-from mtbert.pretrained.source import MINILM_PACKAGE, _minilm
-from mtbert.pretrained.store import TOKENIZER, save_model
-from mtbert.pretrained.weights import config_to_json
+from mtbert.pretrained.bert import BERT
+from mtbert.pretrained.source import MINILM_PACKAGE, _minilm, pretrained
+from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, save_model
+from mtbert.pretrained.weights import config_to_json, for_pooling, to_hf
 from mtbert.settings import Run
 
 SIZE = BertConfig(vocabulary=30522, positions=64, layers=2, hidden=32, heads=2, intermediate=48)
@@ -32,6 +36,7 @@ SENTENCES = [
     LONG,
 ]
 PAIRS = [*pairwise(SENTENCES), (LONG, LONG), (LONG, "short"), ("short", LONG), ("a", "a")]
+CROSS = {"sst": ["u"], "quora": ["c"], "sts": ["c"]}
 LINEAR = {"sst": ["u"], "quora": ["u", "v", "|u-v|", "c"], "sts": ["|u+v|", "c"]}
 
 
@@ -55,14 +60,51 @@ def run(pooling: str, features: dict[str, list[str]] | None, adapter: dict[str, 
     )
 
 
+def expected(model: mtbert.TrainedModel, task: str, rows: Sequence[Any]) -> np.ndarray:
+    """What mtbert predicts: probabilities of all labels, or scores, (B, labels)."""
+    found = model.predict(task, rows)
+    return np.array(
+        [list(one.probabilities.values()) if isinstance(one, mtbert.Label) else [one.score] for one in found]
+    )
+
+
 def random_model(settings: Run, config: BertConfig = SIZE) -> Any:
     """A model whose outputs depend on every weight and every word."""
     model = build(settings, config)
-    generator = torch.Generator().manual_seed(3)
-    for name, parameter in model.named_parameters():
-        scale = 1.0 if name.endswith("norm.weight") else 0.0
-        parameter.data = scale + 0.15 * torch.randn(parameter.shape, generator=generator)
+    for number, (name, parameter) in enumerate(model.named_parameters()):
+        generator = torch.Generator().manual_seed(number)
+        around = 1.0 if name.endswith("norm.weight") else 0.0
+        parameter.data = around + 0.15 * torch.randn(parameter.shape, generator=generator)
     return model
+
+
+def write_base(folder: Path, spoil_what_trained: bool = False) -> None:
+    """The encoder from which the adapters start, as transformers saves it.
+
+    Args:
+        spoil_what_trained: replace what `train_rest` trains, so that it has to come from the adapter.
+    """
+    tensors = random_model(run("cls", CROSS, None)).encoder.state_dict()
+    for name in tensors if spoil_what_trained else ():
+        if tensors[name].ndim == 1 or name.startswith("embeddings."):
+            tensors[name] = torch.zeros_like(tensors[name])
+    folder.mkdir(parents=True)
+    write_tensors(folder / WEIGHTS, to_hf(tensors))
+    atomic_json(folder / CONFIG, BERT.written_config(SIZE))
+    shutil.copyfile(_minilm() / TOKENIZER, folder / TOKENIZER)
+
+
+@pytest.fixture(scope="session")
+def lora() -> dict[str, Any]:
+    """The settings of a LoRA adapter that trains nothing else of the encoder."""
+    rates = {"learning_rate": 1e-3, "dropout": 0.0}
+    return {"method": "lora", "rank": 4, "alpha": 8.0, **rates, "train_rest": False, "start_from": "pretrained"}
+
+
+@pytest.fixture(scope="session")
+def dora(lora: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a DoRA adapter that trains embeddings, norms and biases too."""
+    return {**lora, "method": "dora", "norm_gradient": "exact", "train_rest": True}
 
 
 @pytest.fixture(scope="session")
@@ -77,9 +119,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         preprocess: str = "course",
         max_tokens: int = 24,
         base: dict[str, Any] | None = None,
+        minilm: bool = False,
     ) -> Path:
         settings = run(pooling, features, adapter)
-        model = random_model(settings)
+        size = SIZE
+        if minilm:
+            encoder = pretrained("minilm")
+            size, model = encoder.config, random_model(settings, encoder.config)
+            model.encoder.load_state_dict(for_pooling(encoder.tensors, pooling, ""))
+        else:
+            model = random_model(settings)
         if adapter:
             adapt(model, settings, "run")
             for name, parameter in model.named_parameters():
@@ -89,9 +138,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         folder.mkdir(parents=True)
         shutil.copyfile(_minilm() / TOKENIZER, folder / TOKENIZER)
         config = {
-            "encoder": config_to_json(SIZE),
+            "encoder": config_to_json(size),
             "settings": settings.model_dump(),
-            "base": base or {"name": "tiny"},
+            "base": base or {"name": "tiny-bert"},
             "tasks": {task.name: _described(task) for task in settings.known.values()},
             "max_tokens": max_tokens,
             "preprocess": preprocess,
