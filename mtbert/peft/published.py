@@ -25,6 +25,8 @@ PREFIX = "base_model.model."  # of all tensors
 # Our parameters of an adapted layer -> the end of peft's name.
 PARTS = {"lora_a": "lora_A.weight", "lora_b": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
 BIAS = "base_layer.bias"  # of an adapted layer
+# Parts of names of copies that peft saves beside `modules_to_save` where it saves all biases, and does not read.
+COPIES = (".modules_to_save.", ".original_module.")
 # Settings that change what an adapter computes, beyond LoRA and DoRA.
 UNSUPPORTED = (
     *("alora_invocation_tokens", "alpha_pattern", "arrow_config", "fan_in_fan_out", "kasa_config", "layer_replication"),
@@ -120,6 +122,8 @@ def _merged(
     adapted: dict[str, dict[str, Tensor]] = {}
     endings = {**{f".{theirs}": ours for ours, theirs in PARTS.items()}, ".lora_magnitude_vector.weight": "magnitude"}
     for published, tensor in tensors.items():
+        if any(part in published for part in COPIES):
+            continue
         plain = family.plain_name(published.removeprefix(PREFIX))
         ending = next((ending for ending in endings if plain.endswith(ending)), None)
         if ending:
