@@ -28,7 +28,7 @@ def main(model: str, destination: Path, to: str, task: str | None = None) -> Non
     if task is not None:
         trained.task(task)
     export = Export(trained, read_config(trained.folder), task)
-    with replaced_folder(destination) as folder:
+    with replaced_folder(destination.resolve()) as folder:
         written = write(export, folder)
     for line in written:
         print(f"{destination}: {line}")

@@ -9,9 +9,8 @@ from mtbert.export.registry import Export
 from mtbert.export.tokenizer import write_tokenizer
 from mtbert.export.transformers import write_tensors
 from mtbert.files import atomic_json
-from mtbert.peft.published import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BIAS, PREFIX, published_adapter_name
+from mtbert.peft.published import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BIAS, PARTS, PREFIX, published_module
 from mtbert.peft.registry import Adapter
-from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import MINILM_HUB, MINILM_NAME
 from mtbert.pretrained.store import WEIGHTS, read_safetensors
 
@@ -28,26 +27,24 @@ def write(export: Export, folder: Path) -> list[str]:
     tensors = read_safetensors(export.model.folder / WEIGHTS)  # `load` has verified them
     added = set(adapter.layer().added)
     adapted = {name.rpartition(".")[0] for name in tensors if name.rpartition(".")[2] in added}
-    ours, heads, saved = {}, {}, set()
+    theirs, heads, saved = {}, {}, set()
     for name, tensor in tensors.items():
-        module, _, part = name.rpartition(".")
-        inside = name.removeprefix("encoder.")
         if name.startswith("heads."):
             heads[name.removeprefix("heads.").replace(".linear.", ".")] = tensor
-        elif part in added:
-            ours[published_adapter_name(inside)] = tensor
-        elif adapter.train_rest and module not in adapted:
-            published = BERT.published_name(inside)
-            ours[PREFIX + published] = tensor
-            saved.add(published.split(".")[-2])
+            continue
+        layer, _, part = name.rpartition(".")
+        module = published_module(layer.removeprefix("encoder."))
+        if part in added:
+            theirs[f"{PREFIX}{module}.{PARTS[part]}"] = tensor
+        elif adapter.train_rest and layer not in adapted:
+            theirs[f"{PREFIX}{module}.{part}"] = tensor
+            saved.add(module.rpartition(".")[2])
         elif adapter.train_rest and part == "bias":
-            ours[f"{PREFIX}{BERT.published_name(inside).removesuffix('bias')}{BIAS}"] = tensor
-    write_tensors(folder / ADAPTER_WEIGHTS, ours)
+            theirs[f"{PREFIX}{module}.{BIAS}"] = tensor
+    write_tensors(folder / ADAPTER_WEIGHTS, theirs)
     write_tensors(folder / HEADS, heads)
-    modules = [
-        BERT.published_name(f"{name.removeprefix('encoder.')}.weight").removesuffix(".weight") for name in adapted
-    ]
-    atomic_json(folder / ADAPTER_CONFIG, _config(adapter, base, sorted(modules), sorted(saved)))
+    modules = sorted(published_module(layer.removeprefix("encoder.")) for layer in adapted)
+    atomic_json(folder / ADAPTER_CONFIG, _config(adapter, base, modules, sorted(saved)))
     write_tokenizer(export.model, False, export.model.max_tokens, folder)
     write_card(export, folder, "peft", _use(export, adapter), list(export.model.tasks))
     rest = ", embeddings, norms and biases" if adapter.train_rest else ""

@@ -63,10 +63,9 @@ def encoder_from(source: str, **settings: Any) -> Pretrained:
     return Pretrained(merged, base.config, base.tokenizer, source_of)
 
 
-def published_adapter_name(ours: str) -> str:
-    """peft's name of a parameter that an adapter added to the encoder, such as layers.0.attention.query.lora_a."""
-    module, _, part = ours.rpartition(".")
-    return f"{PREFIX}{BERT.published_name(f'{module}.weight').removesuffix('weight')}{PARTS[part]}"
+def published_module(ours: str) -> str:
+    """The published name of a layer of the encoder, such as our layers.0.attention.query."""
+    return BERT.published_name(f"{ours}.weight").removesuffix(".weight")
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -76,7 +75,9 @@ def _config(path: Path) -> dict[str, Any]:
         raise MtbertError(f"{path}: cannot be read ({error}); copy the adapter's folder again") from None
     if not isinstance(config, dict):
         raise MtbertError(f"{path}: not a JSON object; copy the adapter's folder again")
-    merge_it = "merge it with peft (merge_and_unload), save the encoder, and set encoder.path to that folder"
+    merge_it = (
+        "merge it with peft (merge_and_unload), save the encoder and its tokenizer, and set encoder.path to that folder"
+    )
     if config.get("peft_type") != "LORA":
         raise MtbertError(
             f"{path}: peft_type is {config.get('peft_type')!r}, and only LORA (with DoRA) is read; {merge_it}"

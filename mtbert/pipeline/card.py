@@ -8,8 +8,8 @@ CLEANING = {"course": "in lower case, with the course's spacing of punctuation",
 # Where the paper's tasks come from, and on what terms. The default profile trains on generated English instead.
 DATA = {
     "sst": (
-        "Stanford Sentiment Treebank (Socher et al. 2013), five classes, as the CS224N default project splits it; published for research "
-        "without a licence of its own"
+        "Stanford Sentiment Treebank (Socher et al. 2013), five classes, as the CS224N default project splits it; its authors state no "
+        "licence"
     ),
     "quora": "Quora Question Pairs (Quora 2017), under Quora's terms of service, for non-commercial use",
     "sts": "SemEval Semantic Textual Similarity (Agirre et al. 2012 to 2017); its sources have terms of their own",
@@ -63,7 +63,7 @@ def card(
         "",
         *(use if use is not None else _mtbert_use(name, known)),
         "",
-        *(_results(metrics, [*known, "overall"]) if metrics else []),
+        *(_results(metrics, [*known, *(["overall"] if len(known) == len(config["tasks"]) else [])]) if metrics else []),
         "## Data and licences",
         "",
         "The encoder was trained on all tasks of the run: "

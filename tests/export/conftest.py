@@ -15,12 +15,13 @@ from mtbert.export.transformers import write_tensors
 from mtbert.files import atomic_json, sha256_file
 from mtbert.model.bert import BertConfig
 from mtbert.pipeline.card import CARD, card
-from mtbert.pipeline.models import _described, adapt, build
+from mtbert.pipeline.models import adapt, build
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import MINILM_PACKAGE, _minilm, pretrained
 from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, save_model
 from mtbert.pretrained.weights import config_to_json, for_pooling, to_hf
 from mtbert.settings import Run
+from mtbert.tasks.task import Task
 
 SIZE = BertConfig(vocabulary=30522, positions=64, layers=2, hidden=32, heads=2, intermediate=48)
 LONG = "a very long review of a film that never ends , " * 60  # 600 words
@@ -76,6 +77,12 @@ def random_model(settings: Run, config: BertConfig = SIZE) -> Any:
         around = 1.0 if name.endswith("norm.weight") else 0.0
         parameter.data = around + 0.15 * torch.randn(parameter.shape, generator=generator)
     return model
+
+
+def described(task: Task) -> dict[str, Any]:
+    """A task as config.json has it."""
+    ends = {"labels": list(task.labels)} if task.labels else {"low": task.low, "high": task.high}
+    return {"kind": task.kind, "texts": list(task.texts), **ends}
 
 
 def write_base(folder: Path, spoil_what_trained: bool = False) -> None:
@@ -141,7 +148,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             "encoder": config_to_json(size),
             "settings": settings.model_dump(),
             "base": base or {"name": "tiny-bert"},
-            "tasks": {task.name: _described(task) for task in settings.known.values()},
+            "tasks": {task.name: described(task) for task in settings.known.values()},
             "max_tokens": max_tokens,
             "preprocess": preprocess,
             "tokenizer": sha256_file(folder / TOKENIZER),
