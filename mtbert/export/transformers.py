@@ -55,11 +55,10 @@ def classifier(model: TrainedModel, task: str, one_logit: bool = False) -> tuple
         one_logit: whether two labels have one logit, that of the second; otherwise they have two, of which the first is 0.
     """
     tensors = {f"{BERT.prefix}{name}": tensor for name, tensor in to_hf(encoder_tensors(model)).items()}
-    if model.settings.heads[task].head == "linear":
-        linear = model.network.get_submodule(f"heads.{task}.linear").state_dict()
-        add = model.tasks[task].kind == "binary" and not one_logit
-        for part, tensor in linear.items():
-            tensors[f"classifier.{part}"] = torch.cat([torch.zeros_like(tensor), tensor]) if add else tensor
+    two_logits = model.tasks[task].kind == "binary" and not one_logit
+    for name, tensor in model.network.heads[task].state_dict().items():  # of a cosine head none
+        whole = torch.cat([torch.zeros_like(tensor), tensor]) if two_logits else tensor
+        tensors[name.replace("linear", "classifier")] = whole
     return _config(model, task, one_logit), tensors
 
 

@@ -10,7 +10,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import mtbert
+from mtbert.export import modeling_mtbert
 from mtbert.export.command import main
+from mtbert.model.pooling import POOLINGS
+from mtbert.tasks.features import FEATURES
 from tests.export.conftest import CROSS, LINEAR, LONG, PAIRS, SENTENCES, expected
 
 pytestmark = pytest.mark.filterwarnings("ignore::mtbert.LongInputWarning")
@@ -49,6 +52,12 @@ def test_the_outputs_are_mtbert_s(
         logits = outputs(tmp_path / "out" / task, rows, **({} if plain else {"trust_remote_code": True}))
         values = logits.softmax(-1) if info.labels else logits
         np.testing.assert_allclose(values, expected(model, task, rows), atol=1e-5)
+
+
+def test_the_custom_code_has_every_feature_and_pooling() -> None:
+    """It cannot import mtbert's, so whoever adds one adds it there too."""
+    assert list(modeling_mtbert.FEATURES) == list(FEATURES)
+    assert set(POOLINGS) == {"cls", "mean", "max"}, "add it to MtbertForSequenceClassification._pooled, then here"
 
 
 def test_labels_come_by_name(made: Callable[..., Path], tmp_path: Path) -> None:
