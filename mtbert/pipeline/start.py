@@ -38,7 +38,9 @@ def end_with_starter() -> None:
     """
     by_dvc = "DVC_STAGE" in os.environ
     if by_dvc:
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: the kernel sends it when the parent's thread ends
+        ctypes.CDLL(None).prctl(
+            1, signal.SIGTERM
+        )  # PR_SET_PDEATHSIG: the kernel sends it when the parent's thread ends
         running = _running_dvc()
     else:
         running = {int(os.environ[STARTED_BY])} if STARTED_BY in os.environ else None

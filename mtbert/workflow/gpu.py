@@ -36,7 +36,9 @@ def visible() -> list[str]:
     try:
         lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError) as error:
-        raise MtbertError(f"nvidia-smi fails ({error}); set compute.device: cpu in params.yaml, or mend the driver") from None
+        raise MtbertError(
+            f"nvidia-smi fails ({error}); set compute.device: cpu in params.yaml, or mend the driver"
+        ) from None
     found = dict(line.split(", ") for line in lines)
     limited = os.environ.get("CUDA_VISIBLE_DEVICES")
     return list(found.values()) if limited is None else [found.get(name, name) for name in limited.split(",") if name]

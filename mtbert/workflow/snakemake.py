@@ -93,7 +93,9 @@ def _rule(job: Job, compute: Mapping[str, Any] | None, resources: Resources, gpu
     """
     wanted = resources.gpus
     if wanted is None:
-        wanted = int(compute is not None and (compute["device"] == "cuda" or (compute["device"] == "auto" and gpus > 0)))
+        wanted = int(
+            compute is not None and (compute["device"] == "cuda" or (compute["device"] == "auto" and gpus > 0))
+        )
     limits = {"gpu": wanted or None, "mem_mb": resources.memory_mb, "runtime": resources.minutes}
     command = f"python -m mtbert.workflow.gpu {wanted} {job.command}" if wanted else job.command
     command = command.replace("{", "{{").replace("}", "}}")  # Snakemake fills in what is in braces

@@ -80,7 +80,9 @@ def test_what_finished_is_not_forgotten(project: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("mtbert.workflow.snakemake.load_params", lambda: PARAMS)
     main()
     must(project, *RUN)
-    with pytest.raises(MtbertError, match=r"4 stages finished that DVC has no record of, such as both; record them: `ls "):
+    with pytest.raises(
+        MtbertError, match=r"4 stages finished that DVC has no record of, such as both; record them: `ls "
+    ):
         main()
     must(project, "bash", "-c", RECORD)
     main()
@@ -89,12 +91,16 @@ def test_what_finished_is_not_forgotten(project: Path, monkeypatch: pytest.Monke
 
 def test_dvc_s_error_is_one_line(project: Path) -> None:
     (project / "dvc.yaml").write_text("stages: {plan: {cmd: 'false', outs: [a]}}", encoding="utf-8")
-    with pytest.raises(MtbertError, match=r"DVC: failed to reproduce 'plan'; `dvc repro plan && dvc status` must work first"):
+    with pytest.raises(
+        MtbertError, match=r"DVC: failed to reproduce 'plan'; `dvc repro plan && dvc status` must work first"
+    ):
         stale_jobs()
 
 
 def rule(params: Params, gpus: int, stage: str = "train@baseline") -> str:
-    (_, _, text) = snakefile([Job(stage, f"python -m stages.{stage.replace('@', ' ')}", [])], params, gpus).split("\n\n\n")
+    (_, _, text) = snakefile([Job(stage, f"python -m stages.{stage.replace('@', ' ')}", [])], params, gpus).split(
+        "\n\n\n"
+    )
     return text
 
 
