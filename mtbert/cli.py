@@ -1,4 +1,5 @@
-"""The `mtbert` command: a subcommand for every stage of the pipeline, one that predicts, and two for maintenance.
+"""The `mtbert` command: a subcommand for every stage of the pipeline, one that predicts, one for another engine,
+and two for maintenance.
 
 No logic; a command imports what it needs when it runs.
 """

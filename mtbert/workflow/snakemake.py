@@ -22,7 +22,7 @@ from mtbert.workflow.graph import Job, stale_jobs
 
 FOLDER = Path("build/workflow")
 SNAKEFILE, DONE = FOLDER / "Snakefile", FOLDER / "done"
-RECORD = f"ls {DONE} | xargs dvc commit --force"
+RECORD = f"ls {DONE} | xargs -r dvc commit --force && rm -r {FOLDER}"
 HEAD = f"""\
 # The stages that were stale when `mtbert workflow snakemake` wrote this from DVC's graph; docs/scale.md says how to run it.
 import os
@@ -39,7 +39,11 @@ def main() -> None:
     """
     params = load_params()
     confine(FOLDER)
-    _check_recorded()
+    if done := sorted(marker.name for marker in DONE.glob("*")):
+        raise MtbertError(
+            f"{DONE}: {len(done)} stages finished that are not recorded in DVC, such as {done[0]}; "
+            f"record them: `{RECORD}`, or forget them: `rm -r {FOLDER}`"
+        )
     jobs = stale_jobs()
     remove_tree(FOLDER)
     if not jobs:
@@ -54,17 +58,6 @@ def main() -> None:
     print(f"  {RECORD}")
     if shutil.which("snakemake") is None:
         print("snakemake is not installed here: `pip install 'snakemake>=9,<10'`")
-
-
-def _check_recorded() -> None:
-    """Reject to forget stages that finished after the last `dvc commit`: they would all run again."""
-    lock = Path("dvc.lock")
-    recorded = lock.stat().st_mtime if lock.exists() else 0.0
-    if lost := sorted(marker.name for marker in DONE.glob("*") if marker.stat().st_mtime > recorded):
-        raise MtbertError(
-            f"{DONE}: {len(lost)} stages finished that DVC has no record of, such as {lost[0]}; "
-            f"record them: `{RECORD}`, or run them again: `rm -r {FOLDER}`"
-        )
 
 
 def snakefile(jobs: list[Job], params: Params, gpus: int) -> str:
@@ -108,7 +101,7 @@ rule:
     threads: {compute["threads"] if compute and compute["threads"] != "auto" else 1}
     resources: {", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)}
     shell: {command!r}
-"""
+""".replace(" \n", "\n")
 
 
 def _markers(stages: Iterable[str]) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mtbert.workflow.snakemake import RECORD, SNAKEFILE
 from tests.project import commit, edit, keep_runs, must, start, tiny_project
 
-SNAKEMAKE = ("snakemake", "--snakefile", "build/workflow/Snakefile", "--cores", "2", "--keep-going")
-RECORD = "ls build/workflow/done | xargs dvc commit --force"
+SNAKEMAKE = ("snakemake", "--snakefile", str(SNAKEFILE), "--cores", "2", "--keep-going")
 WRITE = ("python", "-m", "mtbert", "workflow", "snakemake")
 LEFT_OUT = {".gitignore", "index.html", "provenance.json"}
 OUTS = ("data", "models", "plots", "results", "metrics", "reports")
@@ -95,5 +95,5 @@ def test_interrupts_and_kills_change_no_byte_and_leave_no_orphan(
     assert "up to date" in must(project, "dvc", "status")
     edit(project, runs__dora_r4__adapter__rank=2)
     must(project, *WRITE)
-    stale = re.findall(r"name: '(\w+@(?:baseline|dora_r4))'", (project / "build/workflow/Snakefile").read_text("utf-8"))
+    stale = re.findall(r"name: '(\w+@(?:baseline|dora_r4))'", (project / SNAKEFILE).read_text("utf-8"))
     assert stale == [f"{stage}@dora_r4" for stage in ("convert", "train", "evaluate")]
