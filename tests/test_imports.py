@@ -49,9 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # The one part that may import each of these.
 ONLY = {"typer": "cli", "stages": "cli", "dvc": "workflow"}
-NO_STAGE_READS = {
-    "workflow"
-}  # sections of params.yaml that are for an engine, so that no edit of them re-runs anything
+# Sections of params.yaml that are for an engine: an edit of them re-runs no stage.
+NO_STAGE_READS = {"workflow"}
 # What may read params.yaml: `plan` resolves it for all other stages, and the cost estimate runs before there is a plan.
 READS_PARAMS = {"stages.plan", *(f"mtbert.pipeline.{name}" for name in ("planning", "cost", "sizes", "estimate"))}
 DOOR = "mtbert.engines"

@@ -38,9 +38,7 @@ def end_with_starter() -> None:
     """
     by_dvc = "DVC_STAGE" in os.environ
     if by_dvc:
-        ctypes.CDLL(None).prctl(
-            1, signal.SIGTERM
-        )  # PR_SET_PDEATHSIG: the kernel sends it when the parent's thread ends
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: the kernel sends it when the parent ends
         running = _running_dvc()
     else:
         running = {int(os.environ[STARTED_BY])} if STARTED_BY in os.environ else None
@@ -49,7 +47,8 @@ def end_with_starter() -> None:
     starter = next((pid for pid in _ancestors() if pid in running), None)
     if starter is None:
         os.kill(os.getpid(), signal.SIGTERM)
-    # Bash execs the command of DVC, dash and fish stay in between; Snakemake starts stages from threads, which may end before it.
+    # Dash and fish stay between DVC and the stage; bash does not. Snakemake starts stages from threads, and the kernel would send the
+    # signal when the thread ends.
     elif not by_dvc or starter != os.getppid():
         Thread(target=_end_after, args=(starter,), daemon=True).start()
 

@@ -41,7 +41,7 @@ def main() -> None:
     confine(FOLDER)
     if done := sorted(marker.name for marker in DONE.glob("*")):
         raise MtbertError(
-            f"{DONE}: {len(done)} stages finished that are not recorded in DVC, such as {done[0]}; "
+            f"{DONE}: stages finished that are not recorded in DVC, such as {done[0]}; "
             f"record them: `{RECORD}`, or forget them: `rm -r {FOLDER}`"
         )
     jobs = stale_jobs()
@@ -53,7 +53,7 @@ def main() -> None:
     gpus = torch.cuda.device_count()
     atomic_write_text(SNAKEFILE, snakefile(jobs, params, gpus))
     limit = f" --resources gpu={gpus}" if gpus else ""
-    print(f"{SNAKEFILE}: {len(jobs)} stages to run. Run them, then record those that finished:")
+    print(f"{SNAKEFILE}: stages to run: {len(jobs)}. Run them, then record those that finished:")
     print(f"  snakemake --snakefile {SNAKEFILE} --cores all{limit} --keep-going")
     print(f"  {RECORD}")
     if shutil.which("snakemake") is None:
@@ -79,16 +79,13 @@ def snakefile(jobs: list[Job], params: Params, gpus: int) -> str:
 
 
 def _rule(job: Job, compute: Mapping[str, Any] | None, resources: Resources, gpus: int) -> str:
-    """The rule of one stage. On a cluster, a stage that neither trains nor predicts runs where snakemake does, which has the internet.
+    """The rule of one stage. A stage that neither trains nor predicts is never sent to a cluster: its nodes may lack the internet.
 
     Args:
         compute: the section of params.yaml, if the stage trains or predicts.
     """
-    wanted = resources.gpus
-    if wanted is None:
-        wanted = int(
-            compute is not None and (compute["device"] == "cuda" or (compute["device"] == "auto" and gpus > 0))
-        )
+    devices = ("cuda", "auto") if gpus else ("cuda",)
+    wanted = int(compute is not None and compute["device"] in devices) if resources.gpus is None else resources.gpus
     limits = {"gpu": wanted or None, "mem_mb": resources.memory_mb, "runtime": resources.minutes}
     command = f"python -m mtbert.workflow.gpu {wanted} {job.command}" if wanted else job.command
     command = command.replace("{", "{{").replace("}", "}}")  # Snakemake fills in what is in braces

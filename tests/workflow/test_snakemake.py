@@ -81,7 +81,7 @@ def test_what_finished_is_not_forgotten(project: Path, monkeypatch: pytest.Monke
     main()
     must(project, *RUN, "left")
     with pytest.raises(
-        MtbertError, match=r"2 stages finished that are not recorded in DVC, such as left; record them: `ls "
+        MtbertError, match=r"done: stages finished that are not recorded in DVC, such as left; record them: `ls "
     ):
         main()
     must(project, "bash", "-c", RECORD)
