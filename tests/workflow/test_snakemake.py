@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 
 from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
+from mtbert.pipeline.planning import settings_of_stages
 from mtbert.settings import Resources, Workflow
 from mtbert.workflow.graph import Job, stale_jobs
 from mtbert.workflow.snakemake import DONE, RECORD, SNAKEFILE, main, snakefile
@@ -137,3 +138,8 @@ def test_the_guide_names_these_commands() -> None:
     guide = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
     assert guide.count(RECORD) == 2
     assert f"snakemake --snakefile {SNAKEFILE} --cores all --keep-going\n{RECORD}\n" in guide
+
+
+def test_no_stage_reads_the_resources() -> None:
+    changed = PARAMS.model_copy(update={"workflow": Workflow(train=Resources(gpus=4))})
+    assert settings_of_stages(changed) == settings_of_stages(PARAMS)
