@@ -1,12 +1,18 @@
-"""train RUN: fine-tune a run's model (sections 4.3 and 4.4), resuming from the last checkpoint of an interrupted attempt."""
+"""train RUN: fine-tune a run's model (sections 4.3 and 4.4), resuming from the last checkpoint of an interrupted attempt.
+
+`torchrun --nproc-per-node N -m stages.train RUN` trains it by N processes together (docs/scale.md).
+"""
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 from mtbert.data.arrays import check_prepared
 from mtbert.engines import engine_for
+from mtbert.errors import MtbertError
 from mtbert.evaluation.development import development_metrics
 from mtbert.files import replaced_folder
 from mtbert.pipeline.ahead import overall
@@ -26,9 +32,10 @@ from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_re
 from mtbert.pipeline.start import start
 from mtbert.settings import Run
 from mtbert.tasks.paper import CURVE
-from mtbert.training.compute import resolve
+from mtbert.training.compute import Compute, resolve
+from mtbert.training.distributed import joined, placed
 from mtbert.training.fingerprint import fingerprint
-from mtbert.training.log import StepLog, write_history
+from mtbert.training.log import Observer, StepLog, write_history
 from mtbert.training.loop import train
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
@@ -43,19 +50,24 @@ def main(run_name: str) -> None:
     run, root = Run.model_validate(plan["settings"]["run"]), work_root(Path.cwd())
     confine(*DATA, PRETRAINED, CONVERTED / run_name, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)
     check_prepared(PREPARED, ["train", "dev"])
-    compute = resolve(**plan["settings"]["compute"])
+    compute = placed(resolve(**plan["settings"]["compute"]))
     engine = engine_for(load_start(run, run_name).to(compute.device), compute)
     tokens = wrapper(engine.model, plan["settings"]["max_tokens"])
     data, dev = splits(run, run.tasks, "train"), splits(run, run.known, "dev")
     curve = splits(run, [CURVE.name], "train")
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
     made_from = record("train", run_name, parents=parents, **compute.describe(), **engine.describe())
-    with (
-        only_writer(LOCKS / run_name, run_name),
-        work_folder(root, run_name, fingerprint({"run": run_name, "plan": plan, **made_from}, DATA)) as work,
-        TrainingProgress(run_name, overall=overall(run_name)) as progress,
-        StepLog(work / "steps.csv", *checkpoint_log(work)) as steps,
-    ):
+    identity = {key: value for key, value in made_from.items() if key not in Compute.SPREAD}
+    name = fingerprint({"run": run_name, "plan": plan, **identity}, DATA)
+    with joined(compute) as group, ExitStack() as writing:
+        if group.processes > run.batch_size:
+            raise MtbertError(
+                f"params.yaml: runs.{run_name}.batch_size is {run.batch_size}, too few examples for {group.processes} "
+                f"processes; start torchrun with {run.batch_size} at most, or raise batch_size"
+            )
+        group.check_same("start", made_from, "use the same checkout, data, packages and devices on every machine")
+        work, observers = writing.enter_context(_writing(root, run_name, name)) if group.first else (root, ())
+        work = Path(group.of_first(str(work)))
         done = train(
             engine,
             data,
@@ -71,19 +83,35 @@ def main(run_name: str) -> None:
                 wrapper=tokens,
                 seed=run.seed,
             ),
-            observers=(steps, progress),
+            observers=observers,
             work=work,
             checkpoint_seconds=CHECKPOINT_SECONDS,
+            group=group,
         )
+        if not group.first:
+            return
         with replaced_folder(MODELS / run_name) as folder:
             text = {key: plan["settings"][key] for key in ("max_tokens", "preprocess")}
             weights = save_trained(folder, run, engine.model, done, data, name=run_name, **text)
             shutil.copyfile(work / "steps.csv", folder / "steps.csv")
-            write_record(folder / RECORD, {**made_from, "weights": weights})
+            processes = {} if done.processes == [1] else {"processes": done.processes}
+            write_record(folder / RECORD, {**made_from, **processes, "weights": weights})
         # DVC plots only files that are outputs themselves, not files in an output folder.
         write_history(PLOTS / f"{run_name}.csv", done.history)
         write_log(root, "train", run_name, weights, seconds=done.seconds, tokens_per_second=done.tokens / done.seconds)
 
 
+@contextmanager
+def _writing(root: Path, run_name: str, name: str) -> Iterator[tuple[Path, tuple[Observer, ...]]]:
+    """Hold the run's lock; yield the folder of its checkpoints, and what logs and shows its steps."""
+    with (
+        only_writer(LOCKS / run_name, run_name),
+        work_folder(root, run_name, name) as work,
+        TrainingProgress(run_name, overall=overall(run_name)) as progress,
+        StepLog(work / "steps.csv", *checkpoint_log(work)) as steps,
+    ):
+        yield work, (steps, progress)
+
+
 if __name__ == "__main__":
-    start(main)
+    start(main, several=True)

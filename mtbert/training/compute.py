@@ -29,6 +29,9 @@ class Compute(NamedTuple):
         """A context in which matrix products are in bf16, if `bf16` is set."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
 
+    # What `describe` names, but may differ between the attempts at one run.
+    SPREAD = ("threads", "cuda_graphs")
+
     def describe(self) -> dict[str, Any]:
         """Whatever may change the last bits of results, for the provenance record."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
