@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mtbert.data.arrays import check_prepared
 from mtbert.engines import engine_for
@@ -33,7 +34,7 @@ from mtbert.pipeline.start import start
 from mtbert.settings import Run
 from mtbert.tasks.paper import CURVE
 from mtbert.training.compute import Compute, resolve
-from mtbert.training.distributed import joined, placed
+from mtbert.training.distributed import Group, joined, placed
 from mtbert.training.fingerprint import fingerprint
 from mtbert.training.log import Observer, StepLog, write_history
 from mtbert.training.loop import train
@@ -47,26 +48,30 @@ CHECKPOINT_SECONDS = float(os.environ.get("MTBERT_CHECKPOINT_SECONDS", "60"))
 
 def main(run_name: str) -> None:
     plan = planned("train", run_name)
+    compute = placed(resolve(**plan["settings"]["compute"]))
+    with joined(compute) as group:
+        train_run(run_name, plan, compute, group)
+
+
+def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Group) -> None:
+    """Train a run as one of the group's processes; the first one writes all files."""
     run, root = Run.model_validate(plan["settings"]["run"]), work_root(Path.cwd())
+    if group.processes > run.batch_size:
+        raise MtbertError(
+            f"params.yaml: runs.{run_name}.batch_size is {run.batch_size}, too few examples for {group.processes} "
+            f"processes; start {run.batch_size} at most, or raise batch_size"
+        )
     confine(*DATA, PRETRAINED, CONVERTED / run_name, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)
     check_prepared(PREPARED, ["train", "dev"])
-    compute = placed(resolve(**plan["settings"]["compute"]))
-    engine = engine_for(load_start(run, run_name).to(compute.device), compute)
+    engine = engine_for(load_start(run, run_name).to(compute.device), compute, quiet=not group.first)
     tokens = wrapper(engine.model, plan["settings"]["max_tokens"])
     data, dev = splits(run, run.tasks, "train"), splits(run, run.known, "dev")
     curve = splits(run, [CURVE.name], "train")
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
     made_from = record("train", run_name, parents=parents, **compute.describe(), **engine.describe())
-    identity = {key: value for key, value in made_from.items() if key not in Compute.SPREAD}
-    name = fingerprint({"run": run_name, "plan": plan, **identity}, DATA)
-    with joined(compute) as group, ExitStack() as writing:
-        if group.processes > run.batch_size:
-            raise MtbertError(
-                f"params.yaml: runs.{run_name}.batch_size is {run.batch_size}, too few examples for {group.processes} "
-                f"processes; start torchrun with {run.batch_size} at most, or raise batch_size"
-            )
-        group.check_same("start", made_from, "use the same checkout, data, packages and devices on every machine")
-        work, observers = writing.enter_context(_writing(root, run_name, name)) if group.first else (root, ())
+    group.check_same("start", made_from, "use the same checkout, data, packages and devices on every machine")
+    with ExitStack() as writing:
+        work, observers = writing.enter_context(_writing(root, run_name, plan, made_from)) if group.first else (root, ())
         work = Path(group.of_first(str(work)))
         done = train(
             engine,
@@ -102,11 +107,14 @@ def main(run_name: str) -> None:
 
 
 @contextmanager
-def _writing(root: Path, run_name: str, name: str) -> Iterator[tuple[Path, tuple[Observer, ...]]]:
+def _writing(
+    root: Path, run_name: str, plan: dict[str, Any], made_from: dict[str, Any]
+) -> Iterator[tuple[Path, tuple[Observer, ...]]]:
     """Hold the run's lock; yield the folder of its checkpoints, and what logs and shows its steps."""
+    identity = {key: value for key, value in made_from.items() if key not in Compute.SPREAD}
     with (
         only_writer(LOCKS / run_name, run_name),
-        work_folder(root, run_name, name) as work,
+        work_folder(root, run_name, fingerprint({"run": run_name, "plan": plan, **identity}, DATA)) as work,
         TrainingProgress(run_name, overall=overall(run_name)) as progress,
         StepLog(work / "steps.csv", *checkpoint_log(work)) as steps,
     ):

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from mtbert.data.shares import Share, Spans
 from mtbert.errors import MtbertError
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute
-from mtbert.training.distributed import ALONE, joined, placed
+from mtbert.training.distributed import ALONE, Group, joined, placed
 from tests.tiny import WRAPPER, tiny_split
 from tests.training.trainer import CASES, LOSSES, Case, trained
 
@@ -152,3 +151,39 @@ def test_in_bf16_they_are_no_further_apart_than_bf16_is_from_fp32(by_several: Pa
 
     assert far(losses, alone_losses) < 1.5 * far(alone_losses, exact_losses)
     assert apart(weights, alone) < 1.5 * apart(alone, exact)
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined(CPU) as group:
+        assert group is ALONE
+    assert placed(GPU) is GPU
+
+
+def test_world_size_alone_does_not_start_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(MtbertError, match="WORLD_SIZE is 2, but RANK.* not set; start with torchrun"), joined(CPU):
+        pass
+
+
+def test_each_process_has_its_own_gpu_and_no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert placed(GPU) == Compute(torch.device("cuda", 1), bf16=True, graphs=False)
+    assert placed(CPU) is CPU
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(MtbertError, match="2 GPUs, too few for process 3 on it; .* --nproc-per-node 2"):
+        placed(GPU)
+
+
+def test_another_value_than_the_first_process_is_named() -> None:
+    class Second(Group):
+        def of_first(self, value: Any) -> Any:
+            return {**value, "torch": "2.13.0"}
+
+    Second(1, 2).check_same("start", {"torch": "2.13.0"}, "")
+    with pytest.raises(MtbertError, match=r"process 1 has another start than process 0: torch \(2.12.0, not 2.13.0\); x"):
+        Second(1, 2).check_same("start", {"torch": "2.12.0", "data": "d"}, "x")
