@@ -33,7 +33,7 @@ from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_re
 from mtbert.pipeline.start import start
 from mtbert.settings import Run
 from mtbert.tasks.paper import CURVE
-from mtbert.training.compute import Compute, resolve
+from mtbert.training.compute import MAY_DIFFER, Compute, resolve
 from mtbert.training.distributed import Group, joined, placed
 from mtbert.training.fingerprint import fingerprint
 from mtbert.training.log import Observer, StepLog, write_history
@@ -71,7 +71,9 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
     made_from = record("train", run_name, parents=parents, **compute.describe(), **engine.describe())
     group.check_same("start", made_from, "use the same checkout, data, packages and devices on every machine")
     with ExitStack() as writing:
-        work, observers = writing.enter_context(_writing(root, run_name, plan, made_from)) if group.first else (root, ())
+        work, observers = (
+            writing.enter_context(_writing(root, run_name, plan, made_from)) if group.first else (root, ())
+        )
         work = Path(group.of_first(str(work)))
         done = train(
             engine,
@@ -111,7 +113,7 @@ def _writing(
     root: Path, run_name: str, plan: dict[str, Any], made_from: dict[str, Any]
 ) -> Iterator[tuple[Path, tuple[Observer, ...]]]:
     """Hold the run's lock; yield the folder of its checkpoints, and what logs and shows its steps."""
-    identity = {key: value for key, value in made_from.items() if key not in Compute.SPREAD}
+    identity = {key: value for key, value in made_from.items() if key not in MAY_DIFFER}
     with (
         only_writer(LOCKS / run_name, run_name),
         work_folder(root, run_name, fingerprint({"run": run_name, "plan": plan, **identity}, DATA)) as work,

@@ -49,7 +49,7 @@ class Batch:
         weight = len(chosen) / examples
         if not len(chosen):
             chosen = np.zeros(1, np.int64)
-        places = (view * examples + example for view in range(len(self.views)) for example in chosen)
+        places = (view * examples + int(example) for view in range(len(self.views)) for example in chosen)
         stream = _stream([self.stream.sequence(n) for n in places])
         share = Share.of(process, weight, self.stream, stream, chosen, examples)
         return Batch(self.task, self.views, stream, self.labels[torch.from_numpy(chosen)], share)

@@ -4,7 +4,6 @@ A dropout mask is drawn for the whole batch, and each process uses its own part 
 the number of processes.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ class Spans(NamedTuple):
     spans: list[tuple[int, int]]
 
     @classmethod
-    def of(cls, sizes: np.ndarray, chosen: Sequence[int] | np.ndarray, filler: int = 0) -> "Spans":
+    def of(cls, sizes: np.ndarray, chosen: np.ndarray, filler: int = 0) -> "Spans":
         """The spans of some of the whole batch's pieces.
 
         Args:
@@ -71,8 +70,14 @@ class Share(NamedTuple):
         order[part.rank.numpy()] = sequences
         lengths = whole.offsets.diff().numpy()
         filler = len(part.offsets) - 1 - len(order)
-        by_size = (Spans.of(sizes, order, filler) for sizes in (lengths, np.ones_like(lengths), lengths**2))
-        return cls(process, weight, *by_size, Spans.of(np.ones(examples, np.int64), chosen))
+        return cls(
+            process,
+            weight,
+            tokens=Spans.of(lengths, order, filler),
+            sequences=Spans.of(np.ones_like(lengths), order, filler),
+            weights=Spans.of(lengths**2, order, filler),
+            examples=Spans.of(np.ones(examples, np.int64), chosen),
+        )
 
     def spans(self, unit: str, rows: int) -> Spans:
         """The spans of a mask whose unit is `weights`, `examples` or `rows`: tokens or sequences, whichever are `rows` many."""

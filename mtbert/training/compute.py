@@ -11,6 +11,9 @@ import torch
 
 from mtbert.errors import MtbertError
 
+# Of what `Compute.describe` names, this may differ between two attempts at a run.
+MAY_DIFFER = ("threads", "cuda_graphs")
+
 
 class Compute(NamedTuple):
     """A device and the precision of its matrix products; weights and optimizer state are fp32 in any case.
@@ -28,9 +31,6 @@ class Compute(NamedTuple):
     def autocast(self) -> AbstractContextManager[Any]:
         """A context in which matrix products are in bf16, if `bf16` is set."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
-
-    # What `describe` names, but may differ between the attempts at one run.
-    SPREAD = ("threads", "cuda_graphs")
 
     def describe(self) -> dict[str, Any]:
         """Whatever may change the last bits of results, for the provenance record."""

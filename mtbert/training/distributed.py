@@ -42,7 +42,7 @@ class Group:
         """The largest of the processes' numbers. All processes must call it, and wait for each other.
 
         Raises:
-            MtbertError: another process has ended.
+            MtbertError: another process has ended or no longer answers.
         """
         if self.processes == 1:
             return number
@@ -133,7 +133,7 @@ def summed(parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
     """Replace the gradients by their sums over all processes; returns the sum of the losses, ().
 
     Raises:
-        MtbertError: another process has ended.
+        MtbertError: as `Group.largest`.
     """
     trained = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [parameter.grad.flatten() for parameter in trained if parameter.grad is not None]
@@ -153,7 +153,7 @@ def _all_reduced(values: Tensor, by: dist.ReduceOp.RedOpType) -> Tensor:
         dist.all_reduce(values, by)
     except RuntimeError as error:
         raise MtbertError(
-            f"process {dist.get_rank()} of {dist.get_world_size()}: another process has ended; its own message says why, "
-            f"and the same command resumes from the last checkpoint ({str(error).splitlines()[0]})"
+            f"process {dist.get_rank()} of {dist.get_world_size()}: another process has ended or no longer answers; its own "
+            f"message says why, and the same command resumes from the last checkpoint ({str(error).partition('. ')[0]})"
         ) from None
     return values

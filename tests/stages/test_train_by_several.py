@@ -29,8 +29,11 @@ def begin(project: Path, processes: int) -> subprocess.Popen[str]:
     return start(project, sys.executable, *(torchrun if processes > 1 else ()), *TRAIN, GLOO_SOCKET_IFNAME="lo")
 
 
-def finish(project: Path, processes: int) -> str:
+def finish(project: Path, processes: int, capsys: pytest.CaptureFixture[str]) -> str:
     """Train to the end; the output."""
+    if processes == 1:
+        train.main("baseline")
+        return capsys.readouterr().out
     process = begin(project, processes)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
@@ -58,7 +61,7 @@ def long(project: Path, change: Callable[..., None]) -> Path:
     return project
 
 
-def check_equal_to_one_process(long: Path, processes: list[int]) -> None:
+def check_equal_to_one_process(processes: list[int]) -> None:
     """Compare the trained model with that of one undisturbed process, which it replaces."""
     weights, _ = load_model(Path("models/baseline"))
     files = sorted(path.name for path in Path("models/baseline").iterdir())
@@ -74,7 +77,9 @@ def check_equal_to_one_process(long: Path, processes: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("killed", "resumed_by"), [(1, 1), pytest.param(0, 3, marks=pytest.mark.slow)])
-def test_if_one_is_killed_all_end_and_any_number_resumes(long: Path, killed: int, resumed_by: int) -> None:
+def test_if_one_is_killed_all_end_and_any_number_resumes(
+    long: Path, killed: int, resumed_by: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     torchrun = begin(long, 2)
     await_step(10)
     processes = workers(torchrun)
@@ -85,14 +90,16 @@ def test_if_one_is_killed_all_end_and_any_number_resumes(long: Path, killed: int
     assert not Path("models/baseline").exists()
     (work,) = work_folders(Path(".mtbert"))
     assert work.step >= 10
-    assert f"resuming baseline at step {work.step} of 120" in finish(long, resumed_by)
-    check_equal_to_one_process(long, [2, resumed_by])
+    assert f"resuming baseline at step {work.step} of 120" in finish(long, resumed_by, capsys)
+    check_equal_to_one_process([2, resumed_by])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("to", ["torchrun", "one process"])
-def test_after_a_signal_all_stop_at_the_same_step(long: Path, number: signal.Signals, to: str) -> None:
+def test_after_a_signal_all_stop_at_the_same_step(
+    long: Path, number: signal.Signals, to: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     process = begin(long, 1)
     await_step(5)
     process.send_signal(signal.SIGTERM)
@@ -104,8 +111,8 @@ def test_after_a_signal_all_stop_at_the_same_step(long: Path, number: signal.Sig
     (work,) = work_folders(Path(".mtbert"))
     message = f"stopped by {number.name} after step {work.step} of 120; the same command resumes from there"
     assert output.count(message) == 1, output
-    assert f"resuming baseline at step {work.step} of 120" in finish(long, 2)
-    check_equal_to_one_process(long, [1, 3, 2])
+    assert f"resuming baseline at step {work.step} of 120" in finish(long, 2, capsys)
+    check_equal_to_one_process([1, 3, 2])
 
 
 def test_other_stages_refuse_torchrun(
@@ -119,7 +126,9 @@ def test_other_stages_refuse_torchrun(
 
 def test_there_are_no_more_processes_than_examples_in_a_batch(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "joined", lambda _: _Joined())
-    with pytest.raises(MtbertError, match=r"runs\.baseline\.batch_size is 8, too few examples for 9 processes; start 8"):
+    with pytest.raises(
+        MtbertError, match=r"runs\.baseline\.batch_size is 8, too few examples for 9 processes; start 8"
+    ):
         train.main("baseline")
 
 
