@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ import typer
 from benchmarks import peers
 from benchmarks.harness import Target, alternate, publish, ratio
 from benchmarks.work import PREPARED, minilm, objectives, split, wrapper
-from mtbert.data.arrays import Split
+from mtbert.corpus.tokenizer import read_tokenizer
 from mtbert.engines import engine_for
-from mtbert.evaluation.predict import raw_scores
+from mtbert.inference.model import Label, TaskInfo, TrainedModel
 from mtbert.model.multitask import MultitaskModel
-from mtbert.tasks.paper import TASKS
+from mtbert.settings import Model
 from mtbert.training.compute import Compute, resolve
 
 BATCHES = (16, 32, 64, 128)
@@ -65,31 +65,18 @@ def counted(predict: Callable[[], np.ndarray]) -> Callable[[], float]:
 
 
 def ours(model: MultitaskModel, texts: list[tuple[str, str]], compute: Compute) -> Callable[[], np.ndarray]:
-    """Our prediction: text to wordpieces to probabilities."""
-    from tokenizers import Tokenizer
-
-    tokenizer, tokens = Tokenizer.from_file(str(PREPARED / "tokenizer.json")), wrapper()
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
+    """`predict` of a loaded model: text to labels with probabilities."""
+    settings = Model.model_construct(heads=objectives(["c"], ["c"]), declared={})
+    info = TaskInfo("quora", "binary", 2, ("sentence1", "sentence2"), ("different", "duplicate"), None, None)
+    tokenizer = read_tokenizer(PREPARED / "tokenizer.json", "", "")
     engine = engine_for(model.eval(), compute)
+    loaded = TrainedModel(Path("models/quora"), engine, settings, {"quora": info}, tokenizer, wrapper(), "none")
 
     def predict() -> np.ndarray:
-        sides = [_arrays(tokenizer, [text[side] for text in texts]) for side in (0, 1)]
-        data = Split("quora", "dev", Path(), *sides[0], *sides[1], None)
-        with engine.inference():
-            return (
-                objectives(["c"], ["c"])["quora"]
-                .decide(raw_scores(model, "quora", data, tokens), TASKS["quora"])
-                .scores
-            )
+        found = loaded.predict("quora", texts)
+        return np.array([one.probabilities["duplicate"] for one in found if isinstance(one, Label)])
 
     return predict
-
-
-def _arrays(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    pieces = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-    offsets = np.concatenate(([0], np.cumsum([len(ids) for ids in pieces])))
-    return np.concatenate([np.array(ids, np.uint16) for ids in pieces]), offsets
 
 
 def cross_encoder(

@@ -14,7 +14,7 @@ from typing import Any
 from mtbert.data.arrays import check_prepared
 from mtbert.engines import engine_for
 from mtbert.errors import MtbertError
-from mtbert.evaluation.development import development_metrics
+from mtbert.evaluation.development import development_metrics, watched
 from mtbert.files import replaced_folder
 from mtbert.pipeline.ahead import overall
 from mtbert.pipeline.models import (
@@ -89,6 +89,7 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
                 train=curve,
                 wrapper=tokens,
                 seed=run.seed,
+                watched=watched(run.epoch_end, run.batch_size, len(run.known)),
             ),
             observers=observers,
             work=work,

@@ -173,8 +173,6 @@ def _tokenizer(path: Path) -> Tokenizer:
     if largest >= LARGEST_VOCABULARY:
         remedy = f"choose an encoder of at most {LARGEST_VOCABULARY} wordpieces"
         raise MtbertError(f"{path}: token id {largest} does not fit into 16 bits; {remedy}")
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     return tokenizer
 
 

@@ -8,7 +8,7 @@ from mtbert.errors import MtbertError
 
 
 def read_tokenizer(path: Path, if_missing: str, if_damaged: str) -> Tokenizer:
-    """The tokenizer in a file.
+    """The tokenizer in a file, which then neither pads nor cuts.
 
     Args:
         if_missing, if_damaged: the remedies, for the error message.
@@ -19,9 +19,12 @@ def read_tokenizer(path: Path, if_missing: str, if_damaged: str) -> Tokenizer:
     if not path.is_file():
         raise MtbertError(f"{path}: not found; {if_missing}")
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise MtbertError(f"{path}: not a tokenizer file ({error}); {if_damaged}") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def largest_id(tokenizer: Tokenizer) -> int:

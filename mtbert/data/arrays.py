@@ -1,6 +1,6 @@
 """Prepared splits as memory-mapped arrays of wordpieces. Shapes: R rows, W wordpieces in the split."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +57,23 @@ class Split:
             found = f"{len(table)} rows of {', '.join(table.columns)}"
             raise MtbertError(f"{path}: has {found}, expected {len(self)} of {', '.join(columns)}; {REMEDY}")
         return table
+
+
+def split_of(
+    task: str,
+    split: str,
+    folder: Path,
+    sides: Sequence[tuple[np.ndarray, np.ndarray]],
+    labels: np.ndarray | None = None,
+) -> Split:
+    """A split in memory.
+
+    Args:
+        sides: for each sentence of the examples, all wordpieces end to end, (W,) uint16, and their number by row, (R,).
+    """
+    arrays = [(ids, np.concatenate(([0], np.cumsum(lengths)))) for ids, lengths in sides]
+    ids2, offsets2 = arrays[1] if len(arrays) == 2 else (None, None)
+    return Split(task, split, folder, *arrays[0], ids2, offsets2, labels)
 
 
 def check_prepared(folder: Path, splits: Iterable[str]) -> None:

@@ -14,9 +14,19 @@ from mtbert.tasks.objective import Objective
 from mtbert.tasks.paper import CURVE, TASKS, overall_of
 from mtbert.tasks.task import Task
 
-# Enough for a point of a learning curve: its standard error is 2 percentage points. All of Quora's dev split would take longer
-# than a short run's training; the evaluate stage predicts all of it.
+# Enough for a point of a learning curve: its standard error is 2 percentage points. The evaluate stage predicts all of dev.
 WATCHED = 500
+
+
+def watched(epoch_end: str | int, batch_size: int, tasks: int) -> int:
+    """The number of examples of each task in a point of the learning curve: fewer where epochs are short, so that training
+    takes longer than watching it.
+
+    Args:
+        epoch_end, batch_size: as in `Recipe`.
+        tasks: how many tasks are watched.
+    """
+    return WATCHED if epoch_end == "depletion" else min(WATCHED, max(1, int(epoch_end) * batch_size // tasks))
 
 
 def development_metrics(
@@ -28,13 +38,14 @@ def development_metrics(
     wrapper: Wrapper,
     *,
     seed: int,
+    watched: int = WATCHED,
 ) -> dict[str, float | None]:
     """`train_sst` if SST is among the tasks, `dev_NAME` of each task, and `dev_overall` if all of the paper's are; None if undefined.
 
     Args:
         tasks, objectives: of the model's heads, by name; the metrics are in this order.
-        dev: labelled splits. SST's is predicted whole, of each other a seeded sample of `WATCHED` rows.
-        train: splits by task. SST's accuracy is measured, without dropout, on a seeded sample as large as its dev split.
+        dev: labelled splits; of each, a seeded sample of at most `watched` rows is predicted.
+        train: splits by task. SST's accuracy is measured, without dropout, on as many of its examples as in dev.
     """
 
     def measure(name: str, split: Split, rows: np.ndarray) -> float | None:
@@ -48,12 +59,9 @@ def development_metrics(
     metrics: dict[str, float | None] = {}
     if CURVE.name in tasks:
         fitted = train[CURVE.name]
-        metrics[f"train_{CURVE.name}"] = measure(CURVE.name, fitted, _sample(len(fitted), len(dev[CURVE.name]), seed))
-    scores: dict[str, float | None] = {}
-    for name in tasks:
-        split = dev[name]
-        rows = np.arange(len(split)) if name == CURVE.name else _sample(len(split), WATCHED, seed)
-        scores[name] = measure(name, split, rows)
+        count = min(len(dev[CURVE.name]), watched)
+        metrics[f"train_{CURVE.name}"] = measure(CURVE.name, fitted, _sample(len(fitted), count, seed))
+    scores = {name: measure(name, dev[name], _sample(len(dev[name]), watched, seed)) for name in tasks}
     metrics |= {f"dev_{name}": score for name, score in scores.items()}
     if TASKS.keys() <= scores.keys():
         metrics["dev_overall"] = overall_of(scores)

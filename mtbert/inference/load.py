@@ -12,9 +12,8 @@ from mtbert.engines import engine_for
 from mtbert.errors import MtbertError, nearest
 from mtbert.files import sha256_file
 from mtbert.inference.model import TaskInfo, TrainedModel
-from mtbert.model.bert import BertConfig
 from mtbert.peft.convert import merge
-from mtbert.pipeline.models import adapt, build, fill
+from mtbert.pipeline.models import assemble
 from mtbert.pipeline.paths import MODELS
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.store import CONFIG, TOKENIZER, load_model
@@ -41,10 +40,7 @@ def load(model: str | Path, *, device: str = "auto", precision: str = "auto") ->
     tensors, config = load_model(folder, AGAIN)
     settings, tasks = _settings(folder, config)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are left as they are
-        loaded = build(settings, BertConfig(**config["encoder"]))
-        if settings.adapter is not None:
-            adapt(loaded, settings, str(folder))
-    fill(loaded, tensors, folder)
+        loaded = assemble(settings, folder, tensors, config)
     merge(loaded)
     tokenizer = _tokenizer(folder, config["tokenizer"])
     cls, sep = map(tokenizer.token_to_id, BERT.special_tokens)
@@ -84,7 +80,7 @@ def _settings(folder: Path, config: dict[str, Any]) -> tuple[Run, dict[str, Task
     """The run's settings, and its tasks as the folder describes them."""
     if "settings" not in config:
         raise MtbertError(f"{folder / CONFIG}: describes an encoder without heads; name the folder of a trained run")
-    if missing := {"tasks", "max_tokens", "preprocess", "tokenizer"} - config.keys():
+    if missing := {"tasks", "max_tokens", "preprocess", "tokenizer", "base_weights"} - config.keys():
         what = f"has no {', '.join(sorted(missing))}: it was written by an earlier mtbert"
         raise MtbertError(f"{folder / CONFIG}: {what}; train the run again (`dvc repro train@{folder.name}`)")
     try:
@@ -112,6 +108,4 @@ def _tokenizer(folder: Path, sha256: str) -> Any:
     tokenizer = read_tokenizer(path, AGAIN, AGAIN)
     if sha256_file(path) != sha256:
         raise MtbertError(f"{path}: its bytes changed since it was written (sha256 differs); {AGAIN}")
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     return tokenizer

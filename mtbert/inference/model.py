@@ -14,12 +14,12 @@ from tokenizers import Tokenizer
 
 from mtbert.corpus.prepare import clean
 from mtbert.corpus.wordpieces import Wordpieces
-from mtbert.data.arrays import Split
+from mtbert.data.arrays import Split, split_of
 from mtbert.data.batches import filled_to, length_grouped
 from mtbert.data.tokens import Wrapper, lay_out
 from mtbert.errors import MtbertError, nearest, short
 from mtbert.evaluation.predict import raw_scores
-from mtbert.settings import Run
+from mtbert.settings import Model
 from mtbert.tasks.task import Kind, Task
 from mtbert.training.engine import Engine
 
@@ -103,7 +103,7 @@ class TrainedModel:
         self,
         folder: Path,
         engine: Engine,
-        settings: Run,
+        settings: Model,
         tasks: Mapping[str, TaskInfo],
         tokenizer: Tokenizer,
         wrapper: Wrapper,
@@ -222,9 +222,7 @@ class TrainedModel:
             empty[lengths[number - 1] == 0] = number
         over = {"u": lengths[0] > self.max_tokens - 2, "v": lengths[-1] > self.max_tokens - 2}
         over["c"] = np.sum(lengths, axis=0) > self.max_tokens - 3
-        arrays = [(ids, np.concatenate(([0], np.cumsum(found)))) for ids, found in pieces]
-        ids2, offsets2 = arrays[1] if len(arrays) == 2 else (None, None)
-        split = Split(task.name, "", self.folder, *arrays[0], ids2, offsets2, None)
+        split = split_of(task.name, "", self.folder, pieces)
         return Tokenized(split, empty, np.logical_or.reduce([over[view] for view in views]))
 
     def _vectors(self, split: Split, batch_size: int) -> np.ndarray:

@@ -86,6 +86,11 @@ def adapter_state(model: MultitaskModel) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if name in added}
 
 
+def trained_state(model: MultitaskModel) -> dict[str, Tensor]:
+    """The parameters that train, by their names in the model's state dict."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def load_adapter(model: MultitaskModel, tensors: Mapping[str, Tensor], source: str) -> None:
     """Load tensors from `adapter_state` into a model that has the adapter; all other weights stay.
 

@@ -15,13 +15,13 @@ from mtbert.files import atomic_write_text, sha256_file
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_adapter, count_parameters, load_adapter
+from mtbert.peft.convert import add_adapter, count_parameters, load_adapter, trained_state
 from mtbert.pipeline.card import CARD, card
 from mtbert.pipeline.paths import CONVERTED, MODELS, PREPARED, PRETRAINED
 from mtbert.pipeline.provenance import check_current
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.checks import check_tensors
-from mtbert.pretrained.store import TOKENIZER, WEIGHTS, load_model, read_config, save_model
+from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, load_model, read_config, save_model
 from mtbert.pretrained.weights import config_to_json, for_pooling
 from mtbert.settings import Model, Run
 from mtbert.tasks.task import Task
@@ -89,19 +89,21 @@ def adapt(model: MultitaskModel, settings: Model, where: str) -> None:
         raise MtbertError(f"params.yaml: {where}.{error}") from None
 
 
-def load_encoder(settings: Model, where: str) -> MultitaskModel:
+def load_encoder(settings: Model, where: str, folder: Path = PRETRAINED, advice: str = "") -> MultitaskModel:
     """The model with new heads and the encoder stage's weights.
 
     Args:
         where: the run's key in params.yaml, for errors.
+        folder: where the encoder's weights are.
+        advice: as `load_model` takes it.
     """
-    tensors, config = load_model(PRETRAINED)
+    tensors, config = load_model(folder, advice)
     try:
-        tensors = for_pooling(tensors, settings.pooling, str(PRETRAINED / WEIGHTS))
+        tensors = for_pooling(tensors, settings.pooling, str(folder / WEIGHTS))
     except MtbertError as error:
         raise MtbertError(f"params.yaml: {where}.{error}") from None
     model = build(settings, BertConfig(**config["encoder"]))
-    fill(model.encoder, tensors, PRETRAINED)
+    fill(model.encoder, tensors, folder)
     return model
 
 
@@ -135,11 +137,38 @@ def load_run(run: Run, name: str) -> MultitaskModel:
         raise MtbertError(
             f"{folder}: was trained with other settings ({', '.join(changed)}); run `dvc repro train@{name}` to train it again"
         )
-    model = build(run, BertConfig(**config["encoder"]))
-    if run.adapter is not None:
-        adapt(model, run, f"runs.{name}")
-    fill(model, tensors, folder)
+    return assemble(run, folder, tensors, config)
+
+
+def assemble(settings: Model, folder: Path, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> MultitaskModel:
+    """A trained model from its folder's tensors and config, and from its base if the folder holds only what was trained.
+
+    Raises:
+        MtbertError: the base is not beside the folder, or the tensors do not fit.
+    """
+    base, where = config["base_weights"], f"runs.{folder.name}"
+    if base is None:
+        model = build(settings, BertConfig(**config["encoder"]))
+    else:
+        model = load_encoder(settings, where, *_base(folder, base, config["base"]["name"]))
+    if settings.adapter is not None:
+        adapt(model, settings, where)
+    fill(model, tensors, folder, trained_state(model) if base else None)
     return model
+
+
+def _base(folder: Path, sha256: str, name: str) -> tuple[Path, str]:
+    """The folder of the base's weights, beside the model's, and the remedy if it is damaged."""
+    place = folder.resolve().parent / PRETRAINED.name
+    remedy = f"copy {PRETRAINED} of the project that trained it to {place}"
+    found = read_config(place, remedy)["sha256"] if (place / CONFIG).is_file() else None
+    if found != sha256:
+        what = "not found" if found is None else f"other weights, sha256 {found[:12]}…"
+        raise MtbertError(
+            f"{folder / WEIGHTS}: holds only the parameters that were trained; the others are those of {name} "
+            f"(sha256 {sha256[:12]}…), expected in {place} ({what}); {remedy}"
+        )
+    return place, remedy
 
 
 def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
@@ -164,11 +193,16 @@ def _check_parent(parent: dict[str, Any], folder: Path, stage: str) -> None:
         raise MtbertError(f"{folder}: was made from other weights of {parent['folder']}; {again}")
 
 
-def fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], folder: Path) -> None:
-    """Load tensors that must be exactly the module's; `folder` holds them."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    check_tensors(tensors, shapes, str(folder / WEIGHTS))
-    module.load_state_dict(tensors)
+def fill(
+    module: torch.nn.Module,
+    tensors: dict[str, torch.Tensor],
+    folder: Path,
+    expected: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Load tensors that must be exactly the `expected` ones, by default all of the module's; `folder` holds them."""
+    expected = module.state_dict() if expected is None else expected
+    check_tensors(tensors, {name: tuple(tensor.shape) for name, tensor in expected.items()}, str(folder / WEIGHTS))
+    module.load_state_dict(tensors, strict=False)
 
 
 def splits(run: Run, tasks: Iterable[str], part: str) -> dict[str, Split]:
@@ -201,7 +235,7 @@ def save_trained(
         max_tokens, preprocess: as the data were prepared.
     """
     sizes = {name: len(split) for name, split in data.items()}
-    exponent = sampler_exponent(run.sampler)
+    exponent, pretrained = sampler_exponent(run.sampler), read_config(PRETRAINED)
     training = {
         "tasks": run.tasks,
         "sampler": run.sampler,
@@ -218,7 +252,8 @@ def save_trained(
     config = {
         "encoder": config_to_json(model.encoder.config),
         "settings": run.model_dump(),
-        "base": read_config(PRETRAINED)["source"],
+        "base": pretrained["source"],
+        "base_weights": pretrained["sha256"] if run.adapter and run.adapter.start_from == "pretrained" else None,
         "tasks": {task.name: _described(task) for task in run.known.values()},
         "max_tokens": max_tokens,
         "preprocess": preprocess,
@@ -226,7 +261,7 @@ def save_trained(
         "parameters": count_parameters(model),
         "training": training,
     }
-    save_model(folder, model.state_dict(), config)
+    save_model(folder, trained_state(model) if config["base_weights"] else model.state_dict(), config)
     shutil.copyfile(PREPARED / TOKENIZER, folder / TOKENIZER)
     atomic_write_text(folder / CARD, card(name, config))
     write_history(folder / "history.csv", done.history)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from mtbert.corpus.prepare import clean
 from mtbert.corpus.read import has_labels, read_blocks
 from mtbert.corpus.source import copy_course, declared_files, write_sample
+from mtbert.corpus.tokenizer import read_tokenizer
 from mtbert.corpus.wordpieces import Wordpieces
-from mtbert.data.arrays import Split
+from mtbert.data.arrays import Split, split_of
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
 from mtbert.params import Params
@@ -87,10 +87,8 @@ def count_rows(params: Params, folder: Path) -> Rows:
     Raises:
         MtbertError: a file is missing, as from the fetch stage, or has no usable row.
     """
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    wordpieces = Wordpieces(tokenizer)
+    remedy = "choose an encoder whose tokenizer.json the `tokenizers` library reads"
+    wordpieces = Wordpieces(read_tokenizer(folder / TOKENIZER, remedy, remedy))
     paper = _paper_rows(params, folder / "raw", wordpieces)
     given = Path(params.data.path).expanduser()
     known = known_tasks({name: task.model_dump() for name, task in params.tasks.items()}).values()
@@ -165,7 +163,7 @@ def _read(
         if not kept or not some.any():
             raise MtbertError(f"{paths[task.name, 'train']}: no row can be used; replace the file")
         sides = [(ids[np.repeat(some, lengths)], lengths[some]) for ids, lengths in pieces]
-        sample[task.name] = _split(task.name, sides)
+        sample[task.name] = _sample(task, sides)
     return sizes, sample
 
 
@@ -173,10 +171,9 @@ def _made_up(task: Task, mean: float) -> Split:
     """Random wordpieces in sentences of about this mean length, for data that is not downloaded yet."""
     rng = np.random.default_rng(0)
     lengths = [1 + rng.poisson(mean - 1, SAMPLED) for _ in task.texts]
-    return _split(task.name, [(rng.integers(1000, 20000, count.sum()).astype(np.uint16), count) for count in lengths])
+    sides = [(rng.integers(1000, 20000, count.sum()).astype(np.uint16), count) for count in lengths]
+    return _sample(task, sides)
 
 
-def _split(task: str, sides: list[tuple[np.ndarray, np.ndarray]]) -> Split:
-    arrays = [(ids, np.concatenate(([0], np.cumsum(lengths)))) for ids, lengths in sides]
-    (ids1, offsets1), (ids2, offsets2) = arrays[0], arrays[1] if len(arrays) == 2 else (None, None)
-    return Split(task, "train", Path(), ids1, offsets1, ids2, offsets2, np.zeros(len(offsets1) - 1, np.float32))
+def _sample(task: Task, sides: list[tuple[np.ndarray, np.ndarray]]) -> Split:
+    return split_of(task.name, "train", Path(), sides, labels=np.zeros(len(sides[0][1]), np.float32))

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mtbert.evaluation.development import WATCHED
+from mtbert.evaluation.development import watched
 from mtbert.pipeline.ahead import row_tokens, views_of
 from mtbert.pipeline.sizes import Rows
 from mtbert.settings import Run
@@ -42,14 +42,15 @@ def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
             steps += 1
             examples[task] += len(chosen)
     sizes = {task: rows.sizes[task] for task in run.known}
-    watched = {task: min(splits["dev"], WATCHED) for task, splits in sizes.items()}
+    most = watched(run.epoch_end, run.batch_size, len(sizes))
+    seen = {task: min(splits["dev"], most) for task, splits in sizes.items()}
     if curve := sizes.get(CURVE.name):
-        watched[CURVE.name] = curve["dev"] + min(curve["dev"], curve["train"])
+        seen[CURVE.name] += min(seen[CURVE.name], curve["train"])
     evaluated = {task: splits["dev"] + splits.get("test", 0) for task, splits in sizes.items()}
     return Workload(
         steps * repeated,
         _tokens(examples, lengths) * repeated,
-        _tokens(watched, lengths) * (run.epochs + 1),
+        _tokens(seen, lengths) * (run.epochs + 1),
         _tokens(evaluated, lengths),
     )
 

@@ -114,40 +114,36 @@ class CrossEntropy(Linear):
         return np.asarray(exp / exp.sum(1, keepdims=True))
 
 
-class BinaryCrossEntropy(Linear):
-    """The logit of label 1; predicts 1 if it is positive."""
+class LogitOfOne(Objective):
+    """A logit of label 1, trained by binary cross-entropy; predicts 1 if it is positive."""
+
+    kinds: ClassVar = ("binary",)
+    metric: ClassVar = "accuracy"
+
+    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+        from mtbert.tasks.losses import binary_cross_entropy
+
+        return binary_cross_entropy
+
+    def decide(self, raw: np.ndarray, task: Task) -> Predictions:
+        raw = raw.astype(np.float64)
+        return Predictions((raw > 0).astype(np.float64), np.exp(-np.logaddexp(0, -raw)))
+
+    def probabilities(self, raw: np.ndarray, task: Task) -> np.ndarray:
+        one = self.decide(raw, task).scores
+        return np.stack([1 - one, one], axis=1)
+
+
+class BinaryCrossEntropy(LogitOfOne, Linear):
+    """A linear layer gives the logit (section 4.2)."""
 
     objective: Literal["bce"]
 
-    kinds: ClassVar = ("binary",)
-    metric: ClassVar = "accuracy"
 
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
-        return _binary_cross_entropy()
-
-    def decide(self, raw: np.ndarray, task: Task) -> Predictions:
-        return _by_sign(raw)
-
-    def probabilities(self, raw: np.ndarray, task: Task) -> np.ndarray:
-        return _of_both(raw)
-
-
-class Cosine(CosineOfPair):
-    """cos(u, v) as the logit of label 1 (section 4.1)."""
+class Cosine(LogitOfOne, CosineOfPair):
+    """cos(u, v) is the logit (section 4.1)."""
 
     objective: Literal["cosine"]
-
-    kinds: ClassVar = ("binary",)
-    metric: ClassVar = "accuracy"
-
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
-        return _binary_cross_entropy()
-
-    def decide(self, raw: np.ndarray, task: Task) -> Predictions:
-        return _by_sign(raw)
-
-    def probabilities(self, raw: np.ndarray, task: Task) -> np.ndarray:
-        return _of_both(raw)
 
 
 class MeanSquaredError(Linear):
@@ -201,19 +197,3 @@ AnyObjective = Annotated[
 OBJECTIVES: dict[str, type[Objective]] = {
     get_args(kind.model_fields["objective"].annotation)[0]: kind for kind in get_args(get_args(AnyObjective)[0])
 }
-
-
-def _binary_cross_entropy() -> "Callable[[Tensor, Tensor], Tensor]":
-    from mtbert.tasks.losses import binary_cross_entropy
-
-    return binary_cross_entropy
-
-
-def _by_sign(raw: np.ndarray) -> Predictions:
-    raw = raw.astype(np.float64)
-    return Predictions((raw > 0).astype(np.float64), np.exp(-np.logaddexp(0, -raw)))
-
-
-def _of_both(raw: np.ndarray) -> np.ndarray:
-    one = _by_sign(raw).scores
-    return np.stack([1 - one, one], axis=1)

@@ -10,8 +10,7 @@ import torch
 from benchmarks.work import objectives
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
-from mtbert.evaluation import development
-from mtbert.evaluation.development import development_metrics
+from mtbert.evaluation.development import WATCHED, development_metrics, watched
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
 from mtbert.tasks.paper import TASKS
@@ -67,21 +66,25 @@ def test_training_accuracy_is_of_as_many_examples_and_seeded(
     assert len(others) > 1, "another seed, another choice"
 
 
-def test_of_the_pairs_a_seeded_choice_is_watched(
+def test_a_seeded_choice_is_watched(
     make_model: Callable[..., MultitaskModel],
     make_split: Callable[..., Split],
     splits: dict[str, Split],
     wrapper: Wrapper,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, train = make_model(), make_split("sst", 30)
-    whole = measure(model, splits, train, wrapper)
-    monkeypatch.setattr(development, "WATCHED", 7)
-    some = [measure(model, splits, train, wrapper, seed=seed) for seed in range(8)]
-    assert measure(model, splits, train, wrapper, seed=3) == some[3]
-    assert {one["dev_sst"] for one in some} == {whole["dev_sst"]}, "Figure 2 shows SST: all of its dev examples"
-    assert all((one["dev_quora"] * 7) == pytest.approx(round(one["dev_quora"] * 7)) for one in some)
+    some = [measure(model, splits, train, wrapper, seed=seed, watched=7) for seed in range(8)]
+    assert measure(model, splits, train, wrapper, seed=3, watched=7) == some[3]
+    for name in ("train_sst", "dev_sst", "dev_quora"):
+        assert all((one[name] * 7) == pytest.approx(round(one[name] * 7)) for one in some)
     assert len({one["dev_sts"] for one in some}) > 1
+
+
+@pytest.mark.parametrize(
+    ("epoch_end", "tasks", "wanted"), [("depletion", 3, WATCHED), (40, 3, 106), (10**6, 3, WATCHED), (1, 9, 1)]
+)
+def test_short_epochs_are_watched_on_fewer_examples(epoch_end: str | int, tasks: int, wanted: int) -> None:
+    assert watched(epoch_end, 8, tasks) == wanted
 
 
 def test_it_is_measured_without_dropout_and_changes_nothing(

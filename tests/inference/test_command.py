@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from typer.testing import CliRunner
@@ -315,29 +317,37 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     assert process.wait(120) == 128 + signal.SIGPIPE
 
 
-def test_a_terminal_gets_a_table() -> None:
-    """Control characters and markup in the text have no effect."""
+def on_terminal(arguments: list[str], terminal: str) -> tuple[subprocess.CompletedProcess[bytes], str]:
+    """Run with `terminal` (stdout or stderr) on a pseudoterminal; returns the process and what the terminal got."""
     main, side = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", "TERM": "xterm"}
-    command_line = run("baseline", "sst", "[bold]\x1b[2J fine", "second")
-    done = subprocess.run(command_line, env=environment, stdout=side, stderr=subprocess.PIPE, timeout=120)
+    shown: list[bytes] = []
+
+    def drain() -> None:  # a terminal that nobody reads blocks its writer after 4 kB
+        with suppress(OSError):  # the other end was closed
+            while read := os.read(main, 1 << 16):
+                shown.append(read)
+
+    reader = Thread(target=drain)
+    reader.start()
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, terminal: side}
+    done = subprocess.run(arguments, env=environment, timeout=300, **streams)
     os.close(side)
-    shown = os.read(main, 1 << 16).decode()
+    reader.join()
     os.close(main)
+    return done, b"".join(shown).decode()
+
+
+def test_a_terminal_gets_a_table() -> None:
+    """Control characters and markup in the text have no effect."""
+    done, shown = on_terminal(run("baseline", "sst", "[bold]\x1b[2J fine", "second"), "stdout")
     assert (done.returncode, done.stderr) == (0, b"")
     assert "somewhat positive" in shown and "[bold]\ufffd[2J fine" in shown and "\x1b[2J" not in shown
 
 
 def test_progress_is_shown_on_a_terminal() -> None:
-    main, side = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "TERM": "xterm"}
     Path("some.txt").write_text("fine\n" * 5000, encoding="utf-8")
-    done = subprocess.run(
-        run("baseline", "sst", "-i", "some.txt"), env=environment, stdout=subprocess.PIPE, stderr=side
-    )
-    os.close(side)
-    shown = os.read(main, 1 << 16).decode()
-    os.close(main)
+    done, shown = on_terminal(run("baseline", "sst", "-i", "some.txt"), "stderr")
     assert done.returncode == 0 and done.stdout.count(b"\n") == 5001
     assert "rows" in shown
 
