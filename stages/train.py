@@ -56,9 +56,9 @@ def main(run_name: str) -> None:
 def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Group) -> None:
     """Train a run as one of the group's processes; the first one writes all files."""
     run, root = Run.model_validate(plan["settings"]["run"]), work_root(Path.cwd())
-    if group.processes > run.batch_size:
+    if group.size > run.batch_size:
         raise MtbertError(
-            f"params.yaml: runs.{run_name}.batch_size is {run.batch_size}, too few examples for {group.processes} "
+            f"params.yaml: runs.{run_name}.batch_size is {run.batch_size}, too few examples for {group.size} "
             f"processes; start {run.batch_size} at most, or raise batch_size"
         )
     confine(*DATA, PRETRAINED, CONVERTED / run_name, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)

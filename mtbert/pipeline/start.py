@@ -95,7 +95,7 @@ def start(main: Callable[..., None], several: bool = False) -> None:
 def guarded(main: Callable[..., None], *arguments: Any, several: bool = False) -> int:
     """Call a stage. Exit status 0, 1 after an error, which is printed, or 128 plus the signal after an interrupt."""
     try:
-        if not several and os.environ.get("WORLD_SIZE", "1") != "1":
+        if not several and (os.environ.get("WORLD_SIZE") or "1") != "1":
             raise MtbertError(
                 f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this command is for one process; start it without "
                 "torchrun, or unset WORLD_SIZE (only `torchrun -m stages.train RUN` takes several)"

@@ -26,17 +26,17 @@ class Group:
     """The processes of a run; by default this one alone.
 
     Args:
-        process: this process's number, from 0.
-        processes: how many there are.
+        rank: this process's number, from 0.
+        size: how many there are.
     """
 
-    def __init__(self, process: int = 0, processes: int = 1) -> None:
-        self.process, self.processes = process, processes
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
 
     @property
     def first(self) -> bool:
         """Whether this is the process that evaluates and writes all files."""
-        return self.process == 0
+        return self.rank == 0
 
     def largest(self, number: int) -> int:
         """The largest of the processes' numbers. All processes must call it, and wait for each other.
@@ -44,13 +44,13 @@ class Group:
         Raises:
             MtbertError: another process has ended or no longer answers.
         """
-        if self.processes == 1:
+        if self.size == 1:
             return number
         return int(_all_reduced(torch.tensor(number), dist.ReduceOp.MAX))
 
     def of_first(self, value: Any) -> Any:
         """The first process's value, of JSON's types; called like `largest`, with any value in the others."""
-        if self.processes == 1:
+        if self.size == 1:
             return value
         text = json.dumps(value).encode() if self.first else b""
         letters = torch.zeros(self.largest(len(text)), dtype=torch.uint8)
@@ -75,7 +75,7 @@ class Group:
         ]
         if differing:
             raise MtbertError(
-                f"process {self.process} has another {what} than process 0: {', '.join(differing)}; {remedy}"
+                f"process {self.rank} has another {what} than process 0: {', '.join(differing)}; {remedy}"
             )
 
 
@@ -148,7 +148,7 @@ def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
-def _all_reduced(values: Tensor, by: dist.ReduceOp.RedOpType) -> Tensor:
+def _all_reduced(values: Tensor, by: "dist.ReduceOp.RedOpType") -> Tensor:
     try:
         dist.all_reduce(values, by)
     except RuntimeError as error:

@@ -102,8 +102,8 @@ def train(
         {"step": done, "log": progress.log},
         f"{work} must be the same folder for all processes; if it is, run the same command again",
     )
-    if progress.processes[-1:] != [group.processes]:
-        progress.processes.append(group.processes)
+    if progress.processes[-1:] != [group.size]:
+        progress.processes.append(group.size)
     began -= progress.seconds
     sizes = {task: len(split) for task, split in data.items()}
     schedules = schedule(sizes, recipe.batch_size, recipe.sampler, recipe.epoch_end, recipe.seed, recipe.epochs)
@@ -122,7 +122,8 @@ def train(
     with stop_requests() as stop:
 
         def close_epoch(epoch: int, train_loss: float | None) -> None:
-            metrics = {}
+            metrics: dict[str, float | None] = {}
+            # A stopped evaluation is made again after resuming; first all processes must hear of it.
             with suppress(Stopped), stop.between_steps(), engine.inference():
                 if group.first:
                     metrics = evaluate(model)
@@ -150,13 +151,13 @@ def train(
                     continue
                 batch = make_batch(task, data[task], rows, model.views(task), wrapper)
                 tokens = batch.stream.tokens
-                if group.processes > 1:
-                    batch = batch.part(group.process, group.processes)
+                if group.size > 1:
+                    batch = batch.part(group.rank, group.size)
                 with naming_batch_size(engine.compute, f"step {step} ({task})"):
                     loss = engine.step(batch, losses[task], recipe.seed, step)
                 taken.append(Taken(step, epoch, task, loss, tokens))
                 stopping = stop.agreed(group)
-                due = time.monotonic() - saved >= checkpoint_seconds and step < last
+                due = group.first and time.monotonic() - saved >= checkpoint_seconds and step < last
                 if due or stopping or len(taken) >= UNREAD[device]:
                     read_losses(taken, progress, steps, observers)
                 if due or stopping:
