@@ -93,7 +93,11 @@ def start(main: Callable[..., None], several: bool = False) -> None:
 
 
 def guarded(main: Callable[..., None], *arguments: Any, several: bool = False) -> int:
-    """Call a stage. Exit status 0, 1 after an error, which is printed, or 128 plus the signal after an interrupt."""
+    """Call a stage. Exit status 0, 1 after an error, which is printed, or 128 plus the signal after an interrupt.
+
+    Args:
+        several: as for `start`.
+    """
     try:
         if not several and (os.environ.get("WORLD_SIZE") or "1") != "1":
             raise MtbertError(

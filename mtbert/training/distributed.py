@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mtbert.errors import MtbertError, Stopped
+from mtbert.errors import MtbertError, Stopped, short
 from mtbert.training.compute import Compute
 
 ADDRESS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets besides WORLD_SIZE
@@ -68,10 +68,11 @@ class Group:
         Raises:
             MtbertError: names the keys that differ.
         """
-        first = self.of_first(values)
-        values = json.loads(json.dumps(values))
+        first, here = self.of_first(values), json.loads(json.dumps(values))
         differing = [
-            f"{key} ({values.get(key)}, not {first.get(key)})" for key in values if values[key] != first.get(key)
+            f"{key} ({short(here.get(key))}, not {short(first.get(key))})"
+            for key in first | here
+            if here.get(key) != first.get(key)
         ]
         if differing:
             raise MtbertError(

@@ -225,10 +225,9 @@ def test_the_others_stop_with_the_first_and_write_nothing(tmp_path: Path) -> Non
 def test_another_value_than_the_first_process_is_named() -> None:
     class Second(Group):
         def of_first(self, value: Any) -> Any:
-            return {**value, "torch": "2.13.0"}
+            return {"torch": "2.13.0", "kernels": "g++"}
 
-    Second(1, 2).check_same("start", {"torch": "2.13.0"}, "")
-    with pytest.raises(
-        MtbertError, match=r"process 1 has another start than process 0: torch \(2.12.0, not 2.13.0\); x"
-    ):
-        Second(1, 2).check_same("start", {"torch": "2.12.0", "data": "d"}, "x")
+    Second(1, 2).check_same("start", {"torch": "2.13.0", "kernels": "g++"}, "")
+    differing = r"torch \('2.12', not '2.13.0'\), kernels \(None, not 'g\+\+'\); x"
+    with pytest.raises(MtbertError, match=rf"process 1 has another start than process 0: {differing}"):
+        Second(1, 2).check_same("start", {"torch": "2.12"}, "x")
