@@ -81,22 +81,34 @@ def _end_after(pid: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def start(main: Callable[..., None]) -> None:
+def start(main: Callable[..., None], several: bool = False) -> None:
     """Run a stage as `python -m stages.NAME [ARG]`, as dvc.yaml does.
 
     Exit status as `guarded`, or 2 for a wrong number of arguments.
+
+    Args:
+        several: torchrun may start several processes of it.
     """
     arguments, wanted = sys.argv[1:], [name.upper() for name in inspect.signature(main).parameters]
     if len(arguments) != len(wanted):
         usage = " ".join([f"python -m stages.{Path(sys.argv[0]).stem}", *wanted])
         print(f"error: arguments needed: {len(wanted)}, given: {len(arguments)}; usage: {usage}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(guarded(main, *arguments))
+    sys.exit(guarded(main, *arguments, several=several))
 
 
-def guarded(main: Callable[..., None], *arguments: Any) -> int:
-    """Call a stage. Exit status 0, 1 after an error, which is printed, or 128 plus the signal after an interrupt."""
+def guarded(main: Callable[..., None], *arguments: Any, several: bool = False) -> int:
+    """Call a stage. Exit status 0, 1 after an error, which is printed, or 128 plus the signal after an interrupt.
+
+    Args:
+        several: as for `start`.
+    """
     try:
+        if not several and (os.environ.get("WORLD_SIZE") or "1") != "1":
+            raise MtbertError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this command is for one process; start it without "
+                "torchrun, or unset WORLD_SIZE (only `torchrun -m stages.train RUN` takes several)"
+            )
         main(*arguments)
     except MtbertError as error:
         print(f"error: {error}", file=sys.stderr)
