@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mtbert import completion
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -24,7 +26,12 @@ app = typer.Typer(
 )
 
 RunName = Annotated[
-    str, typer.Argument(metavar="RUN", help="A key under `runs:` in params.yaml, such as key_update_2.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A key under `runs:` in params.yaml, such as key_update_2.",
+        autocompletion=completion.keys("runs"),
+    ),
 ]
 Project = Annotated[Path, typer.Option("--project", "-C", help="The project's root, the folder with params.yaml.")]
 HERE = Path()
@@ -54,7 +61,9 @@ def plan(
     profile: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PROFILE]", help="A key under `profiles:`; by default the one that params.yaml selects."
+            metavar="[PROFILE]",
+            help="A key under `profiles:`; by default the one that params.yaml selects.",
+            autocompletion=completion.keys("profiles"),
         ),
     ] = None,
     data: Annotated[
@@ -111,7 +120,10 @@ def statistics(project: Project = HERE) -> None:
 
 @_command
 def table(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="table1 to table4.")], project: Project = HERE
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="table1 to table4.", autocompletion=completion.keys("tables"))
+    ],
+    project: Project = HERE,
 ) -> None:
     """Write a table of the paper next to our numbers, as CSV, Markdown and LaTeX."""
     _stage("table", project, name)
@@ -119,7 +131,10 @@ def table(
 
 @_command
 def figure(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="figure1 to figure4.")], project: Project = HERE
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="figure1 to figure4.", autocompletion=completion.keys("figures"))
+    ],
+    project: Project = HERE,
 ) -> None:
     """Draw a figure of the paper from our results, as PNG and SVG, with its data as CSV."""
     _stage("figure", project, name)
@@ -154,8 +169,18 @@ def compare(
 
 @_command
 def predict(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.")],
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task of the model, such as sts.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A run's name, for models/RUN, or a model's folder.",
+            autocompletion=completion.models,
+        ),
+    ],
+    task: Annotated[
+        str,
+        typer.Argument(metavar="TASK", help="A task of the model, such as sts.", autocompletion=completion.tasks),
+    ],
     texts: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TEXT]...", help="Sentences; for pairs, two each. Otherwise --input or stdin."),
@@ -213,11 +238,11 @@ def doctor(project: Project = HERE) -> None:
     """Check this machine and this checkout; say what is missing and what to do. Exit status 1 if there is a problem."""
     root = _enter(project)
     try:
-        runs = importlib.import_module("mtbert.params").load_params().runs
+        params = importlib.import_module("mtbert.params").load_params()
     except importlib.import_module("mtbert.errors").MtbertError:
-        runs = None
+        params = None
     levels = set()
-    for check in importlib.import_module("mtbert.doctor").examine(root, runs):
+    for check in importlib.import_module("mtbert.doctor").examine(root, params):
         typer.echo(str(check))
         levels.add(check.level)
     raise typer.Exit(int("problem" in levels))

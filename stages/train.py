@@ -28,7 +28,7 @@ from mtbert.settings import Run
 from mtbert.tasks.paper import CURVE
 from mtbert.training.compute import resolve
 from mtbert.training.fingerprint import fingerprint
-from mtbert.training.log import StepLog, write_history
+from mtbert.training.log import LearningCurve, StepLog, write_history
 from mtbert.training.loop import train
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
@@ -72,7 +72,7 @@ def main(run_name: str) -> None:
                 seed=run.seed,
                 watched=watched(run.epoch_end, run.batch_size, len(run.known)),
             ),
-            observers=(steps, progress),
+            observers=(steps, progress, LearningCurve(PLOTS / f"{run_name}.csv")),
             work=work,
             checkpoint_seconds=CHECKPOINT_SECONDS,
         )

@@ -36,14 +36,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "params_errors": {"errors", "resolve"},
     "params": {"errors", "yamlfile", "resolve", "section", "settings", "tasks", "params_errors"},
     "engines": {"model", "training", "fast"},  # the door: nothing else imports fast, which can be deleted
+    "completion": {"errors", "yamlfile"},
     "housekeeping": {"errors", "files", "training"},
-    "doctor": {"errors", "files", "housekeeping", "engines", "training"},
+    "doctor": {"errors", "housekeeping", "engines", "training", "params", "tasks", "corpus", "pretrained"},
     # What the stages share; of it, only the plan and the cost estimate read params.yaml.
     "pipeline": FILES | {*LAYERS[:-1], "engines", "params", "settings"},
     # A trained model's use: all of it but params.yaml.
     "inference": FILES | {*LAYERS[:-1], "engines", "settings", "pipeline"},
     "compare": {"errors", "training", "report", "pipeline"},
-    "cli": {"errors", "params", "housekeeping", "doctor", "compare", "pipeline", "inference"},
+    "cli": {"errors", "params", "completion", "housekeeping", "doctor", "compare", "pipeline", "inference"},
     "__main__": {"cli"},
 }
 ONLY_CLI = {"typer", "dvc", "stages"}
@@ -112,10 +113,10 @@ def _part(name: str) -> str:
 
 
 def settings_read(root: Path) -> list[str]:
-    """Places that name params.yaml as a file, outside of the two modules that look for it."""
+    """Places that name params.yaml as a file, outside of the modules that look for it."""
     found = []
     for name, path in modules(root).items():
-        if name not in ("mtbert.params", "mtbert.cli"):
+        if name not in ("mtbert.params", "mtbert.cli", "mtbert.completion"):
             found += [
                 f"{path.relative_to(root).as_posix()}:{node.lineno}: names params.yaml as a file"
                 for node in ast.walk(tree(path))
@@ -322,7 +323,7 @@ def test_the_made_up_project_is_good(tmp_path: Path) -> None:
         ),
         ("data__tasks", "import mtbert.params", "mtbert.data.tasks imports mtbert.params: data may import"),
         ("tabular", "from mtbert.data import tasks", "mtbert.tabular imports mtbert.data.tasks: tabular may import"),
-        ("doctor", "import mtbert.params", "mtbert.doctor imports mtbert.params: doctor may import"),
+        ("doctor", "import mtbert.report.page", "mtbert.doctor imports mtbert.report.page: doctor may import"),
         ("doctor", "import stages.train", "mtbert.doctor imports stages.train: only mtbert.cli may"),
         ("housekeeping", "import dvc", "mtbert.housekeeping imports dvc: only mtbert.cli may"),
         ("model__bert", "from mtbert.fast import cpu", "mtbert.model.bert imports mtbert.fast: model may import"),

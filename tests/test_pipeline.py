@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mtbert.params import load_params
-from tests.project import ROOT, call, commit, edit, keep_runs, must, tiny_project, yaml
+from tests.project import ROOT, best_run, call, commit, edit, keep_runs, must, tiny_project, yaml
 
 RUNS = (
     "baseline",
@@ -26,7 +25,6 @@ RUNS = (
     "dora_r4",
     "dora_r8",
 )
-VIEW = {"tables": "table4", "figures": "figure1"}
 VIEWS = {f"table@table{n}" for n in range(1, 5)} | {f"figure@figure{n}" for n in range(1, 5)} | {"statistics", "report"}
 
 
@@ -171,9 +169,8 @@ def test_the_guides_own_task_goes_through_the_graph(tmp_path: Path) -> None:
     (rows,) = re.findall(r"^```csv\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
     task, run = (yaml.load(block) for block in re.findall(r"^```yaml\n(.*?)^```", guide, re.MULTILINE | re.DOTALL))
     project = tiny_project(tmp_path / "project")
-    best = load_params(project / "params.yaml").runs["best_performance"].model_dump()
-    views = {kind: {name: {"best_performance": "best_performance"}} for kind, name in VIEW.items()}
-    edit(project, runs={"best_performance": best, **run["runs"]}, tasks=task["tasks"], **views)
+    best_run(project, **run["runs"])
+    edit(project, tasks=task["tasks"])
     for split in ("train", "dev"):
         (project / f"data/course/topic-{split}.csv").write_text(rows, encoding="utf-8")
     commit(project, "a task of one's own")

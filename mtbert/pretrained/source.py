@@ -65,21 +65,15 @@ def pretrained(
         config = BertConfig(vocabulary=len(json.loads(tokenizer)["model"]["vocab"]), **sizes)
         _check_random(config)
         return Pretrained(random_weights(config, seed), config, tokenizer, {"name": "random", "seed": seed, **sizes})
-    if source == "minilm":
-        folder, sha256 = _minilm(), sha256 or MINILM_SHA256
-        origin = {"name": "all-MiniLM-L6-v2", "package": MINILM_PACKAGE}
-    elif source == "hub":
-        folder = _download(str(name), str(revision))
+    if source == "hub":
+        folder = _complete(_download(str(name), str(revision)))
         origin = {"name": str(name), "revision": str(revision)}
     else:
-        folder = _expanded(str(path))
+        folder = folder_of(source, path)
         origin = {"name": folder.name}
-    for file in (CONFIG, TOKENIZER, WEIGHTS):
-        if not (folder / file).is_file():
-            raise MtbertError(
-                f"{folder / file}: not found; an encoder's folder holds {CONFIG}, {TOKENIZER} and {WEIGHTS} "
-                "(mtbert does not read pickled weights; convert them to safetensors)"
-            )
+    if source == "minilm":
+        sha256 = sha256 or MINILM_SHA256
+        origin = {"name": "all-MiniLM-L6-v2", "package": MINILM_PACKAGE}
     weights = folder / WEIGHTS
     found = sha256_file(weights)
     if sha256 is not None and found != sha256:
@@ -91,6 +85,25 @@ def pretrained(
     tensors = from_hf(read_safetensors(weights), config, str(weights), family)
     checksums = {f"{file.removesuffix('.json')}_sha256": sha256_file(folder / file) for file in (CONFIG, TOKENIZER)}
     return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), {**origin, "sha256": found, **checksums})
+
+
+def folder_of(source: str, path: str | None) -> Path:
+    """The folder of an encoder that is on this machine: for local `path`, for minilm and random the package's.
+
+    Raises:
+        MtbertError: the package is not installed, or a file is missing.
+    """
+    return _complete(_expanded(str(path)) if source == "local" else _minilm())
+
+
+def _complete(folder: Path) -> Path:
+    for file in (CONFIG, TOKENIZER, WEIGHTS):
+        if not (folder / file).is_file():
+            raise MtbertError(
+                f"{folder / file}: not found; an encoder's folder holds {CONFIG}, {TOKENIZER} and {WEIGHTS} "
+                "(mtbert does not read pickled weights; convert them to safetensors)"
+            )
+    return folder
 
 
 def _expanded(path: str) -> Path:
