@@ -1,4 +1,4 @@
-"""The `mtbert` command: a subcommand for every stage of the pipeline, one that predicts, and two for maintenance.
+"""The `mtbert` command: a subcommand for every stage of the pipeline, two that use a trained model, and two for maintenance.
 
 No logic; a command imports what it needs when it runs.
 """
@@ -231,6 +231,21 @@ def predict(
         )
 
     raise typer.Exit(_guarded(work))
+
+
+@_command
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.")],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to write; written whole or not at all.")],
+    to: Annotated[
+        str, typer.Option(metavar="transformers|sentence-transformers|peft|onnx", help="The library that loads it.")
+    ],
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="One task of the model; by default all, or what they share.")
+    ] = None,
+) -> None:
+    """Write MODEL as a folder that another library loads, with a model card. Needs no params.yaml."""
+    raise typer.Exit(_guarded(importlib.import_module("mtbert.export.command").main, model, dest, to, task))
 
 
 @_command
