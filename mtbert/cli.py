@@ -1,4 +1,4 @@
-"""The `mtbert` command: a subcommand for every stage of the pipeline, one that predicts, and two for maintenance.
+"""The `mtbert` command: a subcommand for every stage of the pipeline, two that use a trained model, and two for maintenance.
 
 No logic; a command imports what it needs when it runs.
 """
@@ -31,6 +31,12 @@ RunName = Annotated[
         metavar="RUN",
         help="A key under `runs:` in params.yaml, such as key_update_2.",
         autocompletion=completion.keys("runs"),
+    ),
+]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.", autocompletion=completion.models
     ),
 ]
 Project = Annotated[Path, typer.Option("--project", "-C", help="The project's root, the folder with params.yaml.")]
@@ -113,6 +119,12 @@ def evaluate(run: RunName, project: Project = HERE) -> None:
 
 
 @_command
+def statistics(project: Project = HERE) -> None:
+    """Resample the dev examples: intervals, paired differences of all runs, and the spread over seeds."""
+    _stage("statistics", project)
+
+
+@_command
 def table(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="table1 to table4.", autocompletion=completion.keys("tables"))
@@ -141,15 +153,38 @@ def report(project: Project = HERE) -> None:
 
 
 @_command
-def predict(
-    model: Annotated[
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="RUN", help="An evaluated run.", autocompletion=completion.keys("runs"))
+    ],
+    second: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL",
-            help="A run's name, for models/RUN, or a model's folder.",
-            autocompletion=completion.models,
+            metavar="RUN",
+            help="Another one, which is compared with the first.",
+            autocompletion=completion.keys("runs"),
         ),
     ],
+    examples: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Examples to list, per task and run, that this run alone gets right."),
+    ] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    project: Project = HERE,
+) -> None:
+    """Compare two runs: settings, scores on the same examples with intervals and p, flipped examples, size and time."""
+    _enter(project)
+
+    def work() -> None:
+        runs = importlib.import_module("mtbert.params").load_params().runs
+        importlib.import_module("mtbert.compare").main(first, second, runs, examples=examples, as_json=as_json)
+
+    raise typer.Exit(_guarded(work))
+
+
+@_command
+def predict(
+    model: ModelName,
     task: Annotated[
         str,
         typer.Argument(metavar="TASK", help="A task of the model, such as sts.", autocompletion=completion.tasks),
@@ -204,6 +239,21 @@ def predict(
         )
 
     raise typer.Exit(_guarded(work))
+
+
+@_command
+def export(
+    model: ModelName,
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to write; written whole or not at all.")],
+    to: Annotated[
+        str, typer.Option(metavar="transformers|sentence-transformers|peft|onnx", help="The library that loads it.")
+    ],
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="One task of the model; by default all, or what they share.")
+    ] = None,
+) -> None:
+    """Write MODEL as a folder that another library loads, with a model card. Needs no params.yaml."""
+    raise typer.Exit(_guarded(importlib.import_module("mtbert.export.command").main, model, dest, to, task))
 
 
 @_command

@@ -1,6 +1,6 @@
-"""The commands of docs/experiments.md and docs/share.md, run in tiny projects, and their output beside what the pages say.
+"""The commands of docs/experiments.md, docs/compare.md and docs/share.md, run in tiny projects, and their output beside what the pages say.
 
-Run as `python -m tests.examples` in the project's root: exit status 1 if a page is out of date; `--write` renews both.
+Run as `python -m tests.examples` in the project's root: exit status 1 if a page is out of date; `--write` renews them.
 
 A block ```console is run, line by line, and shows the output; of a block ```sh the output is left out. A block ```yaml is added to
 params.yaml. Other blocks are not run.
@@ -20,7 +20,7 @@ CHANGING = [
     (r"Worker status: .*", "WORKERS"),
     (r"\b[0-9a-f]{7,32}(\.dir)?\b", "HASH"),
     (r"\b\d\d:\d\d [AP]M\b", "TIME"),
-    (r"-?\d+\.\d+(e-?\d+)?\b", "NUMBER"),
+    (r"(< )?[-+]?\d+\.\d+(e-?\d+)?\b", "NUMBER"),
     (r"\b\d+ files", "FILES"),
     (r"[─ \t]+", " "),
 ]
@@ -50,7 +50,7 @@ def shared(folder: Path) -> Path:
     return folder
 
 
-PAGES = {Path("docs/experiments.md"): project, Path("docs/share.md"): shared}
+PAGES = {Path("docs/experiments.md"): project, Path("docs/compare.md"): project, Path("docs/share.md"): shared}
 
 
 def renewed(text: str, folder: Path) -> str:

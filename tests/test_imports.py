@@ -43,7 +43,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": FILES | {*LAYERS[:-1], "engines", "params", "settings"},
     # A trained model's use: all of it but params.yaml.
     "inference": FILES | {*LAYERS[:-1], "engines", "settings", "pipeline"},
-    "cli": {"errors", "params", "completion", "housekeeping", "doctor", "pipeline", "inference"},
+    # A trained model in other libraries' formats.
+    "export": FILES | {*LAYERS[:-1], "pipeline", "inference"},
+    "compare": {"errors", "training", "report", "pipeline"},
+    "cli": {"errors", "params", "completion", "housekeeping", "doctor", "compare", "pipeline", "inference", "export"},
     "__main__": {"cli"},
 }
 ONLY_CLI = {"typer", "dvc", "stages"}

@@ -21,7 +21,7 @@ KEPT = {
     "dora_r4",
     "dora_r8",
 }  # the runs used by tests that change the file
-TOP = "profile, profiles, data, prepare, encoder, compute, tasks, tables, figures, runs"
+TOP = "profile, profiles, data, prepare, encoder, compute, tasks, tables, figures, seeds, runs"
 Load = Callable[..., Params]
 Fault = Callable[..., str]
 
@@ -454,6 +454,27 @@ def test_a_mistyped_or_out_of_range_value(fault: Fault, key: str, value: Any, pa
     assert len(lines) < 300
     for part in parts:
         assert part in lines
+
+
+def test_runs_of_several_seeds_differ_in_nothing_else(flat: dict[str, Any], load: Load, fault: Fault) -> None:
+    seeds = {"seeds": {"best_performance": ["two"]}}
+    two = flat["runs"]["best_performance"] | {"seed": 2}
+    assert load(seeds | {"runs.two": two}).seeds == seeds["seeds"]
+    assert load({"seeds": DELETE} if "seeds" in flat else {}).seeds == {}
+    for others, changes, message in (
+        (["tow"], {}, "seeds.best_performance.0: no run is called 'tow'; did you mean 'two'?"),
+        (
+            ["two"],
+            {"epochs": 7, "sampler": 0.5},
+            "seeds.best_performance.0: two differs from best_performance in sampler, epochs",
+        ),
+        (["two"], {"seed": 11711}, "seeds.best_performance.0: two has the seed of best_performance; give it another"),
+        (["two", "two"], {}, "seeds.best_performance.1: two has the seed of two; give it another"),
+        ("two", {}, "seeds.best_performance: input should be a valid list"),
+    ):
+        line = fault({"seeds": {"best_performance": others}, "runs.two": two | changes})
+        assert line.startswith(message) and "\n" not in line
+    assert fault({"seeds": {"best": ["baseline"]}}).startswith("seeds.best: no run is called 'best'")
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])

@@ -13,6 +13,7 @@ from mtbert.params import Params
 from mtbert.tasks.paper import known_tasks
 
 TIMEOUT_SECONDS = 5
+ADAPTER_CONFIG = "adapter_config.json"  # of peft
 FETCHED, LOADED = Path("data/raw/source.json"), Path("models/pretrained/model.safetensors")
 
 
@@ -46,6 +47,8 @@ def encoder(root: Path, params: Params) -> Check:
         pretrained = importlib.import_module("mtbert.pretrained.source")
     except (ImportError, OSError):
         return Check("note", "encoder not examined", "see torch above")
+    if settings.source == "local" and (_folder(root, settings.path) / ADAPTER_CONFIG).is_file():
+        return Check("ok", f"the encoder of profile {params.profile} is the adapter in {settings.path}, with its base")
     if settings.source != "hub":
         try:
             folder = pretrained.folder_of(settings.source, settings.path)

