@@ -16,9 +16,10 @@ from mtbert.report.evidence import Evidence
 from mtbert.report.findings import FINDINGS, findings, markdown
 from mtbert.report.graph import read_graph
 from mtbert.report.measure import current_statistics
-from mtbert.report.page import Runs, first_lines, headline, page
+from mtbert.report.page import first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
+from mtbert.report.runs import Runs
 from mtbert.report.statistics import STATISTICS
 from mtbert.seal import check_seal
 from mtbert.tasks.paper import known_tasks

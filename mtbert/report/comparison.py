@@ -1,6 +1,5 @@
 """Compare two evaluated runs: settings, scores on the same dev examples, and the examples that one of them gets right alone."""
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +76,7 @@ def compare(folder: Path, first: str, second: str, examples: int) -> Comparison:
     values, paired = [statistics.values[run] for run in runs], statistics.pairs[runs]
     shared = [name for name in values[0] if name in values[1]]
     records = [results.record(folder, run) for run in runs]
-    before, after = (dict(_flat(record.get("settings", {}))) | {"data": record.get("data")} for record in records)
+    before, after = (results.dotted(record.get("settings", {})) | {"data": record.get("data")} for record in records)
     return Comparison(
         runs,
         {key: (before.get(key), after.get(key)) for key in before | after if before.get(key) != after.get(key)},
@@ -89,15 +88,6 @@ def compare(folder: Path, first: str, second: str, examples: int) -> Comparison:
         },
         {"trained_parameters": (found[0]["parameters"]["trainable"], found[1]["parameters"]["trainable"])},
     )
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted key."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _flips(folder: Path, runs: tuple[str, str], task: str, examples: int) -> Flips:

@@ -5,7 +5,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,32 +21,12 @@ from mtbert.report.grid import grid
 from mtbert.report.health import health_grid, malformed
 from mtbert.report.predictions import read_predictions, to_json
 from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED
-from mtbert.report.runs import METRIC_TITLES, declared_grid, runs_grid
+from mtbert.report.runs import Facts, Runs, declared_grid, metric_of, runs_grid
 from mtbert.report.statistics import Statistics
 from mtbert.report.text import prose, read_table, visible
 from mtbert.tasks.task import Task
 
-Facts = Mapping[str, Mapping[str, Any]]
 VERDICTS = (HOLDS, REFUTED, CANNOT_TELL, NOT_RUN)
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The runs on the page.
-
-    Attributes:
-        folder: the results folder.
-        metrics, records: metrics.json and record.json of each run, in the order of the page.
-        predecessors: the run that each run's `from` names, where it has one.
-        times: by run, what training logged on this machine (seconds, commit, machine, finished); a run may be missing.
-    """
-
-    folder: Path
-    metrics: Facts
-    records: Facts
-    predecessors: Mapping[str, str]
-    times: Facts
-    statistics: Statistics
 
 
 def headline(metrics: Mapping[str, Mapping[str, Any]], statistics: Statistics) -> dict[str, dict[str, Any]]:
@@ -55,7 +34,7 @@ def headline(metrics: Mapping[str, Mapping[str, Any]], statistics: Statistics) -
     return {
         run: {
             "overall": found["dev"].get("overall"),
-            **{task: _metric(entry)[1] for task, entry in found["dev"].items() if task != "overall"},
+            **{task: metric_of(entry)[1] for task, entry in found["dev"].items() if task != "overall"},
             "intervals": {name: [score.low, score.high] for name, score in statistics.values[run].items()},
             "trainable_parameters": found["parameters"]["trainable"],
             "steps": found["training"]["steps"],
@@ -86,11 +65,6 @@ def first_lines(
         f"{opening}{len(runs)} runs on {sizes} training examples with {encoder['source']['name']}{minutes}. The paper's runs "
         "train BERT-base for 10 epochs on 283,003 Quora pairs, so compare patterns, not numbers."
     )
-
-
-def _metric(entry: Mapping[str, Any]) -> tuple[str, float | None]:
-    """Name and value of a task's metric in metrics.json."""
-    return next((name, entry[name]) for name in METRIC_TITLES if name in entry)
 
 
 def page(
@@ -145,15 +119,15 @@ def page(
         counts=[(verdict, verdicts[verdict]) for verdict in VERDICTS if verdict in verdicts],
         tables=[(name, grid(read_table(folder / "tables" / f"{name}.json"))) for name in tables],
         figures=[_figure(name, folder / "figures" / f"{name}.svg") for name in figures],
-        declared=declared_grid(runs.metrics, tasks, runs.statistics),
-        runs=runs_grid(runs.metrics, runs.records, runs.predecessors, runs.times, tasks, runs.statistics),
+        declared=declared_grid(runs, tasks),
+        runs=runs_grid(runs, tasks),
         charts=curves,
         chart_size=(WIDTH, HEIGHT),
         legend=sorted(
             {line.look: line for chart in curves for line in chart.lines}.values(), key=lambda line: line.look
         ),
         predictions=predictions,
-        best=max(runs.metrics, key=lambda run: runs.metrics[run]["dev"].get("overall") or 0),
+        best=runs.best,
         data=markupsafe.Markup(to_json(predictions)),
         health=health_grid(prepared, tasks),
         malformed=malformed(prepared),
@@ -170,17 +144,9 @@ def _linked(folder: Path, runs: Runs) -> list[tuple[str, list[tuple[str, str]]]]
     """The files of all runs together and of each: (name, links as (text, path from the page))."""
     found = [("all runs", [(name, name) for name in ("metrics.json", "statistics.json", "provenance.json")])]
     for run in runs.metrics:
-        files = [runs.folder.parent / f"plots/{run}.csv", *sorted((runs.folder / run / "examples").glob("*.csv"))]
-        titles = ["learning curve", *(path.stem for path in files[1:])]
-        found.append(
-            (
-                run,
-                [
-                    (title, Path(os.path.relpath(path, folder)).as_posix())
-                    for title, path in zip(titles, files, strict=True)
-                ],
-            )
-        )
+        examples = sorted((runs.folder / run / "examples").glob("*.csv"))
+        files = {"learning curve": runs.folder.parent / f"plots/{run}.csv"} | {path.stem: path for path in examples}
+        found.append((run, [(name, Path(os.path.relpath(path, folder)).as_posix()) for name, path in files.items()]))
     return found
 
 

@@ -1,7 +1,7 @@
 """Read the files that the evaluate stage writes."""
 
 import json
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,14 @@ def history(results: Path, run: str, columns: Sequence[str] = ()) -> pd.DataFram
         table = pd.DataFrame(read_csv(path)).apply(pd.to_numeric)
         _require(("epoch", *columns), table)
     return table
+
+
+def dotted(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The settings of a run's record by dotted key, as in params.yaml."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= dotted(value, f"{above}{key}.") if isinstance(value, Mapping) else {above + key: value}
+    return found
 
 
 def _json(results: Path, run: str, name: str, keys: Sequence[str], kind: type) -> dict[str, Any]:

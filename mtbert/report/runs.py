@@ -1,10 +1,13 @@
 """The runs on the page: what each of them changes, its scores and its cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mtbert.report.grid import Cell, Column, Grid
 from mtbert.report.provenance import UNTIMED
+from mtbert.report.results import dotted
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.text import number
 from mtbert.tasks.task import Task
@@ -13,56 +16,80 @@ METRIC_TITLES = {"accuracy": "accuracy", "pearson": "Pearson’s r"}
 Facts = Mapping[str, Mapping[str, Any]]
 
 
-def runs_grid(
-    metrics: Facts,
-    records: Facts,
-    predecessors: Mapping[str, str],
-    times: Facts,
-    tasks: Mapping[str, Task],
-    statistics: Statistics,
-) -> Grid:
+@dataclass(frozen=True)
+class Runs:
+    """The runs on the page.
+
+    Attributes:
+        folder: the results folder.
+        metrics, records: metrics.json and record.json of each run, in the order of the page.
+        predecessors: the run that each run's `from` names, where it has one.
+        times: by run, what training logged on this machine (seconds, commit, machine, finished); a run may be missing.
+    """
+
+    folder: Path
+    metrics: Facts
+    records: Facts
+    predecessors: Mapping[str, str]
+    times: Facts
+    statistics: Statistics
+
+    @property
+    def best(self) -> str:
+        """The run with the highest overall score; the first if none has one."""
+        return max(self.metrics, key=lambda run: self.metrics[run]["dev"].get(OVERALL) or 0)
+
+    def score(self, run: str, metric: str) -> Cell:
+        """A dev score with its interval."""
+        value, low, high = self.statistics.metric(run, metric)
+        interval = "" if low is None else f"{number(low)} to {number(high)}".replace(" ", "\N{NO-BREAK SPACE}")
+        return Cell(number(value), interval)
+
+
+def metric_of(entry: Mapping[str, Any]) -> tuple[str, float | None]:
+    """Name and value of a task's metric in metrics.json."""
+    return next((name, entry[name]) for name in METRIC_TITLES if name in entry)
+
+
+def runs_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid:
     """What each run changes, its dev scores on the tasks that it has a head for, its size and its training.
 
     Args:
-        metrics, records: metrics.json and record.json of each run.
-        predecessors: of each run that has one.
-        times: see `page`.
         tasks: all tasks, by name.
     """
-    settings = {run: flat(record.get("settings", {})) for run, record in records.items()}
-    known = [name for name in tasks if any(name in found["dev"] for found in metrics.values())]
-    best = {
-        name: max((value for run in metrics if (value := statistics.metric(run, name).value) is not None), default=None)
-        for name in (OVERALL, *known)
+    settings = {run: dotted(record.get("settings", {})) for run, record in runs.records.items()}
+    titles = {OVERALL: OVERALL} | {
+        name: task.title for name, task in tasks.items() if any(name in found["dev"] for found in runs.metrics.values())
     }
 
-    def score(run: str, name: str) -> Cell:
-        cell = _score(statistics, run, name)
-        return cell._replace(best=cell.text == number(best[name]) != number(None))
+    def scores(metric: str) -> list[Cell]:
+        cells = [runs.score(run, metric) for run in runs.metrics]
+        highest = max((cell.text for cell in cells if cell.text != number(None)), key=float, default="")
+        return [cell._replace(best=cell.text == highest) for cell in cells]
 
     def changed(run: str) -> Cell:
-        before = predecessors.get(run)
+        before = runs.predecessors.get(run)
         return Cell(f"{before}, but" if before else "", items=changes(settings[run], settings.get(before or "", {})))
 
-    def trainable(run: str) -> Cell:
-        parameters = metrics[run]["parameters"]
-        share = f"{parameters['trainable'] / parameters['total']:.1%}"
-        alone = parameters["adapters_only"]
-        return Cell(f"{parameters['trainable']:,}", share + ("" if alone is None else f"; heads and adapter {alone:,}"))
+    def trained(run: str) -> Cell:
+        counts = runs.metrics[run]["parameters"]
+        share, alone = f"{counts['trainable'] / counts['total']:.1%}", counts["adapters_only"]
+        return Cell(f"{counts['trainable']:,}", share if alone is None else f"{share}; heads and adapter {alone:,}")
 
     def steps(run: str) -> Cell:
-        training = metrics[run]["training"]
+        training = runs.metrics[run]["training"]
         return Cell(f"{training['steps']:,}", f"{training['tokens']:,}\N{NO-BREAK SPACE}tokens")
 
-    time = [Cell(f"{times[run]['seconds']:,.0f} s" if run in times else UNTIMED) for run in metrics]
+    def time(run: str) -> Cell:
+        return Cell(f"{runs.times[run]['seconds']:,.0f} s" if run in runs.times else UNTIMED)
+
     columns = [
-        Column("Run", "", False, [Cell(run) for run in metrics]),
-        Column("Settings", "", False, [changed(run) for run in metrics]),
-        Column("overall", "Dev score", True, [score(run, OVERALL) for run in metrics]),
-        *(Column(tasks[name].title, "Dev score", True, [score(run, name) for run in metrics]) for name in known),
-        Column("Parameters trained", "", True, [trainable(run) for run in metrics]),
-        Column("Steps", "", True, [steps(run) for run in metrics]),
-        Column("Training time", "", True, time),
+        Column("Run", "", False, [Cell(run) for run in runs.metrics]),
+        Column("Settings", "", False, [changed(run) for run in runs.metrics]),
+        *(Column(title, "Dev score", True, scores(metric)) for metric, title in titles.items()),
+        Column("Parameters trained", "", True, [trained(run) for run in runs.metrics]),
+        Column("Steps", "", True, [steps(run) for run in runs.metrics]),
+        Column("Training time", "", True, [time(run) for run in runs.metrics]),
     ]
     notes = [
         "A score's small numbers are its 95% interval over other examples, not over seeds. Training time includes the dev metrics "
@@ -72,66 +99,43 @@ def runs_grid(
     return Grid("", columns, notes)
 
 
-def declared_grid(metrics: Facts, tasks: Mapping[str, Task], statistics: Statistics) -> Grid | None:
+def declared_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
     """The runs' scores on the tasks declared in params.yaml; None if there are none."""
-    rows = [
-        (task.title, run, found, found["dev"][task.name])
-        for task in tasks.values()
-        for run, found in metrics.items()
-        if task.course is None and task.name in found["dev"]
+    rows: dict[str, list[Cell]] = {}
+    for task in tasks.values():
+        for run, found in runs.metrics.items():
+            if task.course is not None or task.name not in found["dev"]:
+                continue
+            dev, test = (found[split].get(task.name) for split in ("dev", "test"))
+            for name, cell in {
+                "Task": Cell(task.title),
+                "Run": Cell(run),
+                "Trained on it": Cell("yes" if task.name in found["training"]["tasks"] else "no"),
+                "Measure": Cell(METRIC_TITLES[metric_of(dev)[0]]),
+                "Dev": runs.score(run, task.name),
+                "Examples": Cell(f"{dev['n']:,}"),
+                "Majority class": Cell(number(dev.get("majority"))),
+                "Test": Cell(number(metric_of(test)[1] if test else None)),
+            }.items():
+                rows.setdefault(name, []).append(cell)
+    numeric = ("Dev", "Examples", "Majority class", "Test")
+    return Grid("", [Column(name, "", name in numeric, cells) for name, cells in rows.items()]) if rows else None
+
+
+def changes(settings: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """The settings, by dotted key, that differ from the predecessor's, as `key: value`, or as `no key`."""
+    new = [
+        f"{key}: {_text(value)}" for key, value in settings.items() if before.get(key) != value and value is not None
     ]
-    if not rows:
-        return None
-
-    def column(name: str, numeric: bool, cells: Sequence[Cell]) -> Column:
-        return Column(name, "", numeric, cells)
-
-    columns = [
-        column("Task", False, [Cell(task) for task, *_ in rows]),
-        column("Run", False, [Cell(run) for _, run, *_ in rows]),
-        column(
-            "Trained on it",
-            False,
-            [Cell("yes" if task in found["training"]["tasks"] else "no") for task, _, found, _ in rows],
-        ),
-        column(
-            "Measure",
-            False,
-            [Cell(next(title for name, title in METRIC_TITLES.items() if name in dev)) for *_, dev in rows],
-        ),
-        column("Dev", True, [_score(statistics, run, task) for task, run, *_ in rows]),
-        column("Examples", True, [Cell(f"{dev['n']:,}") for *_, dev in rows]),
-        column("Majority class", True, [Cell(number(dev.get("majority"))) for *_, dev in rows]),
-        column("Test", True, [Cell(number(_value(found["test"].get(task, {})))) for task, _, found, _ in rows]),
-    ]
-    return Grid("", columns)
+    return new + [f"no {key}" for key, value in before.items() if value is not None and settings.get(key) is None]
 
 
-def _score(statistics: Statistics, run: str, metric: str) -> Cell:
-    """A dev score with its interval."""
-    value, low, high = statistics.metric(run, metric)
-    return Cell(
-        number(value), "" if low is None else f"{number(low)} to {number(high)}".replace(" ", "\N{NO-BREAK SPACE}")
+def _text(value: Any) -> str:
+    """A setting's value as it is read, a list separated by commas."""
+    return (
+        ", ".join(map(str, value))
+        if isinstance(value, list)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
     )
-
-
-def _value(entry: Mapping[str, Any]) -> float | None:
-    """The metric in a task's entry of metrics.json; None if it is undefined or the split has no labels."""
-    return next((entry[name] for name in METRIC_TITLES if name in entry), None)
-
-
-def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """The settings by dotted key, as in params.yaml; those that are null are left out."""
-    found: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{above}{key}.")
-        elif value is not None:
-            found[above + key] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return {key: {"True": "true", "False": "false"}.get(value, value) for key, value in found.items()}
-
-
-def changes(settings: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
-    """The keys that differ from those of the predecessor, with their values."""
-    new = [f"{key}: {value}" for key, value in settings.items() if before.get(key) != value]
-    return new + [f"no {key}" for key in before if key not in settings]

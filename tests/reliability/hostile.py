@@ -17,7 +17,8 @@ from mtbert.files import atomic_write_text
 from mtbert.report import page as page_of
 from mtbert.report import results, text
 from mtbert.report.graph import Node
-from mtbert.report.page import Runs, page
+from mtbert.report.page import page
+from mtbert.report.runs import Runs
 from mtbert.report.statistics import Interval, Statistics
 from mtbert.report.tables import table4
 from mtbert.report.text import to_csv, to_json, to_latex, to_markdown, visible

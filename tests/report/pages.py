@@ -9,7 +9,7 @@ from mtbert.files import atomic_write_text
 from mtbert.report import results as reading
 from mtbert.report.figures import FIGURES
 from mtbert.report.graph import read_graph
-from mtbert.report.page import Runs
+from mtbert.report.runs import Runs
 from mtbert.report.statistics import Statistics
 from mtbert.report.tables import TABLES
 from mtbert.report.text import to_json

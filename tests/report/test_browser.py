@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from mtbert.evaluation.metrics import METRICS
 from mtbert.files import atomic_json
 from mtbert.report.graph import read_graph
-from mtbert.report.page import Runs, page
+from mtbert.report.page import page
+from mtbert.report.runs import Runs
 from mtbert.report.statistics import Interval, Statistics
 from mtbert.seal import seal
 from mtbert.tabular import write_csv

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure as Canvas
 from matplotlib.image import imread
 
 from mtbert.errors import MtbertError
@@ -161,3 +162,17 @@ def test_damaged_or_unlabelled_results_are_one_error(
 )
 def test_labels_move_apart_in_order(values: list[float], moved: list[float]) -> None:
     np.testing.assert_allclose(spread(np.array(values), 1.0), moved, atol=1e-12)
+
+
+def test_what_the_paper_prints_is_drawn_in(results: Path, rows: Rows, statistics: Statistics) -> None:
+    def texts(name: str, of: dict[str, str]) -> set[str]:
+        axes = Canvas().subplots()
+        FIGURES[name](results, of, statistics).panels[0][1](axes)
+        legend = axes.get_legend()
+        return {text.get_text() for text in [*axes.texts, *(legend.get_texts() if legend else [])]}
+
+    assert {"paper: 24%", "paper: 32%"} <= texts("figure1", rows["figure1"])
+    assert "paper, dev after training" in texts("figure2", rows["figure2"])
+    assert {"paper, r = 16", "paper, full"} <= texts("figure3", rows["figure3"])
+    another = {"mine": "best_performance"}
+    assert not [text for name in ("figure1", "figure2", "figure3") for text in texts(name, another) if "paper" in text]
