@@ -1,4 +1,5 @@
-"""The `mtbert` command: a subcommand for every stage of the pipeline, two that use a trained model, and two for maintenance.
+"""The `mtbert` command: a subcommand for every stage of the pipeline, two that use a trained model, one for another engine,
+and two for maintenance.
 
 No logic; a command imports what it needs when it runs.
 """
@@ -8,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +37,10 @@ RunName = Annotated[
 ]
 Project = Annotated[Path, typer.Option("--project", "-C", help="The project's root, the folder with params.yaml.")]
 HERE = Path()
+
+
+class Engine(Enum):
+    SNAKEMAKE = "snakemake"
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
@@ -261,6 +267,15 @@ def doctor(project: Project = HERE) -> None:
         typer.echo(str(check))
         levels.add(check.level)
     raise typer.Exit(int("problem" in levels))
+
+
+@_command
+def workflow(
+    engine: Annotated[Engine, typer.Argument(metavar="ENGINE", help="snakemake.")], project: Project = HERE
+) -> None:
+    """Write the stale stages of DVC's graph for ENGINE (snakemake), which runs several at once or on a cluster."""
+    _enter(project)
+    raise typer.Exit(_guarded(importlib.import_module(f"mtbert.workflow.{engine.value}").main))
 
 
 @_command

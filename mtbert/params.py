@@ -13,7 +13,7 @@ from mtbert.errors import MtbertError, nearest
 from mtbert.params_errors import explain_all
 from mtbert.resolve import TOP, resolve
 from mtbert.section import Contradiction, Section
-from mtbert.settings import Budget, ComputeSettings, Data, DeclaredTask, Encoder, Prepare, Run
+from mtbert.settings import Budget, ComputeSettings, Data, DeclaredTask, Encoder, Prepare, Run, Workflow
 from mtbert.tasks.paper import RESERVED, TASKS
 from mtbert.yamlfile import read_yaml
 
@@ -29,6 +29,7 @@ class Params(Section):
     prepare: Prepare
     encoder: Encoder
     compute: ComputeSettings
+    workflow: Workflow = Workflow()
     tasks: dict[str, DeclaredTask]
     tables: dict[str, dict[str, str]]
     figures: dict[str, dict[str, str]]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from mtbert.errors import MtbertError, nearest, short
 
 # The sections that a profile may override. Its budget gives defaults to every run.
-SECTIONS = ("data", "prepare", "encoder", "compute")
+SECTIONS = ("data", "prepare", "encoder", "compute", "workflow")
 TOP = ("profile", "profiles", *SECTIONS, "tasks", "tables", "figures", "seeds", "runs")
 IN_DVC_YAML = ("data", "encoder")  # dvc.yaml depends on their `path`, and does not know about profiles
 SHARED_BUDGET = ("epochs", "epoch_end", "batch_size")  # keys that have the same name in a budget and in a run

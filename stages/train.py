@@ -1,12 +1,19 @@
-"""train RUN: fine-tune a run's model (sections 4.3 and 4.4), resuming from the last checkpoint of an interrupted attempt."""
+"""train RUN: fine-tune a run's model (sections 4.3 and 4.4), resuming from the last checkpoint of an interrupted attempt.
+
+`torchrun --nproc-per-node N -m stages.train RUN` trains it by N processes together (docs/scale.md).
+"""
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mtbert.data.arrays import check_prepared
 from mtbert.engines import engine_for
+from mtbert.errors import MtbertError
 from mtbert.evaluation.development import development_metrics, watched
 from mtbert.files import replaced_folder
 from mtbert.pipeline.ahead import overall
@@ -26,9 +33,10 @@ from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_re
 from mtbert.pipeline.start import start
 from mtbert.settings import Run
 from mtbert.tasks.paper import CURVE
-from mtbert.training.compute import resolve
+from mtbert.training.compute import MAY_DIFFER, Compute, resolve
+from mtbert.training.distributed import Group, joined, placed
 from mtbert.training.fingerprint import fingerprint
-from mtbert.training.log import LearningCurve, StepLog, write_history
+from mtbert.training.log import LearningCurve, Observer, StepLog, write_history
 from mtbert.training.loop import train
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
@@ -40,22 +48,33 @@ CHECKPOINT_SECONDS = float(os.environ.get("MTBERT_CHECKPOINT_SECONDS", "60"))
 
 def main(run_name: str) -> None:
     plan = planned("train", run_name)
+    compute = placed(resolve(**plan["settings"]["compute"]))
+    with joined(compute) as group:
+        train_run(run_name, plan, compute, group)
+
+
+def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Group) -> None:
+    """Train a run as one of the group's processes; the first one writes all files."""
     run, root = Run.model_validate(plan["settings"]["run"]), work_root(Path.cwd())
+    if group.size > run.batch_size:
+        raise MtbertError(
+            f"params.yaml: runs.{run_name}.batch_size is {run.batch_size}, too few examples for {group.size} "
+            f"processes; start {run.batch_size} at most, or raise batch_size"
+        )
     confine(*DATA, PRETRAINED, CONVERTED / run_name, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)
     check_prepared(PREPARED, ["train", "dev"])
-    compute = resolve(**plan["settings"]["compute"])
-    engine = engine_for(load_start(run, run_name).to(compute.device), compute)
+    engine = engine_for(load_start(run, run_name).to(compute.device), compute, quiet=not group.first)
     tokens = wrapper(engine.model, plan["settings"]["max_tokens"])
     data, dev = splits(run, run.tasks, "train"), splits(run, run.known, "dev")
     curve = splits(run, [CURVE.name], "train")
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
     made_from = record("train", run_name, parents=parents, **compute.describe(), **engine.describe())
-    with (
-        only_writer(LOCKS / run_name, run_name),
-        work_folder(root, run_name, fingerprint({"run": run_name, "plan": plan, **made_from}, DATA)) as work,
-        TrainingProgress(run_name, overall=overall(run_name)) as progress,
-        StepLog(work / "steps.csv", *checkpoint_log(work)) as steps,
-    ):
+    group.check_same("start", made_from, "use the same checkout, data, packages and devices on every machine")
+    with ExitStack() as writing:
+        work, observers = (
+            writing.enter_context(_writing(root, run_name, plan, made_from)) if group.first else (root, ())
+        )
+        work = Path(group.of_first(str(work)))
         done = train(
             engine,
             data,
@@ -72,19 +91,38 @@ def main(run_name: str) -> None:
                 seed=run.seed,
                 watched=watched(run.epoch_end, run.batch_size, len(run.known)),
             ),
-            observers=(steps, progress, LearningCurve(PLOTS / f"{run_name}.csv")),
+            observers=observers,
             work=work,
             checkpoint_seconds=CHECKPOINT_SECONDS,
+            group=group,
         )
+        if not group.first:
+            return
         with replaced_folder(MODELS / run_name) as folder:
             text = {key: plan["settings"][key] for key in ("max_tokens", "preprocess")}
             weights = save_trained(folder, run, engine.model, done, data, name=run_name, **text)
             shutil.copyfile(work / "steps.csv", folder / "steps.csv")
-            write_record(folder / RECORD, {**made_from, "weights": weights})
+            processes = {} if done.processes == [1] else {"processes": done.processes}
+            write_record(folder / RECORD, {**made_from, **processes, "weights": weights})
         # DVC plots only files that are outputs themselves, not files in an output folder.
         write_history(PLOTS / f"{run_name}.csv", done.history)
         write_log(root, "train", run_name, weights, seconds=done.seconds, tokens_per_second=done.tokens / done.seconds)
 
 
+@contextmanager
+def _writing(
+    root: Path, run_name: str, plan: dict[str, Any], made_from: dict[str, Any]
+) -> Iterator[tuple[Path, tuple[Observer, ...]]]:
+    """Hold the run's lock; yield the folder of its checkpoints, and what logs and shows its steps."""
+    identity = {key: value for key, value in made_from.items() if key not in MAY_DIFFER}
+    with (
+        only_writer(LOCKS / run_name, run_name),
+        work_folder(root, run_name, fingerprint({"run": run_name, "plan": plan, **identity}, DATA)) as work,
+        TrainingProgress(run_name, overall=overall(run_name)) as progress,
+        StepLog(work / "steps.csv", *checkpoint_log(work)) as steps,
+    ):
+        yield work, (steps, progress, LearningCurve(PLOTS / f"{run_name}.csv"))
+
+
 if __name__ == "__main__":
-    start(main)
+    start(main, several=True)

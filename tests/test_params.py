@@ -21,7 +21,7 @@ KEPT = {
     "dora_r4",
     "dora_r8",
 }  # the runs used by tests that change the file
-TOP = "profile, profiles, data, prepare, encoder, compute, tasks, tables, figures, seeds, runs"
+TOP = "profile, profiles, data, prepare, encoder, compute, workflow, tasks, tables, figures, seeds, runs"
 Load = Callable[..., Params]
 Fault = Callable[..., str]
 
@@ -213,6 +213,9 @@ LIMITS: list[tuple[str, list[Any], list[Any]]] = [
     ("encoder.random.hidden", [2, 8192], [0, 8194]),
     ("encoder.random.positions", [8, 32768], [7, 32769]),
     ("compute.threads", [1, 1024], [0, 1025]),
+    ("workflow.train.gpus", [0, 1024], [-1, 1025]),
+    ("workflow.train.memory_mb", [1, 100_000_000], [0, 100_000_001]),
+    ("workflow.train.minutes", [1, 1_000_000], [0, 1_000_001]),
     ("runs.baseline.tasks", [["sts"]], [[]]),
     ("runs.concat_u_v.heads.quora.features", [["u"]], [[]]),
     ("runs.concat_u_v.heads.sts.features", [["v"]], [[]]),
@@ -303,7 +306,10 @@ def test_a_checksum_pins_any_published_encoder(load: Load) -> None:
         ("zzz", f"unknown key zzz; valid: {TOP}"),
         ("budget", "unknown key budget; each profile has one: profiles.NAME.budget"),
         ("profiles.only.encodr", "unknown key profiles.only.encodr; did you mean 'encoder'?"),
-        ("profiles.only.runs", "unknown key profiles.only.runs; valid: data, prepare, encoder, compute, budget"),
+        (
+            "profiles.only.runs",
+            "unknown key profiles.only.runs; valid: data, prepare, encoder, compute, workflow, budget",
+        ),
         ("profiles.only.encoder.nam", "unknown key profiles.only.encoder.nam; did you mean 'name'?"),
         ("profiles.only.budget.epoch", "unknown key profiles.only.budget.epoch; did you mean 'epochs'?"),
         ("data.sorce", "unknown key data.sorce; did you mean 'source'?"),
@@ -313,6 +319,8 @@ def test_a_checksum_pins_any_published_encoder(load: Load) -> None:
         ("prepare.leakages", "unknown key prepare.leakages; did you mean 'leakage'?"),
         ("encoder.random.layer", "unknown key encoder.random.layer; did you mean 'layers'?"),
         ("compute.thread", "unknown key compute.thread; did you mean 'threads'?"),
+        ("workflow.trian", "unknown key workflow.trian; did you mean 'train'?"),
+        ("workflow.train.gpu", "unknown key workflow.train.gpu; did you mean 'gpus'?"),
         ("runs.baseline.poling", "unknown key runs.baseline.poling; did you mean 'pooling'?"),
         ("runs.baseline.heads.sts.margins", "unknown key runs.baseline.heads.sts.margins; did you mean 'margin'?"),
         ("runs.concat_u_v.heads.sts.clmap", "unknown key runs.concat_u_v.heads.sts.clmap; did you mean 'clamp'?"),

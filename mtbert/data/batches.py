@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mtbert.data.arrays import Split
+from mtbert.data.shares import Share
 from mtbert.data.tokens import TokenStream, Wrapper, lay_out, moved
 
 ROWS = 16  # T is a multiple of this, or of more from 1,024 tokens on; about 1% of T is filler
@@ -22,17 +23,36 @@ class Batch:
         views: the sequences of each example, in order: u (first sentence), v (second sentence), c (the pair).
         stream: B * len(views) sequences; sequence k * B + b is view k of example b.
         labels: (B,) float32, or None where the split is unlabelled.
+        share: None for a whole batch.
     """
 
     task: str
     views: tuple[str, ...]
     stream: TokenStream
     labels: Tensor | None
+    share: Share | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
         labels = None if self.labels is None else moved(self.labels, device)
-        return Batch(self.task, self.views, self.stream.to(device), labels)
+        return Batch(self.task, self.views, self.stream.to(device), labels, self.share)
+
+    def part(self, process: int, processes: int) -> "Batch":
+        """The share of one of several processes: each takes every `processes`-th example of this labelled batch.
+
+        A process that is left without one takes the first example with weight 0, so that every process has a gradient
+        for the same parameters.
+        """
+        assert self.labels is not None, "training splits are labelled"
+        examples = len(self.labels)
+        chosen = np.arange(process, examples, processes)
+        weight = len(chosen) / examples
+        if not len(chosen):
+            chosen = np.zeros(1, np.int64)
+        places = (view * examples + int(example) for view in range(len(self.views)) for example in chosen)
+        stream = _stream([self.stream.sequence(n) for n in places])
+        share = Share.of(process, weight, self.stream, stream, chosen, examples)
+        return Batch(self.task, self.views, stream, self.labels[torch.from_numpy(chosen)], share)
 
 
 def make_batch(task: str, split: Split, rows: np.ndarray, views: tuple[str, ...], wrapper: Wrapper) -> Batch:
@@ -50,8 +70,7 @@ def make_batch(task: str, split: Split, rows: np.ndarray, views: tuple[str, ...]
         else:
             sequences += [wrapper.pair(one, two) for one, two in zip(first, second, strict=True)]
     labels = None if split.labels is None else torch.from_numpy(np.asarray(split.labels[rows], dtype=np.float32))
-    tokens = sum(len(ids) for ids, _ in sequences)
-    return Batch(task, views, lay_out(sequences, filled_to(tokens)), labels)
+    return Batch(task, views, _stream(sequences), labels)
 
 
 def filled_to(tokens: int, least: int = ROWS, share: int = 32) -> int:
@@ -77,6 +96,10 @@ def views_for(features: Sequence[str]) -> tuple[str, ...]:
     """The sequences that a list of features (section 4.2) is computed from, in the order u, v, c."""
     bi = ("u", "v") if any(feature not in ("u", "c") for feature in features) else ("u",) if "u" in features else ()
     return (*bi, "c") if "c" in features else bi
+
+
+def _stream(sequences: Sequence[tuple[np.ndarray, int]]) -> TokenStream:
+    return lay_out(sequences, filled_to(sum(len(ids) for ids, _ in sequences)))
 
 
 def _row(ids: np.ndarray, offsets: np.ndarray, row: int) -> np.ndarray:

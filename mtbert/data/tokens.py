@@ -42,6 +42,11 @@ class TokenStream:
         ids, positions, segments, offsets, rank = (moved(tensor, device) for tensor in tensors)
         return TokenStream(ids, positions, segments, offsets, rank, self.tokens, self.longest)
 
+    def sequence(self, n: int) -> tuple[np.ndarray, int]:
+        """The caller's sequence n as `lay_out` takes it: its ids, and the index where segment 1 starts."""
+        first, end = self.offsets[self.rank[n] :][:2].tolist()
+        return self.ids[first:end].numpy(), int((self.segments[first:end] == 0).sum())
+
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on a device. A copy to a GPU starts from pinned memory and does not block."""

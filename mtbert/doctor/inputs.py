@@ -44,11 +44,11 @@ def encoder(root: Path, params: Params) -> Check:
         pretrained = importlib.import_module("mtbert.pretrained.source")
     except (ImportError, OSError):
         return Check("note", "encoder not examined", "see torch above")
-    if settings.source == "local" and (root / Path(settings.path).expanduser() / ADAPTER_CONFIG).is_file():
-        return Check("ok", f"the encoder of profile {params.profile} is the adapter in {settings.path}, with its base")
     if settings.source != "hub":
         try:
-            folder = pretrained.folder_of(settings.source, settings.path)
+            folder = root / pretrained.expanded(settings.path)
+            if settings.source != "local" or not (folder / ADAPTER_CONFIG).is_file():
+                folder = pretrained.folder_of(settings.source, settings.path)
         except MtbertError as error:
             what, _, remedy = str(error).partition("; ")
             return Check("problem", what, remedy)

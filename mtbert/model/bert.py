@@ -84,7 +84,7 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(config.hidden, config.hidden)
         self.value = nn.Linear(config.hidden, config.hidden)
         self.output = nn.Linear(config.hidden, config.hidden)
-        self.dropout = Dropout(dropout, noise)
+        self.dropout = Dropout(dropout, noise, "weights")
 
     def forward(self, x_TD: Tensor, padding: Padding, rows: Tensor | None = None) -> Tensor:
         """(T, D) to (T, D), or to (len(rows), D) if only the tokens in `rows` are wanted."""

@@ -53,7 +53,7 @@ class LinearHead(nn.Module):
         super().__init__()
         self.features = tuple(features)
         self.views = views_for(features)
-        self.dropout = Dropout(dropout, noise)
+        self.dropout = Dropout(dropout, noise, "examples")
         self.linear = nn.Linear(hidden * len(features), outputs)
 
     def forward(self, pooled: Mapping[str, Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mtbert.data.batches import Batch
+from mtbert.data.shares import Share
 from mtbert.data.tokens import TokenStream
 from mtbert.model.bert import BertEncoder
 from mtbert.model.pooling import pool
@@ -66,9 +67,13 @@ class MultitaskModel(nn.Module):
         views: tuple[str, ...] = self.heads[task].views  # type: ignore[assignment]
         return views
 
-    def reseed(self, seed: int, step: int) -> None:
-        """Make a step's dropout a function of (seed, step), so that a checkpoint needs no generator state."""
-        self.encoder.noise.reseed(seed, step)
+    def reseed(self, seed: int, step: int, share: Share | None = None) -> None:
+        """Make a step's dropout a function of (seed, step), so that a checkpoint needs no generator state.
+
+        Args:
+            share: of the step's batch, if several processes train on it.
+        """
+        self.encoder.noise.reseed(seed, step, share)
 
     def release(self) -> None:
         """Detach the engine; the modules then compute as plain torch."""

@@ -1,4 +1,4 @@
-"""Start a stage: end it when DVC ends, and turn exceptions into messages and exit statuses."""
+"""Start a stage: end it when DVC or Snakemake ends, and turn exceptions into messages and exit statuses."""
 
 import ctypes
 import errno
@@ -28,24 +28,29 @@ REMEDIES = {
     errno.EEXIST: "the name is taken: move that file or folder away, then run the same command again",
     errno.EMFILE: "allow more open files (`ulimit -n 4096`), then run the same command again",
 }
+STARTED_BY = "MTBERT_STARTED_BY"  # an environment variable: the process id of the Snakemake that starts the stage
 
 
-def end_with_dvc() -> None:
-    """Make a stage that DVC started receive SIGTERM when DVC ends, even by SIGKILL, or now if it has already ended.
+def end_with_starter() -> None:
+    """Make a stage receive SIGTERM when the DVC or Snakemake that started it ends, even by SIGKILL, or now if it has already ended.
 
     A stage that a user started is unaffected, so it may outlive its shell.
     """
-    if "DVC_STAGE" not in os.environ:
-        return
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: the kernel sends it when the parent ends
-    running = _running_dvc()
+    by_dvc = "DVC_STAGE" in os.environ
+    if by_dvc:
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: the kernel sends it when the parent ends
+        running = _running_dvc()
+    else:
+        running = {int(os.environ[STARTED_BY])} if STARTED_BY in os.environ else None
     if running is None:
         return
-    dvc = next((pid for pid in _ancestors() if pid in running), None)
-    if dvc is None:
+    starter = next((pid for pid in _ancestors() if pid in running), None)
+    if starter is None:
         os.kill(os.getpid(), signal.SIGTERM)
-    elif dvc != os.getppid():  # bash execs the command of DVC; dash and fish stay in between
-        Thread(target=_end_after, args=(dvc,), daemon=True).start()
+    # Dash and fish stay between DVC and the stage; bash does not. Snakemake starts stages from threads, and the kernel would send the
+    # signal when the thread ends.
+    elif not by_dvc or starter != os.getppid():
+        Thread(target=_end_after, args=(starter,), daemon=True).start()
 
 
 def _running_dvc() -> set[int] | None:
@@ -76,22 +81,34 @@ def _end_after(pid: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def start(main: Callable[..., None]) -> None:
+def start(main: Callable[..., None], several: bool = False) -> None:
     """Run a stage as `python -m stages.NAME [ARG]`, as dvc.yaml does.
 
     Exit status as `guarded`, or 2 for a wrong number of arguments.
+
+    Args:
+        several: torchrun may start several processes of it.
     """
     arguments, wanted = sys.argv[1:], [name.upper() for name in inspect.signature(main).parameters]
     if len(arguments) != len(wanted):
         usage = " ".join([f"python -m stages.{Path(sys.argv[0]).stem}", *wanted])
         print(f"error: arguments needed: {len(wanted)}, given: {len(arguments)}; usage: {usage}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(guarded(main, *arguments))
+    sys.exit(guarded(main, *arguments, several=several))
 
 
-def guarded(main: Callable[..., None], *arguments: Any) -> int:
-    """Call a stage. Exit status 0, 1 after an error, which is printed, or 128 plus the signal after an interrupt."""
+def guarded(main: Callable[..., None], *arguments: Any, several: bool = False) -> int:
+    """Call a stage. Exit status 0, 1 after an error, which is printed, or 128 plus the signal after an interrupt.
+
+    Args:
+        several: as for `start`.
+    """
     try:
+        if not several and (os.environ.get("WORLD_SIZE") or "1") != "1":
+            raise MtbertError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this command is for one process; start it without "
+                "torchrun, or unset WORLD_SIZE (only `torchrun -m stages.train RUN` takes several)"
+            )
         main(*arguments)
     except MtbertError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -11,6 +11,9 @@ import torch
 
 from mtbert.errors import MtbertError
 
+# Of what `Compute.describe` names, this may differ between two attempts at a run.
+MAY_DIFFER = ("threads", "cuda_graphs")
+
 
 class Compute(NamedTuple):
     """A device and the precision of its matrix products; weights and optimizer state are fp32 in any case.

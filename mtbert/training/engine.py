@@ -12,6 +12,7 @@ from mtbert.data.tokens import TokenStream
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import adapter_names
 from mtbert.training.compute import Compute
+from mtbert.training.distributed import summed
 from mtbert.training.recipe import Recipe
 from mtbert.training.step import Loss
 
@@ -39,8 +40,10 @@ class Engine(Protocol):
     def step(self, batch: Batch, loss_of: Loss, seed: int, step: int) -> Tensor:
         """Take training step number `step` on a batch in host memory: forward, backward, update.
 
+        If the batch is a share, all processes of the run take the step together, each with its own share.
+
         Returns:
-            The mean loss, (), on the device. If it is NaN or infinite, the update is skipped.
+            The whole batch's mean loss, (), on the device. If it is NaN or infinite, the update is skipped.
         """
 
     def inference(self) -> AbstractContextManager[None]:
@@ -70,7 +73,7 @@ class Plain:
 
     def step(self, batch: Batch, loss_of: Loss, seed: int, step: int) -> Tensor:
         assert self._optimizer is not None, "call optimizer() first"
-        self.model.reseed(seed, step)
+        self.model.reseed(seed, step, batch.share)
         loss = self.backward(batch.to(self.compute.device), loss_of)
         if loss.isfinite():
             self._optimizer.step()
@@ -79,13 +82,17 @@ class Plain:
         return loss
 
     def backward(self, batch: Batch, loss_of: Loss) -> Tensor:
-        """Compute the gradients; returns the mean loss, ()."""
+        """Compute the whole batch's gradients, with the other processes if this is a share; returns its mean loss, ()."""
         with self.compute.autocast():
             scores = self.model(batch)
         assert batch.labels is not None, "training splits are labelled"
         loss = loss_of(scores, batch.labels)
+        if batch.share is None:
+            loss.backward()
+            return loss.detach()
+        loss = batch.share.weight * loss
         loss.backward()
-        return loss.detach()
+        return summed(self.model.parameters(), loss.detach())
 
     @contextmanager
     def inference(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError, Stopped
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.checkpoint import check_finite, load_checkpoint, save_checkpoint
+from mtbert.training.distributed import ALONE, Group
 from mtbert.training.engine import Engine
 from mtbert.training.log import Observer, Step, log_checksum, log_line
 from mtbert.training.recipe import Recipe
@@ -37,6 +39,7 @@ class Progress:
         tokens: real tokens trained on.
         log: checksum of the step log.
         seconds: training time, summed over resumed processes; time after a process's last checkpoint is not counted.
+        processes: the numbers of processes that took the steps, in order: one number unless a run was resumed by more or fewer.
     """
 
     batches: dict[str, int]
@@ -45,6 +48,7 @@ class Progress:
     tokens: int = 0
     log: str = ""
     seconds: float = 0.0
+    processes: list[int] = field(default_factory=list)
 
 
 class Taken(NamedTuple):
@@ -68,6 +72,7 @@ def train(
     observers: Sequence[Observer] = (),
     work: Path,
     checkpoint_seconds: float,
+    group: Group = ALONE,
 ) -> Progress:
     """Train the engine's model in place on the tasks of `data`, resuming from the checkpoint in `work` if there is one.
 
@@ -78,11 +83,13 @@ def train(
             after each epoch.
         work: folder for checkpoints.
         checkpoint_seconds: time between checkpoints; results do not depend on it.
+        group: the processes that train the model together; the first one evaluates and writes the checkpoints.
 
     Raises:
         MtbertError: a loss or an updated weight is not finite, or memory ran out. A step whose loss is not finite does
-            not update the weights, and the last checkpoint is kept.
-        Stopped: SIGINT or SIGTERM was received; the current step is finished and its checkpoint written first.
+            not update the weights, and the last checkpoint is kept. Or another process has ended.
+        Stopped: SIGINT or SIGTERM was received, by any of the processes; the current step is finished and its checkpoint
+            written first.
     """
     model, device = engine.model, engine.compute.device.type
     optimizer = engine.optimizer(recipe)
@@ -90,6 +97,13 @@ def train(
     done, progress = 0, Progress(dict.fromkeys(data, 0))
     if found := load_checkpoint(work, model, optimizer):
         done, progress = found[0], Progress(**found[1])
+    group.check_same(
+        "checkpoint",
+        {"step": done, "log": progress.log},
+        f"{work} must be the same folder for all processes; if it is, run the same command again",
+    )
+    if progress.processes[-1:] != [group.size]:
+        progress.processes.append(group.size)
     began -= progress.seconds
     sizes = {task: len(split) for task, split in data.items()}
     schedules = schedule(sizes, recipe.batch_size, recipe.sampler, recipe.epoch_end, recipe.seed, recipe.epochs)
@@ -99,6 +113,8 @@ def train(
 
     def save() -> None:
         nonlocal saved
+        if not group.first:
+            return
         progress.seconds = time.monotonic() - began
         save_checkpoint(work, model, optimizer, step, asdict(progress))
         saved = time.monotonic()
@@ -106,13 +122,15 @@ def train(
     with stop_requests() as stop:
 
         def close_epoch(epoch: int, train_loss: float | None) -> None:
-            try:
-                with stop.between_steps(), engine.inference():
+            metrics: dict[str, float | None] = {}
+            # A stopped evaluation is made again after resuming; first all processes must hear of it.
+            with suppress(Stopped), stop.between_steps(), engine.inference():
+                if group.first:
                     metrics = evaluate(model)
-            except Stopped:
+            if stop.agreed(group):
                 if step > done:
                     save()
-                raise stop.after(step, steps) from None
+                raise stop.after(step, steps)
             progress.history.append({"epoch": epoch, "step": step, "train_loss": train_loss, **metrics})
             progress.loss_sum = 0.0
             for observer in observers:
@@ -132,15 +150,19 @@ def train(
                 if step <= done:
                     continue
                 batch = make_batch(task, data[task], rows, model.views(task), wrapper)
+                tokens = batch.stream.tokens
+                if group.size > 1:
+                    batch = batch.part(group.rank, group.size)
                 with naming_batch_size(engine.compute, f"step {step} ({task})"):
                     loss = engine.step(batch, losses[task], recipe.seed, step)
-                taken.append(Taken(step, epoch, task, loss, batch.stream.tokens))
-                due = time.monotonic() - saved >= checkpoint_seconds and step < last
-                if due or stop.asked or len(taken) >= UNREAD[device]:
+                taken.append(Taken(step, epoch, task, loss, tokens))
+                stopping = stop.agreed(group)
+                due = group.first and time.monotonic() - saved >= checkpoint_seconds and step < last
+                if due or stopping or len(taken) >= UNREAD[device]:
                     read_losses(taken, progress, steps, observers)
-                if due or stop.asked:
+                if due or stopping:
                     save()
-                if stop.asked:
+                if stopping:
                     raise stop.after(step, steps)
             read_losses(taken, progress, steps, observers)
             if step <= done and len(progress.history) > epoch:

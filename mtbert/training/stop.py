@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from mtbert.errors import Stopped
+from mtbert.training.distributed import Group
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -21,6 +22,12 @@ class StopRequest:
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
         self._between_steps = False
+
+    def agreed(self, group: Group) -> bool:
+        """Whether any of the processes was asked to stop; all call it between the same steps."""
+        if number := group.largest(self.asked or 0):
+            self.asked = signal.Signals(number)
+        return bool(number)
 
     def after(self, done: int, steps: int) -> Stopped:
         """The exception to raise once the checkpoint of step `done` of `steps` is written."""

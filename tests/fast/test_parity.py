@@ -202,10 +202,10 @@ def test_the_matrix_notices_a_wrong_kernel(bug: str, monkeypatch: pytest.MonkeyP
 
 
 def _first_mask_later(patch: pytest.MonkeyPatch) -> None:
-    def mask(dropout: Any, count: int) -> Any:
+    def mask(dropout: Any, *counts: int) -> Any:
         if dropout.training and dropout.p:
             dropout.noise.claim(1)
-        return passes.mask(dropout, count)
+        return passes.mask(dropout, *counts)
 
     patch.setattr(encoder, "mask", mask)
 

@@ -102,6 +102,22 @@ def test_a_killed_run_resumes_unless_an_input_changed(project: Path, monkeypatch
     assert places[0] == places[1] != places[2]
 
 
+def test_a_killed_run_resumes_with_another_number_of_threads(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchrun sets another one."""
+    places = []
+
+    def killed(*_: object, work: Path, **__: object) -> None:
+        places.append(work)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train", killed)
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        with pytest.raises(KeyboardInterrupt):
+            train.main("baseline")
+    assert places[0] == places[1]
+
+
 def test_an_edit_of_the_code_starts_from_the_beginning(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan lists the code, and the checkpoints' folder is named by the plan."""
     places = []

@@ -89,11 +89,11 @@ def test_the_current_step_is_saved(
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     train_step = MultitaskModel.reseed
 
-    def reseed(self: MultitaskModel, seed: int, step: int) -> None:
+    def reseed(self: MultitaskModel, seed: int, step: int, share: None) -> None:
         """Called at the beginning of a step."""
         if step == at:
             os.kill(os.getpid(), number)
-        train_step(self, seed, step)
+        train_step(self, seed, step, share)
 
     monkeypatch.setattr(MultitaskModel, "reseed", reseed)
     with pytest.raises(Stopped, match=rf"^stopped by {number.name} after step {at} of 12; the same command") as caught:

@@ -3,6 +3,7 @@
 import ctypes
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,15 +26,17 @@ class Mask(NamedTuple):
     scale: float = 1.0
 
 
-def mask(dropout: Dropout, count: int) -> Mask:
-    """The mask that `Dropout` itself would draw next for `count` elements."""
+def mask(dropout: Dropout, count: int, rows: int = 0) -> Mask:
+    """The mask that `Dropout` itself would draw next for `count` elements, in `rows` rows if that is its unit."""
     if not dropout.training or dropout.p == 0:
         return Mask()
-    noise = dropout.noise
-    first, blocks = noise.claim(count)
+    return Mask(dropout.noise.words(count, dropout.spans(rows), _random_words), *threshold(dropout.p))
+
+
+def _random_words(key: np.ndarray, first: int, blocks: int) -> Tensor:
     words = torch.empty(blocks * BLOCK, dtype=torch.int16)
-    build.library().random_words(noise.key.ctypes.data, first, blocks, words.data_ptr())
-    return Mask(words, *threshold(dropout.p))
+    build.library().random_words(key.ctypes.data, first, blocks, words.data_ptr())
+    return words
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:

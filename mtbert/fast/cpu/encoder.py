@@ -28,7 +28,7 @@ def encode(
 def _embed(embeddings: Embeddings, stream: TokenStream, table: TableGradient) -> Tensor:
     token_TD = table.lookup(stream.ids)
     x_TD = embeddings.norm(token_TD + embeddings.segment(stream.segments) + embeddings.position(stream.positions))
-    words, threshold, scale = mask(embeddings.dropout, x_TD.numel())
+    words, threshold, scale = mask(embeddings.dropout, x_TD.numel(), len(x_TD))
     if words is None:
         return x_TD
     keep = torch.ge(words[: x_TD.numel()], threshold, out=torch.empty(x_TD.numel())).mul_(scale)

@@ -57,7 +57,7 @@ class States(NamedTuple):
 
 def residual_norm(x: States, y: Product, norm: nn.LayerNorm, dropout: Dropout) -> States:
     """norm(x + dropout(y))."""
-    keep, normalised = mask(dropout, y.z.numel()), torch.empty_like(x.wide)
+    keep, normalised = mask(dropout, y.z.numel(), len(y.z)), torch.empty_like(x.wide)
     origin = x.origin if _recoverable(y) else None
     out = ResidualNorm.apply(x.wide, *y, norm.weight, norm.bias, norm.eps, keep, normalised, origin)
     wide, narrow = (out, out) if torch.is_tensor(out) else out

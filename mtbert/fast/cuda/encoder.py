@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mtbert.data.shares import Share, Spans
 from mtbert.data.tokens import TokenStream
 from mtbert.model.bert import BertEncoder, SelfAttention
 from mtbert.model.dropout import Noise
@@ -31,11 +32,14 @@ class Ragged(NamedTuple):
 class DeviceNoise(Noise):
     """Dropout by CUDA's own generator, seeded at each step: masks drawn on the host would have to be waited for."""
 
-    def reseed(self, seed: int, step: int) -> None:
+    def reseed(self, seed: int, step: int, share: Share | None = None) -> None:
         if torch.cuda.is_available():
-            torch.cuda.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1))
+            # Of several processes each draws masks of its own: they depend on the number of processes.
+            process = 0 if share is None else share.process
+            words = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)
+            torch.cuda.manual_seed(int(words[0] >> 1))
 
-    def drop(self, x: Tensor, p: float, real: Tensor | None = None) -> Tensor:
+    def drop(self, x: Tensor, p: float, real: Tensor | None = None, spans: Spans | None = None) -> Tensor:
         return F.dropout(x, p)
 
     def __reduce__(self) -> tuple[type[Noise], tuple[()]]:

@@ -72,7 +72,7 @@ class CudaEngine(Plain):
 
     def step(self, batch: Batch, loss_of: Loss, seed: int, step: int) -> Tensor:
         graph = self._graph_of(batch, loss_of)
-        self.model.reseed(seed, step)  # after recording, since the warm-up draws masks too
+        self.model.reseed(seed, step, batch.share)  # after recording, since the warm-up draws masks too
         if graph is None:
             return self._update(batch.to(self.compute.device), loss_of)
         static, replay = graph

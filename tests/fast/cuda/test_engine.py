@@ -72,7 +72,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine on a CPU."""
     monkeypatch.setattr(CudaEngine, "recorder", Again)
     monkeypatch.setattr(encoder, "flash_attention", dense_attention)
-    monkeypatch.setattr(DeviceNoise, "reseed", lambda _self, seed, step: torch.manual_seed(1000 * seed + step))
+    monkeypatch.setattr(DeviceNoise, "reseed", lambda _self, seed, step, *_: torch.manual_seed(1000 * seed + step))
 
 
 @pytest.fixture

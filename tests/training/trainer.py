@@ -1,0 +1,120 @@
+"""Tiny runs by one process or several. As a script that torchrun starts it trains all CASES and writes what became of them.
+
+`torchrun --nproc-per-node N -m tests.training.trainer FOLDER DEVICE`: the first process writes FOLDER/CASE.json, the losses,
+and FOLDER/CASE.safetensors, the weights.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmarks.work import objectives
+from mtbert.engines import engine_for, kernels
+from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.convert import add_adapter
+from mtbert.tasks.paper import TASKS
+from mtbert.training.compute import Compute
+from mtbert.training.distributed import ALONE, Group, joined, placed
+from mtbert.training.engine import Engine, Plain
+from mtbert.training.log import Observer, Step
+from mtbert.training.loop import train
+from mtbert.training.recipe import Recipe
+from tests.tiny import WRAPPER, tiny_model, tiny_split
+
+HEADS = ("u", "v", "c")
+LOSSES = {name: one.loss(TASKS[name]) for name, one in objectives(HEADS, HEADS).items()}
+# Batches of 5, the last one of each pass of 1, 4 and 2.
+SIZES = {"sst": 16, "quora": 19, "sts": 12}
+
+
+class Case(NamedTuple):
+    """A run: fast or plain engine, the type of weights or products, pooling, adapter, and the probability of all dropouts."""
+
+    fast: bool
+    type: str
+    pooling: str
+    method: str
+    dropout: float
+
+    def model(self) -> MultitaskModel:
+        model = tiny_model(self.pooling, HEADS, HEADS, dropout=self.dropout, head_dropout=self.dropout)
+        if self.method != "full":
+            own = {"exact_norm": True} if self.method == "dora" else {}
+            add_adapter(model, self.method, rank=2, alpha=2.0, dropout=self.dropout, train_rest=True, seed=3, **own)
+        return model.double() if self.type == "fp64" else model
+
+    def engine(self, device: str = "cpu") -> Engine:
+        compute = placed(Compute(torch.device(device), bf16=self.type == "bf16"))
+        model = self.model().to(compute.device)
+        return engine_for(model, compute) if self.fast else Plain(model, compute)
+
+
+# In fp64 no difference comes from rounding.
+CASES = {
+    "plain-fp64": Case(False, "fp64", "mean", "full", 0.3),
+    "plain-fp64-dora": Case(False, "fp64", "cls", "dora", 0.3),
+    "plain-fp32": Case(False, "fp32", "mean", "full", 0.3),
+    "plain-fp32-no-dropout": Case(False, "fp32", "mean", "full", 0.0),
+    **(
+        {
+            "fast-fp32": Case(True, "fp32", "mean", "full", 0.3),
+            "fast-fp32-dora": Case(True, "fp32", "cls", "dora", 0.3),
+            "fast-bf16": Case(True, "bf16", "mean", "full", 0.3),
+        }
+        if kernels()[0]
+        else {}
+    ),
+}
+# The fast engine for CUDA draws other masks for another number of processes.
+GPU_CASES = {
+    "plain-fp64": CASES["plain-fp64"],
+    "plain-fp32": CASES["plain-fp32"],
+    "fast-bf16": Case(True, "bf16", "mean", "full", 0.0),
+}
+
+
+class Losses(Observer, list[float]):
+    """The loss of each step."""
+
+    def step(self, step: Step) -> None:
+        self.append(step.loss)
+
+
+def trained(case: Case, group: Group = ALONE, device: str = "cpu") -> tuple[list[float], dict[str, Tensor]]:
+    """Losses by step and weights after one epoch; without checkpoints."""
+    engine, losses = case.engine(device), Losses()
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            engine,
+            {task: tiny_split(task, rows) for task, rows in SIZES.items()},
+            LOSSES,
+            Recipe("round_robin", "depletion", epochs=1, batch_size=5, learning_rate=1e-4, seed=11),
+            wrapper=WRAPPER,
+            evaluate=lambda _: {},
+            observers=[losses],
+            work=Path(group.of_first(folder)),
+            checkpoint_seconds=1e9,
+            group=group,
+        )
+    return losses, {name: weight.cpu() for name, weight in engine.model.state_dict().items()}
+
+
+def main(folder: Path, device: str) -> None:
+    """Train all cases for a device as one of torchrun's processes."""
+    torch.set_num_threads(1)
+    with joined(placed(Compute(torch.device(device), bf16=False))) as group:
+        for name, case in (CASES if device == "cpu" else GPU_CASES).items():
+            losses, weights = trained(case, group, device)
+            if group.first:
+                (folder / f"{name}.json").write_text(json.dumps(losses), encoding="utf-8")
+                save_file(weights, folder / f"{name}.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
