@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help reproduce install install-dev test test-plain lint benchmarks reliability lock clean distclean
+.PHONY: help reproduce install install-dev test test-plain lint docs benchmarks reliability lock clean distclean
 
 PYTHON ?= python3
 # Targets are relative to this folder: make splits names at spaces, which the checkout's path may have.
@@ -53,6 +53,10 @@ lint: .venv/.dev ## ruff and mypy
 	ruff format --check
 	mypy
 
+docs: .venv/.docs ## build the documentation into build/site
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
+	echo "$(CURDIR)/build/site/index.html"
+
 # `python -m benchmarks.graph`, not run here, needs the finished graph; the others need prepare.
 benchmarks: .venv/.benchmarks ## measure speed against the peers, on the data that params.yaml names: an hour
 	@dvc repro prepare
@@ -69,11 +73,13 @@ lock: .venv/pyvenv.cfg ## update requirements/*.txt after an edit of pyproject.t
 	@python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --requirement requirements/installer.txt
 	compile() {
 	    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package torch \
-	        --constraint constraints.txt --custom-compile-command "make lock" --extra minilm pyproject.toml "$$@"
+	        --constraint constraints.txt --custom-compile-command "make lock" "$$@"
 	}
-	compile --output-file requirements/runtime.txt
-	compile --output-file requirements/dev.txt --group dev --constraint requirements/runtime.txt
-	compile --output-file requirements/benchmarks.txt --group dev --group benchmarks --constraint requirements/dev.txt
+	package=(--extra minilm pyproject.toml)
+	compile "$${package[@]}" --output-file requirements/runtime.txt
+	compile "$${package[@]}" --output-file requirements/dev.txt --group dev --constraint requirements/runtime.txt
+	compile "$${package[@]}" --output-file requirements/benchmarks.txt --group dev --group benchmarks --constraint requirements/dev.txt
+	compile --output-file requirements/docs.txt --group docs --constraint requirements/dev.txt
 	echo uv | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 	    --output-file requirements/installer.txt -
 
@@ -102,6 +108,11 @@ distclean: clean ## the same, and the virtual environment
 .venv/.dev: .venv/pyvenv.cfg requirements/dev.txt $(INPUTS)
 	@tools/install.sh .venv requirements/dev.txt
 	touch $@ .venv/.runtime
+
+# Besides what is installed: the site is made from the sources, which are not imported.
+.venv/.docs: .venv/pyvenv.cfg requirements/docs.txt
+	@python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --requirement requirements/docs.txt
+	touch $@
 
 .venv/.benchmarks: .venv/pyvenv.cfg requirements/benchmarks.txt $(INPUTS)
 	@tools/install.sh .venv requirements/benchmarks.txt

@@ -1,4 +1,5 @@
-"""The `mtbert` command: a subcommand for every stage of the pipeline, one that predicts, and two for maintenance.
+"""The `mtbert` command: a subcommand for every stage of the pipeline, two that use a trained model, one for another engine,
+and two for maintenance.
 
 No logic; a command imports what it needs when it runs.
 """
@@ -8,11 +9,14 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from mtbert import completion
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,10 +28,19 @@ app = typer.Typer(
 )
 
 RunName = Annotated[
-    str, typer.Argument(metavar="RUN", help="A key under `runs:` in params.yaml, such as key_update_2.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A key under `runs:` in params.yaml, such as key_update_2.",
+        autocompletion=completion.keys("runs"),
+    ),
 ]
 Project = Annotated[Path, typer.Option("--project", "-C", help="The project's root, the folder with params.yaml.")]
 HERE = Path()
+
+
+class Engine(Enum):
+    SNAKEMAKE = "snakemake"
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
@@ -54,7 +67,9 @@ def plan(
     profile: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PROFILE]", help="A key under `profiles:`; by default the one that params.yaml selects."
+            metavar="[PROFILE]",
+            help="A key under `profiles:`; by default the one that params.yaml selects.",
+            autocompletion=completion.keys("profiles"),
         ),
     ] = None,
     data: Annotated[
@@ -104,8 +119,17 @@ def evaluate(run: RunName, project: Project = HERE) -> None:
 
 
 @_command
+def statistics(project: Project = HERE) -> None:
+    """Resample the dev examples: intervals, paired differences of all runs, and the spread over seeds."""
+    _stage("statistics", project)
+
+
+@_command
 def table(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="table1 to table4.")], project: Project = HERE
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="table1 to table4.", autocompletion=completion.keys("tables"))
+    ],
+    project: Project = HERE,
 ) -> None:
     """Write a table of the paper next to our numbers, as CSV, Markdown and LaTeX."""
     _stage("table", project, name)
@@ -113,7 +137,10 @@ def table(
 
 @_command
 def figure(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="figure1 to figure4.")], project: Project = HERE
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="figure1 to figure4.", autocompletion=completion.keys("figures"))
+    ],
+    project: Project = HERE,
 ) -> None:
     """Draw a figure of the paper from our results, as PNG and SVG, with its data as CSV."""
     _stage("figure", project, name)
@@ -126,9 +153,40 @@ def report(project: Project = HERE) -> None:
 
 
 @_command
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="An evaluated run.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="Another one, which is compared with the first.")],
+    examples: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Examples to list, per task and run, that this run alone gets right."),
+    ] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    project: Project = HERE,
+) -> None:
+    """Compare two runs: settings, scores on the same examples with intervals and p, flipped examples, size and time."""
+    _enter(project)
+
+    def work() -> None:
+        runs = importlib.import_module("mtbert.params").load_params().runs
+        importlib.import_module("mtbert.compare").main(first, second, runs, examples=examples, as_json=as_json)
+
+    raise typer.Exit(_guarded(work))
+
+
+@_command
 def predict(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.")],
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task of the model, such as sts.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A run's name, for models/RUN, or a model's folder.",
+            autocompletion=completion.models,
+        ),
+    ],
+    task: Annotated[
+        str,
+        typer.Argument(metavar="TASK", help="A task of the model, such as sts.", autocompletion=completion.tasks),
+    ],
     texts: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TEXT]...", help="Sentences; for pairs, two each. Otherwise --input or stdin."),
@@ -182,18 +240,42 @@ def predict(
 
 
 @_command
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.")],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to write; written whole or not at all.")],
+    to: Annotated[
+        str, typer.Option(metavar="transformers|sentence-transformers|peft|onnx", help="The library that loads it.")
+    ],
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="One task of the model; by default all, or what they share.")
+    ] = None,
+) -> None:
+    """Write MODEL as a folder that another library loads, with a model card. Needs no params.yaml."""
+    raise typer.Exit(_guarded(importlib.import_module("mtbert.export.command").main, model, dest, to, task))
+
+
+@_command
 def doctor(project: Project = HERE) -> None:
     """Check this machine and this checkout; say what is missing and what to do. Exit status 1 if there is a problem."""
     root = _enter(project)
     try:
-        runs = importlib.import_module("mtbert.params").load_params().runs
+        params = importlib.import_module("mtbert.params").load_params()
     except importlib.import_module("mtbert.errors").MtbertError:
-        runs = None
+        params = None
     levels = set()
-    for check in importlib.import_module("mtbert.doctor").examine(root, runs):
+    for check in importlib.import_module("mtbert.doctor").examine(root, params):
         typer.echo(str(check))
         levels.add(check.level)
     raise typer.Exit(int("problem" in levels))
+
+
+@_command
+def workflow(
+    engine: Annotated[Engine, typer.Argument(metavar="ENGINE", help="snakemake.")], project: Project = HERE
+) -> None:
+    """Write the stale stages of DVC's graph for ENGINE (snakemake), which runs several at once or on a cluster."""
+    _enter(project)
+    raise typer.Exit(_guarded(importlib.import_module(f"mtbert.workflow.{engine.value}").main))
 
 
 @_command

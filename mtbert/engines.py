@@ -20,6 +20,11 @@ def engine_for(model: MultitaskModel, compute: Compute, quiet: bool = False) -> 
     return Plain(model, compute)
 
 
+def installed() -> bool:
+    """Whether mtbert/fast is there."""
+    return _fast() is not None
+
+
 def kernels() -> tuple[bool, str]:
     """Whether the CPU kernels are available, and the compiler or the reason why not."""
     fast = _fast()

@@ -13,7 +13,7 @@ from mtbert.errors import MtbertError, nearest
 from mtbert.params_errors import explain_all
 from mtbert.resolve import TOP, resolve
 from mtbert.section import Contradiction, Section
-from mtbert.settings import Budget, ComputeSettings, Data, DeclaredTask, Encoder, Prepare, Run
+from mtbert.settings import Budget, ComputeSettings, Data, DeclaredTask, Encoder, Prepare, Run, Workflow
 from mtbert.tasks.paper import RESERVED, TASKS
 from mtbert.yamlfile import read_yaml
 
@@ -29,10 +29,13 @@ class Params(Section):
     prepare: Prepare
     encoder: Encoder
     compute: ComputeSettings
+    workflow: Workflow = Workflow()
     tasks: dict[str, DeclaredTask]
     tables: dict[str, dict[str, str]]
     figures: dict[str, dict[str, str]]
+    seeds: dict[str, list[str]] = Field(default_factory=dict)
     runs: dict[str, Run] = Field(min_length=1)
+    predecessors: dict[str, str] = Field(exclude=True)  # what `from` of each run names; no key of the file
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Params":
@@ -69,7 +72,31 @@ class Params(Section):
                             view,
                             row,
                         )
+        for first, others in self.seeds.items():
+            self._check_seeds(first, others)
         return self
+
+    def _check_seeds(self, first: str, others: list[str]) -> None:
+        """Check that the runs exist and differ in their seed alone."""
+        found: dict[int, str] = {}
+        for number, name in enumerate([first, *others], start=-1):
+            key = ("seeds", first, *([str(number)] if number >= 0 else []))
+            if name not in self.runs:
+                raise Contradiction(f"no run is called {name!r}{nearest(name, list(self.runs))}", *key)
+            run, reference = self.runs[name].model_dump(), self.runs[first].model_dump()
+            if differing := [
+                part for part in run | reference if part != "seed" and run.get(part) != reference.get(part)
+            ]:
+                raise Contradiction(
+                    f"{name} differs from {first} in {', '.join(differing)}, not in its seed alone; let it have "
+                    f"`from: {first}` and a seed, no more, or remove it here",
+                    *key,
+                )
+            if run["seed"] in found:
+                raise Contradiction(
+                    f"{name} has the seed of {found[run['seed']]}; give it another, or remove it here", *key
+                )
+            found[run["seed"]] = name
 
     def _check_start(self, name: str, run: Run, start: str) -> None:
         key = ("runs", name, "adapter", "start_from")

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from mtbert.errors import MtbertError, nearest, short
 
 # The sections that a profile may override. Its budget gives defaults to every run.
-SECTIONS = ("data", "prepare", "encoder", "compute")
-TOP = ("profile", "profiles", *SECTIONS, "tasks", "tables", "figures", "runs")
+SECTIONS = ("data", "prepare", "encoder", "compute", "workflow")
+TOP = ("profile", "profiles", *SECTIONS, "tasks", "tables", "figures", "seeds", "runs")
 IN_DVC_YAML = ("data", "encoder")  # dvc.yaml depends on their `path`, and does not know about profiles
 SHARED_BUDGET = ("epochs", "epoch_end", "batch_size")  # keys that have the same name in a budget and in a run
 # Keys that select what kind of section it is. If they differ from the predecessor's, the section inherits nothing.
@@ -64,6 +64,7 @@ def resolve(tree: Tree, profile: str | None = None) -> Resolved:
                 _lay(settings, {key: part[key]}, where, origins)
     tasks = tree.get("tasks", {})
     lineages = {name: lineage(tree["runs"], name) for name in tree["runs"]}
+    settings["predecessors"] = {name: names[1] for name, names in lineages.items() if len(names) > 1}
     for name, names in lineages.items():
         run, found = _run(tree["runs"], names, budget, origins["budget",])
         heads = run.get("heads")

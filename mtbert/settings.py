@@ -119,6 +119,34 @@ class ComputeSettings(Section):
     cuda_graphs: Literal["auto"] | bool
 
 
+class Resources(Section):
+    """What a stage takes when Snakemake runs several at once; its CPU threads are those of `compute.threads`.
+
+    Attributes:
+        gpus: None means one for a stage that trains or predicts, if `compute.device` gives it a GPU.
+        memory_mb: main memory in MB; None leaves it to Snakemake.
+        minutes: the time limit that a cluster is asked for; None leaves it to the cluster.
+    """
+
+    gpus: Annotated[int, Field(ge=0, le=1024)] | None = None
+    memory_mb: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    minutes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
+class Workflow(Section):
+    """The resources of each stage. No stage reads them, so an edit re-runs nothing."""
+
+    fetch: Resources = Resources()
+    encoder: Resources = Resources()
+    prepare: Resources = Resources()
+    convert: Resources = Resources()
+    train: Resources = Resources()
+    evaluate: Resources = Resources()
+    table: Resources = Resources()
+    figure: Resources = Resources()
+    report: Resources = Resources()
+
+
 class DeclaredTask(Section):
     """A task declared in params.yaml: the columns of its files, and its labels."""
 

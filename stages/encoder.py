@@ -2,10 +2,10 @@
 
 from mtbert.errors import MtbertError
 from mtbert.files import replaced_folder
+from mtbert.peft.published import encoder_from
 from mtbert.pipeline.paths import PRETRAINED, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
-from mtbert.pretrained.source import pretrained
 from mtbert.pretrained.store import TOKENIZER, save_model
 from mtbert.pretrained.weights import config_to_json
 from mtbert.training.compute import resolve
@@ -16,7 +16,7 @@ def main() -> None:
     confine(PRETRAINED)
     resolve("cpu", "fp32", 1)
     try:
-        found = pretrained(settings.pop("source"), **settings)
+        found = encoder_from(settings.pop("source"), **settings)
     except MtbertError as error:
         raise MtbertError(f"params.yaml: {error}" if str(error).startswith("encoder.") else str(error)) from None
     with replaced_folder(PRETRAINED) as folder:

@@ -5,15 +5,19 @@ from mtbert.pipeline.paths import REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
 from mtbert.report.figures import FIGURES, render
+from mtbert.report.measure import current_statistics
+from mtbert.report.statistics import STATISTICS
 
 
 def main(name: str) -> None:
     settings = planned("figure", name)["settings"]
-    stem = REPORTS / settings["profile"] / "figures" / name
-    confine(RESULTS, stem.parent)
+    report = REPORTS / settings["profile"]
+    stem = report / "figures" / name
+    confine(RESULTS, report / STATISTICS, stem.parent)
     if name not in FIGURES:
         raise MtbertError(f"params.yaml: figures.{name}: no figure is called {name!r}{nearest(name, list(FIGURES))}")
-    render(FIGURES[name](RESULTS, settings["rows"]), stem)
+    statistics = current_statistics(report / STATISTICS, RESULTS, settings["rows"].values())
+    render(FIGURES[name](RESULTS, settings["rows"], statistics), stem)
     print(f"{stem}.png, .svg, .csv")
 
 

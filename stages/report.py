@@ -1,4 +1,4 @@
-"""report: write one page with all tables, figures, metrics and provenance, and the metrics that are kept in git."""
+"""report: write the page, the verdicts on the paper's claims, and the metrics that are kept in git."""
 
 import json
 import platform
@@ -12,10 +12,16 @@ from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, c
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import commit, read_log
 from mtbert.pipeline.start import start
-from mtbert.report.page import first_lines, headline, page
+from mtbert.report.evidence import Evidence
+from mtbert.report.findings import FINDINGS, findings, markdown
+from mtbert.report.graph import read_graph
+from mtbert.report.measure import current_statistics
+from mtbert.report.page import Runs, first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
 from mtbert.report.results import metrics, record
+from mtbert.report.statistics import STATISTICS
 from mtbert.seal import check_seal
+from mtbert.tasks.paper import known_tasks
 from mtbert.training.work import work_root
 
 PACKAGES = ("mtbert", "torch", "tokenizers", "numpy", "dvc")
@@ -41,17 +47,26 @@ def main() -> None:
         "Versions": ", ".join(f"{package} {version(package)}" for package in PACKAGES)
         + f", Python {platform.python_version()}",
     }
+    statistics = current_statistics(folder / STATISTICS, RESULTS, settings["runs"])
+    verdicts = findings(Evidence(RESULTS, statistics), settings["profile"], generated=source["source"] == "sample")
+    graph = read_graph(
+        Path("dvc.yaml")
+    )  # DVC allows no dependency on it: an edit of it alone does not re-run this stage
     html = page(
         folder,
+        Runs(RESULTS, found, records, settings["predecessors"], times, statistics),
         lead=first_lines(source, encoder, prepared, settings["runs"], times),
+        findings=verdicts,
         tables=[name for name, rows in settings["tables"].items() if rows],
         figures=[name for name, rows in settings["figures"].items() if rows],
-        metrics=found,
-        times=times,
+        tasks=known_tasks(settings["tasks"]),
         prepared=prepared,
+        graph=graph,
         provenance=provenance,
     )
-    atomic_json(folder / "metrics.json", headline(found))
+    atomic_json(folder / FINDINGS, verdicts)
+    atomic_write_text(folder / "findings.md", markdown(verdicts))
+    atomic_json(folder / "metrics.json", headline(found, statistics))
     atomic_json(folder / "provenance.json", {**provenance, "Runs": by_run(records, times)})
     atomic_write_text(folder / "index.html", html)
     print(f"the report: {(folder / 'index.html').resolve()}")

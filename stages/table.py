@@ -5,17 +5,21 @@ from mtbert.files import atomic_write_text
 from mtbert.pipeline.paths import REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
+from mtbert.report.measure import current_statistics
+from mtbert.report.statistics import STATISTICS
 from mtbert.report.tables import TABLES
 from mtbert.report.text import to_csv, to_json, to_latex, to_markdown
 
 
 def main(name: str) -> None:
     settings = planned("table", name)["settings"]
-    folder = REPORTS / settings["profile"] / "tables"
-    confine(RESULTS, folder)
+    report = REPORTS / settings["profile"]
+    folder = report / "tables"
+    confine(RESULTS, report / STATISTICS, folder)
     if name not in TABLES:
         raise MtbertError(f"params.yaml: tables.{name}: no table is called {name!r}{nearest(name, list(TABLES))}")
-    table = TABLES[name](RESULTS, settings["rows"])
+    statistics = current_statistics(report / STATISTICS, RESULTS, settings["rows"].values())
+    table = TABLES[name](RESULTS, settings["rows"], statistics)
     # The report page reads the JSON.
     for ending, write in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex), ("json", to_json)):
         atomic_write_text(folder / f"{name}.{ending}", write(table))

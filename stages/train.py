@@ -36,7 +36,7 @@ from mtbert.tasks.paper import CURVE
 from mtbert.training.compute import MAY_DIFFER, Compute, resolve
 from mtbert.training.distributed import Group, joined, placed
 from mtbert.training.fingerprint import fingerprint
-from mtbert.training.log import Observer, StepLog, write_history
+from mtbert.training.log import LearningCurve, Observer, StepLog, write_history
 from mtbert.training.loop import train
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
@@ -121,7 +121,7 @@ def _writing(
         TrainingProgress(run_name, overall=overall(run_name)) as progress,
         StepLog(work / "steps.csv", *checkpoint_log(work)) as steps,
     ):
-        yield work, (steps, progress)
+        yield work, (steps, progress, LearningCurve(PLOTS / f"{run_name}.csv"))
 
 
 if __name__ == "__main__":

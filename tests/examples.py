@@ -1,8 +1,9 @@
-"""The commands of docs/experiments.md, run in a tiny project, and their output beside what the page says.
+"""The commands of docs/experiments.md, docs/compare.md and docs/share.md, run in tiny projects, and their output beside what the pages say.
 
-Run as `python -m tests.examples` in the project's root: exit status 1 if the page is out of date; `--write` renews it.
+Run as `python -m tests.examples` in the project's root: exit status 1 if a page is out of date; `--write` renews them.
 
-A block ```console is run, line by line, and shows the output; of a block ```sh the output is left out. Other blocks are not run.
+A block ```console is run, line by line, and shows the output; of a block ```sh the output is left out. A block ```yaml is added to
+params.yaml. Other blocks are not run.
 """
 
 import re
@@ -10,17 +11,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.project import commit, course_files, few_runs, must, tiny_project
+from tests.project import add_settings, best_run, commit, course_files, few_runs, must, tiny_project
 
-PAGE = Path("docs/experiments.md")
-BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(console|sh|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What differs from one run, machine or version to the next, each with what stands for it when two pages are compared.
 CHANGING = [
     (r"(?m)^( |metrics/).*\n", ""),  # scores, and which of them changed
     (r"Worker status: .*", "WORKERS"),
     (r"\b[0-9a-f]{7,32}(\.dir)?\b", "HASH"),
     (r"\b\d\d:\d\d [AP]M\b", "TIME"),
-    (r"-?\d+\.\d+(e-?\d+)?\b", "NUMBER"),
+    (r"(< )?[-+]?\d+\.\d+(e-?\d+)?\b", "NUMBER"),
+    (r"\b\d+ files", "FILES"),
     (r"[─ \t]+", " "),
 ]
 
@@ -41,11 +42,25 @@ def project(folder: Path) -> Path:
     return folder
 
 
+def shared(folder: Path) -> Path:
+    """One run, trained."""
+    best_run(tiny_project(folder))
+    commit(folder, "start")
+    must(folder, "dvc", "repro")
+    return folder
+
+
+PAGES = {Path("docs/experiments.md"): project, Path("docs/compare.md"): project, Path("docs/share.md"): shared}
+
+
 def renewed(text: str, folder: Path) -> str:
     """The page with the output that its commands have now, in the project of this folder."""
 
     def run(block: re.Match[str]) -> str:
         kind, body = block.groups()
+        if kind == "yaml":
+            add_settings(folder, body)
+            return block[0]
         lines = [line for line in body.splitlines() if line.startswith("$ ") or kind == "sh"]
         shown = []
         for line in lines:
@@ -67,14 +82,18 @@ def compared(text: str) -> str:
 
 
 def main() -> None:
-    """Run the page's commands; write the page, or say whether it is current."""
-    text = PAGE.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = renewed(text, project(Path(folder) / "mtbert"))
-    if "--write" in sys.argv:
-        PAGE.write_text(fresh, encoding="utf-8")
-    elif compared(fresh) != compared(text):
-        sys.exit(f"{PAGE} is out of date: run `python -m tests.examples --write`")
+    """Run the pages' commands; write the pages, or say whether they are current."""
+    outdated = []
+    for page, make in PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = renewed(text, make(Path(folder) / "mtbert"))
+        if "--write" in sys.argv:
+            page.write_text(fresh, encoding="utf-8")
+        elif compared(fresh) != compared(text):
+            outdated.append(str(page))
+    if outdated:
+        sys.exit(f"{', '.join(outdated)}: out of date; run `python -m tests.examples --write`")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from ruamel.yaml import YAML
 
 from mtbert.corpus.source import write_sample
+from mtbert.params import load_params
 from mtbert.tasks.paper import TASKS
 from mtbert.tasks.task import SPLITS, raw_name
 
@@ -68,6 +69,13 @@ def few_runs(project: Path) -> None:
     yaml.dump(tree, project / "params.yaml")
 
 
+def best_run(project: Path, **more: Any) -> None:
+    """Leave `best_performance`, written out in full, a table and a figure of it, and add `more` runs that inherit from it."""
+    best = load_params(project / "params.yaml").runs["best_performance"].model_dump()
+    row = {"best_performance": "best_performance"}
+    edit(project, runs={"best_performance": best, **more}, tables={"table4": row}, figures={"figure1": row})
+
+
 def course_files(folder: Path, rows: int = 24) -> None:
     """Write generated train and dev files under the course's published names, this many rows each."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,6 +108,14 @@ def edit(project: Path, **settings: Any) -> None:
             node = node[parent]
         node[last] = value
     yaml.dump(tree, path)
+
+
+def add_settings(project: Path, block: str) -> None:
+    """Add a page's YAML to params.yaml, as its reader would."""
+    tree = yaml.load(project / "params.yaml")
+    for section, added in yaml.load(block).items():
+        tree[section].update(added)
+    yaml.dump(tree, project / "params.yaml")
 
 
 def start(project: Path, *command: str, umask: int = -1, **variables: str) -> subprocess.Popen[str]:

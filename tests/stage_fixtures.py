@@ -35,9 +35,9 @@ def write_params(folder: Path, only: Collection[str] = (), **changes: dict[str, 
     if only:
         tree |= {"runs": {run: tree["runs"][run] for run in only}, "tables": {}, "figures": {}}
     (folder / "params.yaml").write_text(json.dumps(tree), encoding="utf-8")
-    for package in ("mtbert", "stages"):  # whose code the plan lists
-        if not (folder / package).exists():
-            (folder / package).symlink_to(ROOT / package)
+    for name in ("mtbert", "stages", "dvc.yaml"):  # the code that the plan lists, and the graph that the report draws
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         plan.main()

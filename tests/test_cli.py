@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 STAGES = sorted(
     path.stem for path in (ROOT / "stages").glob("*.py") if "start(main)" in path.read_text(encoding="utf-8")
 )
-assert len(STAGES) == 10
+assert len(STAGES) == 11
 WITH_ARGUMENT = {"convert", "train", "evaluate", "table", "figure"}
 
 

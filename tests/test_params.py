@@ -21,7 +21,7 @@ KEPT = {
     "dora_r4",
     "dora_r8",
 }  # the runs used by tests that change the file
-TOP = "profile, profiles, data, prepare, encoder, compute, tasks, tables, figures, runs"
+TOP = "profile, profiles, data, prepare, encoder, compute, workflow, tasks, tables, figures, seeds, runs"
 Load = Callable[..., Params]
 Fault = Callable[..., str]
 
@@ -213,6 +213,9 @@ LIMITS: list[tuple[str, list[Any], list[Any]]] = [
     ("encoder.random.hidden", [2, 8192], [0, 8194]),
     ("encoder.random.positions", [8, 32768], [7, 32769]),
     ("compute.threads", [1, 1024], [0, 1025]),
+    ("workflow.train.gpus", [0, 1024], [-1, 1025]),
+    ("workflow.train.memory_mb", [1, 100_000_000], [0, 100_000_001]),
+    ("workflow.train.minutes", [1, 1_000_000], [0, 1_000_001]),
     ("runs.baseline.tasks", [["sts"]], [[]]),
     ("runs.concat_u_v.heads.quora.features", [["u"]], [[]]),
     ("runs.concat_u_v.heads.sts.features", [["v"]], [[]]),
@@ -303,7 +306,10 @@ def test_a_checksum_pins_any_published_encoder(load: Load) -> None:
         ("zzz", f"unknown key zzz; valid: {TOP}"),
         ("budget", "unknown key budget; each profile has one: profiles.NAME.budget"),
         ("profiles.only.encodr", "unknown key profiles.only.encodr; did you mean 'encoder'?"),
-        ("profiles.only.runs", "unknown key profiles.only.runs; valid: data, prepare, encoder, compute, budget"),
+        (
+            "profiles.only.runs",
+            "unknown key profiles.only.runs; valid: data, prepare, encoder, compute, workflow, budget",
+        ),
         ("profiles.only.encoder.nam", "unknown key profiles.only.encoder.nam; did you mean 'name'?"),
         ("profiles.only.budget.epoch", "unknown key profiles.only.budget.epoch; did you mean 'epochs'?"),
         ("data.sorce", "unknown key data.sorce; did you mean 'source'?"),
@@ -313,6 +319,8 @@ def test_a_checksum_pins_any_published_encoder(load: Load) -> None:
         ("prepare.leakages", "unknown key prepare.leakages; did you mean 'leakage'?"),
         ("encoder.random.layer", "unknown key encoder.random.layer; did you mean 'layers'?"),
         ("compute.thread", "unknown key compute.thread; did you mean 'threads'?"),
+        ("workflow.trian", "unknown key workflow.trian; did you mean 'train'?"),
+        ("workflow.train.gpu", "unknown key workflow.train.gpu; did you mean 'gpus'?"),
         ("runs.baseline.poling", "unknown key runs.baseline.poling; did you mean 'pooling'?"),
         ("runs.baseline.heads.sts.margins", "unknown key runs.baseline.heads.sts.margins; did you mean 'margin'?"),
         ("runs.concat_u_v.heads.sts.clmap", "unknown key runs.concat_u_v.heads.sts.clmap; did you mean 'clamp'?"),
@@ -454,6 +462,27 @@ def test_a_mistyped_or_out_of_range_value(fault: Fault, key: str, value: Any, pa
     assert len(lines) < 300
     for part in parts:
         assert part in lines
+
+
+def test_runs_of_several_seeds_differ_in_nothing_else(flat: dict[str, Any], load: Load, fault: Fault) -> None:
+    seeds = {"seeds": {"best_performance": ["two"]}}
+    two = flat["runs"]["best_performance"] | {"seed": 2}
+    assert load(seeds | {"runs.two": two}).seeds == seeds["seeds"]
+    assert load({"seeds": DELETE} if "seeds" in flat else {}).seeds == {}
+    for others, changes, message in (
+        (["tow"], {}, "seeds.best_performance.0: no run is called 'tow'; did you mean 'two'?"),
+        (
+            ["two"],
+            {"epochs": 7, "sampler": 0.5},
+            "seeds.best_performance.0: two differs from best_performance in sampler, epochs",
+        ),
+        (["two"], {"seed": 11711}, "seeds.best_performance.0: two has the seed of best_performance; give it another"),
+        (["two", "two"], {}, "seeds.best_performance.1: two has the seed of two; give it another"),
+        ("two", {}, "seeds.best_performance: input should be a valid list"),
+    ):
+        line = fault({"seeds": {"best_performance": others}, "runs.two": two | changes})
+        assert line.startswith(message) and "\n" not in line
+    assert fault({"seeds": {"best": ["baseline"]}}).startswith("seeds.best: no run is called 'best'")
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])

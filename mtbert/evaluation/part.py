@@ -52,6 +52,7 @@ def _write_examples(path: Path, task: Task, table: Any, predictions: Predictions
     """Write id, sentences, label, prediction (as the name of the class, if it has one) and score of every example."""
     columns = [name for name in ("id", "sentence1", "sentence2", "label") if name in table]
     cells = (table[name] for name in columns)
-    predicted = (task.text_of(value) if task.classes else f"{value:g}" for value in predictions.values)
+    # Nine digits tell any two float32 apart: an untrained model's cosines differ in the last ones.
+    predicted = (task.text_of(value) if task.classes else f"{value:.9g}" for value in predictions.values)
     values = predicted, (f"{score:.6f}" for score in predictions.scores)
     write_csv(path, [*columns, "prediction", "score"], zip(*cells, *values, strict=True))

@@ -97,6 +97,9 @@ class TrainedModel:
         folder: where it was loaded from.
         tasks: what it predicts, by name.
         max_tokens: the longest sequence that it takes, special tokens included; what is longer is cut.
+        network: the torch model, its adapters merged.
+        settings: of the run.
+        preprocess: how text is cleaned, as `mtbert.corpus.prepare.clean` takes it.
     """
 
     def __init__(
@@ -110,9 +113,9 @@ class TrainedModel:
         preprocess: Literal["course", "none"],
     ) -> None:
         self.folder, self.tasks, self.max_tokens = folder, dict(tasks), wrapper.max_tokens
-        self._engine, self._model, self._device = engine, engine.model, engine.compute.device
-        self._settings, self._known = settings, settings.known
-        self._wordpieces, self._wrapper, self._preprocess = Wordpieces(tokenizer), wrapper, preprocess
+        self._engine, self.network, self._device = engine, engine.model, engine.compute.device
+        self.settings, self._known = settings, settings.known
+        self._wordpieces, self._wrapper, self.preprocess = Wordpieces(tokenizer), wrapper, preprocess
 
     def __repr__(self) -> str:
         return f"<mtbert model {self.folder}: {', '.join(self.tasks)}; on {self._device}>"
@@ -157,7 +160,7 @@ class TrainedModel:
         Raises:
             MtbertError, LongInputWarning: as `predict`.
         """
-        parts = [np.empty((0, self._model.encoder.config.hidden), np.float32)]
+        parts = [np.empty((0, self.network.encoder.config.hidden), np.float32)]
         cut = seen = 0
         for chunk in chunks(_rows(sentences, 1), _length):
             found = self._checked(None, chunk, seen)
@@ -168,7 +171,7 @@ class TrainedModel:
 
     def tokenize(self, task: str, rows: Sequence[Sequence[str]]) -> Tokenized:
         """The wordpieces of examples, cleaned as the training data were."""
-        return self._tokenize(self._known[task], list(zip(*rows, strict=True)), self._model.views(task))
+        return self._tokenize(self._known[task], list(zip(*rows, strict=True)), self.network.views(task))
 
     def score(
         self, task: str, split: Split, rows: np.ndarray | None = None, batch_size: int = BATCH
@@ -178,8 +181,8 @@ class TrainedModel:
         if not len(rows):
             return []
         with self._engine.inference():
-            raw = raw_scores(self._model, task, split, self._wrapper, rows=rows, batch_size=batch_size)
-        objective, known, info = self._settings.heads[task], self._known[task], self.tasks[task]
+            raw = raw_scores(self.network, task, split, self._wrapper, rows=rows, batch_size=batch_size)
+        objective, known, info = self.settings.heads[task], self._known[task], self.tasks[task]
         values = objective.decide(raw, known).values.tolist()
         if info.low is not None and info.high is not None:
             return [Score(value, info.low, info.high) for value in values]
@@ -214,7 +217,7 @@ class TrainedModel:
         return found
 
     def _tokenize(self, task: Task, sides: Sequence[Sequence[str]], views: Sequence[str]) -> Tokenized:
-        cleaning = partial(clean, task=task, preprocess=self._preprocess)
+        cleaning = partial(clean, task=task, preprocess=self.preprocess)
         pieces = [self._wordpieces.of(side, cleaning) for side in sides]
         lengths = [found for _, found in pieces]
         empty = np.zeros(len(sides[0]), np.int64)
@@ -226,14 +229,14 @@ class TrainedModel:
         return Tokenized(split, empty, np.logical_or.reduce([over[view] for view in views]))
 
     def _vectors(self, split: Split, batch_size: int) -> np.ndarray:
-        out = np.empty((len(split), self._model.encoder.config.hidden), np.float32)
+        out = np.empty((len(split), self.network.encoder.config.hidden), np.float32)
         with self._engine.inference():
             for rows in length_grouped(split, np.arange(len(split)), batch_size):
                 sequences = [
                     self._wrapper.single(split.ids1[split.offsets1[row] : split.offsets1[row + 1]]) for row in rows
                 ]
                 stream = lay_out(sequences, filled_to(sum(len(ids) for ids, _ in sequences)))
-                out[rows] = self._model.pooled(stream.to(self._device)).float().cpu().numpy()
+                out[rows] = self.network.pooled(stream.to(self._device)).float().cpu().numpy()
         return out
 
 

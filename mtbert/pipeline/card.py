@@ -1,60 +1,154 @@
-"""A trained model's card: README.md in its folder, a pure function of its config.json."""
+"""A trained model's card: README.md in its folder, a pure function of its config.json; exports add how they are used and metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 CARD = "README.md"
 CLEANING = {"course": "in lower case, with the course's spacing of punctuation", "none": "as it is"}
+# Where the paper's tasks come from, and on what terms. The default profile trains on generated English instead.
+DATA = {
+    "sst": (
+        "Stanford Sentiment Treebank (Socher et al. 2013), five classes, as the CS224N default project splits it; its authors state no "
+        "licence"
+    ),
+    "quora": "Quora Question Pairs (Quora 2017), under Quora's terms of service, for non-commercial use",
+    "sts": "SemEval Semantic Textual Similarity (Agirre et al. 2012 to 2017); its sources have terms of their own",
+}
+ENCODERS = {
+    "all-MiniLM-L6-v2": "Apache-2.0",
+    "google-bert/bert-base-uncased": "Apache-2.0",
+}
 
 
-def card(name: str, config: Mapping[str, Any]) -> str:
-    """What the model is, its tasks, what it was trained on, its parameters and how to use it, as Markdown.
+def card(
+    name: str,
+    config: Mapping[str, Any],
+    *,
+    use: Sequence[str] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    library: str = "mtbert",
+    tasks: Sequence[str] | None = None,
+) -> str:
+    """What the model is, its tasks, what it was trained on, its parameters, how good it is and how to use it, as Markdown.
 
     Args:
         name: the run's.
         config: as config.json holds it.
+        use: the lines that show how; by default those for mtbert.
+        metrics: by dev and test, then by task, as results/RUN/metrics.json has them.
+        library: the one that loads the folder.
+        tasks: those that the folder can do; by default all.
     """
     settings, training, encoder = config["settings"], config["training"], config["encoder"]
-    adapter, parameters = settings["adapter"], config["parameters"]
+    adapter, parameters, base = settings["adapter"], config["parameters"], config["base"]
     how = f"with {adapter['method']} of rank {adapter['rank']}" if adapter else "in full"
     limit, cleaning = config["max_tokens"], CLEANING[config["preprocess"]]
+    known = {task: about for task, about in config["tasks"].items() if tasks is None or task in tasks}
     lines = [
+        *("---", f"library_name: {library}", "tags: [mtbert]", "---", ""),
         f"# {name}",
         "",
-        f"One BERT encoder ({config['base']['name']}: {encoder['layers']} layers, {encoder['hidden']} wide, {settings['pooling']} pooling), "
+        f"One BERT encoder ({base['name']}: {encoder['layers']} layers, {encoder['hidden']} wide, {settings['pooling']} pooling), "
         f"fine-tuned {how}, with a head for each task. Made by mtbert.",
         "",
         "| Task | Input | Output | Objective | Training examples |",
         "| --- | --- | --- | --- | ---: |",
-        *(_row(task, about, config) for task, about in config["tasks"].items()),
+        *(_row(task, about, config) for task, about in known.items()),
         "",
         f"It has {parameters['total']:,} parameters, of which {parameters['trainable']:,} were trained: {training['steps']:,} steps of "
         f"{training['batch_size']} examples (epochs: {training['epochs']}), sampler {training['sampler']}. Text is read {cleaning}, and cut "
-        f"after {limit} tokens. `record.json` has the checksums of the settings, code, data and weights that it was made from.",
+        f"after {limit} tokens.",
         "",
         "## Use",
         "",
+        *(use if use is not None else _mtbert_use(name, known)),
+        "",
+        *(_results(metrics, [*known, *(["overall"] if len(known) == len(config["tasks"]) else [])]) if metrics else []),
+        "## Data and licences",
+        "",
+        "The encoder was trained on all tasks of the run: "
+        f"{', '.join(f'{task} ({size:,} examples)' for task, size in training['sizes'].items())}. With the default profile, `sample`, "
+        "these are generated English sentences, and the scores say nothing about real text; otherwise:",
+        "",
+        *(
+            f"- {task}: {DATA.get(task, 'declared in params.yaml; its terms are those of its files')}."
+            for task in training["sizes"]
+        ),
+        f"- encoder: {base['name']}, {ENCODERS.get(base['name'], 'on the terms of its source')}.",
+        "",
+        "mtbert's licence, MIT, is that of its code. It grants no rights to the data or the encoder, nor to weights made from them.",
+        "",
+        "## Limits",
+        "",
+        f"The paper's tasks are in English. Input of more than {limit} tokens loses its end. The model has the biases of its training data, and its "
+        "probabilities are not calibrated: try it on text of your own before you rely on it.",
+        "",
+        "## Provenance",
+        "",
+        *(f"- {what}: {value}" for what, value in _provenance(config)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _mtbert_use(name: str, tasks: Mapping[str, Any]) -> list[str]:
+    return [
         "```python",
         "import mtbert",
         "",
         f'model = mtbert.load("models/{name}")  # or wherever this folder is',
-        *(_call(task, about) for task, about in config["tasks"].items()),
+        *(_call(task, about) for task, about in tasks.items()),
         'model.encode(["A cat sleeps."])  # a vector for each sentence',
         "```",
         "",
         "On the command line: `mtbert predict FOLDER TASK TEXT ...`, or `--input FILE`.",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _row(task: str, about: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     sentences = "a sentence" if len(about["texts"]) == 1 else "a pair of sentences"
     output = ", ".join(about["labels"]) if "labels" in about else f"a score, {about['low']:g} to {about['high']:g}"
     size = config["training"]["sizes"].get(task)
-    cells = (task, sentences, output, config["settings"]["heads"][task]["objective"], f"{size:,}" if size else "none")
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return _cells(
+        task, sentences, output, config["settings"]["heads"][task]["objective"], f"{size:,}" if size else "none"
+    )
 
 
 def _call(task: str, about: Mapping[str, Any]) -> str:
     example = '"A cat sleeps."' if len(about["texts"]) == 1 else '("A cat sleeps.", "A dog sleeps.")'
     return f'model.predict("{task}", [{example}])'
+
+
+def _results(metrics: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
+    """A row for each part, task and metric, whatever metrics there are."""
+    lines = ["## Results", "", "| Part | Task | Metric | Value |", "| --- | --- | --- | ---: |"]
+    for part, found in metrics.items():
+        for task in [task for task in shown if task in found]:
+            entry = found[task] if isinstance(found[task], Mapping) else {"score": found[task]}
+            lines += [_cells(part, task, metric, _value(value)) for metric, value in entry.items()]
+    return [*lines, ""]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_value(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return " to ".join(map(_value, value))
+    return f"{value:.3f}" if isinstance(value, float) else "undefined" if value is None else str(value)
+
+
+def _provenance(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    base = config["base"]
+    origin = f"{base['name']}{' at ' + base['revision'] if 'revision' in base else ''}"
+    return [
+        ("encoder", f"{origin}, sha256 {base['sha256']}" if "sha256" in base else origin),
+        *([("weights of the run", f"sha256 {config['sha256']}")] if "sha256" in config else []),
+        ("tokenizer", f"sha256 {config['tokenizer']}"),
+        (
+            "the rest",
+            "`record.json` in the run's folder has the checksums of the settings, code and data that it was made from",
+        ),
+    ]
+
+
+def _cells(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -52,7 +52,14 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
         "fetch": {**{key: data[key] for key in keys}, "tasks": tasks},
         "encoder": _encoder(params),
         "prepare": {**params.prepare.model_dump(), "tasks": tasks},
-        "report": {"profile": params.profile, "runs": list(params.runs), **views},
+        "statistics": {"profile": params.profile, "runs": list(params.runs), "seeds": params.seeds},
+        "report": {
+            "profile": params.profile,
+            "runs": list(params.runs),
+            "predecessors": params.predecessors,
+            "tasks": tasks,
+            **views,
+        },
     }
     for name, run in params.runs.items():
         plan[f"convert/{name}"] = _converted(params, run)

@@ -17,6 +17,7 @@ from mtbert.data.arrays import Split, split_of
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
 from mtbert.params import Params
+from mtbert.peft.published import encoder_from
 from mtbert.pipeline.paths import PRETRAINED, RAW
 from mtbert.pipeline.planning import settings_of_stages
 from mtbert.pretrained.source import pretrained
@@ -63,7 +64,7 @@ def encoder_size(params: Params) -> EncoderSize:
     """
     settings = params.encoder
     if settings.source != "hub":
-        found = pretrained(**settings_of_stages(params)["encoder"])
+        found = encoder_from(**settings_of_stages(params)["encoder"])
         return EncoderSize(found.config, found.tokenizer, str(found.source["name"]))
     name = str(settings.name)
     try:

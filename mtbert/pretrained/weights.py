@@ -58,6 +58,11 @@ def from_hf(tensors: Mapping[str, Tensor], config: BertConfig, source: str, fami
     return ours
 
 
+def to_hf(tensors: Mapping[str, Tensor], family: Family = BERT) -> dict[str, Tensor]:
+    """An encoder's tensors under the family's published names, without its prefix; the inverse of `from_hf`."""
+    return {family.published_name(name): tensor for name, tensor in tensors.items()}
+
+
 def for_pooling(tensors: Mapping[str, Tensor], pooling: str, source: str) -> dict[str, Tensor]:
     """An encoder's tensors as a model with this pooling needs them: without the pooler unless pooling is cls.
 

@@ -1,7 +1,7 @@
 """Figures 1 to 4 (section 6) from the results of the runs: a picture, and the plotted data as a table.
 
-Each function takes the results folder and the figure's rows from params.yaml, {row: run}. A row that is not in the paper is
-titled by its key. Equal results give equal bytes: the files hold no dates and no random ids, and text is drawn as outlines.
+Each function takes the results folder, the figure's rows from params.yaml, {row: run}, and the statistics of the runs. A row that is
+not in the paper is titled by its key. Equal results give equal bytes: the files hold no dates and no random ids, and text is drawn as outlines.
 """
 
 import io
@@ -25,6 +25,7 @@ from mtbert.errors import MtbertError
 from mtbert.evaluation.analysis import confusion, normalised, residuals
 from mtbert.files import atomic_write_bytes
 from mtbert.report import paper, results
+from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.tabular import write_csv
 from mtbert.tasks.paper import CURVE, SST, STS
 
@@ -46,6 +47,7 @@ STYLE: Any = {
 }
 
 
+PAPER_LINE: Any = {"color": GREY, "linewidth": 0.9, "linestyle": "--"}  # a score that the paper prints
 TRAIN, DEV = f"train_{CURVE.name}", f"dev_{CURVE.name}"  # columns of history.csv
 MEASURES = ("trainable_parameters", "overall")
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
@@ -67,7 +69,7 @@ class Figure(NamedTuple):
     size: tuple[float, float]
 
 
-def figure1(folder: Path, rows: Rows) -> Figure:
+def figure1(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """Sentiment confusion matrix, normalised by true label; a panel per row."""
     names = [f"{level} {name}" for level, name in enumerate(paper.SENTIMENTS)]
     panels: list[tuple[str, Callable[[Axes], None]]] = []
@@ -76,7 +78,9 @@ def figure1(folder: Path, rows: Rows) -> Figure:
         table = results.examples(folder, run, SST.name)
         counts = confusion(table["label"].to_numpy(), table["prediction"].to_numpy(), len(names))
         shares = normalised(counts)
-        panels.append((paper.title(row), partial(_matrix, counts, shares, names)))
+        panels.append(
+            (paper.title(row), partial(_matrix, counts, shares, names, paper.FIGURE_1 if row == paper.BEST else {}))
+        )
         tables += [
             {"model": paper.title(row), "actual": names[actual], "predicted": names[predicted], "share": share}
             | {"count": counts[actual, predicted]}
@@ -89,7 +93,10 @@ def figure1(folder: Path, rows: Rows) -> Figure:
     return Figure(caption, panels, pd.DataFrame(tables), (4.8, 4.6))
 
 
-def _matrix(counts: np.ndarray, shares: np.ndarray, names: list[str], axes: Axes) -> None:
+def _matrix(
+    counts: np.ndarray, shares: np.ndarray, names: list[str], printed: Mapping[tuple[int, int], float], axes: Axes
+) -> None:
+    """Draw the shares, with the counts and the shares that the paper prints below them."""
     axes.grid(False)
     axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
@@ -97,6 +104,9 @@ def _matrix(counts: np.ndarray, shares: np.ndarray, names: list[str], axes: Axes
         colour = "white" if share > 0.55 else "black"
         axes.text(column, row - 0.1, text, ha="center", va="center", color=colour, fontsize=10)
         axes.text(column, row + 0.22, f"{counts[row, column]:,}", ha="center", va="center", color=colour, fontsize=7)
+        if (row, column) in printed:
+            text = f"paper: {printed[row, column]:.0%}"
+            axes.text(column, row + 0.4, text, ha="center", va="center", color=colour, fontsize=6)
     lines = [name.replace(" ", "\n") for name in names]
     axes.set_xticks(range(len(names)), lines, fontsize=8)
     axes.set_yticks(range(len(names)), lines, fontsize=8)
@@ -105,13 +115,15 @@ def _matrix(counts: np.ndarray, shares: np.ndarray, names: list[str], axes: Axes
     axes.spines[:].set_visible(False)
 
 
-def figure2(folder: Path, rows: Rows) -> Figure:
+def figure2(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """SST accuracy on train and dev over epochs; a panel per row."""
-    found = {row: results.history(folder, run) for row, run in _nonempty(rows, "figure2").items()}
+    found = {row: results.history(folder, run, (TRAIN, DEV)) for row, run in _nonempty(rows, "figure2").items()}
 
-    def draw(history: pd.DataFrame, axes: Axes) -> None:
+    def draw(row: str, history: pd.DataFrame, axes: Axes) -> None:
         axes.plot(history["epoch"], history[TRAIN], "o-", color=ORANGE, label="train", markersize=4)
         axes.plot(history["epoch"], history[DEV], "s-", color=BLUE, label="dev", markersize=4)
+        if row == paper.BEST:
+            axes.axhline(paper.TABLE_1[row][2].sst, label="paper, dev after training", **PAPER_LINE)
         axes.set(xlabel="Epoch", ylabel="SST accuracy")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
@@ -128,12 +140,12 @@ def figure2(folder: Path, rows: Rows) -> Figure:
         history[["epoch", TRAIN, DEV]].set_axis(["epoch", "train", "dev"], axis=1).assign(model=paper.title(row))
         for row, history in found.items()
     )
-    panels = [(paper.title(row), partial(draw, history)) for row, history in found.items()]
+    panels = [(paper.title(row), partial(draw, row, history)) for row, history in found.items()]
     return Figure(caption, panels, data[["model", "epoch", "train", "dev"]], (5.0, 3.2))
 
 
-def figure3(folder: Path, rows: Rows) -> Figure:
-    """Trainable parameters versus overall score: DoRA by rank, and the full model."""
+def figure3(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
+    """Trainable parameters versus overall score with its interval: DoRA by rank, and the full model."""
     found = {row: results.metrics(folder, run) for row, run in _nonempty(rows, "figure3").items()}
     data = pd.DataFrame(
         [
@@ -141,30 +153,48 @@ def figure3(folder: Path, rows: Rows) -> Figure:
                 "model": paper.FIGURE_3.get(row, row),
                 "trainable_parameters": metrics["parameters"]["trainable"],
                 "adapters_only": metrics["parameters"]["adapters_only"],
-                "overall": metrics["dev"].get("overall"),
+                "overall": metrics["dev"].get(OVERALL),
+                "low": statistics.metric(rows[row], OVERALL).low,
+                "high": statistics.metric(rows[row], OVERALL).high,
             }
             for row, metrics in found.items()
         ],
         index=list(found),
-    ).astype({"adapters_only": "Int64", "overall": float})
+    ).astype({"adapters_only": "Int64", "overall": float, "low": float, "high": float})
 
     shown = data.dropna(subset="overall")
     adapted, full = shown[shown["adapters_only"].notna()], shown[shown["adapters_only"].isna()]
 
     def draw(axes: Axes) -> None:
         for points, marker, colour in ((adapted, "o", BLUE), (full, "D", ORANGE)):
-            axes.plot(points["trainable_parameters"] / 1e6, points["overall"], marker, color=colour, markersize=6)
+            bars = points[["low", "high"]].sub(points["overall"], axis=0).abs().to_numpy().T
+            style: Any = {"fmt": marker, "color": colour, "markersize": 6, "elinewidth": 0.8, "capsize": 3}
+            axes.errorbar(points["trainable_parameters"] / 1e6, points["overall"], bars, **style)
+        for row, score in paper.FIGURE_3_OVERALL.items():
+            if row in shown.index:
+                axes.axhline(score, **PAPER_LINE)
+                text, side = f"paper, {paper.FIGURE_3[row]}", "bottom" if row == "full" else "top"
+                axes.text(
+                    0.5, score, text, transform=axes.get_yaxis_transform(), ha="center", va=side, color=GREY, fontsize=7
+                )
         axes.set(xlabel="Trainable parameters (millions)", ylabel="Overall score")
         axes.margins(0.15, 0.2)
-        low, high = axes.get_ylim()
-        # Neighbouring ranks are close together, so their labels are moved apart and joined to their points by lines.
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        gap = 0.03 * (right - left)
+        # Neighbouring ranks are close together, so their labels are moved apart, off the bars, and joined to their points by lines.
         heights = spread(adapted["overall"].to_numpy(), 0.07 * (high - low))
+        beside = adapted["trainable_parameters"].max() / 1e6 + gap
         for row, height in zip(adapted.itertuples(), heights, strict=True):
-            _label(axes, row, height, 14, "left", f"DoRA {row.model}" if row.Index in paper.FIGURE_3 else row.model)
+            text = f"DoRA {row.model}" if row.Index in paper.FIGURE_3 else row.model
+            _label(axes, row, (beside, height), "left", text)
         for row in full.itertuples():
-            _label(axes, row, row.overall, -14, "right", "full fine-tuning" if row.Index == "full" else row.model)
+            text = "full fine-tuning" if row.Index == "full" else row.model
+            _label(axes, row, (row.trainable_parameters / 1e6 - gap, row.overall), "right", text)
 
-    caption = "Figure 3: Model size versus performance, DoRA of rank r and the full model."
+    caption = (
+        "Figure 3: Model size versus performance, DoRA of rank r and the full model; the bars are 95% intervals over "
+        "development examples, not seeds. The paper prints the scores of two of its points (dashed), but not their parameters."
+    )
     if {"r16", "full"} <= set(shown.index):
         more, gain = (shown.loc["full", name] / shown.loc["r16", name] - 1 for name in MEASURES)
         caption += (
@@ -189,14 +219,13 @@ def spread(values: np.ndarray, distance: float) -> np.ndarray:
     return moved
 
 
-def _label(axes: Axes, row: Any, height: float, points: float, side: str, text: str) -> None:
-    """Put text `points` to the right of a data point, at `height` in data units, and join the two by a line."""
+def _label(axes: Axes, row: Any, place: tuple[float, float], side: str, text: str) -> None:
+    """Put the text at a place in data units, and join it to its data point by a line."""
     line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4}
     axes.annotate(
         text,
         (row.trainable_parameters / 1e6, row.overall),
-        xytext=(points, height),
-        textcoords=("offset points", "data"),
+        xytext=place,
         ha=side,
         va="center",
         fontsize=8,
@@ -204,7 +233,7 @@ def _label(axes: Axes, row: Any, height: float, points: float, side: str, text: 
     )
 
 
-def figure4(folder: Path, rows: Rows) -> Figure:
+def figure4(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """Residuals of STS predictions; a panel per row."""
     caption = (
         "Figure 4: Residual plot of STS predictions; below the line the model over-predicts. Labels of 0 and 5 lie on the "

@@ -51,6 +51,12 @@ TABLE_4 = (
 FIGURE_3 = {"r4": "r = 4", "r8": "r = 8", "r16": "r = 16", "r32": "r = 32", "full": "full"}
 
 BEST = "best_performance"
+
+# Figure 1: shares of (true, predicted) labels that section 6.1 prints.
+FIGURE_1 = {(2, 1): 0.24, (2, 3): 0.32}
+
+# Figure 3: of its points only these two are printed, in Table 1, and without their numbers of parameters.
+FIGURE_3_OVERALL = {"r16": TABLE_1["most_efficient"][2].overall, "full": TABLE_1[BEST][2].overall}
 SENTIMENTS = ("Negative", "Somewhat negative", "Neutral", "Somewhat positive", "Positive")
 
 

@@ -6,14 +6,11 @@
 import argparse
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from ruamel.yaml import YAML
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text
+from mtbert.report.graph import read_graph
 
 RESULTS = Path("reports/course/tables/table1.md")  # made by `make reproduce PROFILE=course DATA=...`
 
@@ -32,27 +29,13 @@ def update_block(text: str, name: str, content: str) -> str:
 
 
 def graph_picture(path: Path) -> str:
-    """A Mermaid flowchart of dvc.yaml with one node per stage, a foreach stage included.
-
-    `plan` is left out, since every stage depends on it.
-    """
-    stages: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]
-    nodes: dict[str, tuple[list[str], list[str]]] = {}
-    for name, stage in stages.items():
-        if name == "plan":
-            continue
-        parts = stage.get("do", stage)
-        outs = [_path(entry) for part in ("outs", "metrics", "plots") for entry in parts.get(part, [])]
-        nodes[_node(name, stage)] = [_path(entry) for entry in parts.get("deps", [])], outs
-    labels = [f'  {_id(node)}["{node}"]' for node in nodes if _id(node) != node]
-    edges = []
-    for source, (_, outs) in nodes.items():
-        targets = [
-            _id(target)
-            for target, (deps, _) in nodes.items()
-            if source != target and any(_overlap(out, dep) for out in outs for dep in deps)
-        ]
-        edges += [f"  {_id(source)} --> {' & '.join(targets)}"] if targets else []
+    """A Mermaid flowchart of dvc.yaml."""
+    graph = read_graph(path)
+    labels = [f'  {_id(node.name)}["{node.name}"]' for node in graph if _id(node.name) != node.name]
+    sources: dict[str, list[str]] = {}  # by what they lead to
+    for node in graph:
+        sources.setdefault(" & ".join(map(_id, node.after)), []).append(_id(node.name))
+    edges = [f"  {' & '.join(names)} --> {targets}" for targets, names in sources.items() if targets]
     return "\n".join(["```mermaid", "flowchart LR", *labels, *edges, "```"])
 
 
@@ -75,22 +58,6 @@ def main() -> None:
         sys.exit("README.md is out of date: run `python -m mtbert.report.readme`")
     if fresh != text:
         atomic_write_text(readme, fresh)
-
-
-def _node(name: str, stage: Mapping[str, Any]) -> str:
-    """The name of a stage's node, such as train@RUN, table@NAME or report."""
-    if "foreach" not in stage:
-        return name
-    return f"{name}@{'RUN' if stage['foreach'] == '${runs}' else 'NAME'}"
-
-
-def _path(entry: str | Mapping[str, Any]) -> str:
-    return entry if isinstance(entry, str) else next(iter(entry))
-
-
-def _overlap(out: str, dep: str) -> bool:
-    """Whether the two paths are equal or one lies within the other; `${key}` is compared as text."""
-    return out == dep or dep.startswith(f"{out}/") or out.startswith(f"{dep}/")
 
 
 def _id(node: str) -> str:

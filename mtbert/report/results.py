@@ -11,7 +11,6 @@ import pandas as pd
 from mtbert.errors import MtbertError
 from mtbert.seal import check_seal
 from mtbert.tabular import read_csv
-from mtbert.tasks.paper import CURVE
 
 PARTS = ("dev", "test", "parameters", "training")
 RECORDED = ("device", "threads", "precision")
@@ -35,8 +34,11 @@ def record(results: Path, run: str) -> dict[str, Any]:
     return _json(results, run, "record.json", RECORDED, object)
 
 
-def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataFrame:
-    """A table with a row per example. Label, prediction and score are numbers; the rest is text, even `None` and `NA`.
+def examples(results: Path, run: str, task: str, split: str = "dev", *, numeric: bool = True) -> pd.DataFrame:
+    """A table with a row per example. The score is a number; id and sentences are text, even `None` and `NA`.
+
+    Args:
+        numeric: whether label and prediction are numbers, rather than names of classes.
 
     Raises:
         MtbertError: the file is missing or damaged.
@@ -44,20 +46,24 @@ def examples(results: Path, run: str, task: str, split: str = "dev") -> pd.DataF
     with _reading(results, run, f"examples/{task}-{split}.csv") as path:
         table = pd.DataFrame(read_csv(path), dtype=str)
         columns = ["label", "prediction", "score"]
-        _require(columns, table)
-        table[columns] = table[columns].astype(float)
+        _require(["id", *columns], table)
+        numbers = columns if numeric else ["score"]
+        table[numbers] = table[numbers].astype(float)
     return table
 
 
-def history(results: Path, run: str) -> pd.DataFrame:
+def history(results: Path, run: str, columns: Sequence[str] = ()) -> pd.DataFrame:
     """A table with a row per epoch; epoch 0 is the model before training.
 
+    Args:
+        columns: those that it must have besides `epoch`.
+
     Raises:
-        MtbertError: the file is missing or damaged.
+        MtbertError: the file is missing or damaged, or lacks a column.
     """
     with _reading(results, run, "history.csv") as path:
         table = pd.DataFrame(read_csv(path)).apply(pd.to_numeric)
-        _require(("epoch", f"train_{CURVE.name}", f"dev_{CURVE.name}"), table)
+        _require(("epoch", *columns), table)
     return table
 
 

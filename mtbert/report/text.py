@@ -34,6 +34,7 @@ LATEX = {
     "[": "{[}",
     "*": "{*}",
     "−": r"$-$",
+    "±": r"$\pm$",
     "α": r"$\alpha$",
     "½": r"$\frac{1}{2}$",
     "–": "--",
@@ -42,7 +43,7 @@ LATEX = {
 # What pdfLaTeX typesets without further packages, besides ASCII and accented Latin letters.
 TYPESET = set("—‘’“”…łŁøØßæÆœŒıİ¡¿©£€°§•·×÷µ²³")
 ACCENTS = set("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327")
-MATH = {"−": "-", "α": r"\alpha ", "½": r"\frac{1}{2}", "·": r"\cdot ", "\\": "", "~": ""} | {
+MATH = {"−": "-", "±": r"\pm ", "α": r"\alpha ", "½": r"\frac{1}{2}", "·": r"\cdot ", "\\": "", "~": ""} | {
     mark: LATEX[mark] for mark in "&%$#_{}"
 }
 LONG = 30
@@ -51,6 +52,21 @@ LONG = 30
 
 class Math(str):
     """A formula, such as (u, v, |u−v|); typeset in LaTeX, plain text in the other formats."""
+
+
+class Estimate(str):
+    """A number and half the width of its interval, such as 0.738 ± 0.012; in CSV the interval's ends have columns of their own.
+
+    Attributes:
+        parts: value, low and high, as text.
+    """
+
+    parts: tuple[str, str, str]
+
+    def __new__(cls, value: float, low: float, high: float) -> "Estimate":
+        self = super().__new__(cls, f"{number(value)} ± {number((high - low) / 2)}")
+        self.parts = (number(value), number(low), number(high))
+        return self
 
 
 class Table(NamedTuple):
@@ -88,8 +104,21 @@ class Table(NamedTuple):
 
 
 def to_csv(table: Table) -> str:
-    """The table as CSV, each cell on one line. A cell that a spreadsheet would run as a formula gets a leading apostrophe."""
-    return csv_text(table.header, ([visible(cell) for cell in row] for row in table.rows))
+    """The table as CSV, each cell on one line. A cell that a spreadsheet would run as a formula gets a leading apostrophe.
+
+    Of a column with an `Estimate` it has three: NAME, NAME low and NAME high.
+    """
+    wide = [any(isinstance(row[column], Estimate) for row in table.rows) for column in range(len(table.header))]
+
+    def spread(cells: Sequence[Sequence[str]]) -> list[str]:
+        return [part for parts, three in zip(cells, wide, strict=True) for part in (parts if three else parts[:1])]
+
+    header = spread([(name, f"{name} low", f"{name} high") for name in table.header])
+    rows = (
+        spread([cell.parts if isinstance(cell, Estimate) else (visible(cell), "", "") for cell in row])
+        for row in table.rows
+    )
+    return csv_text(header, rows)
 
 
 def to_markdown(table: Table) -> str:
@@ -231,6 +260,8 @@ def _latex_character(character: str) -> str:
 def _latex_cell(cell: str, numeric: bool, bold: bool) -> str:
     if isinstance(cell, Math):
         return _latex_math(cell)
+    if isinstance(cell, Estimate):
+        return f"$\\mathbf{{{cell}}}$".replace("±", r"\pm") if bold else _latex_math(cell)
     if numeric and cell.startswith(("-", "−")) and NUMBER.fullmatch(cell.replace("−", "-")):
         digits = cell[1:].replace("%", r"\%")
         return f"$\\mathbf{{-{digits}}}$" if bold else f"$-{digits}$"

@@ -1,7 +1,7 @@
 """A run's logs, steps.csv and history.csv; an interrupted and resumed run writes the same bytes."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -30,8 +30,8 @@ class Observer:
     def step(self, step: Step) -> None:
         """A step is done and its loss is known."""
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        """An epoch ended; `row` is its row of the history. Epoch 0 is the model before training."""
+    def epoch(self, history: Sequence[dict[str, Any]]) -> None:
+        """An epoch ended; the last row of `history` is its own, the first that of the model before training, epoch 0."""
 
 
 def log_line(step: Step) -> str:
@@ -88,6 +88,16 @@ class StepLog(Observer):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class LearningCurve(Observer):
+    """Writes the history after every epoch, where DVC's plots, and its extension for VS Code, read it while the run trains."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def epoch(self, history: Sequence[dict[str, Any]]) -> None:
+        write_history(self._path, history)
 
 
 def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -134,7 +134,7 @@ def train(
             progress.history.append({"epoch": epoch, "step": step, "train_loss": train_loss, **metrics})
             progress.loss_sum = 0.0
             for observer in observers:
-                observer.epoch(progress.history[-1])
+                observer.epoch(progress.history)
 
         if done:
             for observer in observers:

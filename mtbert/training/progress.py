@@ -1,7 +1,7 @@
 """Show a run's progress: on a terminal, a bar with loss, tokens/s and time left; elsewhere, a line per epoch."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -96,8 +96,9 @@ class TrainingProgress(Observer):
             overall=self._estimate,
         )
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def epoch(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Print the epoch's metrics and, if there is no bar, the time that all runs will take."""
+        row = history[-1]
         parts = [f"{name} {value:.3f}" for name, value in row.items() if isinstance(value, float)]
         parts += [self._estimate] if self._estimate and not self._console.is_terminal else []
         self._print(f"{self._run} epoch {row['epoch']}, step {row['step']}: {', '.join(parts)}")

@@ -143,3 +143,16 @@ def test_a_stage_started_by_hand_outlives_its_shell(slow: Path) -> None:
     assert command(slow, "sh", "-c", "python -m stages.slow & sleep 0.2").wait() == 0
     wait_until(lambda: not at_work(slow))
     assert (slow / "out").exists()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.9])
+def test_a_stage_ends_when_snakemake_is_killed(slow: Path, delay: float) -> None:
+    """A shell is in Snakemake's place; it gives its process id as the Snakefile does."""
+    (slow / "out").unlink(missing_ok=True)
+    snakemake = command(slow, "bash", "-c", "MTBERT_STARTED_BY=$$ sh -c 'python -m stages.slow; exit $?'; exit $?")
+    wait_until(lambda: psutil.Process(snakemake.pid).children())
+    time.sleep(delay)
+    snakemake.kill()
+    snakemake.wait()
+    wait_until(lambda: not at_work(slow))
+    assert not (slow / "out").exists()

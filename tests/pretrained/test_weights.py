@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
 from mtbert.pretrained.bert import BERT, LAYER_NAMES, NAMES
-from mtbert.pretrained.weights import for_pooling, from_hf, parameter_count, random_weights
+from mtbert.pretrained.weights import for_pooling, from_hf, parameter_count, random_weights, to_hf
 from tests.pretrained.test_registry import CONFIG, THEIR_CONFIG
 
 
@@ -31,6 +32,11 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def test_every_tensor_is_translated() -> None:
     assert same(from_hf(published(), CONFIG, "file"), random_weights(CONFIG, 0))
+
+
+def test_and_back() -> None:
+    assert same(to_hf(random_weights(CONFIG, 0)), published())
+    assert BERT.read_config(BERT.written_config(CONFIG), Path("config.json")) == CONFIG
 
 
 def test_the_prefix_old_norm_names_and_task_heads(capsys: pytest.CaptureFixture[str]) -> None:

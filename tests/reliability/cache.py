@@ -28,12 +28,14 @@ READERS: list[tuple[str, str, str]] = [
     (f"models/{RUN}", "evaluate", RUN),
     (f"results/{RUN}", "table", "table4"),
     (f"results/{RUN}", "figure", "figure2"),
+    (f"results/{RUN}", "statistics", ""),
 ]
 # The files that the stage reads, for outputs that also hold files that no stage reads.
 READ = {
     "models/pretrained": ("model.safetensors", "config.json"),
     f"models/converted/{RUN}": ("model.safetensors", "config.json"),
     f"models/{RUN}": ("model.safetensors", "config.json", "record.json"),
+    f"results/{RUN}": ("metrics.json", "examples/sst-dev.csv"),
     "table4": ("examples/quora-dev.csv",),
     "figure2": ("history.csv",),
 }
@@ -57,8 +59,8 @@ Outcome = tuple[bool, str]
 
 def _trials(quick: bool, seed: int, project: Path) -> tuple[list[Outcome], list[Outcome]]:
     training_project(project, [RUN])
-    for stage in ("train", "evaluate"):
-        status, text = run_stage(stage, RUN)
+    for stage, *arguments in (("train", RUN), ("evaluate", RUN), ("statistics",)):
+        status, text = run_stage(stage, *arguments)
         if status:
             raise RuntimeError(text)
     rng = random.Random(seed)

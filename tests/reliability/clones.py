@@ -174,8 +174,8 @@ PLANTED = [
     Plant(
         "a table in the order of a set",
         "mtbert/report/text.py",
-        "[visible(cell) for cell in row] for row in table.rows",
-        "[visible(cell) for cell in row] for row in set(table.rows)",
+        "for cell in row])\n        for row in table.rows",
+        "for cell in row])\n        for row in set(table.rows)",
         ("stages.table", "table4"),
         ("reports/sample/tables",),
     ),

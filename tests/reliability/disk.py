@@ -28,6 +28,7 @@ STAGES: list[tuple[str, tuple[str, ...], str]] = [
     ("convert", (RUN,), f"models/converted/{RUN}"),
     ("train", (RUN,), f"models/{RUN}"),
     ("evaluate", (RUN,), f"results/{RUN}"),
+    ("statistics", (), "reports/sample"),
     ("table", ("table4",), "reports/sample/tables"),
     ("figure", ("figure4",), "reports/sample/figures"),
 ]

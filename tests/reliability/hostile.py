@@ -16,11 +16,14 @@ from mtbert import tabular
 from mtbert.files import atomic_write_text
 from mtbert.report import page as page_of
 from mtbert.report import results, text
-from mtbert.report.page import page
+from mtbert.report.graph import Node
+from mtbert.report.page import Runs, page
+from mtbert.report.statistics import Interval, Statistics
 from mtbert.report.tables import table4
 from mtbert.report.text import to_csv, to_json, to_latex, to_markdown, visible
 from mtbert.seal import seal
 from mtbert.tabular import write_csv
+from mtbert.tasks.paper import QUORA
 from tests.reliability.trial import Tally, Trial
 
 PLAIN = "a plain question"
@@ -188,27 +191,39 @@ def _written(folder: Path, payload: str) -> dict[str, str]:
     path = folder / "results/best_performance/examples/quora-dev.csv"
     rows = [["q0", payload, payload, 0, 1, 0.99], ["q1", payload, payload, 1, 0, 0.01], ["q2", "a", "b", 1, 1, 0.9]]
     _write(path, [*rows, ["q3", "a", "b", 0, 1, 0.6]])
+    write_csv(folder / "results/best_performance/history.csv", ["epoch", "dev_quora"], [[0, 0.5]])
     seal(folder / "results/best_performance")
-    table = table4(folder / "results", {"best_performance": "best_performance"})
+    table = table4(folder / "results", {"best_performance": "best_performance"}, Statistics({}, {}))
     atomic_write_text(folder / "tables/table4.json", to_json(table))
     bad = {"where": "data/raw/quora-train.csv:3:5", "what": f"id {payload!r} is already on line 2"}
-    split = {"present": True, "rows_read": 9, "rows_kept": 8, "repeated": {"sentences": 1}, "wordpieces": {"total": 99}}
+    split = {"present": True, "rows_read": 9, "rows_kept": 8, "repeated": {"sentences": 1}, "labels": {"0": 3, "1": 5}}
+    split |= {
+        "wordpieces": {"mean": 9.0, "longest": 12},
+        "over_long": {"sequences": 0},
+        "leaked": {"rows": 1, "removed": 0},
+    }
     prepared = {
-        "tasks": {"quora": {"train": {**split, "bad_rows": {"count": 1, "listed": [bad]}, "leaked": {"rows": 1}}}}
+        "settings": {"max_tokens": 64, "on_bad_row": "drop", "leakage": "keep"},
+        "tasks": {"quora": {"train": {**split, "bad_rows": {"count": 1, "listed": [bad]}}}},
     }
-    metrics: dict[str, Any] = {
-        "training": dict.fromkeys(("epochs", "steps", "batch_size", "learning_rate", "tokens"), 1)
+    metrics = {
+        "dev": {"overall": 0.5, "quora": {"accuracy": 0.5, "n": 4}},
+        "training": {"tasks": ["quora"], "steps": 1, "tokens": 1},
+        "parameters": {"total": 99, "trainable": 90, "adapters_only": None},
     }
-    metrics["training"] |= {"sampler": "balanced"}
-    metrics |= {"dev": {"overall": 0.5}, "parameters": {"total": 99, "trainable": 90, "adapters_only": None}}
+    scores = {name: Interval(0.5, 0.4, 0.6) for name in ("overall", "quora")}
+    best = "best_performance"
+    runs = Runs(folder / "results", {best: metrics}, {best: {}}, {}, {}, Statistics({best: scores}, {}))
     html = page(
         folder,
+        runs,
         lead=payload,
+        findings={"generated": False, "claims": [], "errata": []},
         tables=["table4"],
         figures=[],
-        metrics={"best_performance": metrics},
-        times={},
+        tasks={"quora": QUORA},
         prepared=prepared,
+        graph=[Node("report", "", [])],
         provenance={"Encoder": f"name {payload}"},
     )
     return {

@@ -1,14 +1,17 @@
 """A small, consistent results folder, as the evaluate stage writes it, with hostile questions in it."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtbert.report import results as read
+from mtbert.report.statistics import Interval, Paired, Statistics
 from mtbert.seal import check_seal, seal
 from mtbert.tabular import write_csv
+from mtbert.tasks.paper import METRIC_OF
 
 # As params.yaml names them.
 ROWS: dict[str, dict[str, str]] = {
@@ -145,6 +148,24 @@ def results(tmp_path: Path) -> Path:
     ]
     write_examples(best / "examples/sts-dev.csv", sts, pair=True)
     return folder
+
+
+@pytest.fixture
+def statistics() -> Statistics:
+    """Of the scores in `results`, with intervals of ± 0.02; only differences of neighbouring runs are not significant."""
+    values = {}
+    for index, run in enumerate(RUNS):
+        dev = run_metrics(run, index)["dev"]
+        scores = {"overall": dev["overall"]} | {name: dev[name][metric] for name, metric in METRIC_OF.items()}
+        values[run] = {name: Interval(score, score - 0.02, score + 0.02) for name, score in scores.items()}
+    pairs = {}
+    for (first, before), (second, after) in combinations(values.items(), 2):
+        differences = {name: after[name].value - before[name].value for name in before}
+        pairs[first, second] = {
+            name: Paired(value, value - 0.01, value + 0.01, 0.0001 if abs(value) > 0.03 else 0.5, 0.005)
+            for name, value in differences.items()
+        }
+    return Statistics(values, pairs)
 
 
 @pytest.fixture

@@ -12,55 +12,60 @@ from matplotlib.image import imread
 
 from mtbert.errors import MtbertError
 from mtbert.report.figures import FIGURES, figure1, figure2, figure3, figure4, read_caption, render, spread
+from mtbert.report.statistics import Statistics
 
 Rows = dict[str, dict[str, str]]
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_three_files_with_equal_bytes_on_every_drawing(name: str, results: Path, tmp_path: Path, rows: Rows) -> None:
+def test_three_files_with_equal_bytes_on_every_drawing(
+    name: str, results: Path, tmp_path: Path, rows: Rows, statistics: Statistics
+) -> None:
     for attempt, settings in (("a", {}), ("b", {"font.size": 17, "lines.linewidth": 9, "svg.hashsalt": "another"})):
         with matplotlib.rc_context(settings):  # the user's matplotlibrc has no effect
-            render(FIGURES[name](results, rows[name]), tmp_path / attempt / name)
+            render(FIGURES[name](results, rows[name], statistics), tmp_path / attempt / name)
     for ending in ("png", "svg", "csv"):
         first = (tmp_path / "a" / f"{name}.{ending}").read_bytes()
         assert len(first) > 30
         assert first == (tmp_path / "b" / f"{name}.{ending}").read_bytes()
 
 
-def test_figure1_data_have_all_classes(results: Path, rows: Rows) -> None:
-    data = figure1(results, rows["figure1"]).data
+def test_figure1_data_have_all_classes(results: Path, rows: Rows, statistics: Statistics) -> None:
+    data = figure1(results, rows["figure1"], statistics).data
     assert len(data) == 25
     predicted_negative = data[data["predicted"] == "1 Somewhat negative"]
     assert predicted_negative["count"].tolist() == [1, 0, 0, 0, 0]
     assert data["share"].isna().tolist() == [False] * 5 + [True] * 5 + [False] * 5 + [True] * 5 + [False] * 5
 
 
-def test_figure2_has_train_and_dev_as_two_columns(results: Path, rows: Rows) -> None:
-    data = figure2(results, rows["figure2"]).data
+def test_figure2_has_train_and_dev_as_two_columns(results: Path, rows: Rows, statistics: Statistics) -> None:
+    data = figure2(results, rows["figure2"], statistics).data
     assert list(data.columns) == ["model", "epoch", "train", "dev"]
     assert data["train"].tolist() == [0.2, 0.4, 0.6]
     assert data["dev"].tolist() == [0.25, 0.35, 0.45]
 
 
-def test_numbers_stay_numbers_in_the_data(results: Path, rows: Rows, tmp_path: Path) -> None:
-    drawn = figure4(results, rows["figure4"])
+def test_numbers_stay_numbers_in_the_data(results: Path, rows: Rows, tmp_path: Path, statistics: Statistics) -> None:
+    drawn = figure4(results, rows["figure4"], statistics)
     render(drawn._replace(data=drawn.data.assign(residual=[-0.5, -1e-7, 3.0, float("nan")])), tmp_path / "figure4")
     lines = (tmp_path / "figure4.csv").read_text().splitlines()
     assert [line.rpartition(",")[2] for line in lines] == ["residual", "-0.5", "-1e-07", "3", ""]
 
 
-def test_several_rows_are_panels(results: Path, rows: Rows, tmp_path: Path) -> None:
+def test_several_rows_are_panels(results: Path, rows: Rows, tmp_path: Path, statistics: Statistics) -> None:
     for name in ("figure1", "figure2", "figure4"):
-        one = FIGURES[name](results, rows[name])
-        two = FIGURES[name](results, {"best_performance": "best_performance", "mine": "best_performance"})
+        one = FIGURES[name](results, rows[name], statistics)
+        two = FIGURES[name](results, {"best_performance": "best_performance", "mine": "best_performance"}, statistics)
         assert len(two.data) == 2 * len(one.data)
         assert set(two.data["model"]) == {"Best Performance", "mine"}
         assert name == "figure1" or " mine: " in two.caption
         render(two, tmp_path / name)
 
 
-def test_the_caption_is_read_back_from_the_picture(results: Path, rows: Rows, tmp_path: Path) -> None:
-    drawn = figure1(results, rows["figure1"])
+def test_the_caption_is_read_back_from_the_picture(
+    results: Path, rows: Rows, tmp_path: Path, statistics: Statistics
+) -> None:
+    drawn = figure1(results, rows["figure1"], statistics)
     render(drawn, tmp_path / "figure1")
     assert read_caption(tmp_path / "figure1.svg") == drawn.caption
     for content in ("<svg/>", "<svg", ""):
@@ -70,31 +75,31 @@ def test_the_caption_is_read_back_from_the_picture(results: Path, rows: Rows, tm
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_rows_are_an_error_that_names_the_key(name: str, results: Path) -> None:
+def test_no_rows_are_an_error_that_names_the_key(name: str, results: Path, statistics: Statistics) -> None:
     with pytest.raises(MtbertError, match=f"figures.{name} names no run"):
-        FIGURES[name](results, {})
+        FIGURES[name](results, {}, statistics)
 
 
-def test_figure3_has_ranks_then_the_full_model(results: Path, rows: Rows) -> None:
-    data = figure3(results, rows["figure3"]).data
+def test_figure3_has_ranks_then_the_full_model(results: Path, rows: Rows, statistics: Statistics) -> None:
+    data = figure3(results, rows["figure3"], statistics).data
     assert data["model"].tolist() == ["r = 4", "r = 8", "r = 16", "r = 32", "full"]
     assert data["trainable_parameters"].iloc[-1] == 1000
     assert pd.isna(data["adapters_only"].iloc[-1])
 
 
-def test_figure4_residual_is_true_minus_predicted(results: Path, rows: Rows) -> None:
-    assert figure4(results, rows["figure4"]).data["residual"].tolist() == [-0.5, 1.0, 0.0, -1.0]
+def test_figure4_residual_is_true_minus_predicted(results: Path, rows: Rows, statistics: Statistics) -> None:
+    assert figure4(results, rows["figure4"], statistics).data["residual"].tolist() == [-0.5, 1.0, 0.0, -1.0]
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_missing_results_name_the_command(name: str, tmp_path: Path, rows: Rows) -> None:
+def test_missing_results_name_the_command(name: str, tmp_path: Path, rows: Rows, statistics: Statistics) -> None:
     with pytest.raises(MtbertError, match="run `dvc repro evaluate@"):
-        FIGURES[name](tmp_path, rows[name])
+        FIGURES[name](tmp_path, rows[name], statistics)
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_nothing_is_cut_off(name: str, results: Path, tmp_path: Path, rows: Rows) -> None:
-    render(FIGURES[name](results, rows[name]), tmp_path / name)
+def test_nothing_is_cut_off(name: str, results: Path, tmp_path: Path, rows: Rows, statistics: Statistics) -> None:
+    render(FIGURES[name](results, rows[name], statistics), tmp_path / name)
     pixels = imread(tmp_path / f"{name}.png")[..., :3]
     for side, edge in {
         "left": pixels[:, :3],
@@ -105,20 +110,24 @@ def test_nothing_is_cut_off(name: str, results: Path, tmp_path: Path, rows: Rows
         assert (edge == 1).all(), f"ink at the {side} edge"
 
 
-def test_captions_say_what_is_seen_here_and_what_the_paper_says(results: Path, rows: Rows) -> None:
-    captions = {name: make(results, rows[name]).caption for name, make in FIGURES.items()}
+def test_captions_say_what_is_seen_here_and_what_the_paper_says(
+    results: Path, rows: Rows, statistics: Statistics
+) -> None:
+    captions = {name: make(results, rows[name], statistics).caption for name, make in FIGURES.items()}
     assert "0% are taken for 1 and 100% for 3 (paper: 24% and 32%)" in captions["figure1"]
     assert "Dev is highest after epoch 2 of 2 (paper: it converges at around epoch 4 to 6 of 10)" in captions["figure2"]
     assert "% more parameters than rank 16 and scores " in captions["figure3"]
     assert "−0.75 where the true similarity is below 2.5 and +0.50 elsewhere" in captions["figure4"]
 
 
-def test_an_undefined_score_is_left_out_of_figure_3(results: Path, tmp_path: Path, rows: Rows) -> None:
+def test_an_undefined_score_is_left_out_of_figure_3(
+    results: Path, tmp_path: Path, rows: Rows, statistics: Statistics
+) -> None:
     path = results / "dora_r16/metrics.json"
     metrics: dict[str, Any] = json.loads(path.read_text())
     del metrics["dev"]["overall"]
     path.write_text(json.dumps(metrics))
-    drawn = figure3(results, rows["figure3"])
+    drawn = figure3(results, rows["figure3"], statistics)
     render(drawn, tmp_path / "figure3")
     assert "rank 16" not in drawn.caption
     assert pd.isna(pd.read_csv(tmp_path / "figure3.csv")["overall"][2])
@@ -132,11 +141,11 @@ def test_an_undefined_score_is_left_out_of_figure_3(results: Path, tmp_path: Pat
     [("figure2", "history.csv"), ("figure4", "examples/sts-dev.csv"), ("figure1", "examples/sst-dev.csv")],
 )
 def test_damaged_or_unlabelled_results_are_one_error(
-    results: Path, name: str, file: str, content: str, rows: Rows
+    results: Path, name: str, file: str, content: str, rows: Rows, statistics: Statistics
 ) -> None:
     (results / "best_performance" / file).write_text(content)
     with pytest.raises(MtbertError, match="run `dvc repro --force --single-item evaluate@best_performance`"):
-        FIGURES[name](results, rows[name])
+        FIGURES[name](results, rows[name], statistics)
 
 
 @pytest.mark.parametrize(

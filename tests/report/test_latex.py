@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mtbert.report.statistics import Statistics
 from mtbert.report.tables import TABLES
 from mtbert.report.text import Math, Table, to_latex
 
@@ -34,8 +35,8 @@ def compiled(folder: Path, *tables: str) -> str:
 
 
 @needs_tex
-def test_every_table_fits(results: Path, rows: Rows, tmp_path: Path) -> None:
-    log = compiled(tmp_path, *(to_latex(make(results, rows[name])) for name, make in TABLES.items()))
+def test_every_table_fits(results: Path, rows: Rows, tmp_path: Path, statistics: Statistics) -> None:
+    log = compiled(tmp_path, *(to_latex(make(results, rows[name], statistics)) for name, make in TABLES.items()))
     assert not re.findall("Overfull.*", log)
     labels = (tmp_path / "x.aux").read_text(encoding="utf-8")
     assert all(f"newlabel{{tab:{name}}}" in labels for name in TABLES)

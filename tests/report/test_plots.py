@@ -15,6 +15,7 @@ from dvc_render.html import HTML
 
 from mtbert.report import offline
 from mtbert.report.figures import FIGURES, write_data
+from mtbert.report.statistics import Statistics
 from mtbert.tabular import write_csv
 
 TEMPLATES = Path(__file__).parents[2] / ".dvc/plots"
@@ -36,10 +37,10 @@ def filled(name: str, path: Path, revisions: tuple[str, ...] = ("workspace",)) -
 
 
 @pytest.fixture
-def data(results: Path, rows: Rows, tmp_path: Path) -> dict[str, Path]:
+def data(results: Path, rows: Rows, tmp_path: Path, statistics: Statistics) -> dict[str, Path]:
     """Template -> the file that it shows."""
     for name, make in FIGURES.items():
-        write_data(make(results, rows[name]), tmp_path / f"{name}.csv")
+        write_data(make(results, rows[name], statistics), tmp_path / f"{name}.csv")
     write_csv(tmp_path / "run.csv", list(CURVES), zip(*CURVES.values(), strict=True))
     return {name: tmp_path / f"{name}.csv" for name in (*FIGURES, "run")}
 

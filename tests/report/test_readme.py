@@ -27,7 +27,12 @@ def test_the_picture_follows_the_data() -> None:
     picture = graph_picture(ROOT / "dvc.yaml")
     assert '["plan"]' not in picture, "an arrow to every stage would hide the others"
     lines = [line.strip().split(" --> ") for line in picture.split("\n") if "-->" in line]
-    edges = {(source, target) for source, targets in lines for target in targets.split(" & ")}
+    edges = {
+        (source, target)
+        for sources, targets in lines
+        for source in sources.split(" & ")
+        for target in targets.split(" & ")
+    }
     assert {
         ("fetch", "prepare"),
         ("encoder", "prepare"),
@@ -38,6 +43,8 @@ def test_the_picture_follows_the_data() -> None:
         ("train_RUN", "evaluate_RUN"),
         ("evaluate_RUN", "table_NAME"),
         ("evaluate_RUN", "report"),
+        ("evaluate_RUN", "statistics"),
+        ("statistics", "table_NAME"),
         ("table_NAME", "report"),
         ("figure_NAME", "report"),
     } <= edges

@@ -8,7 +8,18 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtbert.report.text import Math, Table, number, read_table, to_csv, to_json, to_latex, to_markdown, visible
+from mtbert.report.text import (
+    Estimate,
+    Math,
+    Table,
+    number,
+    read_table,
+    to_csv,
+    to_json,
+    to_latex,
+    to_markdown,
+    visible,
+)
 
 PLAIN = Table("A: caption", ("Name", "Value"), [("one_a", "1.5"), ("two & b", "-0.20")], ["A note."], (False, True))
 
@@ -54,6 +65,17 @@ def test_math_labels_and_bold() -> None:
     markdown = to_markdown(table)
     assert markdown.startswith("**Table 2: Of") and "| **-0.5** |" in markdown and "*\\|D\\|^α* with *½*" in markdown
     assert "**" not in to_csv(table)
+
+
+def test_an_estimate_has_its_interval_in_csv_and_half_its_width_elsewhere(tmp_path: Path) -> None:
+    rows = [("a", Estimate(-0.25, -0.3, -0.21)), ("b", "–")]
+    table = Table("c", ("Name", "r"), rows, ["±: a half."], (False, True), "", [(0, 1)])
+    assert to_csv(table) == "Name,r,r low,r high\na,-0.250,-0.300,-0.210\nb,–,,\n"
+    assert "| **-0.250 ± 0.045** |" in to_markdown(table)
+    assert "a & $\\mathbf{-0.250 \\pm 0.045}$ \\\\" in to_latex(table)
+    assert "$-0.250 \\pm  0.045$" in to_latex(table._replace(bold=[]))
+    (tmp_path / "t.json").write_text(to_json(table), encoding="utf-8")
+    assert read_table(tmp_path / "t.json").rows == rows
 
 
 def test_json_gives_the_table_back(tmp_path: Path, hostile: list[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mtbert.errors import MtbertError
 from mtbert.pipeline.paths import confine
-from stages import convert, encoder, evaluate, fetch, figure, plan, prepare, report, table, train
+from stages import convert, encoder, evaluate, fetch, figure, plan, prepare, report, statistics, table, train
 
 Stage = Callable[..., Any]
 # The place that becomes a link, and a stage that reads or writes there.
@@ -36,6 +36,8 @@ PLACES: list[tuple[str, Stage, list[str]]] = [
     ("results", evaluate.main, ["baseline"]),
     ("results/best_performance/metrics.json", table.main, ["table4"]),
     ("results/best_performance", figure.main, ["figure4"]),
+    ("reports/sample", statistics.main, []),
+    ("reports/sample/statistics.json", table.main, ["table4"]),
     ("reports/sample/tables", table.main, ["table4"]),
     ("reports/sample/figures", figure.main, ["figure4"]),
     ("data/raw/source.json", report.main, []),

@@ -51,7 +51,7 @@ def test_a_file_for_each_stage_and_run() -> None:
     planned = settings_of_stages(load_params(ROOT / "params.yaml"))
     views = {f"table/table{n}" for n in (1, 2, 3, 4)} | {f"figure/figure{n}" for n in (1, 2, 3, 4)}
     runs = files(("convert", *TRAINING), set(RUNS))
-    assert set(planned) == {"fetch", "encoder", "prepare", "report"} | views | runs
+    assert set(planned) == {"fetch", "encoder", "prepare", "statistics", "report"} | views | runs
     for name, run in RUNS.items():
         for stage in TRAINING:
             assert Run.model_validate(planned[f"{stage}/{name}"]["run"]) == run
@@ -83,6 +83,7 @@ def test_a_file_for_each_stage_and_run() -> None:
         ({"encoder.sha256": "0" * 64}, {"encoder"}),
         ({"tables.table2.u_v": "baseline"}, {"table/table2", "report"}),
         ({"figures.figure3": {"r4": "dora_r4"}}, {"figure/figure3", "report"}),
+        ({"seeds": {"best_performance": []}}, {"statistics"}),
     ],
 )
 def test_an_edit_changes_only_the_files_of_stages_that_read_it(
@@ -97,7 +98,7 @@ def test_a_run_is_added_renamed_and_removed_in_params_yaml_alone(edited: Callabl
     before = settings_of_stages(edited({}))
     after = settings_of_stages(edited({"runs.mine": {"from": "dora_r8", "seed": 1}}))
     assert set(after) - set(before) == {"convert/mine", "train/mine", "evaluate/mine"}
-    assert {name for name in before if before[name] != after[name]} == {"report"}
+    assert {name for name in before if before[name] != after[name]} == {"statistics", "report"}
     assert after["train/mine"]["run"] == before["train/dora_r8"]["run"] | {"seed": 1}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mtbert.errors import MtbertError
-from stages import evaluate, report, train
+from stages import evaluate, report, statistics, train
 
 FOLDER = Path("reports/sample")
 
@@ -19,6 +19,7 @@ def alone(project: Path, change: Callable[..., None]) -> Path:
     """The project with `baseline` as its only run, trained and evaluated."""
     change(only=["baseline"])
     evaluate.main("baseline")
+    statistics.main()
     return project
 
 
@@ -81,3 +82,14 @@ def test_a_run_trained_again_gives_the_same_page_except_times(alone: Path) -> No
         for key in ("seconds", "tokens_per_second", "finished"):
             del provenance["Runs"]["baseline"][key]
     assert before == after
+
+
+def test_claims_about_other_runs_are_not_run(alone: Path) -> None:
+    report.main()
+    found = written("findings.json")
+    assert (found["profile"], found["generated"]) == ("sample", True)
+    verdicts = {claim["claim"]: claim["verdict"] for claim in found["claims"]}
+    open_ = [claim for claim, verdict in verdicts.items() if verdict != "not run"]
+    assert len(open_) == 2
+    assert all("converge" in claim and verdicts[claim] == "cannot tell" for claim in open_), "of one run, one epoch"
+    assert "The data are generated" in (FOLDER / "findings.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mtbert.errors import MtbertError
-from mtbert.training.log import Step, StepLog, log_checksum, log_line, write_history
+from mtbert.training.log import LearningCurve, Step, StepLog, log_checksum, log_line, write_history
 
 STEPS = [Step(step, 6, 1 + step // 4, "sst", 1 / step, 10 * step) for step in range(1, 7)]
 ROWS = [
@@ -92,6 +92,13 @@ def test_lines_that_are_not_the_checkpoint_s_are_refused(tmp_path: Path, change:
     with pytest.raises(MtbertError, match=r"steps\.csv: its first 4 steps are not those .*; remove") as caught:
         StepLog(path, 4, checksum)
     assert f"remove {tmp_path} to train" in str(caught.value)
+
+
+def test_the_curve_is_written_at_every_epoch(tmp_path: Path) -> None:
+    curve, path = LearningCurve(tmp_path / "plots/run.csv"), tmp_path / "plots/run.csv"
+    for epochs in (1, 2, 3):
+        curve.epoch(ROWS[:epochs])
+        assert path.read_text(encoding="utf-8").count("\n") == 1 + epochs
 
 
 def test_history_is_csv_with_empty_cells_for_what_is_undefined(tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ class Watch(Observer):
         assert self.steps.setdefault(step.step, step) == step, "a repeated step gives the same loss"
         self.perhaps_die("step", step.step)
 
-    def epoch(self, row: dict[str, Any]) -> None:
+    def epoch(self, history: Sequence[dict[str, Any]]) -> None:
+        row = history[-1]
+        assert [one["epoch"] for one in history] == list(range(row["epoch"] + 1)), "also after a resumption"
         assert self.epochs.setdefault(row["epoch"], dict(row)) == row
         self.perhaps_die("epoch", row["epoch"])
 

@@ -64,10 +64,10 @@ def test_without_a_terminal_there_is_a_line_per_epoch(clock: Callable[[float], N
     file = io.StringIO()
     with TrainingProgress(RUN, Console(file=file, width=60), Overall(0, 2, 9000)) as progress:
         progress.resume(1200, 1500)
-        progress.epoch({"epoch": 1, "step": 1000, "train_loss": 0.25, "dev_sts": None})
+        progress.epoch([{"epoch": 1, "step": 1000, "train_loss": 0.25, "dev_sts": None}])
         clock(10)
         progress.step(Step(1500, 1500, 2, "sst", 0.5, 50))
-        progress.epoch({"epoch": 2, "step": 1500, "train_loss": 0.125, "dev_sts": 0.5})
+        progress.epoch([{"epoch": 2, "step": 1500, "train_loss": 0.125, "dev_sts": 0.5}])
     assert file.getvalue().splitlines() == [
         f"resuming {RUN} at step 1,200 of 1,500",
         f"{RUN} epoch 1, step 1000: train_loss 0.250",

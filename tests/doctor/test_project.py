@@ -1,4 +1,4 @@
-"""`mtbert doctor`: one line per check, a remedy for every fault, and remedies that work."""
+"""The checks of the checkout, and remedies that work."""
 
 import os
 import shutil
@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mtbert import doctor
-from mtbert.doctor import Check
-
-ROOT = Path(__file__).parent.parent
+from mtbert.doctor import project as checkout
+from mtbert.doctor.check import Check
 
 
 @pytest.fixture
@@ -43,57 +41,47 @@ def pasted(check: Check, project: Path) -> None:
     indirect=["project"],
 )
 def test_the_remedy_gives_dvc_a_state_of_its_own(project: Path, setting: str) -> None:
-    own = project / doctor.SITE_CACHE if project.name.isascii() else Path.home() / ".cache/mtbert/dvc"
+    own = project / checkout.SITE_CACHE if project.name.isascii() else Path.home() / ".cache/mtbert/dvc"
     if setting:
         value = {"relative": "state", "writable": own, "missing": project / "none"}[setting]
         (project / ".dvc/config").write_text(f"[core]\n    site_cache_dir = {value}\n", encoding="utf-8")
     if setting == "writable":
         own.mkdir(parents=True)
         own.chmod(0o777)
-    check = doctor._site_cache(project)
+    check = checkout.site_cache(project)
     assert check.level == ("problem" if setting else "note")
     pasted(check, project)
-    assert doctor._site_cache(project) == Check("ok", f"DVC keeps its state in {own}")
+    assert checkout.site_cache(project) == Check("ok", f"DVC keeps its state in {own}")
     assert own.stat().st_mode & 0o777 == 0o700
 
 
 def test_git_without_a_commit_or_an_identity(project: Path) -> None:
     (project / "file").write_text("x", encoding="utf-8")
-    check = doctor._identity(project)
+    check = checkout.identity(project)
     assert check.what == "git does not know your user.name and user.email"
     pasted(check, project)
-    assert doctor._identity(project).level == "ok"
-    check = doctor._git(project)
+    assert checkout.identity(project).level == "ok"
+    check = checkout.git(project)
     assert check.what == "the git repository has no commit"
     pasted(check, project)
-    assert doctor._git(project).level == "ok"
+    assert checkout.git(project).level == "ok"
     shutil.rmtree(project / ".git")
-    assert doctor._git(project).what == "no git repository"
+    assert checkout.git(project).what == "no git repository"
 
 
-def test_missing_programs_are_lines_not_tracebacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(name: str) -> None:
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(doctor.importlib, "import_module", nothing)
-    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
-    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
-    checks = list(doctor.examine(tmp_path, None))
-    assert [check.what.split()[0] for check in checks if check.level == "problem"] == [
-        "torch",
-        "DVC",
-        "0",
-        "params.yaml",
-    ]
-    assert all(check.remedy for check in checks if check.level != "ok")
-    assert all("\n" not in str(check) for check in checks)
+def test_the_cache(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checkout.cache(project).what.endswith("is empty")
+    folder = project / ".dvc/cache"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"12345")
+    assert checkout.cache(project) == Check("ok", f"DVC's cache, {folder}, has 5 bytes")
+    monkeypatch.setattr(checkout.os, "access", lambda *_: False)
+    assert checkout.cache(project).level == "problem"
 
 
-def test_leftovers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_leftovers(tmp_path: Path) -> None:
     (tmp_path / ".mtbert" / ("a" * 24)).mkdir(parents=True)
     (tmp_path / ".mtbert" / ("a" * 24) / "x").write_bytes(b"12345")
-    last = list(doctor.examine(tmp_path, {"baseline"}))[-1]
-    assert str(last).startswith(
+    assert str(checkout.undeclared(tmp_path, {"baseline"})).startswith(
         "note    5 bytes of leftovers (1 × checkpoint of a run, stopped after step 0, 0.0 days ago); run `mtbert clean`"
     )

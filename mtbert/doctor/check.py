@@ -1,0 +1,25 @@
+"""What a check of `mtbert doctor` finds, and running a command for it."""
+
+import subprocess
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+
+class Check(NamedTuple):
+    """One line. A `problem` stops the pipeline, a `note` does not; `remedy` says what to do, and is empty if all is well."""
+
+    level: Literal["ok", "note", "problem"]
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level:8}{self.what}{'; ' if self.remedy else ''}{self.remedy}"
+
+
+def output(root: Path, *command: str) -> str | None:
+    """What a command prints; None if it fails or does not exist."""
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, errors="replace", check=False)
+    except OSError:
+        return None
+    return None if done.returncode else done.stdout.strip()

@@ -1,0 +1,92 @@
+"""Bootstrap intervals and paired tests of the metrics (section 5.2): what a dev score says about other examples.
+
+Examples are drawn with replacement, the same ones for every model, so that two models are compared on equal examples. All
+randomness is the given generator's. Shapes: B examples, M models, R resamples.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import binomtest, norm
+
+LEVEL = 0.95  # of the intervals
+POWER = 0.8  # of the smallest detectable difference
+BLOCK = 2**21  # examples drawn at a time, which bounds memory
+
+
+def resampled(
+    metric: str, labels: np.ndarray, predictions: np.ndarray, resamples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The metric of each model on each resample, (R, M); NaN where Pearson's r is undefined.
+
+    Args:
+        metric: a key of `mtbert.evaluation.metrics.METRICS`.
+        labels: (B,).
+        predictions: (M, B).
+    """
+    if metric == "accuracy":
+        return _sums((predictions == labels).T, resamples, rng) / len(labels)
+    x, y = predictions.T - predictions.mean(1), (labels - labels.mean())[:, None]
+    sums = _sums(np.concatenate([y, y * y, x, x * x, x * y], axis=1), resamples, rng) / len(labels)
+    mean_y, square_y, mean_x, square_x, product = np.split(
+        sums, [1, 2, 2 + len(predictions), 2 + 2 * len(predictions)], axis=1
+    )
+    spread_x, spread_y = _spread(mean_x, square_x), _spread(mean_y, square_y)
+    return np.asarray((product - mean_x * mean_y) / np.sqrt(spread_x * spread_y)).clip(-1, 1)
+
+
+def interval(samples: np.ndarray) -> tuple[float, float]:
+    """The bootstrap's percentile interval of samples (R,); those that are NaN are left out."""
+    low, high = np.nanquantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def sign_test(differences: np.ndarray) -> float:
+    """Two-sided p of a difference of zero from its resamples (R,): twice the share on the rarer side of zero.
+
+    It is at most 1 - `LEVEL` where the percentile interval excludes zero, and at least 2 / (R + 1).
+    """
+    found = differences[~np.isnan(differences)]
+    rarer = min((found <= 0).sum(), (found >= 0).sum())
+    return float(min(1.0, 2 * (rarer + 1) / (len(found) + 1)))
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """Two-sided p of McNemar's exact test that two models are right equally often.
+
+    Args:
+        first, second: whether each is right on each example, (B,).
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's correction of p-values for testing several at once, in the same order."""
+    adjusted, largest = [0.0] * len(values), 0.0
+    for rank, index in enumerate(np.argsort(values, kind="stable")):
+        largest = max(largest, min(1.0, values[index] * (len(values) - rank)))
+        adjusted[index] = largest
+    return adjusted
+
+
+def detectable(error: float) -> float:
+    """The smallest true difference found significant with probability `POWER`, from the standard error of a difference."""
+    return float((norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER)) * error)
+
+
+def _sums(columns: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """The sum of each column (B, K) over each resample, (R, K)."""
+    rows, parts = len(columns), []
+    for start in range(0, resamples, step := max(1, BLOCK // rows)):
+        count = min(step, resamples - start)
+        drawn = rng.integers(0, rows, (count, rows)) + rows * np.arange(count)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows)
+        parts.append(times @ columns.astype(np.float64))
+    return np.concatenate(parts)
+
+
+def _spread(mean: np.ndarray, square: np.ndarray) -> np.ndarray:
+    """The variance, NaN where the values are equal up to rounding."""
+    variance = square - mean * mean
+    return np.where(variance > 1e-10 * square, variance, np.nan)

@@ -1,0 +1,109 @@
+"""The verdict on each claim of the paper, as findings.json and findings.md beside the report's page.
+
+`python -m mtbert.report.findings PROFILE FILE`, run in the project's root, renders reports/PROFILE/findings.json as Markdown.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtbert.files import atomic_write_text
+from mtbert.report.claims import CLAIMS, ERRATA, Claim
+from mtbert.report.evidence import Evidence
+from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED
+from mtbert.report.text import Table, number, to_markdown
+
+FINDINGS = "findings.json"  # in reports/PROFILE
+GENERATED = "The data are generated: rules make the sentences, so no verdict below says anything about real text."
+METHOD = (
+    "A claim holds if the whole 95% interval lies in the range that the rule states, is refuted if the whole interval lies outside, and "
+    "otherwise we cannot tell at this size. Where the paper names a size, the rule has it; where it speaks of a gain, the rule asks for "
+    "one above 0. Intervals of scores are from paired resamples of the dev examples, those of shares are Wilson's; counts are exact; "
+    "epochs have quartiles over runs in place of an interval. Intervals cover another choice of dev examples, not another seed, and are "
+    "not corrected for the number of claims: of 40 claimed gains that are truly zero, one would be said to hold by chance."
+)
+
+
+def findings(evidence: Evidence, profile: str, *, generated: bool, claims: Sequence[Claim] = CLAIMS) -> dict[str, Any]:
+    """Decide every claim.
+
+    Args:
+        generated: whether the data are generated, so that the verdicts say nothing about real text.
+
+    Returns:
+        What findings.json holds: profile, generated, errata, and for each claim section, claim, rule, number, low, high, unit,
+        verdict and note. Number, low and high are None where nothing was measured.
+    """
+    decided = []
+    for claim in claims:
+        found = claim.rule.decide(evidence)
+        number, low, high = (None if end is None else float(f"{end:.6g}") for end in found[:3])
+        decided.append(
+            {
+                "section": claim.section,
+                "claim": claim.sentence,
+                "rule": claim.rule.text[0].upper() + claim.rule.text[1:],
+                **{"number": number, "low": low, "high": high, "unit": found.unit},
+                "verdict": found.verdict,
+                "note": " ".join(note for note in (found.note, claim.note) if note),
+            }
+        )
+    return {"profile": profile, "generated": generated, "claims": decided, "errata": list(ERRATA)}
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """findings.json as Markdown: how many claims hold, each with its verdict, and the misprints."""
+    verdicts = Counter(claim["verdict"] for claim in found["claims"])
+    counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in (HOLDS, REFUTED, CANNOT_TELL, NOT_RUN))
+    rows = [
+        (
+            claim["section"],
+            claim["claim"],
+            f"{claim['rule']}. {claim['note']}".strip(),
+            shown(claim["number"]) + ("%" if claim["unit"] == "%" and claim["number"] is not None else ""),
+            "–" if claim["low"] is None else f"{shown(claim['low'])} to {shown(claim['high'])}",
+            claim["verdict"],
+        )
+        for claim in found["claims"]
+    ]
+    header = ("Section", "The paper says", "What decides it", "Number", "95% interval", "Verdict")
+    bold = [(row, 5) for row in range(len(rows))]
+    table = Table("Claims of the paper.", header, rows, [], (False, False, False, True, True, False), bold=bold)
+    profile = found["profile"]
+    made = (
+        f"Made from the runs of `profile: {profile}` by `dvc repro report`, and from `reports/{profile}/findings.json` by "
+        f"`python -m mtbert.report.findings {profile} FILE`. `reports/{profile}/provenance.json` names data, weights and machine."
+    )
+    opening = [GENERATED] if found["generated"] else []
+    errata = "\n".join(f"- {text}" for text in found["errata"])
+    parts = ["# What holds of the paper", *opening, f"{len(rows)} claims: {counts}.", METHOD, made, to_markdown(table)]
+    return "\n\n".join([*parts, "## Misprints and contradictions", errata]) + "\n"
+
+
+def shown(value: float | None) -> str:
+    """Three decimals for a score, fewer for what is larger."""
+    return number(value, 3 if value is None or abs(value) < 1 else 1 if abs(value) < 1000 else 0).replace("-", "−")
+
+
+def main() -> None:
+    """Render reports/PROFILE/findings.json as Markdown."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("profile", metavar="PROFILE", help="a profile that has a report, such as course")
+    parser.add_argument("file", metavar="FILE", type=Path, help="the Markdown file to write, such as docs/findings.md")
+    arguments = parser.parse_args()
+    path = Path("reports", arguments.profile, FINDINGS)
+    try:
+        text = markdown(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        sys.exit(f"error: {path}: not found; set `profile: {arguments.profile}` in params.yaml, then run `dvc repro`")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        sys.exit(f"error: {path}: cannot be read ({error!r}); run `dvc repro --force --single-item report`")
+    atomic_write_text(arguments.file, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""Quantities that the paper makes claims about, each with an interval of 95% over dev examples; a count has one of width 0."""
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import hypot
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from mtbert.report.evidence import Evidence
+from mtbert.report.statistics import OVERALL, UNDEFINED, Interval
+from mtbert.tasks.paper import CURVE, METRIC_OF, TASKS
+
+UNITS = {OVERALL: "score", **{task: {"pearson": "r"}.get(metric, metric) for task, metric in METRIC_OF.items()}}
+
+CLOSE = 0.01  # a run has converged when its score is this close to its highest
+LEAST_EPOCHS = 7  # fewer do not show convergence "at around epoch 4 to 6"
+BERT_BASE = (100e6, 120e6)  # parameters of models with BERT-base's encoder
+
+
+class CannotTell(Exception):
+    """The quantity cannot be measured on these runs; the message says why."""
+
+
+class Quantity(NamedTuple):
+    """What a claim is about, in words that "is above 0" completes, its unit, and the function that measures it.
+
+    The function may raise `CannotTell` and `NotRun`.
+    """
+
+    text: str
+    unit: str
+    measure: Callable[[Evidence], Interval]
+
+
+def gain(run: str, over: str, metric: str = OVERALL) -> Quantity:
+    """The run's metric minus that of the run `over`, on the same dev examples."""
+    return Quantity(
+        f"gain in {_title(metric)} of {run} over {over}",
+        UNITS[metric],
+        lambda evidence: evidence.difference(over, run, metric),
+    )
+
+
+def relative_gain(run: str, over: str, of: str) -> Quantity:
+    """The difference of two overall scores in per cent of the score of the run `of`, which is taken as known."""
+
+    def measure(evidence: Evidence) -> Interval:
+        whole = evidence.metric(of, OVERALL).value
+        return _scaled(evidence.difference(over, run, OVERALL), 100 / whole if whole else None)
+
+    return Quantity(f"gain in {_title(OVERALL)} of {run} over {over}, relative to {of},", "%", measure)
+
+
+def excess(first: Quantity, second: Quantity, *, independent: bool = False) -> Quantity:
+    """The first minus the second.
+
+    Args:
+        independent: whether the two are of different examples. Then the halves of their intervals add like standard errors (Zou and
+            Donner, 2008). Otherwise they are added in full, which is wide enough however the two depend on each other.
+    """
+
+    def measure(evidence: Evidence) -> Interval:
+        found = np.array([first.measure(evidence), second.measure(evidence)], dtype=float)
+        if np.isnan(found).any():
+            return UNDEFINED
+        (value, low, high), (other, other_low, other_high) = found.tolist()
+        add = hypot if independent else operator.add
+        difference = value - other
+        return Interval(
+            difference,
+            difference - add(value - low, other_high - other),
+            difference + add(high - value, other - other_low),
+        )
+
+    return Quantity(f"({first.text}) minus ({second.text})", first.unit, measure)
+
+
+def spread(*quantities: Quantity) -> Quantity:
+    """The largest of the quantities minus the smallest; its interval is wide enough however they depend on each other."""
+
+    def measure(evidence: Evidence) -> Interval:
+        found = np.array([quantity.measure(evidence) for quantity in quantities], dtype=float)
+        if np.isnan(found).any():
+            return UNDEFINED
+        values, lows, highs = found.T
+        low, high = max(0.0, float(lows.max() - highs.min())), float(highs.max() - lows.min())
+        return Interval(float(np.ptp(values)), low, high)
+
+    return Quantity(
+        f"largest minus smallest of ({'), ('.join(one.text for one in quantities)})", quantities[0].unit, measure
+    )
+
+
+def trained(run: str, of: str, *, bert_base: bool = False) -> Quantity:
+    """The parameters that the run trains, in per cent of those of another run.
+
+    Args:
+        bert_base: leave the claim open with an encoder of another size, on which the ratio depends.
+    """
+    return Quantity(
+        f"number of parameters that {run} trains, relative to {of},", "%", partial(_trained, run, of, bert_base, 0)
+    )
+
+
+def more_trained(run: str, over: str, *, bert_base: bool = False) -> Quantity:
+    """How many more parameters the run trains than another, in per cent; see `trained`."""
+    return Quantity(
+        f"number of parameters that {run} trains more than {over}, relative to {over},",
+        "%",
+        partial(_trained, run, over, bert_base, 100),
+    )
+
+
+def _trained(run: str, of: str, bert_base: bool, minus: float, evidence: Evidence) -> Interval:
+    counts, others = (evidence.metrics(name)["parameters"] for name in (run, of))
+    if bert_base and not BERT_BASE[0] < others["total"] < BERT_BASE[1]:
+        size = f"{others['total'] / 1e6:.0f} million parameters"
+        raise CannotTell(f"The ratio depends on the encoder: the paper's is BERT-base, {of} has {size}.")
+    return _exact(100 * counts["trainable"] / others["trainable"] - minus)
+
+
+def batches(run: str, task: str, *, share: bool = False) -> Quantity:
+    """The batches of a task that the run was trained on, or their share of all batches in per cent."""
+
+    def measure(evidence: Evidence) -> Interval:
+        drawn = evidence.metrics(run)["training"]["batches"]
+        return _exact(100 * drawn[task] / sum(drawn.values()) if share else drawn[task])
+
+    what = "share" if share else "number"
+    return Quantity(
+        f"{what} of {TASKS[task].title} batches in the training of {run}", "%" if share else "batches", measure
+    )
+
+
+def converged(runs: Sequence[str], metric: str, title: str) -> Quantity:
+    """The first epoch in which a run's dev score comes close to its highest: median and quartiles over the runs at hand.
+
+    Args:
+        metric: `overall` or a task, as the run watched it after each epoch.
+        title: what the runs have in common, in words.
+    """
+
+    def first_epoch(evidence: Evidence, run: str) -> float:
+        history = evidence.history(run)
+        if len(history) < LEAST_EPOCHS:
+            raise CannotTell(f"Convergence needs {LEAST_EPOCHS} epochs or more; {run} has {len(history)}.")
+        scores = history[f"dev_{metric}"].dropna()
+        if scores.empty:
+            raise CannotTell(f"{run} has no {_title(metric)} after any epoch.")
+        return float(history["epoch"][scores >= scores.max() - CLOSE].min())
+
+    def measure(evidence: Evidence) -> Interval:
+        there = [run for run in runs if run in evidence.statistics.values]
+        epochs = [first_epoch(evidence, run) for run in there or runs[:1]]
+        low, median, high = (float(end) for end in np.quantile(epochs, (0.25, 0.5, 0.75)))
+        return Interval(median, low, high)
+
+    over = " (median and quartiles)" if len(runs) > 1 else ""
+    return Quantity(
+        f"first epoch of {title}{over} with a dev {_title(metric)} within {CLOSE:g} of its highest", "epochs", measure
+    )
+
+
+def last_accuracy(run: str, part: str) -> Quantity:
+    """The run's accuracy on SST after its last epoch, on dev or on as many training examples, with Wilson's interval.
+
+    Args:
+        part: `dev` or `train`.
+    """
+
+    def measure(evidence: Evidence) -> Interval:
+        accuracy, found = evidence.history(run).iloc[-1][f"{part}_{CURVE.name}"], evidence.metrics(run)
+        examples = found["dev"][CURVE.name]["n"]
+        if part == "train":
+            examples = min(examples, found["training"]["sizes"][CURVE.name])
+        return _wilson(round(accuracy * examples), examples)
+
+    return Quantity(f"{_title(CURVE.name)} of {run} on {part} after the last epoch", UNITS[CURVE.name], measure)
+
+
+Chosen = Callable[[pd.DataFrame], "pd.Series[bool]"]
+
+
+def share(run: str, task: str, text: str, hits: Chosen, among: Chosen) -> Quantity:
+    """The share of `hits` among some dev examples of a task, in per cent, with Wilson's interval."""
+
+    def measure(evidence: Evidence) -> Interval:
+        examples = evidence.examples(run, task)
+        examples = examples[among(examples)]
+        if examples.empty:
+            raise CannotTell(f"There are none, so there is no {text}.")
+        return _scaled(_wilson(int(hits(examples).sum()), len(examples)), 100)
+
+    return Quantity(text, "%", measure)
+
+
+def _wilson(hits: int, examples: int) -> Interval:
+    found = binomtest(hits, examples)
+    low, high = found.proportion_ci(method="wilson")
+    return Interval(float(found.statistic), float(low), float(high))
+
+
+def _exact(value: float) -> Interval:
+    return Interval(value, value, value)
+
+
+def _scaled(found: Interval, factor: float | None) -> Interval:
+    return Interval(*(None if end is None or factor is None else end * factor for end in found))
+
+
+def _title(metric: str) -> str:
+    """`overall score`, `Sentiment accuracy` or `STS r`."""
+    return f"{metric if metric == OVERALL else TASKS[metric].title} {UNITS[metric]}"

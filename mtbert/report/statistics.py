@@ -1,0 +1,181 @@
+"""How sure the dev scores are: intervals, paired differences of runs, and the spread over seeds.
+
+`mtbert.report.measure` makes them from results; reports/PROFILE/statistics.json keeps them. The intervals cover another choice of
+dev examples, not another seed.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mtbert.errors import MtbertError
+from mtbert.evaluation.resampling import LEVEL, detectable, holm
+from mtbert.files import atomic_write_text
+
+RESAMPLES, SEED = 10_000, 11711  # of the bootstrap
+OVERALL = "overall"
+STATISTICS = "statistics.json"  # in reports/PROFILE
+
+
+class Interval(NamedTuple):
+    """A dev score and its 95% interval; all None if the score is undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Paired(NamedTuple):
+    """A difference of two runs on the same examples; all None if a score is undefined.
+
+    Attributes:
+        p: two-sided: McNemar's exact test for an accuracy, else from the bootstrap.
+        error: the difference's standard error over examples.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    error: float | None
+
+
+class Difference(NamedTuple):
+    """A difference of two runs, the second minus the first; all None if a score is undefined.
+
+    Attributes:
+        adjusted: p after Holm's correction over all pairs of a table's runs; None if none were given.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    adjusted: float | None
+
+
+UNDEFINED, UNPAIRED = Interval(None, None, None), Paired(None, None, None, None, None)
+
+
+class OverSeeds(NamedTuple):
+    """A metric over runs that differ in their seed alone; None where fewer than two of them have it.
+
+    Attributes:
+        share: of the variance of one run's score that is due to the seed: seeds / (seeds + choice of examples).
+    """
+
+    runs: int
+    mean: float | None
+    sd: float | None
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The statistics of a set of runs. A metric is named `overall` or by its task.
+
+    Attributes:
+        values: by run and metric.
+        pairs: by the two runs, in the order of `values`, and metric.
+        seeds: by the first of the runs that differ in their seed alone, and metric.
+        resamples: how often the examples were drawn.
+    """
+
+    values: Mapping[str, Mapping[str, Interval]]
+    pairs: Mapping[tuple[str, str], Mapping[str, Paired]]
+    seeds: Mapping[str, Mapping[str, OverSeeds]] = field(default_factory=dict)
+    resamples: int = RESAMPLES
+
+    def metric(self, run: str, metric: str) -> Interval:
+        """A run's dev score with its interval."""
+        return self.values[run].get(metric, UNDEFINED)
+
+    def difference(self, first: str, second: str, metric: str, among: Iterable[str] = ()) -> Difference:
+        """`second` minus `first`.
+
+        Args:
+            among: the runs of a table that has both; p is adjusted for comparing all pairs of them.
+        """
+        found = self._pair(first, second, metric)
+        adjusted = [p for pair, p in self.adjusted(among, metric).items() if set(pair) == {first, second}]
+        return Difference(*found[:4], adjusted[0] if adjusted else None)
+
+    def adjusted(self, runs: Iterable[str], metric: str) -> dict[tuple[str, str], float]:
+        """The p of all pairs of these runs after Holm's correction; without pairs for which the metric is undefined."""
+        found = {pair: self._pair(*pair, metric).p for pair in combinations(runs, 2)}
+        defined = {pair: p for pair, p in found.items() if p is not None}
+        return dict(zip(defined, holm(list(defined.values())), strict=True))
+
+    def detectable(self, first: str, second: str, metric: str) -> float | None:
+        """The smallest true difference of these runs that such dev examples show with a power of 80%.
+
+        None if a score is undefined, or if the two are right on the same examples.
+        """
+        error = self._pair(first, second, metric).error
+        return detectable(error) if error else None
+
+    def _pair(self, first: str, second: str, metric: str) -> Paired:
+        if (first, second) in self.pairs:
+            return self.pairs[first, second].get(metric, UNPAIRED)
+        value, low, high, p, error = self.pairs[second, first].get(metric, UNPAIRED)
+        return UNPAIRED if value is None or low is None or high is None else Paired(-value, -high, -low, p, error)
+
+
+def write_statistics(path: Path, found: Statistics) -> None:
+    """Write the statistics as JSON, a line for each run and pair; numbers with six significant digits."""
+    head = {"level": LEVEL, "resamples": found.resamples, "seed": SEED}
+    sections = {
+        "runs": _lines({run: _plain(metrics) for run, metrics in found.values.items()}),
+        "seeds": _lines({run: _plain(metrics) for run, metrics in found.seeds.items()}),
+        "pairs": _lines([{"runs": pair, **_plain(metrics)} for pair, metrics in found.pairs.items()]),
+    }
+    lines = [f"{_json(key)}: {value}" for key, value in ({key: _json(head[key]) for key in head} | sections).items()]
+    atomic_write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Read what `write_statistics` wrote.
+
+    Raises:
+        MtbertError: the file is missing or damaged; the message names the stage to run.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        pairs = {tuple(pair.pop("runs")): _typed(Paired, pair) for pair in found["pairs"]}
+        values, seeds = (
+            {run: _typed(kind, metrics) for run, metrics in found[key].items()}
+            for key, kind in (("runs", Interval), ("seeds", OverSeeds))
+        )
+        return Statistics(values, pairs, seeds, found["resamples"])
+    except FileNotFoundError:
+        raise MtbertError(f"{path}: not found; run `dvc repro statistics`") from None
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        remedy = "run `dvc repro --force --single-item statistics`"
+        raise MtbertError(f"{path}: cannot be read ({error}); {remedy}") from None
+
+
+def _lines(section: Mapping[str, Any] | Sequence[Any]) -> str:
+    """A section with each of its entries on a line."""
+    if isinstance(section, Mapping):
+        return "{" + ",".join(f"\n  {_json(key)}: {_json(value)}" for key, value in section.items()) + "\n}"
+    return "[" + ",".join(f"\n  {_json(value)}" for value in section) + "\n]"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        metric: {
+            key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in part._asdict().items()
+        }
+        for metric, part in metrics.items()
+    }
+
+
+def _typed(kind: type[Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {metric: kind(**part) for metric, part in metrics.items()}

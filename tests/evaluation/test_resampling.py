@@ -1,0 +1,144 @@
+"""The bootstrap against scipy's, and by simulation: coverage, false alarms and power."""
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap, pearsonr
+
+from mtbert.evaluation import resampling
+from mtbert.evaluation.resampling import detectable, holm, interval, mcnemar, resampled, sign_test
+
+SST, STS = 1101, 863  # examples of the course's dev sets
+
+
+def drawn(metric: str, labels: np.ndarray, predictions: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
+    return resampled(metric, labels, predictions, resamples, np.random.default_rng(seed))
+
+
+def similarities(rng: np.random.Generator, *noise: float, rows: int = STS) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and the predictions of models with independent errors of these sizes."""
+    labels = rng.normal(size=rows)
+    return labels, np.stack([labels + size * rng.normal(size=rows) for size in noise])
+
+
+@pytest.mark.parametrize("block", [resampling.BLOCK, 1000])
+def test_scipys_bootstrap_gives_the_same_resamples(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(resampling, "BLOCK", block)  # 1000: ten resamples at a time
+    rng = np.random.default_rng(1)
+    labels, predictions = similarities(rng, 0.5, 0.8, rows=100)
+    settings = {"n_resamples": 300, "paired": True, "vectorized": False, "method": "percentile"}
+
+    def r(x: np.ndarray, y: np.ndarray) -> float:
+        return pearsonr(x, y).statistic
+
+    found = drawn("pearson", labels, predictions, 300)
+    for samples, model in zip(found.T, predictions, strict=True):
+        theirs = bootstrap((labels, model), r, random_state=np.random.default_rng(0), **settings)
+        np.testing.assert_allclose(samples, theirs.bootstrap_distribution, rtol=1e-9)
+        np.testing.assert_allclose(interval(samples), theirs.confidence_interval, rtol=1e-9)
+
+    def difference(first: np.ndarray, second: np.ndarray, y: np.ndarray) -> float:
+        return r(second, y) - r(first, y)
+
+    paired = bootstrap((*predictions, labels), difference, random_state=np.random.default_rng(0), **settings)
+    np.testing.assert_allclose(interval(found[:, 1] - found[:, 0]), paired.confidence_interval, rtol=1e-9)
+    assert np.std(found[:, 1] - found[:, 0], ddof=1) == pytest.approx(paired.standard_error)
+
+    classes, guesses = rng.integers(0, 5, 100), rng.integers(0, 5, (3, 100))
+    right = (guesses[2] == classes).astype(float)
+    theirs = bootstrap((right,), np.mean, random_state=np.random.default_rng(0), **settings)
+    names = np.array(["a", "b", "c", "d", "e"])
+    for labels_of, guesses_of in ((classes, guesses), (names[classes], names[guesses])):
+        np.testing.assert_array_equal(
+            drawn("accuracy", labels_of, guesses_of, 300)[:, 2], theirs.bootstrap_distribution
+        )
+
+
+def test_resamples_of_one_value_are_undefined_and_left_out() -> None:
+    labels, predictions = np.array([0.1, 1.1, 2.3]), np.array([[1.7, 1.7, 3.1], [5.3, 5.3, 5.3]])
+    samples = drawn("pearson", labels, predictions, 500)
+    assert 0 < np.isnan(samples[:, 0]).mean() < 1, "a resample may hold the first two alone"
+    assert np.isfinite(interval(samples[:, 0])).all()
+    assert np.isnan(samples[:, 1]).all(), "rounding does not make up a correlation of a constant"
+
+
+def test_p_of_known_counts() -> None:
+    first = np.array([True] * 10 + [False] * 2 + [True] * 30)
+    second = np.array([False] * 10 + [True] * 2 + [True] * 30)
+    assert mcnemar(first, second) == mcnemar(second, first) == pytest.approx(2 * 79 / 4096)
+    assert mcnemar(first, first) == 1
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1, 1]
+    assert holm([]) == []
+    assert sign_test(np.zeros(99)) == 1
+    assert sign_test(np.ones(99)) == sign_test(-np.ones(99)) == pytest.approx(2 / 100)
+    assert sign_test(np.array([-1.0, *[2.0] * 97, np.nan, 3.0])) == pytest.approx(2 * 2 / 100)
+
+
+# ---- simulations: how often a share that should be `expected` is off by chance is known
+
+
+def near(share: float, expected: float, trials: int) -> bool:
+    """Whether a share of trials is within four standard errors of what it should be."""
+    return abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / trials)
+
+
+def coverage_of_accuracy(trials: int, resamples: int) -> float:
+    """The share of trials whose interval holds the true accuracy, that of Table 1's sentiment."""
+    truth = 0.475
+    right = np.random.default_rng(2).random((trials, SST)) < truth
+    samples = drawn("accuracy", np.ones(SST, bool), right, resamples)
+    ends = np.quantile(samples, [0.025, 0.975], axis=0)
+    return float(((ends[0] <= truth) & (truth <= ends[1])).mean())
+
+
+def coverage_of_pearson(trials: int, resamples: int) -> float:
+    rng, truth, held = np.random.default_rng(3), 1 / np.sqrt(1 + 0.6**2), 0
+    for trial in range(trials):
+        low, high = interval(drawn("pearson", *similarities(rng, 0.6), resamples, trial)[:, 0])
+        held += low <= truth <= high
+    return held / trials
+
+
+def found_by_bootstrap(trials: int, resamples: int, *noise: float) -> float:
+    """The share of trials in which the correlations of two models differ significantly."""
+    rng, found = np.random.default_rng(4), 0
+    for trial in range(trials):
+        samples = drawn("pearson", *similarities(rng, *noise), resamples, trial)
+        found += sign_test(samples[:, 1] - samples[:, 0]) < 0.05
+    return found / trials
+
+
+def found_by_mcnemar(trials: int, gain: float) -> float:
+    """The share of trials in which the accuracies of two models differ significantly."""
+    rng, found = np.random.default_rng(5), 0
+    for _ in range(trials):
+        first, change = rng.random(SST) < 0.475, rng.random(SST)
+        second = np.where(first, change > 0.1, change < (0.0475 + gain) / 0.525)
+        found += mcnemar(first, second) < 0.05
+    return found / trials
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    assert near(coverage_of_accuracy(500, 500), 0.95, 500)
+    assert near(coverage_of_pearson(250, 300), 0.95, 250)
+
+
+def test_equal_models_are_seldom_called_different() -> None:
+    assert near(found_by_bootstrap(250, 300, 0.6, 0.6), 0.05, 250)
+    assert found_by_mcnemar(1000, 0.0) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 1000), "an exact test keeps below its level"
+
+
+def test_a_planted_difference_is_found_as_often_as_the_power_says() -> None:
+    gain = 0.0
+    for _ in range(20):  # the more they differ, the larger the error of the difference
+        gain = detectable(np.sqrt((2 * 0.0475 + gain) / SST))
+    assert 0.73 < found_by_mcnemar(1000, gain) < 0.83, "the exact test has a little less power than 80%"
+    assert found_by_bootstrap(50, 300, 0.6, 0.8) == 1
+
+
+@pytest.mark.slow
+def test_coverage_and_false_alarms_at_length() -> None:
+    assert 0.94 < coverage_of_accuracy(4000, 2000) < 0.96
+    assert 0.94 < coverage_of_pearson(4000, 1000) < 0.96
+    assert 0.04 < found_by_bootstrap(4000, 1000, 0.6, 0.6) < 0.06
+    assert 0.03 < found_by_mcnemar(4000, 0.0) < 0.06

@@ -1,0 +1,168 @@
+"""Trained models to export, of every kind of head and pooling; tiny, random, and each with a word for every difference."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mtbert
+from mtbert.export.transformers import write_tensors
+from mtbert.files import atomic_json, sha256_file
+from mtbert.model.bert import BertConfig
+from mtbert.peft.convert import trained_state
+from mtbert.pipeline.card import CARD, card
+from mtbert.pipeline.models import adapt, build
+from mtbert.pretrained.bert import BERT
+from mtbert.pretrained.source import MINILM_PACKAGE, _minilm, pretrained
+from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, read_config, save_model
+from mtbert.pretrained.weights import config_to_json, for_pooling, to_hf
+from mtbert.settings import Run
+from mtbert.tasks.task import Task
+
+SIZE = BertConfig(vocabulary=30522, positions=64, layers=2, hidden=32, heads=2, intermediate=48)
+LONG = "a very long review of a film that never ends , " * 60  # 600 words
+SENTENCES = [
+    "A touching film.",
+    "It's 'quoted', \"twice\" - and IT SHOUTS!",
+    "😀 naïve café, ΟΔΟΣ İstanbul ﬁ",
+    "...",
+    "?",
+    "[SEP] is text, [CLS] too",
+    "tabs\tand\nlines\u2028and\xa0spaces \x1c here",
+    "你好，世界",
+    LONG,
+]
+PAIRS = [*pairwise(SENTENCES), (LONG, LONG), (LONG, "short"), ("short", LONG), ("a", "a")]
+CROSS = {"sst": ["u"], "quora": ["c"], "sts": ["c"]}
+LINEAR = {"sst": ["u"], "quora": ["u", "v", "|u-v|", "c"], "sts": ["|u+v|", "c"]}
+
+
+def run(pooling: str, features: dict[str, list[str]] | None, adapter: dict[str, Any] | None) -> Run:
+    """A run with linear heads over these features, or cosine heads for pairs."""
+    linear = features or {"sst": ["u"]}
+    heads: dict[str, Any] = {"sst": {"objective": "cross_entropy", "features": linear["sst"]}}
+    if features:
+        heads["quora"] = {"objective": "bce", "features": features["quora"]}
+        heads["sts"] = {"objective": "mse", "features": features["sts"], "clamp": False}
+    else:
+        heads["quora"] = {"objective": "cosine"}
+        heads["sts"] = {"objective": "cosine_embedding", "margin": 0.0, "threshold": 2.5}
+    views = {"cross" if name == "c" else "bi" for task in ("quora", "sts") for name in linear.get(task, "u")}
+    return Run.model_validate(
+        {
+            **{"pooling": pooling, "heads": heads, "encoding": views.pop() if len(views) == 1 else "both"},
+            **{"encoder_dropout": 0.1, "head_dropout": 0.3, "seed": 1, "tasks": ["sst"], "sampler": "sequential"},
+            **{"epoch_end": 1, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "adapter": adapter},
+        }
+    )
+
+
+def expected(model: mtbert.TrainedModel, task: str, rows: Sequence[Any]) -> np.ndarray:
+    """What mtbert predicts: probabilities of all labels, or scores, (B, labels)."""
+    found = model.predict(task, rows)
+    return np.array(
+        [list(one.probabilities.values()) if isinstance(one, mtbert.Label) else [one.score] for one in found]
+    )
+
+
+def random_model(settings: Run, config: BertConfig = SIZE) -> Any:
+    """A model whose outputs depend on every weight and every word."""
+    model = build(settings, config)
+    for number, (name, parameter) in enumerate(model.named_parameters()):
+        generator = torch.Generator().manual_seed(number)
+        around = 1.0 if name.endswith("norm.weight") else 0.0
+        parameter.data = around + 0.15 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def described(task: Task) -> dict[str, Any]:
+    """A task as config.json has it."""
+    ends = {"labels": list(task.labels)} if task.labels else {"low": task.low, "high": task.high}
+    return {"kind": task.kind, "texts": list(task.texts), **ends}
+
+
+def write_base(folder: Path, spoil_what_trained: bool = False) -> None:
+    """The encoder from which the adapters start, as transformers saves it.
+
+    Args:
+        spoil_what_trained: replace what `train_rest` trains, so that it has to come from the adapter.
+    """
+    tensors = random_model(run("cls", CROSS, None)).encoder.state_dict()
+    for name in tensors if spoil_what_trained else ():
+        if tensors[name].ndim == 1 or name.startswith("embeddings."):
+            tensors[name] = torch.zeros_like(tensors[name])
+    folder.mkdir(parents=True)
+    write_tensors(folder / WEIGHTS, to_hf(tensors))
+    atomic_json(folder / CONFIG, BERT.written_config(SIZE))
+    shutil.copyfile(_minilm() / TOKENIZER, folder / TOKENIZER)
+
+
+@pytest.fixture(scope="session")
+def lora() -> dict[str, Any]:
+    """The settings of a LoRA adapter that trains nothing else of the encoder."""
+    rates = {"learning_rate": 1e-3, "dropout": 0.0}
+    return {"method": "lora", "rank": 4, "alpha": 8.0, **rates, "train_rest": False, "start_from": "pretrained"}
+
+
+@pytest.fixture(scope="session")
+def dora(lora: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a DoRA adapter that trains embeddings, norms and biases too."""
+    return {**lora, "method": "dora", "norm_gradient": "exact", "train_rest": True}
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """made(pooling, features, adapter=..., preprocess=..., base=...): the folder of a trained model; features None: cosine heads."""
+    pytest.importorskip(MINILM_PACKAGE)
+
+    def make(
+        pooling: str,
+        features: dict[str, list[str]] | None,
+        adapter: dict[str, Any] | None = None,
+        preprocess: str = "course",
+        max_tokens: int = 24,
+        base: dict[str, Any] | None = None,
+        minilm: bool = False,
+    ) -> Path:
+        settings = run(pooling, features, adapter)
+        size = SIZE
+        if minilm:
+            encoder = pretrained("minilm")
+            size, model = encoder.config, random_model(settings, encoder.config)
+            model.encoder.load_state_dict(for_pooling(encoder.tensors, pooling, ""))
+        else:
+            model = random_model(settings)
+        folder = tmp_path_factory.mktemp("project") / "models/run"
+        folder.mkdir(parents=True)
+        base_weights = None
+        if adapter:
+            (folder.parent / "pretrained").mkdir()
+            save_model(folder.parent / "pretrained", model.encoder.state_dict(), {"encoder": config_to_json(size)})
+            base_weights = read_config(folder.parent / "pretrained")["sha256"]
+            adapt(model, settings, "run")
+            for name, parameter in model.named_parameters():
+                if "lora_" in name or "magnitude" in name:
+                    parameter.data = parameter.data + 0.1 * torch.randn_like(parameter)
+        shutil.copyfile(_minilm() / TOKENIZER, folder / TOKENIZER)
+        config = {
+            "encoder": config_to_json(size),
+            "settings": settings.model_dump(),
+            "base": base or {"name": "tiny-bert"},
+            "base_weights": base_weights,
+            "tasks": {task.name: described(task) for task in settings.known.values()},
+            "max_tokens": max_tokens,
+            "preprocess": preprocess,
+            "tokenizer": sha256_file(folder / TOKENIZER),
+            "parameters": {"total": 1, "trainable": 1, "adapters_only": None},
+            "training": {"steps": 1, "batch_size": 8, "epochs": 1, "sampler": "sequential", "sizes": {"sst": 8}},
+        }
+        save_model(folder, trained_state(model) if adapter else model.state_dict(), config)
+        (folder / CARD).write_text(card("run", config), encoding="utf-8")
+        return folder
+
+    return make

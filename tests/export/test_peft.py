@@ -1,0 +1,73 @@
+"""peft loads an exported adapter onto its base, and `encoder.source: local` takes it back."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+import mtbert
+from mtbert.errors import MtbertError
+from mtbert.export.command import main
+from mtbert.peft.published import encoder_from
+from tests.export.conftest import LINEAR, SENTENCES, write_base
+
+pytestmark = pytest.mark.filterwarnings("ignore::mtbert.LongInputWarning")
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("method", ["dora", "lora"])
+def test_peft_loads_it(made: Callable[..., Path], tmp_path: Path, request: Any, pooling: str, method: str) -> None:
+    folder = made(pooling, LINEAR, adapter=request.getfixturevalue(method))
+    write_base(tmp_path / "tiny-bert", spoil_what_trained=method == "dora")
+    main(str(folder), tmp_path / "out", "peft")
+    base = AutoModel.from_pretrained(tmp_path / "tiny-bert")
+    model = PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "out")(
+        SENTENCES, padding=True, truncation=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        output = model(**inputs)
+    mask = inputs["attention_mask"][:, :, None]
+    u = output.pooler_output if pooling == "cls" else (output.last_hidden_state * mask).sum(1) / mask.sum(1)
+    ours = mtbert.load(folder, device="cpu", precision="fp32")
+    np.testing.assert_allclose(u, ours.encode(SENTENCES), atol=1e-5)
+
+    # What is in the folder is what was trained, and no more.
+    tensors = load_file(tmp_path / "out/adapter_model.safetensors")
+    layers = 2 * 6 + (pooling == "cls")
+    assert len(tensors) == (layers * 4 + 3 + 2 * 5 if method == "dora" else layers * 2)
+    heads = load_file(tmp_path / "out/heads.safetensors")
+    assert torch.equal(heads["sts.weight"], ours.network.state_dict()["heads.sts.linear.weight"])
+
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == "tiny-bert"
+    config["base_model_name_or_path"] = "../tiny-bert"
+    (tmp_path / "out/adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    back = encoder_from("local", path=str(tmp_path / "out"))
+    for name, tensor in ours.network.encoder.state_dict().items():
+        torch.testing.assert_close(back.tensors[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_what_peft_cannot_load_is_refused(made: Callable[..., Path], tmp_path: Path, lora: dict[str, Any]) -> None:
+    cases = [
+        (made("mean", LINEAR), None, "was fine-tuned in full and has no adapter; use --to transformers"),
+        (made("mean", LINEAR, adapter=lora), "sst", "--task: the adapter belongs to the encoder"),
+        (made("mean", LINEAR, adapter={**lora, "start_from": "best"}), None, "starts from the weights of the run best"),
+        (
+            made("mean", LINEAR, adapter=lora, base={"name": "random"}),
+            None,
+            "starts from an encoder with random weights",
+        ),
+        (made("mean", LINEAR, adapter=lora, base={"name": "x", "base": {}}), None, "an encoder with a merged adapter"),
+    ]
+    for folder, task, message in cases:
+        with pytest.raises(MtbertError, match=message):
+            main(str(folder), tmp_path / "out", "peft", task)
+    assert not list(tmp_path.iterdir())

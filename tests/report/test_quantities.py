@@ -1,0 +1,169 @@
+"""Quantities measure what was planted in results, and say why they cannot."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from mtbert.report import quantities
+from mtbert.report.evidence import Evidence, NotRun
+from mtbert.report.measure import measure
+from mtbert.report.quantities import CannotTell, Quantity
+from mtbert.report.rules import CANNOT_TELL, HOLDS, REFUTED, above, below
+from mtbert.report.statistics import UNDEFINED, Interval, Statistics
+from mtbert.tabular import write_csv
+
+NOTHING = Evidence(Path("results"), Statistics({}, {}))
+
+
+def quantity(value: float, low: float, high: float) -> Quantity:
+    return Quantity("x", "", lambda evidence: Interval(value, low, high))
+
+
+def test_differences_of_quantities_take_the_least_favourable_ends() -> None:
+    first, second = quantity(3, 2, 5), quantity(1, 0.5, 1.5)
+    assert quantities.excess(first, second).measure(NOTHING) == Interval(2, 0.5, 4.5)
+    independent = quantities.excess(first, second, independent=True).measure(NOTHING)
+    assert independent == pytest.approx((2, 2 - np.hypot(1, 0.5), 2 + np.hypot(2, 0.5)))
+    assert quantities.spread(first, second, quantity(2, 1, 3)).measure(NOTHING) == Interval(2, 0.5, 4.5)
+    assert quantities.spread(first, quantity(2, 1, 3)).measure(NOTHING).low == 0, "they may be equal"
+    undefined = Quantity("x", "", lambda evidence: UNDEFINED)
+    for of in (quantities.excess(first, undefined), quantities.spread(first, undefined)):
+        assert of.measure(NOTHING) == UNDEFINED
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Evidence:
+    """Runs of SST alone, right on 50%, 52% and 80% of 400 sentences."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 5, 400)
+    for run, accuracy in (("poor", 0.5), ("same", 0.52), ("good", 0.8)):
+        wrong = rng.permutation(400) >= round(400 * accuracy)
+        predictions = np.where(wrong, (labels + 1) % 5, labels)
+        rows = [
+            [n, "text", label, predicted, 0.5]
+            for n, (label, predicted) in enumerate(zip(labels, predictions, strict=True))
+        ]
+        write_csv(tmp_path / run / "examples/sst-dev.csv", ["id", "sentence1", "label", "prediction", "score"], rows)
+        entry = {"accuracy": float(np.mean(predictions == labels)), "n": 400, "majority": 0.2}
+        parts = {"dev": {"sst": entry}, "test": {}, "parameters": {}, "training": {"sizes": {"sst": 100}}}
+        (tmp_path / run / "metrics.json").write_text(json.dumps(parts), encoding="utf-8")
+    return Evidence(tmp_path, measure(tmp_path, ["poor", "same", "good"]))
+
+
+def test_planted_gains(planted: Evidence) -> None:
+    gained = quantities.gain("good", "poor", "sst")
+    assert above(gained).decide(planted).verdict == HOLDS
+    assert above(gained, 0.4).decide(planted).verdict == REFUTED, "there is a gain, but a smaller one"
+    assert above(gained, 0.3).decide(planted).verdict == CANNOT_TELL, "it is of about this size"
+    assert above(quantities.gain("poor", "good", "sst")).decide(planted).verdict == REFUTED
+    assert above(quantities.gain("same", "poor", "sst")).decide(planted).verdict == CANNOT_TELL, (
+        "too few examples for 2 points"
+    )
+    assert below(quantities.gain("same", "poor", "sst"), 0.2).decide(planted).verdict == HOLDS, (
+        "negligible, with that margin"
+    )
+    assert gained.measure(planted).value == pytest.approx(0.3)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval, by its formula."""
+    z = norm.ppf(0.975)
+    middle, half = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+
+
+def test_a_share_has_the_interval_of_wilson(planted: Evidence) -> None:
+    right = quantities.share(
+        "good", "sst", "s", lambda rows: rows["prediction"] == rows["label"], lambda rows: rows["label"] >= 0
+    )
+    found = right.measure(planted)
+    assert found == pytest.approx((80, *(100 * end for end in wilson(0.8, 400))))
+    none = quantities.share(
+        "good", "sst", "share of 7", lambda rows: rows["label"] == 7, lambda rows: rows["label"] == 7
+    )
+    with pytest.raises(CannotTell, match="There are none, so there is no share of 7"):
+        none.measure(planted)
+
+
+def history(folder: Path, run: str, scores: Sequence[float | None]) -> None:
+    rows = [(epoch, 0.5, 0.4, score) for epoch, score in enumerate(scores)]
+    write_csv(folder / run / "history.csv", ["epoch", "train_sst", "dev_sst", "dev_overall"], rows)
+
+
+def test_convergence(planted: Evidence) -> None:
+    """The untrained model does not count, and later epochs that are less than a point better do not either."""
+    history(planted.folder, "poor", [0.9, 0.1, 0.2, 0.3, 0.495, 0.503, 0.4, 0.4])
+    history(planted.folder, "good", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6])
+    assert quantities.converged(["poor"], "overall", "poor").measure(planted) == Interval(4, 4, 4)
+    assert quantities.converged(["poor", "good"], "overall", "both").measure(planted) == Interval(5, 4.5, 5.5)
+    assert quantities.converged(["poor", "good", "absent"], "overall", "those at hand").measure(planted).value == 5
+    history(planted.folder, "good", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    with pytest.raises(CannotTell, match="Convergence needs 7 epochs or more; good has 6"):
+        quantities.converged(["good"], "overall", "good").measure(planted)
+
+
+def test_convergence_of_undefined_scores(planted: Evidence) -> None:
+    history(planted.folder, "good", [None] * 8)
+    with pytest.raises(CannotTell, match="good has no overall score after any epoch"):
+        quantities.converged(["good"], "overall", "good").measure(planted)
+
+
+def test_accuracy_after_the_last_epoch(planted: Evidence) -> None:
+    history(planted.folder, "good", [0.4, 0.5])
+    train, dev = (quantities.last_accuracy("good", part).measure(planted) for part in ("train", "dev"))
+    assert (train.value, dev.value) == (0.5, 0.4)
+    assert dev[1:] == pytest.approx(wilson(0.4, 400))
+    assert train[1:] == pytest.approx(wilson(0.5, 100)), "there are only 100 to train on"
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Callable[..., Evidence]:
+    """counted(RUN={...}): runs with these trained and total parameters, in millions, batches and training sets."""
+
+    def make(total: float, trained: float) -> Evidence:
+        for run, millions in (("full", total), ("part", trained)):
+            training = {"batches": {"sst": 10, "quora": 30}, "sizes": {"sst": 100, "quora": 500, "sts": 50}}
+            parts = {"parameters": {"total": total * 1e6, "trainable": millions * 1e6}, "training": training}
+            (tmp_path / run).mkdir(exist_ok=True)
+            (tmp_path / run / "metrics.json").write_text(json.dumps({"dev": {}, "test": {}, **parts}), encoding="utf-8")
+        return Evidence(tmp_path, Statistics({"full": {}, "part": {}}, {}))
+
+    return make
+
+
+def test_counts_are_exact(counted: Callable[..., Evidence]) -> None:
+    evidence = counted(110, 27.5)
+    assert quantities.trained("part", of="full", bert_base=True).measure(evidence) == Interval(25, 25, 25)
+    assert quantities.more_trained("full", "part", bert_base=True).measure(evidence) == Interval(300, 300, 300)
+    assert quantities.batches("full", "quora").measure(evidence) == Interval(30, 30, 30)
+    assert quantities.batches("full", "quora", share=True).measure(evidence) == Interval(75, 75, 75)
+
+
+def test_ratios_of_another_encoder_are_left_open(counted: Callable[..., Evidence]) -> None:
+    with pytest.raises(CannotTell, match="the paper's is BERT-base, full has 22 million parameters"):
+        quantities.trained("part", of="full", bert_base=True).measure(counted(22, 11))
+    assert quantities.trained("part", of="full").measure(counted(22, 11)).value == 50
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        quantities.gain("good", "absent", "sst"),
+        quantities.relative_gain("absent", "good", of="good"),
+        quantities.trained("absent", of="good"),
+        quantities.more_trained("good", "absent", bert_base=True),
+        quantities.batches("absent", "sst"),
+        quantities.converged(["absent"], "overall", "it"),
+        quantities.last_accuracy("absent", "dev"),
+        quantities.share("absent", "sst", "s", lambda rows: rows["label"] == 0, lambda rows: rows["label"] == 0),
+        quantities.excess(quantities.gain("good", "poor", "sst"), quantities.gain("absent", "poor", "sst")),
+        quantities.spread(quantities.gain("good", "poor", "sst"), quantities.gain("absent", "poor", "sst")),
+    ],
+)
+def test_a_missing_run_is_named(planted: Evidence, of: Quantity) -> None:
+    with pytest.raises(NotRun, match="There are no results of absent"):
+        of.measure(planted)
