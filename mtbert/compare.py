@@ -53,7 +53,7 @@ def main(
         if run not in known:
             raise MtbertError(f"no run is called {run!r}{nearest(run, known)}")
     if first == second:
-        raise MtbertError(f"{first!r} is named twice; name two runs")
+        raise MtbertError(f"{first!r} is named twice; name two different runs")
     found = compare(RESULTS, first, second, examples)
     found.facts.update(_facts(first, second))
     if as_json:

@@ -50,9 +50,8 @@ def main() -> None:
     }
     statistics = current_statistics(folder / STATISTICS, RESULTS, settings["runs"])
     verdicts = findings(Evidence(RESULTS, statistics), settings["profile"], generated=source["source"] == "sample")
-    graph = read_graph(
-        Path("dvc.yaml")
-    )  # DVC allows no dependency on it: an edit of it alone does not re-run this stage
+    # DVC allows no dependency on dvc.yaml, so an edit of that file alone does not re-run this stage.
+    graph = read_graph(Path("dvc.yaml"))
     html = page(
         folder,
         Runs(RESULTS, found, records, settings["predecessors"], times, statistics),

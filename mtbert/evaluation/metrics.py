@@ -56,9 +56,13 @@ def tracked(scores: Mapping[str, Any], tasks: Iterable[Task]) -> dict[str, float
     """
     found = {"overall": scores.get("overall")}
     for task in tasks:
-        entry = scores.get(task.name, {})
-        found[task.title.lower()] = next((entry[metric] for metric in METRICS if metric in entry), None)
+        found[task.title.lower()] = scores[task.name][metric_of(scores[task.name])] if task.name in scores else None
     return {name: score for name, score in found.items() if score is not None}
+
+
+def metric_of(entry: Mapping[str, Any]) -> str:
+    """The metric that a task's entry in metrics.json holds."""
+    return next(metric for metric in METRICS if metric in entry)
 
 
 def majority_share(labels: ArrayLike) -> float:

@@ -1,8 +1,7 @@
 """The claims of the paper about its results, each with the rule that decides it, and the paper's misprints.
 
-Left out are absolute scores, which depend on the encoder and on the Quora split at hand, opinions, and what the paper quotes from
-others. Quotes are the paper's words; brackets are ours and say which part of a sentence is decided. Runs are named as in
-params.yaml.
+Opinions, what the paper quotes from others, and absolute scores are left out; the scores depend on the encoder and on the Quora split
+at hand. Quotes are the paper's words; brackets are ours and say which part of a sentence is decided. Runs are named as in params.yaml.
 """
 
 from itertools import pairwise
@@ -111,7 +110,7 @@ CLAIMS = (
             note,
         )
         for title, run, over, note in (
-            ("Key Update 1", "key_update_1", BASELINE, "It also trains a paraphrase head, which the baseline has not."),
+            ("Key Update 1", "key_update_1", BASELINE, "It also trains a paraphrase head, which the baseline lacks."),
             ("Key Update 2", "key_update_2", "key_update_1", ""),
             ("Key Update 3", "key_update_3", "key_update_2", ""),
             ("Best Performance", BEST, "key_update_3", "It also changes the loss of STS."),
@@ -234,7 +233,7 @@ CLAIMS = (
             ),
             50,
         ),
-        "Decided is whether 3 is the more frequent of the two.",
+        "The rule asks only whether 3 is the more frequent of the two.",
     ),
     Claim(
         "6.1",

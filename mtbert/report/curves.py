@@ -39,7 +39,7 @@ class Chart(NamedTuple):
 
 
 def charts(folder: Path, runs: Sequence[str], tasks: Mapping[str, Task]) -> list[Chart]:
-    """A chart for each run, all on the same scale: the least score, or 0 if that is higher, to 1.
+    """A chart for each run, all on the same scale: from 0, or from the lowest score if one is negative, to 1.
 
     Args:
         folder: the results folder.

@@ -14,7 +14,7 @@ from typing import Any
 from mtbert.files import atomic_write_text
 from mtbert.report.claims import CLAIMS, ERRATA, Claim
 from mtbert.report.evidence import Evidence
-from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED
+from mtbert.report.rules import VERDICTS
 from mtbert.report.text import Table, number, to_markdown
 
 FINDINGS = "findings.json"  # in reports/PROFILE
@@ -58,7 +58,7 @@ def findings(evidence: Evidence, profile: str, *, generated: bool, claims: Seque
 def markdown(found: Mapping[str, Any]) -> str:
     """findings.json as Markdown: how many claims hold, each with its verdict, and the misprints."""
     verdicts = Counter(claim["verdict"] for claim in found["claims"])
-    counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in (HOLDS, REFUTED, CANNOT_TELL, NOT_RUN))
+    counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS)
     rows = [
         (
             claim["section"],
@@ -80,7 +80,14 @@ def markdown(found: Mapping[str, Any]) -> str:
     )
     opening = [GENERATED] if found["generated"] else []
     errata = "\n".join(f"- {text}" for text in found["errata"])
-    parts = ["# What holds of the paper", *opening, f"{len(rows)} claims: {counts}.", METHOD, made, to_markdown(table)]
+    parts = [
+        "# Which claims of the paper hold",
+        *opening,
+        f"{len(rows)} claims: {counts}.",
+        METHOD,
+        made,
+        to_markdown(table),
+    ]
     return "\n\n".join([*parts, "## Misprints and contradictions", errata]) + "\n"
 
 

@@ -36,7 +36,7 @@ def health_grid(report: Mapping[str, Any], tasks: Mapping[str, Task]) -> Grid:
         column("Repeated", lambda _, found: Cell(f"{found['repeated']['sentences']:,}")),
         column("Also in dev or test", leaked),
         column(
-            "Wordpieces a sentence",
+            "Wordpieces per sentence",
             lambda _, found: Cell(f"{found['wordpieces']['mean']:.1f}", f"at most {found['wordpieces']['longest']:,}"),
         ),
         column("Cut", lambda _, found: Cell(f"{found['over_long']['sequences']:,}")),

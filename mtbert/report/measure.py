@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtbert.errors import MtbertError
-from mtbert.evaluation.metrics import METRICS
+from mtbert.evaluation.metrics import metric_of
 from mtbert.evaluation.resampling import bootstrap_p, interval, mcnemar, resampled
 from mtbert.report import results
 from mtbert.report.statistics import (
@@ -45,7 +45,7 @@ def measure(folder: Path, runs: Iterable[str], seeds: Mapping[str, Sequence[str]
         MtbertError: a run is not evaluated, or two were evaluated on different examples of a task.
     """
     dev = {run: results.metrics(folder, run)["dev"] for run in runs}
-    known = {run: _values(found) for run, found in dev.items()}
+    known = {run: results.scores(found) for run, found in dev.items()}
     tasks = dict.fromkeys(name for found in known.values() for name in found if name != OVERALL)
     scores = {task: _scores(folder, dev, task) for task in tasks}
     scores[OVERALL] = {
@@ -83,7 +83,7 @@ def current_statistics(path: Path, folder: Path, runs: Iterable[str]) -> Statist
     """
     found = read_statistics(path)
     for run in runs:
-        values = _values(results.metrics(folder, run)["dev"])
+        values = results.scores(results.metrics(folder, run)["dev"])
         there = {name: score.value for name, score in found.values.get(run, {}).items()}
         if values.keys() != there.keys() or not all(
             value is None or isclose(value, values[name] or 0, rel_tol=1e-5, abs_tol=1e-9)
@@ -95,19 +95,9 @@ def current_statistics(path: Path, folder: Path, runs: Iterable[str]) -> Statist
     return found
 
 
-def _values(dev: Mapping[str, Any]) -> dict[str, float | None]:
-    """The scores in a run's metrics.json by metric."""
-    tasks = {task: entry[_metric(entry)] for task, entry in dev.items() if task != OVERALL}
-    return {OVERALL: dev.get(OVERALL), **tasks}
-
-
-def _metric(entry: Mapping[str, Any]) -> str:
-    return next(metric for metric in METRICS if metric in entry)
-
-
 def _scores(folder: Path, dev: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, _Score]:
     """The scores on a task of all runs for which it is defined on some resample."""
-    metric = _metric(next(found[task] for found in dev.values() if task in found))
+    metric = metric_of(next(found[task] for found in dev.values() if task in found))
     values = {run: found[task][metric] for run, found in dev.items() if found.get(task, {}).get(metric) is not None}
     if not values:
         return {}

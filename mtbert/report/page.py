@@ -20,21 +20,19 @@ from mtbert.report.graph import BOX, Node, draw
 from mtbert.report.grid import grid
 from mtbert.report.health import health_grid, malformed
 from mtbert.report.predictions import read_predictions, to_json
-from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED
-from mtbert.report.runs import Facts, Runs, declared_grid, metric_of, runs_grid
+from mtbert.report.results import scores
+from mtbert.report.rules import VERDICTS
+from mtbert.report.runs import Facts, Runs, declared_grid, runs_grid
 from mtbert.report.statistics import Statistics
 from mtbert.report.text import prose, read_table, visible
 from mtbert.tasks.task import Task
-
-VERDICTS = (HOLDS, REFUTED, CANNOT_TELL, NOT_RUN)
 
 
 def headline(metrics: Mapping[str, Mapping[str, Any]], statistics: Statistics) -> dict[str, dict[str, Any]]:
     """A few numbers per run, with the ends of the scores' intervals; kept in git as metrics.json."""
     return {
         run: {
-            "overall": found["dev"].get("overall"),
-            **{task: metric_of(entry)[1] for task, entry in found["dev"].items() if task != "overall"},
+            **scores(found["dev"]),
             "intervals": {name: [score.low, score.high] for name, score in statistics.values[run].items()},
             "trainable_parameters": found["parameters"]["trainable"],
             "steps": found["training"]["steps"],
@@ -55,7 +53,7 @@ def first_lines(
     Args:
         source, encoder, prepared: source.json of fetch, config.json of encoder, report.json of prepare.
         runs: the runs on the page.
-        times: see `page`.
+        times: see `Runs`.
     """
     sizes = ", ".join(f"{splits['train']['rows_kept']:,} {task}" for task, splits in prepared["tasks"].items())
     timed = [times[run]["seconds"] for run in runs if run in times]
@@ -145,8 +143,8 @@ def _linked(folder: Path, runs: Runs) -> list[tuple[str, list[tuple[str, str]]]]
     found = [("all runs", [(name, name) for name in ("metrics.json", "statistics.json", "provenance.json")])]
     for run in runs.metrics:
         examples = sorted((runs.folder / run / "examples").glob("*.csv"))
-        files = {"learning curve": runs.folder.parent / f"plots/{run}.csv"} | {path.stem: path for path in examples}
-        found.append((run, [(name, Path(os.path.relpath(path, folder)).as_posix()) for name, path in files.items()]))
+        paths = {"learning curve": runs.folder.parent / f"plots/{run}.csv"} | {path.stem: path for path in examples}
+        found.append((run, [(name, Path(os.path.relpath(path, folder)).as_posix()) for name, path in paths.items()]))
     return found
 
 

@@ -84,9 +84,8 @@ def _part(task: Task, tables: Mapping[str, pd.DataFrame], step: int) -> dict[str
 def _predicted(task: Task, table: pd.DataFrame) -> dict[str, Any]:
     if task.kind == "score":
         return {"predicted": _numbers(table["prediction"])}
-    score = table[
-        "score"
-    ].to_numpy()  # of binary tasks the probability of label 1, of others that of the predicted label
+    # The score of a binary task is the probability of label 1, that of others the probability of the predicted label.
+    score = table["score"].to_numpy()
     sure = np.where(table["prediction"] == 0, 1 - score, score) if task.kind == "binary" else score
     return {"predicted": _numbers(table["prediction"]), "confidence": np.rint(1000 * sure).astype(int).tolist()}
 

@@ -1,4 +1,7 @@
-"""Quantities that the paper makes claims about, each with an interval of 95% over dev examples; a count has one of width 0."""
+"""Quantities that the paper makes claims about, each with an interval.
+
+It is a 95% interval over dev examples, of width 0 for a count; an epoch of convergence has the quartiles over runs instead.
+"""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -46,7 +49,7 @@ def gain(run: str, over: str, metric: str = OVERALL) -> Quantity:
 
 
 def relative_gain(run: str, over: str, of: str) -> Quantity:
-    """The difference of two overall scores in per cent of the score of the run `of`, which is taken as known."""
+    """The difference of two overall scores in per cent of that of the run `of`, which is taken as exact."""
 
     def measure(evidence: Evidence) -> Interval:
         whole = evidence.metric(of, OVERALL).value
@@ -59,8 +62,8 @@ def excess(first: Quantity, second: Quantity, *, independent: bool = False) -> Q
     """The first minus the second.
 
     Args:
-        independent: whether the two are of different examples. Then the halves of their intervals add like standard errors (Zou and
-            Donner, 2008). Otherwise they are added in full, which is wide enough however the two depend on each other.
+        independent: whether the two are measured on different examples. Then the halves of their intervals add like standard errors
+            (Zou and Donner, 2008). Otherwise they are added in full, which is wide enough however the two depend on each other.
     """
 
     def measure(evidence: Evidence) -> Interval:
@@ -99,7 +102,7 @@ def trained(run: str, of: str, *, bert_base: bool = False) -> Quantity:
     """The parameters that the run trains, in per cent of those of another run.
 
     Args:
-        bert_base: leave the claim open with an encoder of another size, on which the ratio depends.
+        bert_base: raise `CannotTell` if the encoder is not of BERT-base's size, on which the ratio depends.
     """
     return Quantity(
         f"number of parameters that {run} trains, relative to {of},", "%", partial(_trained, run, of, bert_base, 0)
@@ -155,7 +158,7 @@ def converged(runs: Sequence[str], metric: str, title: str) -> Quantity:
 
     def measure(evidence: Evidence) -> Interval:
         there = [run for run in runs if run in evidence.statistics.values]
-        epochs = [first_epoch(evidence, run) for run in there or runs[:1]]
+        epochs = [first_epoch(evidence, run) for run in there or runs[:1]]  # without any, the first one raises NotRun
         low, median, high = (float(end) for end in np.quantile(epochs, (0.25, 0.5, 0.75)))
         return Interval(median, low, high)
 
@@ -192,7 +195,7 @@ def share(run: str, task: str, text: str, hits: Chosen, among: Chosen) -> Quanti
         examples = evidence.examples(run, task)
         examples = examples[among(examples)]
         if examples.empty:
-            raise CannotTell(f"There are none, so there is no {text}.")
+            raise CannotTell(f"No dev example counts, so there is no {text}.")
         return _scaled(_wilson(int(hits(examples).sum()), len(examples)), 100)
 
     return Quantity(text, "%", measure)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mtbert.errors import MtbertError
+from mtbert.evaluation.metrics import metric_of
 from mtbert.seal import check_seal
 from mtbert.tabular import read_csv
 
@@ -23,6 +24,12 @@ def metrics(results: Path, run: str) -> dict[str, Any]:
         MtbertError: the file is missing or damaged; the message names the stage to run.
     """
     return _json(results, run, "metrics.json", PARTS, dict)
+
+
+def scores(entries: Mapping[str, Any]) -> dict[str, float | None]:
+    """The scores in the section `dev` or `test` of metrics.json, by `overall` and task; None where undefined."""
+    tasks = {task: entry[metric_of(entry)] for task, entry in entries.items() if task != "overall"}
+    return {"overall": entries.get("overall"), **tasks}
 
 
 def record(results: Path, run: str) -> dict[str, Any]:

@@ -12,12 +12,18 @@ from typing import NamedTuple
 from mtbert.report.evidence import Evidence, NotRun
 from mtbert.report.quantities import CannotTell, Quantity, excess
 
-HOLDS, REFUTED, CANNOT_TELL, NOT_RUN = "holds", "refuted", "cannot tell", "not run"
+VERDICTS = HOLDS, REFUTED, CANNOT_TELL, NOT_RUN = "holds", "refuted", "cannot tell", "not run"
 WEAKEST_FIRST = (REFUTED, NOT_RUN, CANNOT_TELL, HOLDS)
 
 
 class Outcome(NamedTuple):
-    """A decided claim. Number and interval are None if there are none."""
+    """A decided claim.
+
+    Attributes:
+        number, low, high: the quantity and the ends of its 95% interval, in `unit`; None where nothing was measured.
+        verdict: one of `VERDICTS`.
+        note: why there is no number, or which part of a rule the number is of.
+    """
 
     number: float | None
     low: float | None
@@ -92,7 +98,12 @@ def imbalanced(run: str, times: float, rule: Rule) -> Rule:
 
 
 def undecidable(text: str, note: str) -> Rule:
-    """What would decide the claim, and why no run of ours does."""
+    """A claim that no run here decides.
+
+    Args:
+        text: what would decide it.
+        note: why no run does.
+    """
     return Rule(text, lambda evidence: Outcome(None, None, None, "", NOT_RUN, note))
 
 
@@ -104,7 +115,7 @@ def _decide(quantity: Quantity, low: float, high: float, evidence: Evidence) -> 
     except CannotTell as reason:
         return Outcome(None, None, None, quantity.unit, CANNOT_TELL, str(reason))
     if found.value is None or found.low is None or found.high is None:
-        note = "A score is undefined, as that of a run that predicts a constant."
+        note = "A score is undefined, for example because a run predicts a constant."
         return Outcome(None, None, None, quantity.unit, CANNOT_TELL, note)
     if low < found.low and found.high < high:
         verdict = HOLDS

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtbert.evaluation.metrics import metric_of
 from mtbert.report.grid import Cell, Column, Grid
 from mtbert.report.provenance import UNTIMED
 from mtbert.report.results import dotted
@@ -44,11 +45,6 @@ class Runs:
         value, low, high = self.statistics.metric(run, metric)
         interval = "" if low is None else f"{number(low)} to {number(high)}".replace(" ", "\N{NO-BREAK SPACE}")
         return Cell(number(value), interval)
-
-
-def metric_of(entry: Mapping[str, Any]) -> tuple[str, float | None]:
-    """Name and value of a task's metric in metrics.json."""
-    return next((name, entry[name]) for name in METRIC_TITLES if name in entry)
 
 
 def runs_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid:
@@ -111,11 +107,11 @@ def declared_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
                 "Task": Cell(task.title),
                 "Run": Cell(run),
                 "Trained on it": Cell("yes" if task.name in found["training"]["tasks"] else "no"),
-                "Measure": Cell(METRIC_TITLES[metric_of(dev)[0]]),
+                "Measure": Cell(METRIC_TITLES[metric_of(dev)]),
                 "Dev": runs.score(run, task.name),
                 "Examples": Cell(f"{dev['n']:,}"),
                 "Majority class": Cell(number(dev.get("majority"))),
-                "Test": Cell(number(metric_of(test)[1] if test else None)),
+                "Test": Cell(number(test[metric_of(test)] if test else None)),
             }.items():
                 rows.setdefault(name, []).append(cell)
     numeric = ("Dev", "Examples", "Majority class", "Test")

@@ -112,7 +112,7 @@ class Statistics:
     def detectable(self, first: str, second: str, metric: str) -> float | None:
         """The smallest true difference of these runs that such dev examples show with a power of 80%.
 
-        None if a score is undefined, or if the two are right on the same examples.
+        None if a score is undefined, or if their difference is the same in every resample.
         """
         error = self._pair(first, second, metric).error
         return detectable(error) if error else None

@@ -1,8 +1,7 @@
 """Pages made from the small results of conftest.py, for tests of the page."""
 
-import shutil
 from pathlib import Path
-from shutil import ignore_patterns
+from shutil import copytree, ignore_patterns
 from typing import Any
 
 from mtbert.files import atomic_write_text
@@ -54,9 +53,7 @@ def written(results: Path, statistics: Statistics, folder: Path, rows: Rows) -> 
     runs = sorted({run for part in rows.values() for run in part.values()})
     for run in runs:
         if not (results / run / "history.csv").exists():
-            shutil.copytree(
-                results / "best_performance", results / run, dirs_exist_ok=True, ignore=ignore_patterns("*.json")
-            )
+            copytree(results / "best_performance", results / run, dirs_exist_ok=True, ignore=ignore_patterns("*.json"))
     metrics, records = ({run: read(results, run) for run in runs} for read in (reading.metrics, reading.record))
     times = {run: {"seconds": 61.5} for run in runs[1:]}
     return {

@@ -43,8 +43,8 @@ SENTENCES = ("a film", "one good film", "</script><img src=x onerror=alert(1)>",
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], pd.DataFrame]:
-    """Random labels and predictions of two runs, by run and task; `.folder` is where evaluate would write them."""
+def examples() -> dict[tuple[str, str], pd.DataFrame]:
+    """Random labels and predictions of two runs, by run and task."""
     rng = np.random.default_rng(1)
     found = {}
     for name, task in TASKS.items():
@@ -138,9 +138,8 @@ def _choose(shown: Page, **filters: str) -> str:
     """Set these controls and return the line that says how many examples are shown, and their scores."""
     for name, value in filters.items():
         control = shown.locator(f"[name={name}]")
-        control.select_option(value) if control.evaluate("element => element.tagName") == "SELECT" else control.fill(
-            value
-        )
+        is_select = control.evaluate("element => element.tagName") == "SELECT"
+        control.select_option(value) if is_select else control.fill(value)
     return shown.locator("#count").inner_text()
 
 

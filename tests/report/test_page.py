@@ -133,14 +133,3 @@ def test_the_first_lines_name_data_encoder_and_time() -> None:
     assert "; 2 minutes of training for 1 of them" in first(
         "cs224n", {"a": {"seconds": 120}, "another": {"seconds": 9}}
     )
-
-
-def test_choices_that_are_stated_nowhere_else(html: str) -> None:
-    for phrase in (
-        "weights after the last epoch",
-        "eps 1e-6 and no weight decay",
-        "including [CLS] and [SEP]",
-        "2.5 (1 + cos",
-    ):
-        assert phrase in html
-    assert "Mean and max pooling leave the pooler out" in html

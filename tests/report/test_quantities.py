@@ -85,7 +85,7 @@ def test_a_share_has_the_interval_of_wilson(planted: Evidence) -> None:
     none = quantities.share(
         "good", "sst", "share of 7", lambda rows: rows["label"] == 7, lambda rows: rows["label"] == 7
     )
-    with pytest.raises(CannotTell, match="There are none, so there is no share of 7"):
+    with pytest.raises(CannotTell, match="No dev example counts, so there is no share of 7"):
         none.measure(planted)
 
 

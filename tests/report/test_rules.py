@@ -84,7 +84,7 @@ def test_without_a_number_the_verdict_has_the_reason() -> None:
     found = missing.decide(undefined)
     assert (found.verdict, found.note) == (
         CANNOT_TELL,
-        "A score is undefined, as that of a run that predicts a constant.",
+        "A score is undefined, for example because a run predicts a constant.",
     )
 
     def measure(evidence: Evidence) -> Interval:
