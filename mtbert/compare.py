@@ -47,7 +47,7 @@ def main(
     Raises:
         MtbertError: a run does not exist or is not evaluated, or the two were evaluated on different examples.
     """
-    evaluated = [path.name for path in sorted(RESULTS.glob("[!.]*"))]
+    evaluated = [path.parent.name for path in sorted(RESULTS.glob("[!.]*/metrics.json"))]
     known = list(dict.fromkeys([*declared, *evaluated]))
     for run in (first, second):
         if run not in known:

@@ -9,8 +9,6 @@ from mtbert.report import results
 from mtbert.report.measure import measure
 from mtbert.report.statistics import OVERALL, UNPAIRED, Interval, Paired
 
-TEXTS = ("sentence1", "sentence2")
-
 
 class Score(NamedTuple):
     """A metric of both runs; the difference is the second minus the first."""
@@ -101,7 +99,7 @@ def _flips(folder: Path, runs: tuple[str, str], task: str, examples: int) -> Fli
             Flip(
                 run,
                 tables[0]["id"][row],
-                [tables[0][text][row] for text in TEXTS if text in tables[0]],
+                [tables[0][text][row] for text in results.TEXTS if text in tables[0]],
                 tables[0]["label"][row],
                 [table["prediction"][row] for table in tables],
             )

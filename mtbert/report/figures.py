@@ -25,6 +25,7 @@ from mtbert.errors import MtbertError
 from mtbert.evaluation.analysis import confusion, normalised, residuals
 from mtbert.files import atomic_write_bytes
 from mtbert.report import paper, results
+from mtbert.report.rows import Rows, nonempty
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.tabular import write_csv
 from mtbert.tasks.paper import CURVE, SST, STS
@@ -45,13 +46,10 @@ STYLE: Any = {
     "svg.hashsalt": "mtbert",
     "svg.fonttype": "path",
 }
-
-
 PAPER_LINE: Any = {"color": GREY, "linewidth": 0.9, "linestyle": "--"}  # a score that the paper prints
 TRAIN, DEV = f"train_{CURVE.name}", f"dev_{CURVE.name}"  # columns of history.csv
 MEASURES = ("trainable_parameters", "overall")
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
-Rows = Mapping[str, str]
 
 
 class Figure(NamedTuple):
@@ -74,7 +72,7 @@ def figure1(folder: Path, rows: Rows, _: Statistics) -> Figure:
     names = [f"{level} {name}" for level, name in enumerate(paper.SENTIMENTS)]
     panels: list[tuple[str, Callable[[Axes], None]]] = []
     tables, caption = [], "Figure 1: Sentiment confusion matrix, normalised by true label, with counts below."
-    for row, run in _nonempty(rows, "figure1").items():
+    for row, run in nonempty(rows, "figures.figure1").items():
         table = results.examples(folder, run, SST.name)
         counts = confusion(table["label"].to_numpy(), table["prediction"].to_numpy(), len(names))
         shares = normalised(counts)
@@ -117,7 +115,7 @@ def _matrix(
 
 def figure2(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """SST accuracy on train and dev over epochs; a panel per row."""
-    found = {row: results.history(folder, run, (TRAIN, DEV)) for row, run in _nonempty(rows, "figure2").items()}
+    found = {row: results.history(folder, run, (TRAIN, DEV)) for row, run in nonempty(rows, "figures.figure2").items()}
 
     def draw(row: str, history: pd.DataFrame, axes: Axes) -> None:
         axes.plot(history["epoch"], history[TRAIN], "o-", color=ORANGE, label="train", markersize=4)
@@ -146,7 +144,7 @@ def figure2(folder: Path, rows: Rows, _: Statistics) -> Figure:
 
 def figure3(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
     """Trainable parameters versus overall score with its interval: DoRA by rank, and the full model."""
-    found = {row: results.metrics(folder, run) for row, run in _nonempty(rows, "figure3").items()}
+    found = {row: results.metrics(folder, run) for row, run in nonempty(rows, "figures.figure3").items()}
     data = pd.DataFrame(
         [
             {
@@ -240,7 +238,7 @@ def figure4(folder: Path, rows: Rows, _: Statistics) -> Figure:
         "dotted bounds."
     )
     tables = {}
-    for row, run in _nonempty(rows, "figure4").items():
+    for row, run in nonempty(rows, "figures.figure4").items():
         table = results.examples(folder, run, STS.name)
         label, predicted = table["label"].to_numpy(), table["prediction"].to_numpy()
         residual = residuals(label, predicted)
@@ -316,12 +314,6 @@ def _cell(value: Any) -> str | None:
 def _sentence(row: str, rows: Rows, text: str) -> str:
     """A sentence of a caption; if the figure has several rows, it starts with the title of this one."""
     return f" {paper.title(row)}: {text}" if len(rows) > 1 else f" {text}"
-
-
-def _nonempty(rows: Rows, name: str) -> Rows:
-    if not rows:
-        raise MtbertError(f"params.yaml: figures.{name} names no run; add a row (ROW: RUN), or remove figures.{name}")
-    return rows
 
 
 FIGURES = {"figure1": figure1, "figure2": figure2, "figure3": figure3, "figure4": figure4}

@@ -75,7 +75,7 @@ def _part(task: Task, tables: Mapping[str, pd.DataFrame], step: int) -> dict[str
         "labels": list(task.labels),
         "total": len(examples),
         "rows": (kept.index + 1).tolist(),
-        "texts": [[visible(text) for text in kept[name]] for name in ("sentence1", "sentence2") if name in kept],
+        "texts": [[visible(text) for text in kept[name]] for name in results.TEXTS if name in kept],
         "truth": _numbers(kept["label"]),
         "runs": {run: _predicted(task, table[::step]) for run, table in tables.items()},
     }

@@ -14,6 +14,7 @@ from mtbert.seal import check_seal
 from mtbert.tabular import read_csv
 
 PARTS = ("dev", "test", "parameters", "training")
+TEXTS = ("sentence1", "sentence2")  # columns of examples; the second is there for pairs
 RECORDED = ("device", "threads", "precision")
 
 

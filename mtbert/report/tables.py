@@ -4,25 +4,23 @@ Each function takes the results folder, the table's rows from params.yaml, {row:
 not in the paper is titled by its key and has "–" in the paper's columns.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mtbert.errors import MtbertError
 from mtbert.evaluation.analysis import mistakes
 from mtbert.report import paper, results
+from mtbert.report.rows import Rows, nonempty
 from mtbert.report.significance import certainty
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.text import Estimate, Math, Table, bracketed, number
 from mtbert.tasks.paper import METRIC_OF, QUORA, SST, STS, overall
-
-Rows = Mapping[str, str]
 
 
 def table1(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """Performance of the key updates: overall, sentiment, paraphrase and STS, ours and the paper's."""
     cells, dev_rows = [], []
     compared: dict[str, str] = {}
-    for index, (row, run) in enumerate(_nonempty(rows, "table1").items()):
+    for index, (row, run) in enumerate(nonempty(rows, "tables.table1").items()):
         title, split, printed = paper.TABLE_1.get(row, (row, "dev", None))
         ours = results.metrics(folder, run)[split]
         # The course's test files have no labels, so there is no score; an undefined score is shown as "–" instead.
@@ -76,7 +74,7 @@ def table2(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """STS correlation of the embedding concatenations."""
     cells: list[tuple[str, ...]] = []
     compared: dict[str, str] = {}
-    for row, run in _nonempty(rows, "table2").items():
+    for row, run in nonempty(rows, "tables.table2").items():
         title, printed = paper.TABLE_2.get(row, (row, None))
         shown = Math(title) if row in paper.TABLE_2 else title
         ours = results.metrics(folder, run)["dev"][STS.name][METRIC_OF[STS.name]]
@@ -95,7 +93,7 @@ def table3(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """Overall score by sampling method, with the tasks' probabilities and the number of batches drawn from each."""
     cells: list[tuple[str, ...]] = []
     compared: dict[str, str] = {}
-    for row, run in _nonempty(rows, "table3").items():
+    for row, run in nonempty(rows, "tables.table3").items():
         title, printed_probabilities, printed = paper.TABLE_3.get(row, (row, None, None))
         found = results.metrics(folder, run)
         training = found["training"]
@@ -130,7 +128,7 @@ def table3(folder: Path, rows: Rows, statistics: Statistics) -> Table:
 def table4(folder: Path, rows: Rows, _: Statistics) -> Table:
     """The paraphrase mistakes that the model is most confident of, in the paper's order FP, FN, FP."""
     cells, notes = [], []
-    several = len(_nonempty(rows, "table4")) > 1
+    several = len(nonempty(rows, "tables.table4")) > 1
     for row, run in rows.items():
         examples = results.examples(folder, run, QUORA.name)
         found = mistakes(*(examples[name].to_numpy() for name in ("label", "prediction", "score")))
@@ -141,7 +139,7 @@ def table4(folder: Path, rows: Rows, _: Statistics) -> Table:
             if left[kind]:
                 worst = left[kind].pop(0)
                 ours = [
-                    *(examples[name][worst.row] for name in ("sentence1", "sentence2")),
+                    *(examples[name][worst.row] for name in results.TEXTS),
                     number(worst.confidence, 2),
                 ]
             in_paper = printed if row == paper.BEST else ["–", "–"]
@@ -182,12 +180,6 @@ def _score(statistics: Statistics, run: str, metric: str, value: float | None, s
     if split != "dev" or value is None or low is None or high is None:
         return number(value)
     return Estimate(value, low, high)
-
-
-def _nonempty(rows: Rows, name: str) -> Rows:
-    if not rows:
-        raise MtbertError(f"params.yaml: tables.{name} names no run; add a row (ROW: RUN), or remove tables.{name}")
-    return rows
 
 
 TABLES = {"table1": table1, "table2": table2, "table3": table3, "table4": table4}

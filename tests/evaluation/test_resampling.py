@@ -74,7 +74,7 @@ def test_p_of_known_counts() -> None:
     assert bootstrap_p(np.array([-1.0, *[2.0] * 97, np.nan, 3.0])) == pytest.approx(2 * 2 / 100)
 
 
-# ---- simulations: how often a share that should be `expected` is off by chance is known
+# ---- simulations: the standard error of a share of trials is known, so its distance from the expected share is tested
 
 
 def near(share: float, expected: float, trials: int) -> bool:
@@ -125,14 +125,14 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 
 def test_equal_models_are_seldom_called_different() -> None:
     assert near(found_by_bootstrap(250, 300, 0.6, 0.6), 0.05, 250)
-    assert found_by_mcnemar(1000, 0.0) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 1000), "an exact test keeps below its level"
+    assert found_by_mcnemar(400, 0.0) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 400), "an exact test keeps below its level"
 
 
 def test_a_planted_difference_is_found_as_often_as_the_power_says() -> None:
     gain = 0.0
-    for _ in range(20):  # the more they differ, the larger the error of the difference
+    for _ in range(20):  # the error of the difference grows with the difference, so iterate
         gain = detectable(np.sqrt((2 * 0.0475 + gain) / SST))
-    assert 0.73 < found_by_mcnemar(1000, gain) < 0.83, "the exact test has a little less power than 80%"
+    assert 0.7 < found_by_mcnemar(400, gain) < 0.85, "the exact test has a little less power than 80%"
     assert found_by_bootstrap(50, 300, 0.6, 0.8) == 1
 
 

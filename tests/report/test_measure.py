@@ -95,7 +95,7 @@ def test_an_undefined_correlation_and_a_run_against_itself(evaluated: Evaluated,
     write_statistics(tmp_path / "s.json", found)
     assert "NaN" not in (tmp_path / "s.json").read_text()
     notes = certainty(found, {"a": "A", "b": "B", "flat": "Flat"}, {"overall": "Overall"})
-    assert "Overall 0 of 1, not A and B" in notes[1]
+    assert "Overall 0 of 1. Tested at 5%" in notes[1]
     assert len(notes) == 2, "no difference can be detected where there is none to measure it by"
 
 
