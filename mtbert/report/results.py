@@ -10,6 +10,7 @@ import pandas as pd
 
 from mtbert.errors import MtbertError
 from mtbert.evaluation.metrics import metric_of
+from mtbert.report.statistics import OVERALL
 from mtbert.seal import check_seal
 from mtbert.tabular import read_csv
 
@@ -29,8 +30,8 @@ def metrics(results: Path, run: str) -> dict[str, Any]:
 
 def scores(entries: Mapping[str, Any]) -> dict[str, float | None]:
     """The scores in the section `dev` or `test` of metrics.json, by `overall` and task; None where undefined."""
-    tasks = {task: entry[metric_of(entry)] for task, entry in entries.items() if task != "overall"}
-    return {"overall": entries.get("overall"), **tasks}
+    tasks = {task: entry[metric_of(entry)] for task, entry in entries.items() if task != OVERALL}
+    return {OVERALL: entries.get(OVERALL), **tasks}
 
 
 def record(results: Path, run: str) -> dict[str, Any]:
