@@ -35,6 +35,12 @@ RunName = Annotated[
         autocompletion=completion.keys("runs"),
     ),
 ]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.", autocompletion=completion.models
+    ),
+]
 Project = Annotated[Path, typer.Option("--project", "-C", help="The project's root, the folder with params.yaml.")]
 HERE = Path()
 
@@ -154,8 +160,17 @@ def report(project: Project = HERE) -> None:
 
 @_command
 def compare(
-    first: Annotated[str, typer.Argument(metavar="RUN", help="An evaluated run.")],
-    second: Annotated[str, typer.Argument(metavar="RUN", help="Another one, which is compared with the first.")],
+    first: Annotated[
+        str, typer.Argument(metavar="RUN", help="An evaluated run.", autocompletion=completion.keys("runs"))
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="Another one, which is compared with the first.",
+            autocompletion=completion.keys("runs"),
+        ),
+    ],
     examples: Annotated[
         int,
         typer.Option(min=0, metavar="N", help="Examples to list, per task and run, that this run alone gets right."),
@@ -175,14 +190,7 @@ def compare(
 
 @_command
 def predict(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="A run's name, for models/RUN, or a model's folder.",
-            autocompletion=completion.models,
-        ),
-    ],
+    model: ModelName,
     task: Annotated[
         str,
         typer.Argument(metavar="TASK", help="A task of the model, such as sts.", autocompletion=completion.tasks),
@@ -241,7 +249,7 @@ def predict(
 
 @_command
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.")],
+    model: ModelName,
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to write; written whole or not at all.")],
     to: Annotated[
         str, typer.Option(metavar="transformers|sentence-transformers|peft|onnx", help="The library that loads it.")

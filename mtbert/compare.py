@@ -18,6 +18,14 @@ from mtbert.report.statistics import RESAMPLES
 from mtbert.report.text import number, visible
 from mtbert.training.work import work_root
 
+# A fact, its title, the unit to show it in, and the decimals.
+FACTS = (
+    ("trained_parameters", "Parameters trained", 1, 0),
+    ("bytes_on_disk", "Model on disk, MB", 1e6, 1),
+    ("seconds", "Training, seconds", 1, 0),
+    ("tokens_per_second", "Training, tokens/s", 1, 0),
+)
+
 
 def main(
     first: str,
@@ -96,14 +104,6 @@ def _show(found: Comparison, console: Console) -> None:
         highlight=False,
         markup=False,
     )
-
-
-FACTS = (
-    ("trained_parameters", "Parameters trained", 1, 0),
-    ("bytes_on_disk", "Model on disk, MB", 1e6, 1),
-    ("seconds", "Training, seconds", 1, 0),
-    ("tokens_per_second", "Training, tokens/s", 1, 0),
-)
 
 
 def _print(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> None:

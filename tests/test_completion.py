@@ -62,6 +62,8 @@ def test_each_shell_is_set_up_and_offered_the_runs(project: Path, shell: str) ->
         ("mtbert predict mine ", ["sst", "topic"]),
         ("mtbert predict models/mine t", ["topic"]),
         ("mtbert predict none ", []),
+        ("mtbert export m", ["mine"]),
+        ("mtbert compare baseline dora_r3", ["dora_r32"]),
     ],
 )
 def test_an_argument_is_offered_its_names(project: Path, line: str, words: list[str]) -> None:

@@ -2,7 +2,9 @@
 
 import importlib
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mtbert.corpus.source import BY_HAND, GIT_BLOBS, URL
 from mtbert.doctor.check import Check
@@ -17,7 +19,7 @@ FETCHED, LOADED = Path("data/raw/source.json"), Path("models/pretrained/model.sa
 
 def data(root: Path, params: Params) -> Check:
     """The data of the profile: generated, complete in their folder, or at the address that they are downloaded from."""
-    source, folder = params.data.source, root / Path(params.data.path).expanduser()
+    source, folder = params.data.source, _folder(root, params.data.path)
     needed = [
         task for task in known_tasks(params.model_dump()["tasks"]).values() if source == "folder" or task.course is None
     ]
@@ -31,7 +33,8 @@ def data(root: Path, params: Params) -> Check:
         return Check(
             "problem", f"{params.data.path} lacks {names}", "copy them there, or name their folder as data.path"
         )
-    if source == "download" and (fault := _unreachable(URL + min(GIT_BLOBS))):
+    request = urllib.request.Request(URL + min(GIT_BLOBS), method="HEAD")
+    if source == "download" and (fault := _fault(lambda: urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS))):
         return _offline(root / FETCHED, f"the course's files cannot be downloaded ({fault})", BY_HAND)
     where = {"sample": "are generated", "folder": f"are in {params.data.path}", "download": "can be downloaded"}
     return Check("ok", f"the data of profile {params.profile} {where[source]}")
@@ -58,19 +61,27 @@ def encoder(root: Path, params: Params) -> Check:
     cached = [hub.try_to_load_from_cache(settings.name, file, revision=settings.revision) for file in files]
     if all(isinstance(path, str) for path in cached):
         return Check("ok", f"{settings.name} is in the hub's local cache")
-    if fault := _unreachable(hub.hf_hub_url(settings.name, pretrained.CONFIG, revision=settings.revision)):
+    url = hub.hf_hub_url(settings.name, pretrained.CONFIG, revision=settings.revision)
+    if fault := _fault(lambda: hub.get_hf_file_metadata(url, timeout=TIMEOUT_SECONDS)):
         remedy = "connect once to download it, or set encoder.source: local and encoder.path to a copy"
         return _offline(root / LOADED, f"{settings.name} cannot be downloaded ({fault})", remedy)
     return Check("ok", f"{settings.name} can be downloaded")
 
 
-def _unreachable(url: str) -> str:
-    """Why an address does not answer; empty if it does."""
+def _fault(ask: Callable[[], Any]) -> str:
+    """Why an address does not answer, in one line; empty if it does."""
     try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT_SECONDS).close()
-    except OSError as error:  # an HTTPError too
-        return str(getattr(error, "reason", None) or error)
+        ask()
+    except Exception as error:  # of urllib, httpx or the hub's client
+        return str(getattr(error, "reason", None) or error or type(error).__name__).splitlines()[0]
     return ""
+
+
+def _folder(root: Path, path: str) -> Path:
+    try:
+        return root / Path(path).expanduser()
+    except RuntimeError:  # ~SOMEBODY
+        return Path(path)
 
 
 def _offline(made: Path, what: str, remedy: str) -> Check:

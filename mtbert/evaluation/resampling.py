@@ -41,10 +41,10 @@ def interval(samples: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def sign_test(differences: np.ndarray) -> float:
-    """Two-sided p of a difference of zero from its resamples (R,): twice the share on the rarer side of zero.
+def bootstrap_p(differences: np.ndarray) -> float:
+    """Two-sided p of a true difference of zero, from resamples (R,): twice the share on the rarer side of zero, at least 2 / (R + 1).
 
-    It is at most 1 - `LEVEL` where the percentile interval excludes zero, and at least 2 / (R + 1).
+    This is the level at which the percentile interval begins to include zero.
     """
     found = differences[~np.isnan(differences)]
     rarer = min((found <= 0).sum(), (found >= 0).sum())

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtbert.errors import MtbertError
 from mtbert.evaluation.metrics import METRICS
-from mtbert.evaluation.resampling import interval, mcnemar, resampled, sign_test
+from mtbert.evaluation.resampling import bootstrap_p, interval, mcnemar, resampled
 from mtbert.report import results
 from mtbert.report.statistics import (
     OVERALL,
@@ -133,7 +133,7 @@ def _interval(score: _Score | None) -> Interval:
 
 def _paired(first: _Score, second: _Score) -> Paired:
     differences = second.samples - first.samples
-    p = sign_test(differences) if first.right is None or second.right is None else mcnemar(first.right, second.right)
+    p = bootstrap_p(differences) if first.right is None or second.right is None else mcnemar(first.right, second.right)
     return Paired(second.value - first.value, *interval(differences), p, float(np.nanstd(differences, ddof=1)))
 
 

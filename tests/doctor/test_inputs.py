@@ -20,7 +20,7 @@ def params(section: str, profile: str = "sample", **settings: Any) -> Params:
 
 
 def unreachable(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    monkeypatch.setattr(inputs, "_unreachable", lambda _: fault)
+    monkeypatch.setattr(inputs, "_fault", lambda _: fault)
 
 
 def test_the_course_s_files_must_be_in_their_folder(tmp_path: Path) -> None:
@@ -60,8 +60,13 @@ def test_the_network_is_needed_until_the_files_are_here(
     assert check(tmp_path, settings).what.endswith("can be downloaded")
 
 
-def test_an_address_that_does_not_answer_says_why() -> None:
-    assert "refused" in inputs._unreachable("http://127.0.0.1:9/")
+def test_an_address_that_does_not_answer_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "URL", "http://127.0.0.1:9/")
+    assert "refused" in inputs.data(tmp_path, params("data", source="download")).what
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    found = inputs.encoder(tmp_path, params("encoder", "paper", name="nobody/nothing"))
+    assert found.what.startswith("nobody/nothing cannot be downloaded (")
+    assert "\n" not in str(found)
 
 
 def test_the_encoder_s_package_or_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from mtbert.data.arrays import load_split
 from mtbert.errors import MtbertError
 from mtbert.params import load_params
 from mtbert.pipeline import cost
-from mtbert.report.page import declared_table, headline
+from mtbert.report.measure import measure
+from mtbert.report.page import headline
 from mtbert.report.results import metrics as read_metrics
+from mtbert.report.runs import Runs, declared_grid
+from mtbert.tasks.paper import known_tasks
 from stages import convert, encoder, evaluate, fetch, plan, prepare, train
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -138,15 +142,22 @@ def test_declared_tasks_go_through_every_stage(project: Path) -> None:
 
     runs = {run: read_metrics(Path("results"), run) for run in ("baseline", "mine")}
     assert set(runs["baseline"]["dev"]) == {"sst", "quora", "sts", "overall"}
-    table = declared_table(runs)
-    assert table is not None
-    assert [row[:4] for row in table.rows] == [
-        ("close", "mine", "yes", "Correlation r"),
-        ("same", "mine", "yes", "Accuracy"),
-        ("topic", "mine", "yes", "Accuracy"),
+    statistics = measure(Path("results"), list(runs), {})
+    shown = Runs(Path("results"), runs, {}, {}, {}, statistics)
+    tasks = known_tasks(TASKS)
+    grid = declared_grid(shown, tasks)
+    assert grid is not None
+    cells = {column.name: [cell.text for cell in column.cells] for column in grid.columns}
+    assert list(zip(cells["Task"], cells["Run"], cells["Trained on it"], cells["Measure"], strict=True)) == [
+        ("close", "mine", "yes", "Pearson’s r"),
+        ("same", "mine", "yes", "accuracy"),
+        ("topic", "mine", "yes", "accuracy"),
     ]
-    assert declared_table({"baseline": runs["baseline"]}) is None
-    assert headline(runs)["mine"]["topic"] == found["dev"]["topic"]["accuracy"]
+    assert declared_grid(replace(shown, metrics={"baseline": runs["baseline"]}), tasks) is None
+    kept = headline(runs, statistics)["mine"]
+    assert kept["topic"] == found["dev"]["topic"]["accuracy"]
+    low, high = kept["intervals"]["topic"]
+    assert low <= kept["topic"] <= high
 
 
 def test_the_estimate_counts_them(project: Path) -> None:
