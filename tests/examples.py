@@ -17,7 +17,7 @@ BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What differs from one run, machine or version to the next, each with what stands for it when two pages are compared.
 CHANGING = [
     (r"(?m)^( |metrics/).*\n", ""),  # scores, and which of them changed
-    (r"(?m)^(best_performance|dora_r4|Right) .*\n", ""),  # examples that one run alone gets right
+    (r"(?m)^(baseline|best_performance|Right) .*\n", ""),  # examples that one run alone gets right
     (r"(?m)^Training, .*", "SPEED"),
     (r"\bon \d+\b", "on COUNT"),
     (r"\(\d+%\)", "SHARE"),
