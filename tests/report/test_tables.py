@@ -61,7 +61,7 @@ def test_notes_count_the_pairs_that_differ_significantly(results: Path, rows: Ro
     assert (
         "differ significantly on the same examples: STS " in notes
         and " of 6" in notes
-        and "(at 5%, by bootstrap, " in notes
+        and "Tested at 5%, by bootstrap, " in notes
     )
     assert "with a probability of 80%, depending on the pair: STS 0.014 (at 5%" in notes
     of_table1 = " ".join(table1(results, rows["table1"], statistics).notes)
