@@ -17,6 +17,10 @@ BLOCK = re.compile(r"^```(console|sh|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTAL
 # What differs from one run, machine or version to the next, each with what stands for it when two pages are compared.
 CHANGING = [
     (r"(?m)^( |metrics/).*\n", ""),  # scores, and which of them changed
+    (r"(?m)^(baseline|best_performance|Right) .*\n", ""),  # examples that one run alone gets right
+    (r"(?m)^Training, .*", "SPEED"),
+    (r"\bon \d+\b", "on COUNT"),
+    (r"\(\d+%\)", "SHARE"),
     (r"Worker status: .*", "WORKERS"),
     (r"\b[0-9a-f]{7,32}(\.dir)?\b", "HASH"),
     (r"\b\d\d:\d\d [AP]M\b", "TIME"),

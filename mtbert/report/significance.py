@@ -25,15 +25,15 @@ def certainty(statistics: Statistics, runs: Titles, metrics: Titles) -> list[str
         f"{statistics.resamples:,} resamples). It covers another choice of examples, not another seed."
     ]
     tests = (
-        "McNemar's exact test for accuracies and the bootstrap for other scores"
+        "by McNemar's exact test for accuracies, else by bootstrap"
         if {SST.name, QUORA.name} & metrics.keys()
-        else "the bootstrap"
+        else "by bootstrap"
     )
     counts = [_significant(statistics.adjusted(runs, metric), runs, title) for metric, title in metrics.items()]
     if any(counts):
         notes.append(
-            f"Pairs of rows that differ significantly on the same examples: {', '.join(filter(None, counts))}. "
-            f"Tested at {SIGNIFICANT:.0%} by {tests}, with Holm's correction over the pairs of a column."
+            f"Pairs of rows that differ significantly on the same examples: {'; '.join(filter(None, counts))}. Tested at "
+            f"{SIGNIFICANT:.0%}, {tests}, with Holm's correction over the pairs of a column."
         )
     ranges = [_detectable(statistics, runs, metric, title) for metric, title in metrics.items()]
     if any(ranges):
@@ -46,21 +46,20 @@ def certainty(statistics: Statistics, runs: Titles, metrics: Titles) -> list[str
 
 
 def _significant(adjusted: Mapping[tuple[str, str], float], runs: Titles, column: str) -> str:
-    """How many of a column's pairs differ significantly; and in brackets which, or all but which, if these are few."""
+    """How many of a column's pairs differ significantly; in brackets which, or all but which, if these are few."""
     if not adjusted:
         return ""
     differing, others = (
         [pair for pair, p in adjusted.items() if (p < SIGNIFICANT) is wanted] for wanted in (True, False)
     )
     text = f"{column} {len(differing)} of {len(adjusted)}"
-    for pairs, word in ((differing, ""), (others, "all but ")):
-        if differing and 0 < len(pairs) <= LISTED:
-            return f"{text} ({word}{_named(pairs, runs)})"
-    return text
+    if differing and 0 < len(others) <= LISTED:
+        return f"{text} (all but {_named(others, runs)})"
+    return f"{text} ({_named(differing, runs)})" if others and 0 < len(differing) <= LISTED else text
 
 
 def _named(pairs: Sequence[tuple[str, str]], runs: Titles) -> str:
-    return "; ".join(f"{runs[first]} and {runs[second]}" for first, second in pairs)
+    return ", ".join(f"{runs[first]}–{runs[second]}" for first, second in pairs)
 
 
 def _detectable(statistics: Statistics, runs: Titles, metric: str, column: str) -> str:

@@ -95,7 +95,7 @@ def test_an_undefined_correlation_and_a_run_against_itself(evaluated: Evaluated,
     write_statistics(tmp_path / "s.json", found)
     assert "NaN" not in (tmp_path / "s.json").read_text()
     notes = certainty(found, {"a": "A", "b": "B", "flat": "Flat"}, {"overall": "Overall"})
-    assert "Overall 0 of 1. Tested at 5%" in notes[1]
+    assert "Overall 0 of 1. Tested at 5%, by bootstrap, " in notes[1]
     assert len(notes) == 2, "no difference can be detected where there is none to measure it by"
 
 
@@ -160,3 +160,12 @@ def test_statistics_of_earlier_results_are_an_error(evaluated: Evaluated, tmp_pa
     for run in "bc":
         with pytest.raises(MtbertError, match=f"other results than those of {run} here; run `dvc repro statistics`"):
             current_statistics(path, tmp_path, run)
+
+
+def test_few_pairs_are_named(evaluated: Evaluated, tmp_path: Path) -> None:
+    for seed, (run, noise) in enumerate({"a": 0.2, "b": 0.2, "c": 0.9}.items()):
+        evaluated(run, seed, noise)
+    titles, columns = {"a": "A", "b": "B", "c": "C"}, {"sst": "Sentiment"}
+    assert "Sentiment 2 of 3 (all but A–B)." in certainty(measure(tmp_path, "abc"), titles, columns)[1]
+    pair = {run: titles[run] for run in "ac"}
+    assert "Sentiment 1 of 1. " in certainty(measure(tmp_path, "ac"), pair, columns)[1]
