@@ -142,6 +142,7 @@ class Workflow(Section):
     convert: Resources = Resources()
     train: Resources = Resources()
     evaluate: Resources = Resources()
+    statistics: Resources = Resources()
     table: Resources = Resources()
     figure: Resources = Resources()
     report: Resources = Resources()

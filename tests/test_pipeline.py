@@ -137,8 +137,8 @@ def test_runs_are_edited_added_and_removed_in_params_yaml_alone(project: Path) -
     }
     assert "mine" in (project / "reports/sample/tables/table1.md").read_text(encoding="utf-8")
     page = (project / "reports/sample/index.html").read_text(encoding="utf-8")
-    assert "Table 2" in page
-    assert "Table 3" not in page
+    assert "dvc repro table@table2" in page
+    assert "dvc repro table@table3" not in page
 
 
 def test_a_stage_by_hand_leaves_dvc_with_nothing_to_do(project: Path) -> None:

@@ -25,6 +25,7 @@ def test_the_examples(
     models = {"best_performance": made("mean", LINEAR), "cross_encoder": made("mean", CROSS)}
     for name, folder in {**models, "dora_r16": made("mean", LINEAR, adapter=dora)}.items():
         shutil.copytree(folder, tmp_path / "models" / name)
+    shutil.copytree(folder.parent / "pretrained", tmp_path / "models/pretrained")  # the base of dora_r16, the last one
     write_base(tmp_path / "path/to/the/encoder")
     monkeypatch.chdir(tmp_path)
     commands = [line for language, block in BLOCKS if not language for line in block.splitlines()]

@@ -130,7 +130,7 @@ def test_a_declared_task_is_planned_for_the_runs_that_have_a_head_for_it(
     before = settings_of_stages(edited({}))
     after = settings_of_stages(edited({"tasks.own": own, "runs.dora_r8.heads": {"own": head}}))
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"fetch", "prepare", "convert/dora_r8", "train/dora_r8", "evaluate/dora_r8"}
+    assert changed == {"fetch", "prepare", "convert/dora_r8", "train/dora_r8", "evaluate/dora_r8", "report"}
 
 
 @pytest.mark.parametrize(
