@@ -22,8 +22,9 @@ def test_the_examples(
     made: Callable[..., Path], tmp_path: Path, dora: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("sentence_transformers")
-    models = {"best_performance": made("mean", LINEAR), "cross_encoder": made("mean", CROSS)}
-    for name, folder in {**models, "dora_r16": made("mean", LINEAR, adapter=dora)}.items():
+    adapted = made("mean", LINEAR, adapter=dora)
+    models = {"best_performance": made("mean", LINEAR), "cross_encoder": made("mean", CROSS), "dora_r16": adapted}
+    for name, folder in {**models, "pretrained": adapted.parent / "pretrained"}.items():
         shutil.copytree(folder, tmp_path / "models" / name)
     write_base(tmp_path / "path/to/the/encoder")
     monkeypatch.chdir(tmp_path)
