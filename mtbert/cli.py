@@ -266,12 +266,8 @@ def export(
 def doctor(project: Project = HERE) -> None:
     """Check this machine and this checkout; say what is missing and what to do. Exit status 1 if there is a problem."""
     root = _enter(project)
-    try:
-        params = importlib.import_module("mtbert.params").load_params()
-    except importlib.import_module("mtbert.errors").MtbertError:
-        params = None
     levels = set()
-    for check in importlib.import_module("mtbert.doctor").examine(root, params):
+    for check in importlib.import_module("mtbert.doctor").examine(root):
         typer.echo(str(check))
         levels.add(check.level)
     raise typer.Exit(int("problem" in levels))

@@ -146,8 +146,8 @@ def test_clean_asks_and_doctor_reports(tmp_path: Path) -> None:
     assert not left.exists()
     assert mtbert("clean", *there).stdout == "Nothing to remove.\n"
     (tmp_path / "params.yaml").write_text("runs: {", encoding="utf-8")
-    assert mtbert("clean", *there).stderr.startswith("error: params.yaml")
-    assert "problem params.yaml cannot be read; run `mtbert clean` to see why" in mtbert("doctor", *there).stdout
+    fault = mtbert("clean", *there).stderr.removeprefix("error: params.yaml")
+    assert f"params.yaml{fault}" in mtbert("doctor", *there).stdout
 
 
 def test_out_of_memory_in_a_stage_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import ast
 import re
 import shutil
 import subprocess
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ PAPER = [
     if re.match(r"\| \d", line)
 ]
 yaml = YAML(typ="safe")
+PARAMS = yaml.load(ROOT / "params.yaml")
 
 
 def menu(entries: list[Any]) -> list[str]:
@@ -57,18 +59,22 @@ def test_the_menu_lists_every_page_once() -> None:
     assert sorted(listed) == [page.relative_to(DOCS).as_posix() for page in PAGES]
 
 
+@cache
+def tracked() -> set[Path]:
+    """The files that git tracks, and their folders."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = {ROOT / line for line in listed.splitlines()}
+    return files | {parent for file in files for parent in file.parents}
+
+
 @pytest.mark.parametrize("page", READ, ids=[page.relative_to(ROOT).as_posix() for page in READ])
 def test_every_link_leads_somewhere(page: Path) -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
-    known = {ROOT / line for line in tracked} | {parent for line in tracked for parent in (ROOT / line).parents}
     for link in links(page):
         path, _, anchor = link.partition("#")
         if path.startswith(("https://", "http://")):
             continue
         target = (page.parent / path).resolve() if path else page
-        assert target in known, f"{link}: no such file in git"
+        assert target in tracked(), f"{link}: no such file in git"
         assert not anchor or anchor in headings(target), f"{link}: no such heading"
 
 
@@ -110,7 +116,7 @@ def test_what_the_paper_s_page_names_exists(code: str, setting: str) -> None:
         assert name in defined(ROOT / path), f"{name} in {path}"
     assert "`mtbert/" in code
     for key in re.findall(r"`([\w.]+)`", setting):
-        node = yaml.load(ROOT / "params.yaml")
+        node = PARAMS
         for part in key.split("."):
             assert part in node, key
             node = node[part]

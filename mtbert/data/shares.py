@@ -80,7 +80,12 @@ class Share(NamedTuple):
         )
 
     def spans(self, unit: str, rows: int) -> Spans:
-        """The spans of a mask whose unit is `weights`, `examples` or `rows`: tokens or sequences, whichever are `rows` many."""
+        """The spans of a mask.
+
+        Args:
+            unit: what the mask is drawn for: `weights`, `examples` or `rows`, which are tokens or sequences.
+            rows: how many units the share has; tells tokens from sequences.
+        """
         if unit == "rows":
             # There are fewer sequences than tokens, since a sequence has at least [CLS] and [SEP].
             return self.tokens if rows == self.tokens.part else self.sequences

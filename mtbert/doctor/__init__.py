@@ -4,25 +4,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mtbert.doctor import inputs, machine, project
-from mtbert.doctor.check import Check
-from mtbert.params import Params
+from mtbert.doctor.check import Check, failed
+from mtbert.errors import MtbertError
+from mtbert.params import PARAMS_FILE, load_params
 
 
-def examine(root: Path, params: Params | None) -> Iterator[Check]:
-    """Run the checks, yielding each result as it is ready.
-
-    Args:
-        root: the project's root.
-        params: the settings in params.yaml; None if it cannot be read.
-    """
+def examine(root: Path) -> Iterator[Check]:
+    """Run the checks of the project in `root`, yielding each result as it is ready."""
     checks: list[Callable[[Path], Check]] = [
         *(machine.python, machine.torch, machine.processor, machine.gpu, machine.kernels, machine.disk),
         *(project.git, project.identity, project.dvc, project.site_cache, project.cache),
     ]
     for check in checks:
         yield check(root)
-    if params is None:
-        yield Check("problem", "params.yaml cannot be read", "run `mtbert clean` to see why")
+    try:
+        params = load_params(root / PARAMS_FILE)
+    except MtbertError as error:
+        yield from map(failed, str(error).splitlines())  # a line for each fault
         return
     yield inputs.data(root, params)
     yield inputs.encoder(root, params)

@@ -16,6 +16,12 @@ class Check(NamedTuple):
         return f"{self.level:8}{self.what}{'; ' if self.remedy else ''}{self.remedy}"
 
 
+def failed(error: str) -> Check:
+    """The message of an `MtbertError`, in one line, as a problem."""
+    what, _, remedy = error.partition("; ")
+    return Check("problem", what, remedy)
+
+
 def output(root: Path, *command: str) -> str | None:
     """What a command prints; None if it fails or does not exist."""
     try:

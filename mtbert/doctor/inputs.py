@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbert.corpus.source import BY_HAND, GIT_BLOBS, URL
-from mtbert.doctor.check import Check
+from mtbert.doctor.check import Check, failed
 from mtbert.errors import MtbertError
 from mtbert.params import Params
 from mtbert.tasks.paper import known_tasks
@@ -53,8 +53,7 @@ def encoder(root: Path, params: Params) -> Check:
             if settings.source != "local" or not (folder / ADAPTER_CONFIG).is_file():
                 folder = pretrained.folder_of(settings.source, settings.path)
         except MtbertError as error:
-            what, _, remedy = str(error).partition("; ")
-            return Check("problem", what, remedy)
+            return failed(str(error))
         return Check("ok", f"the encoder of profile {params.profile} is in {folder}")
     hub = importlib.import_module("huggingface_hub")
     files = (pretrained.CONFIG, pretrained.TOKENIZER, pretrained.WEIGHTS)

@@ -18,7 +18,7 @@ def python(_root: Path) -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
     if (3, 11) <= sys.version_info < (3, 13):
         return Check("ok", f"mtbert {version('mtbert')} on Python {found}")
-    return Check("problem", f"Python {found}", "use 3.11 or 3.12: `make distclean install PYTHON=python3.12`")
+    return Check("problem", f"Python {found}", "use 3.11 or 3.12: `rm -r .venv && make install PYTHON=python3.12`")
 
 
 def torch(_root: Path) -> Check:

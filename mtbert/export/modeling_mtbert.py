@@ -71,6 +71,8 @@ class MtbertForSequenceClassification(BertPreTrainedModel):
                 logits = self.config.low + (self.config.high - self.config.low) / 2 * (1 + cosine)
         return SequenceClassifierOutput(logits=logits)
 
+    # Each of the next three gives, of a sequence cut to k1 or k2 wordpieces a sentence: its ids (B, at most max_tokens), which of them
+    # are real, and their segments. Places after a cut are read further right, so that the closing [SEP] follows at once.
     def _u(self, ids: Tensor, n1: Tensor, n2: Tensor) -> tuple[Tensor, ...]:
         k1 = n1.clamp_max(self.config.max_tokens - 2)
         place = self._places(ids)

@@ -125,5 +125,5 @@ def _use(model: TrainedModel, task: str) -> list[str]:
             else [f"print(logits[:, 0]{f'.clip({ends})' if ends else ''})"]
         ),
         "```",
-        *(remarks(model, task) if is_plain(model, task) else []),
+        *remarks(model, task, code=False),
     ]

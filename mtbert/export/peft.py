@@ -64,7 +64,7 @@ def _adapter(export: Export) -> Adapter:
         raise MtbertError(f"{folder}: {what}; {merged}")
     if base["name"] == "random" or "base" in base:
         what = "an encoder with random weights" if base["name"] == "random" else "an encoder with a merged adapter"
-        raise MtbertError(f"{folder}: its adapter starts from {what}, which is nowhere to be loaded from; {merged}")
+        raise MtbertError(f"{folder}: its adapter starts from {what}, which no folder or hub holds; {merged}")
     return adapter
 
 

@@ -136,22 +136,28 @@ def trust(model: TrainedModel, task: str) -> str:
 
 
 def limits(model: TrainedModel, task: str) -> str:
-    """The arguments of a call that limits a task's scores as mtbert does; empty if it does not."""
+    """The range to which mtbert limits a task's scores, as the arguments of a `clamp` or `clip`; empty if it does not."""
     info = model.tasks[task]
     return f"{info.low:g}, {info.high:g}" if getattr(model.settings.heads[task], "clamp", False) else ""
 
 
-def remarks(model: TrainedModel, task: str) -> list[str]:
-    """What a user of an exported task has to know, as paragraphs of Markdown."""
+def remarks(model: TrainedModel, task: str, code: bool = True) -> list[str]:
+    """What a user of an exported task has to know, as paragraphs of Markdown.
+
+    Args:
+        code: whether the code that a task may need is in its folder.
+    """
     found = []
     if ends := limits(model, task):
-        found.append(f"The model gives the score as it is; mtbert limits it to {ends.replace(', ', ' to ')}, as above.")
-    if not is_plain(model, task):
-        found.append(f"`{CODE.name}` computes pooling, features and head. Read it, it is short, before you let it run.")
-    elif model.tasks[task].sentences == 2 and model.max_tokens % 2 == 0:
         found.append(
-            f"Of a pair with more than {model.max_tokens} tokens, the tokenizer may cut one token of the first sentence more, and of the "
-            "second one less, than mtbert; shorter pairs are read alike."
+            f"The model does not limit the score to {ends.replace(', ', ' to ')}; mtbert does, and so do the lines above."
+        )
+    if code and not is_plain(model, task):
+        found.append(f"`{CODE.name}` computes pooling, features and head. Read it, it is short, before you let it run.")
+    if is_plain(model, task) and model.tasks[task].sentences == 2 and model.max_tokens % 2 == 0:
+        found.append(
+            f"Of a pair with more than {model.max_tokens} tokens, the tokenizer may cut one token more of the first sentence and one "
+            "less of the second than mtbert does; shorter pairs are read alike."
         )
     return [line for paragraph in found for line in ("", paragraph)]
 

@@ -1,4 +1,7 @@
-"""From a model's folder to a model that predicts; params.yaml, a plan and other folders are not needed."""
+"""From a model's folder to a model that predicts, without params.yaml or a plan.
+
+A run with an adapter keeps only what it trained; its encoder is then read from the folder `pretrained` beside the model's.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,7 @@ def load(model: str | Path, *, device: str = "auto", precision: str = "auto") ->
         precision: of matrix products: auto, fp32 or bf16; auto is bf16 where the device has it.
 
     Raises:
-        MtbertError: there is no such model, its folder is incomplete or damaged, or the device is not there.
+        MtbertError: there is no such model, its folder is incomplete or damaged, its encoder is not beside it, or the device is not there.
     """
     compute = _compute(device, precision)
     folder = find(model)

@@ -25,7 +25,7 @@ PREFIX = "base_model.model."  # of all tensors
 # Our parameters of an adapted layer -> the end of peft's name.
 PARTS = {"lora_a": "lora_A.weight", "lora_b": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
 BIAS = "base_layer.bias"  # of an adapted layer
-# Parts of names of copies that peft saves beside `modules_to_save` where it saves all biases, and does not read.
+# peft saves copies under such names beside `modules_to_save` if it saves all biases; it does not read them.
 COPIES = (".modules_to_save.", ".original_module.")
 # Settings that change what an adapter computes, beyond LoRA and DoRA.
 UNSUPPORTED = (
@@ -104,8 +104,8 @@ def _base(folder: Path, config: Mapping[str, Any]) -> Pretrained:
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return pretrained("hub", name=name, revision=revision)
     raise MtbertError(
-        f"{folder / ADAPTER_CONFIG}: base_model_name_or_path is {name!r}, which is no folder here, and `revision` is no commit of 40 hex "
-        "digits by which to download it; set the one to the base's folder, or the other to its commit on the hub"
+        f"{folder / ADAPTER_CONFIG}: base_model_name_or_path is {name!r}, which is not a folder here, and revision is not a commit of "
+        "40 hex digits; set base_model_name_or_path to the base's folder, or revision to the base's commit on the hub"
     )
 
 

@@ -57,8 +57,7 @@ def build(settings: Model, config: BertConfig) -> MultitaskModel:
     with _NoInit():
         encoder = BertEncoder(config, settings.encoder_dropout)
     heads = build_heads(settings.heads, settings.known, config.hidden, settings.head_dropout, encoder.noise)
-    model = MultitaskModel(encoder, settings.pooling, heads)
-    return model
+    return MultitaskModel(encoder, settings.pooling, heads)
 
 
 def losses_of(settings: Model) -> dict[str, Loss]:
@@ -254,7 +253,7 @@ def save_trained(
         "settings": run.model_dump(),
         "base": pretrained["source"],
         "base_weights": pretrained["sha256"] if run.adapter and run.adapter.start_from == "pretrained" else None,
-        "tasks": {task.name: _described(task) for task in run.known.values()},
+        "tasks": {task.name: described(task) for task in run.known.values()},
         "max_tokens": max_tokens,
         "preprocess": preprocess,
         "tokenizer": sha256_file(PREPARED / TOKENIZER),
@@ -268,7 +267,7 @@ def save_trained(
     return str(read_config(folder)["sha256"])
 
 
-def _described(task: Task) -> dict[str, Any]:
+def described(task: Task) -> dict[str, Any]:
     """A task as config.json has it: kind, sentence columns, and labels by name or the ends of the range."""
     ends = {"low": task.low, "high": task.high} if task.kind == "score" else {"labels": list(task.labels)}
     return {"kind": task.kind, "texts": list(task.texts), **ends}

@@ -117,10 +117,8 @@ def guarded(main: Callable[..., None], *arguments: Any, several: bool = False) -
         remedy = REMEDIES.get(error.errno or 0, "remove the cause, then run the same command again")
         print(f"error: {error.filename or 'input/output'}: {error.strerror or error}; {remedy}", file=sys.stderr)
         return 1
-    except (
-        RuntimeError,
-        MemoryError,
-    ) as error:  # of other stages; training raises its own error, which names batch_size
+    except (RuntimeError, MemoryError) as error:
+        # Not from training, which raises its own error, naming batch_size.
         if not out_of_memory(error):
             raise
         print(

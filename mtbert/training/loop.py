@@ -86,8 +86,8 @@ def train(
         group: the processes that train the model together; the first one evaluates and writes the checkpoints.
 
     Raises:
-        MtbertError: a loss or an updated weight is not finite, or memory ran out. A step whose loss is not finite does
-            not update the weights, and the last checkpoint is kept. Or another process has ended.
+        MtbertError: a loss or an updated weight is not finite, memory ran out, or another process has ended. A step
+            whose loss is not finite does not update the weights, and the last checkpoint is kept.
         Stopped: SIGINT or SIGTERM was received, by any of the processes; the current step is finished and its checkpoint
             written first.
     """

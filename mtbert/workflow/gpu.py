@@ -37,7 +37,7 @@ def visible() -> list[str]:
         lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError) as error:
         raise MtbertError(
-            f"nvidia-smi fails ({error}); mend the NVIDIA driver, or set compute.device: cpu in params.yaml and "
+            f"nvidia-smi fails ({error}); repair the NVIDIA driver, or set compute.device: cpu in params.yaml and "
             "run `mtbert workflow snakemake` again"
         ) from None
     found = dict(line.split(", ") for line in lines)

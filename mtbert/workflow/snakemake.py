@@ -79,7 +79,7 @@ def snakefile(jobs: list[Job], params: Params, gpus: int) -> str:
 
 
 def _rule(job: Job, compute: Mapping[str, Any] | None, resources: Resources, gpus: int) -> str:
-    """The rule of one stage. A stage that neither trains nor predicts is never sent to a cluster: its nodes may lack the internet.
+    """The rule of one stage. A stage that neither trains nor predicts stays here: a cluster's nodes may have no internet.
 
     Args:
         compute: the section of params.yaml, if the stage trains or predicts.

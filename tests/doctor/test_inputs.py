@@ -9,9 +9,7 @@ from mtbert.doctor import inputs
 from mtbert.params import Params, load_params
 from mtbert.pretrained.source import MINILM_PACKAGE
 from mtbert.settings import DeclaredTask
-from tests.project import course_files
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.project import ROOT, course_files
 
 
 def params(section: str, profile: str = "sample", **settings: Any) -> Params:

@@ -19,9 +19,9 @@ def test_missing_programs_are_lines_not_tracebacks(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(check.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
     monkeypatch.setattr(project.shutil, "which", lambda _: None)
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
-    found = list(examine(tmp_path, None))
+    found = list(examine(tmp_path))
     problems = [one.what.split()[0] for one in found if one.level == "problem"]
-    assert problems == ["torch", "0", "DVC", "params.yaml"]
+    assert problems == ["torch", "0", "DVC", f"{tmp_path}/params.yaml:"]
     assert all(one.remedy for one in found if one.level != "ok")
     assert all("\n" not in str(one) for one in found)
 

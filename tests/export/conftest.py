@@ -1,4 +1,4 @@
-"""Trained models to export, of every kind of head and pooling; tiny, random, and each with a word for every difference."""
+"""Tiny models with random weights to export, of every kind of head and pooling, and texts that are easily read differently."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,13 +16,12 @@ from mtbert.files import atomic_json, sha256_file
 from mtbert.model.bert import BertConfig
 from mtbert.peft.convert import trained_state
 from mtbert.pipeline.card import CARD, card
-from mtbert.pipeline.models import adapt, build
+from mtbert.pipeline.models import adapt, build, described
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import MINILM_PACKAGE, _minilm, pretrained
 from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, read_config, save_model
 from mtbert.pretrained.weights import config_to_json, for_pooling, to_hf
 from mtbert.settings import Run
-from mtbert.tasks.task import Task
 
 SIZE = BertConfig(vocabulary=30522, positions=64, layers=2, hidden=32, heads=2, intermediate=48)
 LONG = "a very long review of a film that never ends , " * 60  # 600 words
@@ -80,12 +79,6 @@ def random_model(settings: Run, config: BertConfig = SIZE) -> Any:
     return model
 
 
-def described(task: Task) -> dict[str, Any]:
-    """A task as config.json has it."""
-    ends = {"labels": list(task.labels)} if task.labels else {"low": task.low, "high": task.high}
-    return {"kind": task.kind, "texts": list(task.texts), **ends}
-
-
 def write_base(folder: Path, spoil_what_trained: bool = False) -> None:
     """The encoder from which the adapters start, as transformers saves it.
 
@@ -117,7 +110,7 @@ def dora(lora: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """made(pooling, features, adapter=..., preprocess=..., base=...): the folder of a trained model; features None: cosine heads."""
+    """Makes a trained model and returns its folder. `features` None: cosine heads; `minilm`: the weights and size of MiniLM-L6."""
     pytest.importorskip(MINILM_PACKAGE)
 
     def make(

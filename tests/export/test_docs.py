@@ -22,8 +22,9 @@ def test_the_examples(
     made: Callable[..., Path], tmp_path: Path, dora: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("sentence_transformers")
-    models = {"best_performance": made("mean", LINEAR), "cross_encoder": made("mean", CROSS)}
-    for name, folder in {**models, "dora_r16": made("mean", LINEAR, adapter=dora)}.items():
+    adapted = made("mean", LINEAR, adapter=dora)
+    models = {"best_performance": made("mean", LINEAR), "cross_encoder": made("mean", CROSS), "dora_r16": adapted}
+    for name, folder in {**models, "pretrained": adapted.parent / "pretrained"}.items():
         shutil.copytree(folder, tmp_path / "models" / name)
     shutil.copytree(folder.parent / "pretrained", tmp_path / "models/pretrained")  # the base of dora_r16, the last one
     write_base(tmp_path / "path/to/the/encoder")

@@ -14,6 +14,7 @@ import mtbert
 from mtbert.corpus.prepare import clean
 from mtbert.export.tokenizer import _course_cleaning, exported_tokenizer
 from mtbert.tasks.paper import QUORA, SST
+from mtbert.tasks.task import Task
 from tests.export.conftest import SENTENCES
 
 CLEANING = {task: normalizers.Sequence(_course_cleaning(task.is_pair)) for task in (SST, QUORA)}
@@ -24,8 +25,8 @@ WORDS = st.sampled_from(
 
 
 @pytest.mark.parametrize("task", [SST, QUORA], ids=lambda task: task.name)
-def test_every_character_is_cleaned_alike(task: mtbert.TaskInfo) -> None:
-    """But those that are newer than this Python's Unicode, which none of BERT's wordpieces has."""
+def test_every_character_is_cleaned_alike(task: Task) -> None:
+    """Every character that this Python's Unicode knows; no wordpiece of BERT has a newer one."""
     known = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) not in ("Cn", "Cs")]
     texts = [f"{known[n]}Ab{known[n]}Q {known[n]}" for n in range(len(known))]
     wrong = [text for text in texts if CLEANING[task].normalize_str(text) != clean(text, task, "course")]
@@ -37,7 +38,7 @@ def test_every_character_is_cleaned_alike(task: mtbert.TaskInfo) -> None:
     st.lists(WORDS | st.characters(codec="utf-8", exclude_categories=["Cn", "Cs"]), max_size=12),
     st.sampled_from([SST, QUORA]),
 )
-def test_text_is_cleaned_alike(parts: list[str], task: mtbert.TaskInfo) -> None:
+def test_text_is_cleaned_alike(parts: list[str], task: Task) -> None:
     text = "".join(parts)
     assert CLEANING[task].normalize_str(text) == clean(text, task, "course")
 

@@ -76,7 +76,7 @@ def test_the_base_is_found_in_the_adapter_s_folder(saved: Callable[..., PeftMode
     before = encoder_from("local", path=path)
     (tmp_path / "base").rename(tmp_path / "adapter/inner")
     with pytest.raises(
-        MtbertError, match=r"adapter_config\.json: base_model_name_or_path is '.*/base', which is no folder here"
+        MtbertError, match=r"adapter_config\.json: base_model_name_or_path is '.*/base', which is not a folder here"
     ):
         encoder_from("local", path=path)
     edit(tmp_path / "adapter/adapter_config.json", base_model_name_or_path="inner")

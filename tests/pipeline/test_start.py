@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,6 +12,7 @@ import pytest
 
 from mtbert.errors import MtbertError
 from mtbert.pipeline.start import guarded
+from tests.processes import at_work, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,18 +104,6 @@ def command(project: Path, *words: str, shell: str = "/bin/sh") -> subprocess.Po
         "DVC_SITE_CACHE_DIR": str(project / ".site"),
     }
     return subprocess.Popen(words, cwd=project, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def wait_until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def at_work(project: Path) -> list[psutil.Process]:
-    """The processes whose working directory is this folder."""
-    return [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(project)]
 
 
 @pytest.mark.parametrize("shell", ["/bin/bash", "stays"])

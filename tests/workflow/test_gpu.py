@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import wait_until
 from tests.project import ROOT
 
 SMI = "#!/bin/sh\nprintf '0, GPU-aa\\n1, GPU-bb\\n'\n"
@@ -36,8 +37,7 @@ def test_each_job_has_a_gpu_of_its_own_and_the_next_waits_for_one(machine: Path)
     holding = []
     for name in ("one", "two"):
         holding.append(job(machine, 1, f"echo $CUDA_VISIBLE_DEVICES > {machine}/{name}; exec sleep 60"))
-        while not (machine / name).exists() or not (machine / name).read_text(encoding="utf-8"):
-            time.sleep(0.02)
+        wait_until(lambda file=machine / name: file.exists() and file.read_text(encoding="utf-8"))
     assert [(machine / name).read_text(encoding="utf-8") for name in ("one", "two")] == ["GPU-aa\n", "GPU-bb\n"]
     third = job(machine, 1, "echo $CUDA_VISIBLE_DEVICES")
     time.sleep(0.5)

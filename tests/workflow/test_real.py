@@ -4,14 +4,12 @@ import os
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from mtbert.workflow.snakemake import RECORD, SNAKEFILE
+from tests.processes import at_work, wait_until
 from tests.project import commit, edit, keep_runs, must, start, tiny_project
 
 SNAKEMAKE = ("snakemake", "--snakefile", str(SNAKEFILE), "--cores", "2", "--keep-going")
@@ -31,22 +29,6 @@ def outputs(project: Path) -> dict[str, bytes]:
     """Every file that the stages wrote, except the two that say when and from which commit."""
     files = (path for folder in OUTS for path in (project / folder).rglob("*") if path.is_file())
     return {path.relative_to(project).as_posix(): path.read_bytes() for path in files if path.name not in LEFT_OUT}
-
-
-def at_work(project: Path, what: str = "") -> list[psutil.Process]:
-    """The processes whose working directory is this project, and whose command has this word."""
-    return [
-        process
-        for process in psutil.process_iter(["cwd", "cmdline"])
-        if process.info["cwd"] == str(project) and (not what or what in process.info["cmdline"])
-    ]
-
-
-def wait_until(true: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_run_that_dvc_then_calls_up_to_date(tmp_path: Path) -> None:
@@ -70,7 +52,7 @@ def test_interrupts_and_kills_change_no_byte_and_leave_no_orphan(
     def begin(*options: str) -> subprocess.Popen[str]:
         snakemake = start(project, "setsid", *SNAKEMAKE, *options)  # a group of its own, as a shell gives it
         request.addfinalizer(snakemake.kill)
-        wait_until(lambda: at_work(project, "stages.train") and [*project.glob(".mtbert/*/latest.json")])
+        wait_until(lambda: at_work(project, "stages.train") and [*project.glob(".mtbert/*/latest.json")], 120)
         return snakemake
 
     def stopped(snakemake: subprocess.Popen[str]) -> None:
