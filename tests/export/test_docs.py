@@ -26,7 +26,6 @@ def test_the_examples(
     models = {"best_performance": made("mean", LINEAR), "cross_encoder": made("mean", CROSS), "dora_r16": adapted}
     for name, folder in {**models, "pretrained": adapted.parent / "pretrained"}.items():
         shutil.copytree(folder, tmp_path / "models" / name)
-    shutil.copytree(folder.parent / "pretrained", tmp_path / "models/pretrained")  # the base of dora_r16, the last one
     write_base(tmp_path / "path/to/the/encoder")
     monkeypatch.chdir(tmp_path)
     commands = [line for language, block in BLOCKS if not language for line in block.splitlines()]
