@@ -95,9 +95,9 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _base(folder: Path, config: Mapping[str, Any]) -> Pretrained:
-    name, revision = str(config.get("base_model_name_or_path")), str(config.get("revision"))
+    name, revision = str(config.get("base_model_name_or_path") or ""), str(config.get("revision"))
     for path in (folder / name, expanded(name)):
-        if path.is_dir():
+        if name and path.is_dir():
             return pretrained("local", path=str(path))
     if name in (MINILM_HUB, MINILM_NAME):
         return pretrained("minilm")

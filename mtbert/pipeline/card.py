@@ -61,7 +61,7 @@ def card(
         "",
         "## Use",
         "",
-        *(use if use is not None else _mtbert_use(name, known)),
+        *(use if use is not None else _mtbert_use(name, known, config["base_weights"])),
         "",
         *(_results(metrics, [*known, *(["overall"] if len(known) == len(config["tasks"]) else [])]) if metrics else []),
         "## Data and licences",
@@ -90,8 +90,12 @@ def card(
     return "\n".join(lines) + "\n"
 
 
-def _mtbert_use(name: str, tasks: Mapping[str, Any]) -> list[str]:
+def _mtbert_use(name: str, tasks: Mapping[str, Any], base_weights: str | None) -> list[str]:
+    beside = (
+        "This folder holds only what was trained: copy `models/pretrained`, its base, to where you copy this folder."
+    )
     return [
+        *([beside, ""] if base_weights else []),
         "```python",
         "import mtbert",
         "",
