@@ -13,7 +13,7 @@ has_nvidia_gpu() { [ -e /proc/driver/nvidia/version ] || nvidia-smi --list-gpus 
 # uv takes seconds where pip takes a minute. pip does it where uv cannot run or reads other settings than the machine's pip.
 install_locked() {
     "${pip[@]}" install --require-hashes --no-deps --requirement requirements/installer.txt &&
-        "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --require-hashes --no-deps --requirement "$lock" ||
+        "$venv/bin/uv" pip install --no-config --quiet --python "$venv/bin/python" --require-hashes --no-deps --requirement "$lock" ||
         "${pip[@]}" install --require-hashes --no-deps --requirement "$lock"
 }
 
