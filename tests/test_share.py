@@ -9,6 +9,7 @@ from tests.examples import compared, renewed, shared
 from tests.project import must
 
 
+@pytest.mark.slow
 def test_the_page_s_commands_share_a_model(root: Path, tmp_path: Path) -> None:
     project = shared(tmp_path / "mtbert")
     checkpoint = project / ".mtbert" / ("a" * 24) / "latest.json"

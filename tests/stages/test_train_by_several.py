@@ -76,7 +76,8 @@ def check_equal_to_one_process(processes: list[int]) -> None:
             assert float((weights[name] - weight).abs().max()) < 1e-5, name
 
 
-@pytest.mark.parametrize(("killed", "resumed_by"), [(1, 1), pytest.param(0, 3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("killed", "resumed_by"), [(1, 1), (0, 3)])
 def test_if_one_is_killed_all_end_and_any_number_resumes(
     long: Path, killed: int, resumed_by: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
