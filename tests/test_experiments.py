@@ -56,6 +56,7 @@ def test_a_killed_experiment_on_the_user_s_files_goes_on_where_it_stopped(projec
     assert must(project, "git", "status", "--short").split() == ["??", "notes/"], "nothing changes here"
 
 
+@pytest.mark.slow
 def test_two_queued_experiments_train_the_same_thing_at_once(project: Path) -> None:
     for name, more in (("one", []), ("two", ["-S", "+tables.table1.mine=dora_r4"])):
         settings = ["-S", "+runs.dora_r4.heads.sts.clamp=false", "-S", "+runs.dora_r4.epoch_end=40", *more]

@@ -33,7 +33,7 @@ def test_every_character_is_cleaned_alike(task: Task) -> None:
     assert wrong == []
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(WORDS | st.characters(codec="utf-8", exclude_categories=["Cn", "Cs"]), max_size=12),
     st.sampled_from([SST, QUORA]),
