@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": {"model", "training", "fast"},  # the door: nothing else imports fast, which can be deleted
     "completion": {"errors", "yamlfile"},
     "housekeeping": {"errors", "files", "training"},
-    "doctor": {"errors", "housekeeping", "engines", "training", "params", "tasks", "corpus", "pretrained"},
+    "doctor": {"errors", "housekeeping", "engines", "training", "params", "tasks", "corpus", "pretrained", "peft"},
     # What the stages share; of it, only the plan and the cost estimate read params.yaml.
     "pipeline": FILES | {*LAYERS[:-1], "engines", "params", "settings"},
     # A trained model's use: all of it but params.yaml.

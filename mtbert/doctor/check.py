@@ -1,8 +1,13 @@
-"""What a check of `mtbert doctor` finds, and running a command for it."""
+"""What a check of `mtbert doctor` finds, and what checks share."""
 
+import importlib
 import subprocess
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, ParamSpec
+
+P = ParamSpec("P")
 
 
 class Check(NamedTuple):
@@ -20,6 +25,23 @@ def failed(error: str) -> Check:
     """The message of an `MtbertError`, in one line, as a problem."""
     what, _, remedy = error.partition("; ")
     return Check("problem", what, remedy)
+
+
+def needs_torch(what: str) -> Callable[[Callable[P, Check]], Callable[P, Check]]:
+    """Decorate a check that uses torch: where torch cannot be imported, it notes that `what` was not examined."""
+
+    def decorate(check: Callable[P, Check]) -> Callable[P, Check]:
+        @wraps(check)
+        def found(*args: P.args, **kwargs: P.kwargs) -> Check:
+            try:
+                importlib.import_module("torch")
+            except (ImportError, OSError):
+                return Check("note", f"{what} not examined", "see torch above")
+            return check(*args, **kwargs)
+
+        return found
+
+    return decorate
 
 
 def output(root: Path, *command: str) -> str | None:

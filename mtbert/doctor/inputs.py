@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mtbert.corpus.source import BY_HAND, GIT_BLOBS, URL
-from mtbert.doctor.check import Check, failed
+from mtbert.doctor.check import Check, failed, needs_torch
 from mtbert.errors import MtbertError
 from mtbert.params import Params
 from mtbert.tasks.paper import known_tasks
 
 TIMEOUT_SECONDS = 5
-ADAPTER_CONFIG = "adapter_config.json"  # of peft
 FETCHED, LOADED = Path("data/raw/source.json"), Path("models/pretrained/model.safetensors")
 
 
@@ -40,13 +39,13 @@ def data(root: Path, params: Params) -> Check:
     return Check("ok", f"the data of profile {params.profile} {where[source]}")
 
 
+@needs_torch("encoder")
 def encoder(root: Path, params: Params) -> Check:
     """The encoder of the profile: installed, in its folder, in the hub's local cache, or at the hub."""
+    from mtbert.peft.published import ADAPTER_CONFIG
+    from mtbert.pretrained import source as pretrained
+
     settings = params.encoder
-    try:
-        pretrained = importlib.import_module("mtbert.pretrained.source")
-    except (ImportError, OSError):
-        return Check("note", "encoder not examined", "see torch above")
     if settings.source != "hub":
         try:
             folder = root / pretrained.expanded(settings.path)

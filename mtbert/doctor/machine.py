@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from mtbert.doctor.check import Check
+from mtbert.doctor.check import Check, needs_torch
 from mtbert.housekeeping import human
 
 LITTLE, TOO_LITTLE = 5e9, 1e9  # bytes of free disk
@@ -33,13 +33,11 @@ def torch(_root: Path) -> Check:
     return Check("ok", f"torch {found.__version__}, built {build}")
 
 
+@needs_torch("processor")
 def processor(_root: Path) -> Check:
-    try:
-        compute = importlib.import_module("mtbert.training.compute")
-    except (ImportError, OSError):
-        return Check("note", "processor not examined", "see torch above")
-    bf16 = compute.resolve("cpu", "auto", "auto").bf16
-    what = f"{compute.machine()}, {'in bf16' if bf16 else 'in fp32: it has no bf16 instructions'}"
+    from mtbert.training import compute
+
+    what = f"{compute.machine()}, {_precision('cpu')}"
     if (quota := _quota()) and quota < len(os.sched_getaffinity(0)):
         return Check(
             "note",
@@ -58,25 +56,26 @@ def _quota() -> int | None:
         return None
 
 
+def _precision(device: str) -> str:
+    from mtbert.training.compute import resolve
+
+    return "in bf16" if resolve(device, "auto", "auto").bf16 else "in fp32: it has no bf16 instructions"
+
+
+@needs_torch("GPU")
 def gpu(_root: Path) -> Check:
-    try:
-        cuda = importlib.import_module("torch.cuda")
-        compute = importlib.import_module("mtbert.training.compute")
-    except (ImportError, OSError):
-        return Check("note", "GPU not examined", "see torch above")
+    from torch import cuda
+
     if not cuda.is_available():
         return Check("ok", "no GPU that torch can use; training runs on the CPU")
     free, total = cuda.mem_get_info()
-    bf16 = compute.resolve("cuda", "auto", "auto").bf16
-    what = f"GPU {cuda.get_device_name()}, {human(free)} of {human(total)} free"
-    return Check("ok", f"{what}, {'in bf16' if bf16 else 'in fp32: it has no bf16 instructions'}")
+    return Check("ok", f"GPU {cuda.get_device_name()}, {human(free)} of {human(total)} free, {_precision('cuda')}")
 
 
+@needs_torch("kernels")
 def kernels(_root: Path) -> Check:
-    try:
-        engines = importlib.import_module("mtbert.engines")
-    except (ImportError, OSError):
-        return Check("note", "kernels not examined", "see torch above")
+    from mtbert import engines
+
     found, which = engines.kernels()
     if found:
         return Check("ok", f"CPU kernels compiled by {which}")

@@ -8,7 +8,9 @@ from tokenizers import Regex, Tokenizer, normalizers
 from tokenizers.normalizers import Lowercase, Normalizer, Replace
 from tokenizers.processors import BertProcessing
 
+from mtbert.corpus.tokenizer import read_tokenizer
 from mtbert.files import atomic_json, atomic_write_text
+from mtbert.inference.load import AGAIN
 from mtbert.inference.model import TrainedModel
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.store import TOKENIZER
@@ -21,12 +23,10 @@ ROLES = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
 def exported_tokenizer(model: TrainedModel, pair: bool) -> Tokenizer:
     """The model's tokenizer, which cleans text as `mtbert.corpus.prepare.clean` does for a pair or a single sentence.
 
-    With the course's cleaning, text is lower-cased before special tokens are looked for, so that "[SEP]" in it is plain text. A tokenizer
-    has to be told so where it is used: `encode_special_tokens` is not among what tokenizer.json holds.
+    With the course's cleaning, text is lower-cased before special tokens are looked for, so that "[SEP]" in it is plain text. A
+    tokenizer does that if its `encode_special_tokens` is set, which tokenizer.json does not store: who loads it must set it.
     """
-    tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
+    tokenizer = read_tokenizer(model.folder / TOKENIZER, AGAIN, AGAIN)
     if model.preprocess == "course":
         own = [tokenizer.normalizer] if tokenizer.normalizer else []
         tokenizer.normalizer = normalizers.Sequence([*_course_cleaning(pair), *own])

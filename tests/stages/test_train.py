@@ -82,15 +82,21 @@ def test_tasks_are_trained_in_the_run_s_order(project: Path, change: Callable[..
     assert order == ["sts"] * 2 + ["sst"] * 2 + ["quora"] * 2
 
 
-def test_a_killed_run_resumes_unless_an_input_changed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the same settings the checkpoint folder is the same; with another max_tokens it is another."""
-    places = []
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """End every training at once, and return the list to which each adds its folder of checkpoints."""
+    places: list[Path] = []
 
-    def killed(*_: object, work: Path, **__: object) -> None:
+    def train_and_die(*_: object, work: Path, **__: object) -> None:
         places.append(work)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "train", killed)
+    monkeypatch.setattr(train, "train", train_and_die)
+    return places
+
+
+def test_a_killed_run_resumes_unless_an_input_changed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same settings the checkpoint folder is the same; with another max_tokens it is another."""
+    places = killed(monkeypatch)
     for max_tokens in (256, 256, 255):
         text = (project / "params.yaml").read_text(encoding="utf-8")
         (project / "params.yaml").write_text(
@@ -104,13 +110,7 @@ def test_a_killed_run_resumes_unless_an_input_changed(project: Path, monkeypatch
 
 def test_a_killed_run_resumes_with_another_number_of_threads(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As torchrun sets another one."""
-    places = []
-
-    def killed(*_: object, work: Path, **__: object) -> None:
-        places.append(work)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "train", killed)
+    places = killed(monkeypatch)
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         with pytest.raises(KeyboardInterrupt):
@@ -120,13 +120,7 @@ def test_a_killed_run_resumes_with_another_number_of_threads(project: Path, monk
 
 def test_an_edit_of_the_code_starts_from_the_beginning(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan lists the code, and the checkpoints' folder is named by the plan."""
-    places = []
-
-    def killed(*_: object, work: Path, **__: object) -> None:
-        places.append(work)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "train", killed)
+    places = killed(monkeypatch)
     path = project / "build/plan/train/baseline.json"
     for digit in ("0", "0", "1"):
         about = json.loads(path.read_text(encoding="utf-8"))
