@@ -10,10 +10,11 @@ pip=("$venv/bin/python" -m pip -qq)  # errors only
 
 has_nvidia_gpu() { [ -e /proc/driver/nvidia/version ] || nvidia-smi --list-gpus >/dev/null 2>&1; }
 
-# uv takes seconds where pip takes a minute. pip does it where uv cannot run or reads other settings than the machine's pip.
+# uv takes seconds where pip takes a minute. pip does it where uv cannot run or reads other settings than the machine's pip. Bytecode is
+# compiled now, as pip does: with PYTHONDONTWRITEBYTECODE set, each of the many processes would compile it again.
 install_locked() {
     "${pip[@]}" install --require-hashes --no-deps --requirement requirements/installer.txt &&
-        "$venv/bin/uv" pip install --no-config --quiet --python "$venv/bin/python" --require-hashes --no-deps --requirement "$lock" ||
+        "$venv/bin/uv" pip install --no-config --quiet --compile-bytecode --python "$venv/bin/python" --require-hashes --no-deps --requirement "$lock" ||
         "${pip[@]}" install --require-hashes --no-deps --requirement "$lock"
 }
 

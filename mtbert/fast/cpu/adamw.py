@@ -36,6 +36,16 @@ class AdamW(torch.optim.AdamW):
                 weight.grad_dtype = None  # accept any type
         copies.trust()
 
+    # As in torch, but without the decorator that imports torch._dynamo, which takes a second of every process.
+    add_param_group = torch.optim.Optimizer.add_param_group.__wrapped__  # type: ignore[attr-defined]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients."""
+        assert set_to_none, "a weight without a gradient is not updated"
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.grad = None
+
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update the weights that have a gradient."""
         for group in self.param_groups:
