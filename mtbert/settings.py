@@ -12,6 +12,7 @@ from mtbert.section import Contradiction, Positive, Probability, Section, one_of
 from mtbert.tasks.objective import OBJECTIVES, AnyObjective, CosineEmbedding
 from mtbert.tasks.paper import TASKS, known_tasks
 from mtbert.tasks.task import Kind, Task
+from mtbert.training.optimization import Optimization
 from mtbert.training.sampling import SAMPLERS
 
 # The kind of label that needs each optional key of a declared task, and what the key holds.
@@ -266,7 +267,7 @@ def _check_objective(task: Task, head: AnyObjective) -> None:
 
 
 class Run(Model):
-    """A run: its model, the tasks it is trained on, sampler and budget."""
+    """A run: its model, the tasks it is trained on, sampler, budget and, unless it is the paper's, optimization."""
 
     tasks: list[str] = Field(min_length=1)
     sampler: Annotated[str, one_of(SAMPLERS)] | Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -274,6 +275,7 @@ class Run(Model):
     epochs: Epochs
     batch_size: BatchSize
     learning_rate: Positive
+    optimization: Optimization | None = None
 
     @model_validator(mode="after")
     def _tasks_have_heads(self) -> "Run":

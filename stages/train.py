@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mtbert.data.arrays import check_prepared
+from mtbert.data.arrays import Split, check_prepared, hold_out
 from mtbert.engines import engine_for
 from mtbert.errors import MtbertError
 from mtbert.evaluation.development import development_metrics, watched
@@ -66,7 +66,11 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
     engine = engine_for(load_start(run, run_name).to(compute.device), compute, quiet=not group.first)
     tokens = wrapper(engine.model, plan["settings"]["max_tokens"])
     data, dev = splits(run, run.tasks, "train"), splits(run, run.known, "dev")
-    curve = splits(run, [CURVE.name], "train")
+    held_out: dict[str, Split] = {}
+    if run.optimization is not None and (share := run.optimization.hold_out) is not None:
+        for task, split in data.items():
+            data[task], held_out[task] = hold_out(split, share, run.seed)
+    curve = {CURVE.name: data[CURVE.name]} if CURVE.name in data else splits(run, [CURVE.name], "train")
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
     made_from = record("train", run_name, parents=parents, **compute.describe(), **engine.describe())
     group.check_same("start", made_from, "use the same checkout, data, packages and devices on every machine")
@@ -90,6 +94,7 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
                 wrapper=tokens,
                 seed=run.seed,
                 watched=watched(run.epoch_end, run.batch_size, len(run.known)),
+                held_out=held_out,
             ),
             observers=observers,
             work=work,

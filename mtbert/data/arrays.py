@@ -76,6 +76,30 @@ def split_of(
     return Split(task, split, folder, *arrays[0], ids2, offsets2, labels)
 
 
+def rows_of(split: Split, rows: np.ndarray) -> Split:
+    """The split with these rows alone, in their order, in memory."""
+    sides = []
+    for ids, offsets in ((split.ids1, split.offsets1), (split.ids2, split.offsets2)):
+        if ids is not None and offsets is not None:
+            lengths = np.diff(offsets)[rows]
+            ends = np.cumsum(lengths)
+            sides.append((ids[np.arange(ends[-1]) + np.repeat(offsets[rows] - ends + lengths, lengths)], lengths))
+    labels = None if split.labels is None else split.labels[rows]
+    return split_of(split.task, split.split, split.folder, sides, labels)
+
+
+def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """The split without a random share of its rows, and these rows; both have one row or more."""
+    rows = np.random.default_rng([seed, 0, 0, 0, 2]).permutation(len(split))
+    count = held_out_rows(len(split), share)
+    return rows_of(split, np.sort(rows[count:])), rows_of(split, np.sort(rows[:count]))
+
+
+def held_out_rows(rows: int, share: float) -> int:
+    """How many of a split's rows `hold_out` takes."""
+    return min(max(1, round(share * rows)), rows - 1)
+
+
 def check_prepared(folder: Path, splits: Iterable[str]) -> None:
     """Verify the checksums of the tokenizer and of these splits (train, dev, test).
 

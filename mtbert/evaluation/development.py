@@ -39,13 +39,17 @@ def development_metrics(
     *,
     seed: int,
     watched: int = WATCHED,
+    held_out: Mapping[str, Split] | None = None,
 ) -> dict[str, float | None]:
     """`train_sst` if SST is among the tasks, `dev_NAME` of each task, and `dev_overall` if all of the paper's are; None if undefined.
+
+    With `held_out` also `held_out`: the mean over its tasks, of accuracies and of (1 + r) / 2, as in the overall score.
 
     Args:
         tasks, objectives: of the model's heads, by name; the metrics are in this order.
         dev: labelled splits; of each, a seeded sample of at most `watched` rows is predicted.
         train: splits by task. SST's accuracy is measured, without dropout, on as many of its examples as in dev.
+        held_out: splits by task, all rows of which are predicted.
     """
 
     def measure(name: str, split: Split, rows: np.ndarray) -> float | None:
@@ -65,7 +69,18 @@ def development_metrics(
     metrics |= {f"dev_{name}": score for name, score in scores.items()}
     if TASKS.keys() <= scores.keys():
         metrics["dev_overall"] = overall_of(scores)
+    if held_out:
+        found = {name: measure(name, split, np.arange(len(split))) for name, split in held_out.items()}
+        metrics["held_out"] = mean_score(found, {name: objectives[name].metric for name in found})
     return metrics
+
+
+def mean_score(scores: Mapping[str, float | None], metrics: Mapping[str, str]) -> float | None:
+    """The mean of the tasks' scores, with (1 + r) / 2 for a correlation r; None if one is undefined."""
+    known = {name: score for name, score in scores.items() if score is not None}
+    if len(known) < len(scores):
+        return None
+    return sum((1 + score) / 2 if metrics[name] == "pearson" else score for name, score in known.items()) / len(known)
 
 
 def _sample(rows: int, count: int, seed: int) -> np.ndarray:

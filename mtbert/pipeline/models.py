@@ -26,7 +26,8 @@ from mtbert.pretrained.weights import config_to_json, for_pooling
 from mtbert.settings import Model, Run
 from mtbert.tasks.task import Task
 from mtbert.training.log import write_history
-from mtbert.training.loop import Progress
+from mtbert.training.loop import Progress, kept_epoch
+from mtbert.training.optimization import PAPER
 from mtbert.training.recipe import Recipe
 from mtbert.training.sampling import probabilities, sampler_exponent
 from mtbert.training.step import Loss
@@ -212,7 +213,16 @@ def splits(run: Run, tasks: Iterable[str], part: str) -> dict[str, Split]:
 def recipe_of(run: Run) -> Recipe:
     """How the run is trained."""
     adapter_rate = run.adapter.learning_rate if run.adapter else None
-    return Recipe(run.sampler, run.epoch_end, run.epochs, run.batch_size, run.learning_rate, adapter_rate, run.seed)
+    return Recipe(
+        run.sampler,
+        run.epoch_end,
+        run.epochs,
+        run.batch_size,
+        run.learning_rate,
+        adapter_rate,
+        run.seed,
+        run.optimization or PAPER,
+    )
 
 
 def save_trained(
@@ -240,6 +250,7 @@ def save_trained(
         "sampler": run.sampler,
         "epochs": run.epochs,
         "steps": done.history[-1]["step"],
+        "kept_epoch": kept_epoch(done.history),
         "batch_size": run.batch_size,
         "learning_rate": run.learning_rate,
         "adapter_learning_rate": run.adapter.learning_rate if run.adapter else None,

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from mtbert.data.arrays import held_out_rows
 from mtbert.evaluation.development import watched
 from mtbert.pipeline.ahead import row_tokens, views_of
 from mtbert.pipeline.sizes import Rows
@@ -31,7 +32,9 @@ def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
     """Count a run's work. The counts are exact, except that sentences have the mean length of the sample."""
     views = views_of(run)
     lengths = {task: float(row_tokens(rows.sample[task], views[task], max_tokens).mean()) for task in run.known}
-    train: dict[str, int] = {task: rows.sizes[task]["train"] for task in run.tasks}
+    share = run.optimization.hold_out if run.optimization else None
+    held_out = {task: held_out_rows(rows.sizes[task]["train"], share) if share else 0 for task in run.tasks}
+    train: dict[str, int] = {task: rows.sizes[task]["train"] - held_out[task] for task in run.tasks}
     # An epoch's length varies only if tasks are sampled at random until a dataset is depleted; then all epochs are
     # counted.
     varies = run.epoch_end == "depletion" and run.sampler not in ("sequential", "round_robin")
@@ -46,6 +49,8 @@ def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
     seen = {task: min(splits["dev"], most) for task, splits in sizes.items()}
     if curve := sizes.get(CURVE.name):
         seen[CURVE.name] += min(seen[CURVE.name], curve["train"])
+    for task, count in held_out.items():
+        seen[task] += count
     evaluated = {task: splits["dev"] + splits.get("test", 0) for task, splits in sizes.items()}
     return Workload(
         steps * repeated,

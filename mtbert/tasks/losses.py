@@ -4,14 +4,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """Cross-entropy of the classes."""
-    return F.cross_entropy(logits_BC, labels_B.long())
+def cross_entropy(logits_BC: Tensor, labels_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of the classes.
+
+    Args:
+        label_smoothing: ε: the target is 1 - ε for the label plus ε / C for every class (Szegedy et al. 2016).
+    """
+    return F.cross_entropy(logits_BC, labels_B.long(), label_smoothing=label_smoothing)
 
 
-def binary_cross_entropy(logits_B: Tensor, labels_B: Tensor) -> Tensor:
-    """Binary cross-entropy of the logit of label 1."""
-    return F.binary_cross_entropy_with_logits(logits_B, labels_B)
+def binary_cross_entropy(logits_B: Tensor, labels_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Binary cross-entropy of the logit of label 1; `label_smoothing` as for `cross_entropy`, of two classes."""
+    return F.binary_cross_entropy_with_logits(logits_B, labels_B * (1 - label_smoothing) + label_smoothing / 2)
 
 
 def mean_squared_error(scores_B: Tensor, labels_B: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, get_
 import numpy as np
 from pydantic import Field
 
-from mtbert.section import Section, one_of
+from mtbert.section import Probability, Section, one_of
 from mtbert.tasks.features import FEATURES
 from mtbert.tasks.task import Kind, Task
 
@@ -92,9 +92,10 @@ class CosineOfPair(Objective):
 
 
 class CrossEntropy(Linear):
-    """A logit for each class; predicts the most likely one."""
+    """A logit for each class; predicts the most likely one. `label_smoothing` is the ε of `losses.cross_entropy`."""
 
     objective: Literal["cross_entropy"]
+    label_smoothing: Probability = 0.0
 
     kinds: ClassVar = ("classes",)
     metric: ClassVar = "accuracy"
@@ -102,7 +103,7 @@ class CrossEntropy(Linear):
     def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import cross_entropy
 
-        return cross_entropy
+        return partial(cross_entropy, label_smoothing=self.label_smoothing)
 
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
         values = raw.argmax(1)
@@ -135,9 +136,15 @@ class LogitOfOne(Objective):
 
 
 class BinaryCrossEntropy(LogitOfOne, Linear):
-    """A linear layer gives the logit (section 4.2)."""
+    """A linear layer gives the logit (section 4.2). `label_smoothing` is the ε of `losses.binary_cross_entropy`."""
 
     objective: Literal["bce"]
+    label_smoothing: Probability = 0.0
+
+    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+        from mtbert.tasks.losses import binary_cross_entropy
+
+        return partial(binary_cross_entropy, label_smoothing=self.label_smoothing)
 
 
 class Cosine(LogitOfOne, CosineOfPair):

@@ -17,24 +17,32 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_bytes, sha256_file
 from mtbert.pretrained.store import read_safetensors
 from mtbert.seal import sealed, unsealed
+from mtbert.training.average import KEY
 from mtbert.training.work import LATEST
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, progress: Mapping[str, Any]
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    progress: Mapping[str, Any],
+    best: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the state after `step` steps, atomically: the old checkpoint is valid until latest.json names the new file.
 
     Args:
         progress: the loop's own state as JSON values (history, sums of the running epoch).
+        best: the trained weights of the best epoch so far, if epochs are compared.
 
     Raises:
         MtbertError: a weight or a moment is not finite; the previous checkpoint is kept.
     """
-    tensors = {f"model.{name}": parameter for name, parameter in _trained(model).items()}
-    names: dict[Tensor, str] = {parameter: name for name, parameter in _trained(model).items()}
+    tensors: dict[str, Tensor] = {f"model.{name}": parameter for name, parameter in trained(model).items()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in trained(model).items()}
     for parameter, state in optimizer.state.items():
         tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in state.items()}
+    tensors |= {f"best.{name}": value for name, value in (best or {}).items()}
     check_finite(step, tensors)
     path = folder / f"step-{step:08d}.safetensors"
     atomic_write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
@@ -60,11 +68,11 @@ def check_finite(step: int, tensors: Mapping[str, Tensor]) -> None:
 
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, dict[str, Any]] | None:
+) -> tuple[int, dict[str, Any], dict[str, Tensor]] | None:
     """Restore model and optimizer from the last checkpoint.
 
     Returns:
-        The number of steps done and the loop's progress, or None if there is no checkpoint.
+        The number of steps done, the loop's progress and the best epoch's weights, or None if there is no checkpoint.
 
     Raises:
         MtbertError: the checkpoint is damaged, or its tensors do not fit the model.
@@ -81,40 +89,44 @@ def load_checkpoint(
     if not intact:
         raise MtbertError(f"{path}: damaged checkpoint (sha256 differs); {remedy}")
     tensors = read_safetensors(path)
-    fault = _misfit(tensors, _trained(model))
+    fault = _misfit(tensors, trained(model))
     if fault:
         raise MtbertError(f"{path}: {fault}; {remedy}")
     with torch.no_grad():
-        for name, parameter in _trained(model).items():
+        for name, parameter in trained(model).items():
             parameter.copy_(tensors.pop(f"model.{name}"))
             prefix = f"optimizer.{name}."
             state = {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
             # A parameter without a gradient so far has no state.
             if state:
                 optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
-    return step, progress
+        best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+    return step, progress, best
 
 
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _misfit(tensors: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter]) -> str:
+def _misfit(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> str:
     """Why the checkpoint's tensors do not fit the model; empty if they do."""
-    for name, parameter in trained.items():
+    for name, parameter in parameters.items():
         saved = tensors.get(f"model.{name}")
         if saved is None:
             return f"{name} does not fit the model (absent)"
         states = {key: tensor for key, tensor in tensors.items() if key.rpartition(".")[0] == f"optimizer.{name}"}
-        if states and states.keys() != {f"optimizer.{name}.{part}" for part in ("step", "exp_avg", "exp_avg_sq")}:
+        parts = {key.rpartition(".")[2] for key in states} - {KEY}
+        if states and parts != {"step", "exp_avg", "exp_avg_sq"}:
             return f"{name} has the optimizer's state {', '.join(sorted(states))}"
-        for key, tensor in {name: saved, **states}.items():
+        kept = {key: tensors[key] for key in [f"best.{name}"] if key in tensors}
+        for key, tensor in {name: saved, **states, **kept}.items():
             shape = () if key.endswith(".step") and key in states else tuple(parameter.shape)
             if tuple(tensor.shape) != shape:  # copy_ alone would broadcast
                 return f"{key} does not fit the model (shape {tuple(tensor.shape)}, expected {shape})"
             if tensor.dtype != parameter.dtype:
                 return f"{key} does not fit the model ({tensor.dtype}, expected {parameter.dtype})"
-    known = {f"model.{name}" for name in trained} | {f"optimizer.{name}" for name in trained}
+    known = {f"{part}.{name}" for name in parameters for part in ("model", "optimizer", "best")}
     unknown = [key for key in sorted(tensors) if key not in known and key.rpartition(".")[0] not in known]
     if unknown:
         return f"unknown tensors {', '.join(unknown[:5])}"

@@ -1,11 +1,11 @@
 """Engines take a model's training steps: `Plain` with the modules as they are, those of mtbert/fast faster."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtbert.data.batches import Batch
 from mtbert.data.tokens import TokenStream
@@ -62,6 +62,7 @@ class Plain:
     def __init__(self, model: MultitaskModel, compute: Compute) -> None:
         self.model, self.compute = model, compute
         self._optimizer: torch.optim.Optimizer | None = None
+        self._clip_norm: float | None = None
 
     def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
         states: Tensor = self.model.encoder(stream, first_only)
@@ -69,6 +70,7 @@ class Plain:
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         self._optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), **ADAMW)
+        self._clip_norm = recipe.optimization.clip_norm
         return self._optimizer
 
     def step(self, batch: Batch, loss_of: Loss, seed: int, step: int) -> Tensor:
@@ -82,17 +84,20 @@ class Plain:
         return loss
 
     def backward(self, batch: Batch, loss_of: Loss) -> Tensor:
-        """Compute the whole batch's gradients, with the other processes if this is a share; returns its mean loss, ()."""
+        """Compute the whole batch's gradients, with the other processes if this is a share, and clip them; returns its
+        mean loss, ().
+        """
         with self.compute.autocast():
             scores = self.model(batch)
         assert batch.labels is not None, "training splits are labelled"
         loss = loss_of(scores, batch.labels)
-        if batch.share is None:
-            loss.backward()
-            return loss.detach()
-        loss = batch.share.weight * loss
+        if batch.share is not None:
+            loss = batch.share.weight * loss
         loss.backward()
-        return summed(self.model.parameters(), loss.detach())
+        loss = loss.detach() if batch.share is None else summed(self.model.parameters(), loss.detach())
+        if self._clip_norm is not None:
+            clip(self.model.parameters(), self._clip_norm)
+        return loss
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -106,12 +111,40 @@ class Plain:
         return {}
 
 
+def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
+    """Scale the gradients, fp32 or bf16, so that their norm, of all together, is at most `largest`; no wait for the device."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]).norm()
+    scale = (largest / norm).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(scale)
+
+
 def parameter_groups(model: MultitaskModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """The optimizer's parameter groups by learning rate: the adapter's parameters, and all others that train."""
-    added = adapter_names(model)
+    """The optimizer's parameter groups by learning rate, of the parameters that train."""
+    added, special = adapter_names(model), recipe.optimization
     adapter_rate = recipe.learning_rate if recipe.adapter_learning_rate is None else recipe.adapter_learning_rate
+    head_rate = recipe.learning_rate if special.head_learning_rate is None else special.head_learning_rate
     rates: dict[float, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rates.setdefault(adapter_rate if name in added else recipe.learning_rate, []).append(parameter)
+            rate = adapter_rate if name in added else head_rate if name.startswith("heads.") else recipe.learning_rate
+            rate *= special.layer_decay ** depth_below_heads(name, model.encoder.config.layers)
+            rates.setdefault(rate, []).append(parameter)
     return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]
+
+
+def depth_below_heads(name: str, layers: int) -> int:
+    """How many layers a parameter lies below the heads: 0 for heads and pooler, 1 for the last layer, L + 1 for embeddings."""
+    part, *rest = name.removeprefix("encoder.").split(".")
+    return layers + 1 if part == "embeddings" else layers - int(rest[0]) if part == "layers" else 0
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply the rates that the optimizer was made with by `factor`."""
+    for group in optimizer.param_groups:
+        rate = group.setdefault("initial_lr", float(group["lr"])) * factor
+        if isinstance(group["lr"], Tensor):  # CUDA graphs read the rate from memory
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

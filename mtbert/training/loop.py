@@ -15,9 +15,10 @@ from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError, Stopped
 from mtbert.model.multitask import MultitaskModel
-from mtbert.training.checkpoint import check_finite, load_checkpoint, save_checkpoint
+from mtbert.training.average import Average
+from mtbert.training.checkpoint import check_finite, load_checkpoint, save_checkpoint, trained
 from mtbert.training.distributed import ALONE, Group
-from mtbert.training.engine import Engine
+from mtbert.training.engine import Engine, set_rates
 from mtbert.training.log import Observer, Step, log_checksum, log_line
 from mtbert.training.recipe import Recipe
 from mtbert.training.sampling import schedule
@@ -80,7 +81,7 @@ def train(
         data: training split by task, in the order of the tasks.
         losses: loss by task, of (scores, labels).
         evaluate: returns the model's metrics for the history; called inside `engine.inference()` before training and
-            after each epoch.
+            after each epoch. If they have `held_out`, the weights of the epoch where it is highest are kept.
         work: folder for checkpoints.
         checkpoint_seconds: time between checkpoints; results do not depend on it.
         group: the processes that train the model together; the first one evaluates and writes the checkpoints.
@@ -93,10 +94,12 @@ def train(
     """
     model, device = engine.model, engine.compute.device.type
     optimizer = engine.optimizer(recipe)
+    average = Average(optimizer, recipe.optimization.average)
+    best: dict[str, Tensor] = {}
     began = saved = time.monotonic()
     done, progress = 0, Progress(dict.fromkeys(data, 0))
     if found := load_checkpoint(work, model, optimizer):
-        done, progress = found[0], Progress(**found[1])
+        done, progress, best = found[0], Progress(**found[1]), found[2]
     group.check_same(
         "checkpoint",
         {"step": done, "log": progress.log},
@@ -116,17 +119,20 @@ def train(
         if not group.first:
             return
         progress.seconds = time.monotonic() - began
-        save_checkpoint(work, model, optimizer, step, asdict(progress))
+        save_checkpoint(work, model, optimizer, step, asdict(progress), best)
         saved = time.monotonic()
 
     with stop_requests() as stop:
 
         def close_epoch(epoch: int, train_loss: float | None) -> None:
+            nonlocal best
             metrics: dict[str, float | None] = {}
             # A stopped evaluation is made again after resuming; first all processes must hear of it.
-            with suppress(Stopped), stop.between_steps(), engine.inference():
+            with suppress(Stopped), stop.between_steps(), average.applied(), engine.inference():
                 if group.first:
                     metrics = evaluate(model)
+                if metrics.get("held_out") is not None and kept_epoch([*progress.history, metrics]) == epoch:
+                    best = {name: value.detach().clone() for name, value in trained(model).items()}
             if stop.agreed(group):
                 if step > done:
                     save()
@@ -153,8 +159,11 @@ def train(
                 tokens = batch.stream.tokens
                 if group.size > 1:
                     batch = batch.part(group.rank, group.size)
+                if recipe.optimization.varies:
+                    set_rates(optimizer, recipe.optimization.factor(step, steps))
                 with naming_batch_size(engine.compute, f"step {step} ({task})"):
                     loss = engine.step(batch, losses[task], recipe.seed, step)
+                average.update(step)
                 taken.append(Taken(step, epoch, task, loss, tokens))
                 stopping = stop.agreed(group)
                 due = group.first and time.monotonic() - saved >= checkpoint_seconds and step < last
@@ -171,8 +180,19 @@ def train(
             close_epoch(epoch, progress.loss_sum / len(draws))
             if time.monotonic() - saved >= checkpoint_seconds and epoch < recipe.epochs:
                 save()
+    average.apply()
+    with torch.no_grad():
+        for name, value in best.items():
+            model.get_parameter(name).copy_(value)
     progress.seconds = time.monotonic() - began
     return progress
+
+
+def kept_epoch(history: Sequence[Mapping[str, Any]]) -> int:
+    """The epoch whose weights are kept: the first with the highest `held_out`, or the last if there is none."""
+    scores = [row.get("held_out") for row in history]
+    found = [score for score in scores if score is not None]
+    return scores.index(max(found)) if found else len(history) - 1
 
 
 def read_losses(taken: list[Taken], progress: Progress, steps: int, observers: Sequence[Observer]) -> None:

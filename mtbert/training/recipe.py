@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mtbert.training.optimization import PAPER, Optimization
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -11,9 +13,10 @@ class Recipe:
         sampler: sequential, round_robin, proportional, square_root, balanced, or an exponent of the datasets' sizes.
         epoch_end: depletion, or a number of steps.
         epochs, batch_size: numbers of epochs and of examples in a batch.
-        learning_rate: constant over the run.
+        learning_rate: of all parameters without a rate of their own.
         adapter_learning_rate: of the adapter's own parameters; None means `learning_rate`.
         seed: decides the schedule and dropout.
+        optimization: how rates vary, and which weights are kept; by default as in the paper.
     """
 
     sampler: str | float
@@ -23,3 +26,4 @@ class Recipe:
     learning_rate: float
     adapter_learning_rate: float | None = None
     seed: int = 0
+    optimization: Optimization = PAPER

@@ -1,12 +1,16 @@
 """Damaged or inconsistent arrays are errors."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mtbert.data.arrays import load_split
+from mtbert.data.arrays import Split, held_out_rows, hold_out, load_split, rows_of
 from mtbert.errors import MtbertError
 from mtbert.tasks.paper import TASKS
 
@@ -82,3 +86,31 @@ def test_missing_files(prepared: Path) -> None:
     (folder / "examples.csv").unlink()
     with pytest.raises(MtbertError, match=r"examples.csv: cannot be read"):
         split.example_table()
+
+
+@given(st.data())
+def test_rows_of_a_split(make_split: Callable[..., Split], data: st.DataObject) -> None:
+    task = data.draw(st.sampled_from(["sst", "sts"]))
+    split = make_split(task, data.draw(st.integers(2, 12)))
+    rows = np.array(data.draw(st.lists(st.integers(0, len(split) - 1), min_size=1, max_size=15)))
+    found = rows_of(split, rows)
+    assert len(found) == len(rows)
+    for place, row in enumerate(rows):
+        for ids, offsets in (("ids1", "offsets1"), ("ids2", "offsets2"))[: 2 if task == "sts" else 1]:
+            one, other = (
+                getattr(part, ids)[getattr(part, offsets)[at] : getattr(part, offsets)[at + 1]]
+                for part, at in ((found, place), (split, row))
+            )
+            assert one.tolist() == other.tolist()
+    assert split.labels is not None and found.labels is not None
+    assert found.labels.tolist() == split.labels[rows].tolist()
+
+
+@given(st.integers(2, 40), st.floats(0.001, 0.999), st.integers(0, 3))
+def test_held_out_rows_are_not_trained_on(make_split: Callable[..., Split], size: int, share: float, seed: int) -> None:
+    split = make_split("sst", size)
+    split = replace(split, labels=np.arange(size, dtype=np.float32))
+    kept, held = hold_out(split, share, seed)
+    assert kept.labels is not None and held.labels is not None
+    assert sorted([*kept.labels, *held.labels]) == list(range(size)) and len(kept) and len(held)
+    assert len(held) == held_out_rows(size, share) and abs(len(held) - share * size) <= 1

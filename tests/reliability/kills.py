@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
 from mtbert.files import atomic_write_text
 from mtbert.model.multitask import MultitaskModel
@@ -98,7 +99,7 @@ def _resumed(name: str, plant: Plant | None = None) -> dict[str, str]:
     return {}
 
 
-Found = tuple[int, dict[str, Any]]
+Found = tuple[int, dict[str, Any], dict[str, Tensor]]
 Forget = Callable[[Found, MultitaskModel, torch.optim.Optimizer], Found]
 
 
@@ -144,7 +145,7 @@ RESUME_BUGS: dict[str, Forget] = {
     "second moment dropped": partial(_optimizer_part, "exp_avg_sq"),
     "optimizer's step count dropped": partial(_optimizer_part, "step"),
     "the last tensor dropped": _last_tensor,
-    "a step repeated": lambda found, *_: (found[0] - 1, found[1]),
+    "a step repeated": lambda found, *_: (found[0] - 1, *found[1:]),
     "epoch dropped": _epoch,
 }
 

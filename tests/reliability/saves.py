@@ -147,7 +147,7 @@ class Checkpoint:
         """What is wrong with the state after the kill, or with the files after the next save; empty if nothing is."""
         found = _trained(0)
         try:
-            step, progress = load_checkpoint(self.folder, *found) or (0, {})
+            step, progress, _ = load_checkpoint(self.folder, *found) or (0, {}, {})
         except MtbertError as error:
             return str(error)
         if step not in (OLD, NEW) or progress != {"tokens": step} or not _same(self.states[step], found):

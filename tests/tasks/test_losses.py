@@ -1,6 +1,7 @@
 """The losses against torch's own modules: values and gradients."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -30,7 +31,20 @@ def value_and_gradient(loss: Loss, scores: Tensor, labels: Tensor) -> tuple[Tens
     ("ours", "theirs", "scores", "labels"),
     [
         (cross_entropy, lambda x, y: nn.CrossEntropyLoss()(x, y.long()), LOGITS, CLASSES),
+        (
+            partial(cross_entropy, label_smoothing=0.1),
+            lambda x, y: nn.CrossEntropyLoss(label_smoothing=0.1)(x, y.long()),
+            LOGITS,
+            CLASSES,
+        ),
         (binary_cross_entropy, nn.BCEWithLogitsLoss(), SCORES, DUPLICATES),
+        # The sigmoid of x is the softmax of 0 and x, so smoothing is that of two classes.
+        (
+            partial(binary_cross_entropy, label_smoothing=0.2),
+            lambda x, y: nn.CrossEntropyLoss(label_smoothing=0.2)(torch.stack([0 * x, x], 1), y.long()),
+            SCORES,
+            DUPLICATES,
+        ),
         (mean_squared_error, nn.MSELoss(), SCORES, SIMILARITIES),
     ],
 )

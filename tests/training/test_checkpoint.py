@@ -44,7 +44,7 @@ def test_round_trip_continues_bit_for_bit(tmp_path: Path) -> None:
     model, optimizer = trained(0)
     save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
     other, other_optimizer = trained(1, steps=0)
-    assert load_checkpoint(tmp_path, other, other_optimizer) == (3, PROGRESS)
+    assert load_checkpoint(tmp_path, other, other_optimizer) == (3, PROGRESS, {})
     assert checkpoint_step(tmp_path) == 3
     assert torch.equal(other["unused"].weight, model["unused"].weight)  # type: ignore[index]
     assert torch.equal(one_more_step(other, other_optimizer), one_more_step(model, optimizer))
@@ -60,7 +60,7 @@ def test_a_parameter_may_be_called_like_a_part_of_the_optimizer_s_state(tmp_path
         return model, optimizer
 
     save_checkpoint(tmp_path, *made(), 1, PROGRESS)
-    assert load_checkpoint(tmp_path, *made()) == (1, PROGRESS)
+    assert load_checkpoint(tmp_path, *made()) == (1, PROGRESS, {})
 
 
 def test_without_the_optimizer_s_state_the_next_step_differs(tmp_path: Path) -> None:

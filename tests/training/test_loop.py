@@ -1,5 +1,6 @@
 """The training loop learns, stops at NaN, and resumes an interrupted run to the same bits."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -25,6 +26,7 @@ from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
 from mtbert.training.log import Observer, Step
 from mtbert.training.loop import Progress, train
+from mtbert.training.optimization import Optimization
 from mtbert.training.recipe import Recipe
 
 SIZES = {"sst": 6, "quora": 9, "sts": 5}
@@ -114,6 +116,7 @@ class Bench:
         rows: int = 0,
         tasks: Sequence[str] = tuple(SIZES),
         checkpoint_seconds: float = 0.0,
+        held_out: Callable[[float], float | None] | None = None,
         **recipe: Any,
     ) -> Outcome:
         """One run, restarted until it ends; an attempt dies wherever `die(event, number)` is true."""
@@ -121,7 +124,9 @@ class Bench:
 
         def evaluate(model: MultitaskModel) -> dict[str, float | None]:
             watch.perhaps_die("evaluation", len(watch.epochs))
-            return {"dev_quora": float(raw_scores(model, "quora", dev, self.wrapper).sum()), "dev_sts": None}
+            score = float(raw_scores(model, "quora", dev, self.wrapper).sum())
+            chosen_by = {} if held_out is None else {"held_out": held_out(score)}
+            return {"dev_quora": score, "dev_sts": None, **chosen_by}
 
         while True:
             trained = (model or self.model(method)).eval()  # the loop itself turns training on
@@ -189,6 +194,31 @@ def test_interrupted_at_any_step_a_run_ends_in_the_same_bits(
         assert [done for done, _ in resumed.resumed] == [k - 1][: k - 1]
 
 
+@pytest.mark.parametrize("method", ["full", "dora"])
+def test_a_run_with_every_optimization_ends_in_the_same_bits(
+    bench: Bench, tmp_path: Path, engine: Any, method: str
+) -> None:
+    special = Optimization(
+        warmup=0.3, decay="cosine", layer_decay=0.9, head_learning_rate=0.02, clip_norm=0.5, average=0.9
+    )
+    run = partial(bench.run, engine=engine, method=method, sampler="square_root", epochs=3, epoch_end=3)
+    run = partial(run, optimization=special, held_out=lambda score: math.sin(1e4 * score))
+    undisturbed = run(tmp_path / "undisturbed", checkpoint_seconds=1e9)
+    for event in [("step", k) for k in range(1, 10)] + [("epoch", k) for k in range(4)]:
+        assert same(run(tmp_path / "_".join(map(str, event)), at(*event)), undisturbed), event
+
+
+def test_the_weights_of_the_best_epoch_are_kept(bench: Bench, tmp_path: Path) -> None:
+    scores = iter([0.1, 0.5, 0.9, 0.9, 0.3])
+    chosen = bench.run(tmp_path / "chosen", epochs=4, held_out=lambda _: next(scores))
+    two, four = bench.run(tmp_path / "two", epochs=2), bench.run(tmp_path / "four", epochs=4)
+    assert all(torch.equal(value, two.weights[name]) for name, value in chosen.weights.items())
+    assert chosen.steps == four.steps and any(
+        not torch.equal(value, four.weights[name]) for name, value in chosen.weights.items()
+    )
+    assert loop.kept_epoch(chosen.progress["history"]) == 2 and loop.kept_epoch(four.progress["history"]) == 4
+
+
 @pytest.mark.parametrize("event", ["epoch", "evaluation", "any"])
 def test_interrupted_at_every_event(bench: Bench, tmp_path: Path, event: str) -> None:
     """After each step, epoch and evaluation."""
@@ -218,7 +248,7 @@ def test_a_checkpoint_holds_all_of_the_progress(bench: Bench, tmp_path: Path) ->
         bench.run(tmp_path, lambda event, n: (event, n) == ("step", 9) and _raise(KeyboardInterrupt()))
     found = load_checkpoint(tmp_path, model, Plain(model, CPU).optimizer(RECIPE))
     assert found is not None
-    step, progress = found
+    step, progress, _ = found
     assert step == 8 and progress.keys() == {field.name for field in fields(Progress)}
     assert sum(progress["batches"].values()) == 8 and progress["loss_sum"] > 0 and len(progress["log"]) == 64
 
@@ -254,12 +284,12 @@ def _without_optimizer(real: Callable[..., Any], folder: Path, model: Any, optim
 
 def _without(key: str, empty: Any, real: Callable[..., Any], *arguments: Any) -> Any:
     found = real(*arguments)
-    return found and (found[0], {**found[1], key: empty(found[1][key]) if callable(empty) else empty})
+    return found and (found[0], {**found[1], key: empty(found[1][key]) if callable(empty) else empty}, found[2])
 
 
 def _one_step_late(real: Callable[..., Any], *arguments: Any) -> Any:
     found = real(*arguments)
-    return found and (found[0] + 1, found[1])
+    return found and (found[0] + 1, *found[1:])
 
 
 def _weights_forgotten(real: Callable[..., Any], folder: Path, model: MultitaskModel, optimizer: Any) -> Any:
@@ -296,6 +326,34 @@ def test_the_comparison_notices_a_bug_in_resuming(
     except (AssertionError, ZeroDivisionError):
         return  # a repeated step or epoch already differed
     assert not same(resumed, undisturbed)
+
+
+def _average_forgotten(real: Callable[..., Any], folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> Any:
+    found = real(folder, model, optimizer)
+    for state in optimizer.state.values():
+        state.pop("average", None)
+    return found
+
+
+def _best_forgotten(real: Callable[..., Any], *arguments: Any) -> Any:
+    found = real(*arguments)
+    return found and (*found[:2], {})
+
+
+@pytest.mark.parametrize("bug", [_average_forgotten, _best_forgotten])
+def test_the_comparison_notices_forgotten_weights(
+    bench: Bench, tmp_path: Path, bug: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(folder: str, die: Callable[[str, int], bool] | None = None) -> Outcome:
+        scores = iter([0.1, 0.9, 0.3])  # one for each epoch: no evaluation is repeated
+        if bug is _best_forgotten:
+            return bench.run(tmp_path / folder, die, held_out=lambda _: next(scores))
+        return bench.run(tmp_path / folder, die, optimization=Optimization(average=0.9))
+
+    undisturbed = run("undisturbed")
+    assert same(run("resumed", at("step", 12)), undisturbed)
+    monkeypatch.setattr(loop, "load_checkpoint", partial(bug, loop.load_checkpoint))
+    assert not same(run("damaged", at("step", 12)), undisturbed)
 
 
 def test_another_seed_is_another_run(bench: Bench, tmp_path: Path) -> None:

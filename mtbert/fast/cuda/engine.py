@@ -65,10 +65,16 @@ class CudaEngine(Plain):
         return encode(self.model.encoder, stream, first_only)
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
-        """As in `Plain`. Its settings must not change afterwards, since graphs hold their values."""
+        """As in `Plain`. Its settings must not change afterwards, since graphs hold their values, except rates that vary: those
+        are tensors.
+        """
         self._batch_size = recipe.batch_size
         self._graphs.clear()
-        return super().optimizer(recipe)
+        optimizer = super().optimizer(recipe)
+        if recipe.optimization.varies:
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"], device=self.compute.device)
+        return optimizer
 
     def step(self, batch: Batch, loss_of: Loss, seed: int, step: int) -> Tensor:
         graph = self._graph_of(batch, loss_of)
