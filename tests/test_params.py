@@ -94,7 +94,7 @@ DELTAS: dict[str, tuple[str, dict[str, Any]]] = {
         "baseline",
         {
             "tasks": ["sst", "quora", "sts"],
-            "heads": {"quora": {"objective": "bce", "features": ["u", "v", "|u-v|"]}},
+            "heads": {"quora": {"objective": "bce", "features": ["u", "v", "|u-v|"], "label_smoothing": 0.0}},
         },
     ),
     "key_update_2": ("key_update_1", {"sampler": "square_root"}),
@@ -104,7 +104,7 @@ DELTAS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "encoding": "both",
             "heads": {
-                "quora": {"objective": "bce", "features": ["u", "v", "c"]},
+                "quora": {"objective": "bce", "features": ["u", "v", "c"], "label_smoothing": 0.0},
                 "sts": {"objective": "mse", "features": ["u", "v", "c"], "clamp": True},
             },
         },
@@ -115,7 +115,7 @@ DELTAS: dict[str, tuple[str, dict[str, Any]]] = {
             {
                 "encoding": "bi",
                 "heads": {
-                    "quora": {"objective": "bce", "features": features},
+                    "quora": {"objective": "bce", "features": features, "label_smoothing": 0.0},
                     "sts": {"objective": "mse", "features": features, "clamp": True},
                 },
             },
