@@ -43,7 +43,7 @@ def development_metrics(
 ) -> dict[str, float | None]:
     """`train_sst` if SST is among the tasks, `dev_NAME` of each task, and `dev_overall` if all of the paper's are; None if undefined.
 
-    With `held_out` also `held_out`: the mean over its tasks, of accuracies and of (1 + r) / 2, as in the overall score.
+    With `held_out` also `held_out`, the `mean_score` of its tasks.
 
     Args:
         tasks, objectives: of the model's heads, by name; the metrics are in this order.
@@ -75,12 +75,10 @@ def development_metrics(
     return metrics
 
 
-def mean_score(scores: Mapping[str, float | None], metrics: Mapping[str, str]) -> float | None:
-    """The mean of the tasks' scores, with (1 + r) / 2 for a correlation r; None if one is undefined."""
-    known = {name: score for name, score in scores.items() if score is not None}
-    if len(known) < len(scores):
-        return None
-    return sum((1 + score) / 2 if metrics[name] == "pearson" else score for name, score in known.items()) / len(known)
+def mean_score(scores: Mapping[str, float | None], metrics: Mapping[str, str]) -> float:
+    """The mean of the tasks' scores: accuracies, and (1 + r) / 2 of correlations, where an undefined r counts as 0."""
+    values = [(1 + (r or 0)) / 2 if metrics[name] == "pearson" else r or 0 for name, r in scores.items()]
+    return sum(values) / len(values)
 
 
 def _sample(rows: int, count: int, seed: int) -> np.ndarray:

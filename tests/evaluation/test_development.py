@@ -50,6 +50,11 @@ def test_each_metric_is_that_of_its_predictions(
     assert found["dev_overall"] == pytest.approx((sst + quora + (1 + sts) / 2) / 3)
     assert 0 <= found["train_sst"] <= 1
     assert list(found) == ["train_sst", "dev_sst", "dev_quora", "dev_sts", "dev_overall"]
+    held = measure(model, splits, train, wrapper, held_out=splits)
+    assert held.pop("held_out") == pytest.approx(found["dev_overall"]) and held == found
+    assert measure(model, splits, train, wrapper, held_out={"sts": splits["sts"]})["held_out"] == (
+        pytest.approx((1 + sts) / 2)
+    )
 
 
 def test_training_accuracy_is_of_as_many_examples_and_seeded(
@@ -111,8 +116,8 @@ def test_an_undefined_correlation_is_none(
     model = make_model()
     with torch.no_grad():
         model.heads["sts"].linear.weight.zero_()
-    found = measure(model, splits, make_split("sst", 11), wrapper)
-    assert found["dev_sts"] is None
+    found = measure(model, splits, make_split("sst", 11), wrapper, held_out={"sts": splits["sts"]})
+    assert found["dev_sts"] is None and found["held_out"] == 0.5
     assert found["dev_overall"] is None
     assert found["dev_sst"] is not None
 

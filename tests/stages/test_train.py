@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from mtbert.cli import app
@@ -17,7 +19,9 @@ from mtbert.params import load_params
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import plan_hash, read_log, read_record
 from mtbert.pretrained.store import read_config
+from mtbert.training.optimization import Optimization
 from stages import evaluate, plan, train
+from tests.stage_fixtures import ROOT
 
 
 def test_the_record_holds_the_run_s_inputs(trained: Path) -> None:
@@ -80,6 +84,22 @@ def test_tasks_are_trained_in_the_run_s_order(project: Path, change: Callable[..
     with (project / "models/sampler_sequential/steps.csv").open(encoding="utf-8") as file:
         order = [row["task"] for row in csv.DictReader(file)]
     assert order == ["sts"] * 2 + ["sst"] * 2 + ["quora"] * 2
+
+
+def test_the_run_of_docs_training(project: Path, change: Callable[..., None]) -> None:
+    """docs/training.md: every key of `optimization` at once; what is held out is neither trained on nor counted."""
+    block = (ROOT / "docs/training.md").read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    run = YAML(typ="safe").load(block)["runs"]["scheduled"]
+    assert run.pop("from") == "best_performance"
+    assert run["optimization"].keys() == Optimization.model_fields.keys()
+    change(best_performance={**run, "seed": 3})
+    train.main("best_performance")
+    config = read_config(project / "models/best_performance")
+    history = pd.read_csv(project / "models/best_performance/history.csv")
+    assert config["training"]["sizes"] == {"sst": 15, "quora": 15, "sts": 15}
+    assert config["training"]["kept_epoch"] == history["held_out"].idxmax() and len(history) == 1 + run["epochs"]
+    evaluate.main("best_performance")
+    assert json.loads((project / "metrics/best_performance.json").read_text())["overall"] > 0
 
 
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
