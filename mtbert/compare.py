@@ -14,8 +14,9 @@ from mtbert.pipeline.paths import MODELS, RESULTS
 from mtbert.pipeline.provenance import read_log
 from mtbert.report import results
 from mtbert.report.comparison import Comparison, Flips, compare
+from mtbert.report.plain import plain
 from mtbert.report.statistics import RESAMPLES
-from mtbert.report.text import number, visible
+from mtbert.report.text import number, probability, visible
 from mtbert.training.work import work_root
 
 # A fact, its title, the unit to show it in, and the decimals.
@@ -57,7 +58,7 @@ def main(
     found = compare(RESULTS, first, second, examples)
     found.facts.update(_facts(first, second))
     if as_json:
-        print(json.dumps(_plain(found), indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(plain(found), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         _show(found, console or Console())
 
@@ -71,15 +72,6 @@ def _facts(first: str, second: str) -> dict[str, tuple[Any, Any]]:
         "bytes_on_disk": (sizes[0], sizes[1]),
         **{key: (logs[0].get(key), logs[1].get(key)) for key in ("seconds", "tokens_per_second")},
     }
-
-
-def _plain(found: Any) -> Any:
-    """Named tuples as mappings, for JSON."""
-    if isinstance(found, tuple) and hasattr(found, "_asdict"):
-        return _plain(found._asdict())
-    if isinstance(found, dict):
-        return {key: _plain(value) for key, value in found.items()}
-    return [_plain(value) for value in found] if isinstance(found, list | tuple) else found
 
 
 def _show(found: Comparison, console: Console) -> None:
@@ -135,4 +127,4 @@ def _setting(value: Any) -> str:
 def _difference(value: float | None, low: float | None, high: float | None, p: float | None) -> tuple[str, str, str]:
     if value is None or low is None or high is None or p is None:
         return "–", "–", "–"
-    return f"{value:+.3f}", f"{low:+.3f} to {high:+.3f}", f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return f"{value:+.3f}", f"{low:+.3f} to {high:+.3f}", probability(p)

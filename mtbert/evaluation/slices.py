@@ -22,7 +22,7 @@ NEGATIONS = frozenset(
 
 
 class Slice(NamedTuple):
-    """Examples that share a property: its kind, the slice's name, and which examples are in it, (B,)."""
+    """Examples that share a property: its kind, a name that completes "examples ...", and which examples are in it, (B,)."""
 
     kind: str
     name: str
@@ -56,7 +56,7 @@ def slices(texts: Sequence[Sequence[str]]) -> list[Slice]:
     """
     words = [[WORD.findall(text.lower()) for text in column] for column in texts]
     lengths = np.array([sum(map(len, example)) for example in zip(*words, strict=True)], dtype=float)
-    found = _quarters("length", lengths, "{:.0f} to {:.0f} words")
+    found = _quarters("length", lengths, "of {} words", "{:.0f}")
     negated = np.array([[any(map(_negates, sentence)) for sentence in column] for column in words])
     if len(words) == 1:
         return [*found, Slice("negation", "with a negation", negated[0])]
@@ -64,10 +64,10 @@ def slices(texts: Sequence[Sequence[str]]) -> list[Slice]:
     numbers = [[{word for word in sentence if word[0].isdigit()} for sentence in column] for column in words]
     return [
         *found,
-        *_quarters("overlap", overlap, "overlap {:.2f} to {:.2f}"),
-        Slice("negation", "negation in one sentence", negated[0] ^ negated[1]),
-        Slice("negation", "negation in both sentences", negated[0] & negated[1]),
-        Slice("numbers", "different numbers", np.array([a != b for a, b in zip(*numbers, strict=True)])),
+        *_quarters("overlap", overlap, "with a word overlap of {}", "{:.2f}"),
+        Slice("negation", "with a negation in one sentence", negated[0] ^ negated[1]),
+        Slice("negation", "with a negation in both sentences", negated[0] & negated[1]),
+        Slice("numbers", "with different numbers", np.array([a != b for a, b in zip(*numbers, strict=True)])),
     ]
 
 
@@ -106,13 +106,18 @@ def _means(inside: np.ndarray, outside: np.ndarray) -> tuple[Measured, Measured,
     return mean(inside), difference, float(test.pvalue)
 
 
-def _quarters(kind: str, values: np.ndarray, name: str) -> list[Slice]:
-    """Four slices of about equal size by rising value; fewer where many values are equal."""
+def _quarters(kind: str, values: np.ndarray, name: str, number: str) -> list[Slice]:
+    """Four slices of about equal size by rising value; fewer where many values are equal.
+
+    Args:
+        name, number: formats of a slice's name and of the ends of its range.
+    """
     part = np.searchsorted(np.unique(np.quantile(values, [0.25, 0.5, 0.75])), values, side="left")
-    return [
-        Slice(kind, name.format(values[part == number].min(), values[part == number].max()), part == number)
-        for number in np.unique(part)
-    ]
+    found = []
+    for place in np.unique(part):
+        ends = (number.format(end) for end in (values[part == place].min(), values[part == place].max()))
+        found.append(Slice(kind, name.format(" to ".join(dict.fromkeys(ends))), part == place))
+    return found
 
 
 def _negates(word: str) -> bool:

@@ -30,6 +30,7 @@ class Diagnosis(NamedTuple):
     """Where a run errs on a task.
 
     Attributes:
+        trained: whether the run was trained on the task.
         calibration: None if labels are scores.
         line: None unless labels are scores.
         ordinal: None unless classes are ordered.
@@ -37,6 +38,7 @@ class Diagnosis(NamedTuple):
             Pearson's r would depend on how far apart its labels are.
     """
 
+    trained: bool
     calibration: Calibration | None
     line: Line | None
     ordinal: Ordinal | None
@@ -85,9 +87,7 @@ class TaskErrors(NamedTuple):
     noise: LabelNoise | None
 
 
-def analyse(
-    folder: Path, metrics: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task]
-) -> dict[str, TaskErrors]:
+def analyse(folder: Path, metrics: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task]) -> dict[str, TaskErrors]:
     """Analyse the dev errors of runs, by task. A run's diagnosis does not depend on what other runs there are.
 
     Args:
@@ -115,7 +115,9 @@ def to_plain(found: Mapping[str, TaskErrors], findings: Mapping[str, Mapping[str
     for task, part in parts.items():
         for run, lines in findings[task].items():
             part["runs"][run]["findings"] = list(lines)
-        part["agreement"] = [{"runs": list(pair), **plain(how, digits=4)} for pair, how in found[task].agreement.items()]
+        part["agreement"] = [
+            {"runs": list(pair), **plain(how, digits=4)} for pair, how in found[task].agreement.items()
+        ]
         for candidate in part["noise"]["candidates"] if part["noise"] else []:
             del candidate["texts"]
     return {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "tasks": parts}
@@ -132,13 +134,13 @@ def _analysed(task: Task, tables: Mapping[str, pd.DataFrame], trained: Sequence[
         predicted = predictions[run]
         if task.kind == "score":
             line = calibration_line(labels, predicted, drawn)
-            runs[run] = Diagnosis(None, line, None, contrasts(_residuals(labels, predicted), parts))
+            runs[run] = Diagnosis(run in trained, None, line, None, contrasts(_residuals(labels, predicted), parts))
         else:
             right = predicted == labels
             calibrated = calibration(confidence(task, table), right, drawn, np.random.default_rng([*key, 1]))
             ordered = task.kind == "classes" and not task.classes  # numbers, not names
             distances = ordinal(labels, predicted, task.outputs, drawn) if ordered else None
-            runs[run] = Diagnosis(calibrated, None, distances, contrasts(~right, parts))
+            runs[run] = Diagnosis(run in trained, calibrated, None, distances, contrasts(~right, parts))
     pairs = agreements(labels, np.stack(list(predictions.values())), drawn, scores=task.kind == "score")
     names = list(tables)
     return TaskErrors(

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from mtbert.evaluation.metrics import METRICS
 from mtbert.files import atomic_json
+from mtbert.report.error_analysis import analyse
 from mtbert.report.graph import read_graph
 from mtbert.report.page import page
 from mtbert.report.runs import Runs
@@ -98,6 +99,8 @@ def address(examples: dict[tuple[str, str], pd.DataFrame], tmp_path_factory: pyt
         runs,
         lead="Two runs.",
         findings=FINDINGS,
+        errors=analyse(folder / "results", metrics, TASKS.values()),
+        compared=RUNS,
         tables=[],
         figures=[],
         tasks=TASKS,
