@@ -48,11 +48,8 @@ def main(
     Raises:
         MtbertError: a run does not exist or is not evaluated, or the two were evaluated on different examples.
     """
-    evaluated = [path.parent.name for path in sorted(RESULTS.glob("[!.]*/metrics.json"))]
-    known = list(dict.fromkeys([*declared, *evaluated]))
     for run in (first, second):
-        if run not in known:
-            raise MtbertError(f"no run is called {run!r}{nearest(run, known)}")
+        check_run(run, declared)
     if first == second:
         raise MtbertError(f"{first!r} is named twice; name two different runs")
     found = compare(RESULTS, first, second, examples)
@@ -61,6 +58,29 @@ def main(
         print(json.dumps(plain(found), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         _show(found, console or Console())
+
+
+def check_run(run: str, declared: Collection[str]) -> None:
+    """Reject the name of a run that is neither declared nor evaluated."""
+    evaluated = [path.parent.name for path in sorted(RESULTS.glob("[!.]*/metrics.json"))]
+    known = list(dict.fromkeys([*declared, *evaluated]))
+    if run not in known:
+        raise MtbertError(f"no run is called {run!r}{nearest(run, known)}")
+
+
+def print_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> None:
+    """Print rows and an empty line.
+
+    Args:
+        numbers: whether all columns but the first are right-aligned.
+    """
+    table = Table(box=None, pad_edge=False)
+    for place, name in enumerate(header):
+        table.add_column(Text(name), justify="right" if numbers and place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(visible(cell)) for cell in row))
+    console.print(table)
+    console.print()
 
 
 def _facts(first: str, second: str) -> dict[str, tuple[Any, Any]]:
@@ -76,17 +96,17 @@ def _facts(first: str, second: str) -> dict[str, tuple[Any, Any]]:
 
 def _show(found: Comparison, console: Console) -> None:
     settings = [(key, *map(_setting, pair)) for key, pair in found.settings.items()]
-    _print(console, ("Setting", *found.runs), settings or [("none differs", "", "")])
+    print_table(console, ("Setting", *found.runs), settings or [("none differs", "", "")])
     scores = [
         (name, number(first.value), number(second.value), *_difference(*difference[:4]))
         for name, (first, second, difference) in found.scores.items()
     ]
-    _print(console, ("Dev score", *found.runs, "Difference", "95% interval", "p"), scores, numbers=True)
+    print_table(console, ("Dev score", *found.runs, "Difference", "95% interval", "p"), scores, numbers=True)
     facts = [
         (title, *("–" if value is None else f"{value / unit:,.{digits}f}" for value in found.facts[key]))
         for key, title, unit, digits in FACTS
     ]
-    _print(console, ("", *found.runs), facts, numbers=True)
+    print_table(console, ("", *found.runs), facts, numbers=True)
     for task, flips in found.flips.items():
         _print_flips(console, found.runs, task, flips)
     console.print(
@@ -98,22 +118,12 @@ def _show(found: Comparison, console: Console) -> None:
     )
 
 
-def _print(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> None:
-    table = Table(box=None, pad_edge=False)
-    for place, name in enumerate(header):
-        table.add_column(Text(name), justify="right" if numbers and place else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
-    console.print(table)
-    console.print()
-
-
 def _print_flips(console: Console, runs: tuple[str, str], task: str, flips: Flips) -> None:
     counts = f"{task}: {runs[0]} alone is right on {flips.first:,} examples, {runs[1]} alone on {flips.second:,}"
     console.print(Text(counts))
     if flips.examples:
         header = ("Right", "Label", *runs, "Text")
-        _print(
+        print_table(
             console,
             header,
             [(flip.right, flip.label, *flip.predictions, " | ".join(flip.texts)) for flip in flips.examples],

@@ -13,7 +13,7 @@ from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import commit, read_log
 from mtbert.pipeline.start import start
 from mtbert.report import error_findings
-from mtbert.report.error_analysis import ERRORS, analyse, to_plain
+from mtbert.report.error_analysis import ERRORS, analyse, to_json, to_plain
 from mtbert.report.evidence import Evidence
 from mtbert.report.findings import FINDINGS, findings, markdown
 from mtbert.report.graph import read_graph
@@ -73,7 +73,7 @@ def main() -> None:
     atomic_json(folder / FINDINGS, verdicts)
     atomic_write_text(folder / "findings.md", markdown(verdicts))
     sentences = {name: error_findings.findings(task) for name, task in errors.items()}
-    atomic_json(folder / ERRORS, to_plain(errors, sentences))
+    atomic_write_text(folder / ERRORS, to_json(to_plain(errors, sentences)))
     atomic_json(folder / "metrics.json", headline(found, statistics))
     atomic_json(folder / "provenance.json", {**provenance, "Runs": by_run(records, times)})
     atomic_write_text(folder / "index.html", html)

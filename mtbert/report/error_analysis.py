@@ -3,6 +3,7 @@
 It goes beyond section 6.1 of the paper. reports/PROFILE/errors.json keeps it, without sentences.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from mtbert.evaluation.slices import Contrast, contrasts, slices
 from mtbert.report.plain import plain
 from mtbert.report.predictions import confidence, numbered
 from mtbert.report.results import TEXTS
-from mtbert.report.statistics import SEED
+from mtbert.report.statistics import SEED, lines
 from mtbert.tasks.task import Task
 
 ERRORS = "errors.json"  # in reports/PROFILE
@@ -106,21 +107,38 @@ def analyse(folder: Path, metrics: Mapping[str, Mapping[str, Any]], tasks: Itera
 
 
 def to_plain(found: Mapping[str, TaskErrors], findings: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, Any]:
-    """What errors.json holds; numbers have four significant digits.
+    """The analysis for JSON, by task; numbers have four significant digits. Candidates for a wrong label are without their texts.
 
     Args:
         findings: sentences by task and run.
     """
-    parts = plain(found, digits=4)
-    for task, part in parts.items():
-        for run, lines in findings[task].items():
-            part["runs"][run]["findings"] = list(lines)
-        part["agreement"] = [
-            {"runs": list(pair), **plain(how, digits=4)} for pair, how in found[task].agreement.items()
-        ]
+    parts = {}
+    for name, task in found.items():
+        part = plain(task._replace(agreement={}), digits=4)
+        for run, sentences in findings[name].items():
+            part["runs"][run] = {"findings": list(sentences), **part["runs"][run]}
+        part["agreement"] = [{"runs": pair, **plain(how, digits=4)} for pair, how in task.agreement.items()]
         for candidate in part["noise"]["candidates"] if part["noise"] else []:
-            del candidate["texts"]
-    return {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "tasks": parts}
+            del candidate["texts"]  # which may not be ours to publish
+        parts[name] = part
+    return parts
+
+
+def to_json(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """What errors.json holds: level, resamples and seed, and what `to_plain` returned, a line for each run and pair of runs."""
+    head = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED}
+    tasks = []
+    for name, part in parts.items():
+        entries = {
+            key: lines(value) if value and key in ("runs", "agreement") else json.dumps(value)
+            for key, value in part.items()
+        }
+        tasks.append(
+            f"{json.dumps(name)}: {{"
+            + ",\n".join(f"{json.dumps(key)}: {entry}" for key, entry in entries.items())
+            + "}"
+        )
+    return json.dumps(head)[:-1] + ',\n"tasks": {\n' + ",\n".join(tasks) + "\n}}\n"
 
 
 def _analysed(task: Task, tables: Mapping[str, pd.DataFrame], trained: Sequence[str]) -> TaskErrors:

@@ -107,9 +107,9 @@ def _line(found: Line) -> list[str]:
 def _ordinal(found: Ordinal) -> list[str]:
     near = "" if found.near is None else f"{_share(found.near)} of the errors are one class away. "
     return [
-        f"{near}{_share(found.within_one)} of predictions are at most one class away; {found.majority_within_one:.0%} would be if the "
-        f"most frequent class were always predicted. The mean distance is {interval(found.mae)}, it would be "
-        f"{number(found.majority_mae)}. Quadratic weighted kappa is {interval(found.kappa)}, it would be 0."
+        f"{near}{_share(found.within_one)} of predictions are at most one class away; always predicting the most frequent class gives "
+        f"{found.majority_within_one:.0%}. The mean distance is {interval(found.mae)}, against {number(found.majority_mae)}; quadratic "
+        f"weighted kappa is {interval(found.kappa)}, against 0."
     ]
 
 

@@ -105,7 +105,7 @@ def _slices(found: Sequence[Contrast], measure: str) -> Grid:
         Column("Examples", "", False, [Cell(part.name) for part in found]),
         Column("Number", "", True, [Cell(f"{part.examples:,}") for part in found]),
         Column(measure, "", True, [_measured(part.error) for part in found]),
-        Column("Minus the rest’s", "", True, [_measured(part.difference, "+.3f") for part in found]),
+        Column("Difference to the rest", "", True, [_measured(part.difference, "+.3f") for part in found]),
         Column(
             "p, corrected",
             "",

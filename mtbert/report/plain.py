@@ -6,7 +6,7 @@ from typing import Any
 
 
 def plain(found: Any, digits: int | None = None) -> Any:
-    """Named tuples as mappings, pairs of names as keys joined by a comma, and NaN as None.
+    """Named tuples as mappings, tuples as lists, and NaN as None.
 
     Args:
         digits: significant digits of numbers; None for all.
@@ -14,7 +14,7 @@ def plain(found: Any, digits: int | None = None) -> Any:
     if isinstance(found, tuple) and hasattr(found, "_asdict"):
         return plain(found._asdict(), digits)
     if isinstance(found, Mapping):
-        return {key if isinstance(key, str) else ",".join(key): plain(value, digits) for key, value in found.items()}
+        return {key: plain(value, digits) for key, value in found.items()}
     if isinstance(found, list | tuple):
         return [plain(value, digits) for value in found]
     if isinstance(found, float):
