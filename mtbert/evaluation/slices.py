@@ -78,6 +78,8 @@ def contrasts(errors: np.ndarray, parts: Sequence[Slice]) -> list[Contrast]:
         errors: whether each label is wrong, (B,) bool, or the size of each error, (B,) float.
     """
     compare = _shares if errors.dtype == bool else _means
+    if errors.dtype != bool and not np.ptp(errors):
+        return []  # Welch's test is undefined
     kept = [part for part in parts if min(part.inside.sum(), (~part.inside).sum()) >= LEAST]
     found = [compare(errors[part.inside], errors[~part.inside]) for part in kept]
     adjusted = holm([p for _, _, p in found])
