@@ -117,7 +117,9 @@ def _slices(found: Sequence[Contrast], measure: str) -> list[str]:
     if not found:
         return []
     differing = sorted((part for part in found if part.adjusted < SIGNIFICANT), key=lambda part: part.difference.value)
-    tested = f"{len(found)} slices tested at {SIGNIFICANT:.0%} with Holm’s correction"
+    tested = (
+        f"{len(found)} {'slice' if len(found) == 1 else 'slices'} tested at {SIGNIFICANT:.0%} with Holm’s correction"
+    )
     if not differing:
         return [f"On no slice does the {measure} differ significantly from the rest ({tested})."]
     worse = [part for part in reversed(differing) if part.difference.value > 0][:NAMED]
