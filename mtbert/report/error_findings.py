@@ -21,15 +21,13 @@ def findings(task: TaskErrors) -> dict[str, list[str]]:
 
 def agreement_finding(task: TaskErrors) -> str:
     """Whether runs err on the same examples; empty without two runs whose errors vary."""
-    found = sorted(
-        (how.errors for how in task.agreement.values() if how.errors.value == how.errors.value), key=lambda r: r.value
-    )
+    found = sorted(how.errors for how in task.agreement.values() if how.errors.value == how.errors.value)
     if not found:
         return ""
     together = sum(errors.low > 0 for errors in found)
     return (
-        f"Of {len(found)} pairs of all runs, {together} err on the same examples more often than independent runs would: the 95% "
-        f"interval of their errors’ correlation is above 0. The correlations range from {interval(found[0])} to {interval(found[-1])}."
+        f"In {together} of {len(found)} pairs of all runs, errors tend to be on the same examples: the 95% interval of their correlation "
+        f"is above 0. The correlations range from {interval(found[0])} to {interval(found[-1])}."
     )
 
 

@@ -103,9 +103,7 @@ def test_the_planted_faults_are_found(analysis: dict[str, TaskErrors]) -> None:
     assert noise is not None and [one.id for one in noise.candidates][:NOISE] == [str(row) for row in range(NOISE)]
     assert {one.runs for one in noise.candidates[:NOISE]} == {3}
     assert "an upper bound" in noise_finding(noise, ROWS)
-    assert agreement_finding(analysis["topic"]).startswith(
-        "Of 3 pairs of all runs, 3 err on the same examples more often"
-    )
+    assert agreement_finding(analysis["topic"]).startswith("In 3 of 3 pairs of all runs, errors tend to be")
 
 
 def test_the_file_is_json_without_texts(analysis: dict[str, TaskErrors]) -> None:
