@@ -1,6 +1,6 @@
 """Where models err on dev: calibration, slices, distances between classes, agreement of runs, and labels that runs contradict.
 
-It goes beyond section 6.1 of the paper. reports/PROFILE/errors.json keeps it, without sentences.
+It goes beyond section 6.1 of the paper. reports/PROFILE/errors.json keeps it.
 """
 
 import json
@@ -25,6 +25,7 @@ from mtbert.tasks.task import Task
 
 ERRORS = "errors.json"  # in reports/PROFILE
 RESAMPLES = 1_000  # fewer than of scores: they are kept in memory, and no p comes from them
+LARGEST = 2**24  # of resamples times examples; on more than 16,777 examples, there are fewer resamples
 
 
 class Diagnosis(NamedTuple):
@@ -79,10 +80,11 @@ class LabelNoise(NamedTuple):
 
 
 class TaskErrors(NamedTuple):
-    """A task: its title, the number of examples, each run's diagnosis, the agreement of each pair of runs, and its label noise."""
+    """A task: its title, the numbers of examples and resamples, each run's diagnosis, the agreement of runs, and the label noise."""
 
     title: str
     examples: int
+    resamples: int
     runs: Mapping[str, Diagnosis]
     agreement: Mapping[tuple[str, str], Agreement]
     noise: LabelNoise | None
@@ -125,26 +127,24 @@ def to_plain(found: Mapping[str, TaskErrors], findings: Mapping[str, Mapping[str
 
 
 def to_json(parts: Mapping[str, Mapping[str, Any]]) -> str:
-    """What errors.json holds: level, resamples and seed, and what `to_plain` returned, a line for each run and pair of runs."""
-    head = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED}
+    """What errors.json holds: level and seed, and what `to_plain` returned, a line for each run and pair of runs."""
+    head = {"level": LEVEL, "seed": SEED}
     tasks = []
     for name, part in parts.items():
         entries = {
             key: lines(value) if value and key in ("runs", "agreement") else json.dumps(value)
             for key, value in part.items()
         }
-        tasks.append(
-            f"{json.dumps(name)}: {{"
-            + ",\n".join(f"{json.dumps(key)}: {entry}" for key, entry in entries.items())
-            + "}"
-        )
+        body = ",\n".join(f"{json.dumps(key)}: {entry}" for key, entry in entries.items())
+        tasks.append(f"{json.dumps(name)}: {{{body}}}")
     return json.dumps(head)[:-1] + ',\n"tasks": {\n' + ",\n".join(tasks) + "\n}}\n"
 
 
 def _analysed(task: Task, tables: Mapping[str, pd.DataFrame], trained: Sequence[str]) -> TaskErrors:
     examples = next(iter(tables.values()))
     labels, rows, key = examples["label"].to_numpy(), len(examples), [SEED, *task.name.encode()]
-    drawn = with_data(draws(rows, RESAMPLES, np.random.default_rng(key)))
+    resamples = max(1, min(RESAMPLES, LARGEST // rows))
+    drawn = with_data(draws(rows, resamples, np.random.default_rng(key)))
     parts = slices([examples[name].tolist() for name in TEXTS if name in examples])
     predictions = {run: table["prediction"].to_numpy() for run, table in tables.items()}
     runs = {}
@@ -164,6 +164,7 @@ def _analysed(task: Task, tables: Mapping[str, pd.DataFrame], trained: Sequence[
     return TaskErrors(
         task.title,
         rows,
+        resamples,
         runs,
         {(names[first], names[second]): how for (first, second), how in pairs.items()},
         _noise(task, {run: tables[run] for run in trained}) if task.kind == "binary" and len(trained) > 1 else None,

@@ -1,6 +1,7 @@
 """What an error analysis found, in sentences. Each has its 95% interval, and a slice is named only if it differs significantly."""
 
 from collections.abc import Sequence
+from math import isnan
 
 from mtbert.evaluation.calibration import Calibration, Line
 from mtbert.evaluation.ordinal import Ordinal
@@ -21,7 +22,7 @@ def findings(task: TaskErrors) -> dict[str, list[str]]:
 
 def agreement_finding(task: TaskErrors) -> str:
     """Whether runs err on the same examples; empty without two runs whose errors vary."""
-    found = sorted(how.errors for how in task.agreement.values() if how.errors.value == how.errors.value)
+    found = sorted(how.errors for how in task.agreement.values() if not isnan(how.errors.value))
     if not found:
         return ""
     together = sum(errors.low > 0 for errors in found)
@@ -46,7 +47,7 @@ def noise_finding(noise: LabelNoise, examples: int) -> str:
 
 def interval(found: Measured) -> str:
     """Such as 0.160 (0.140 to 0.180); a dash if it is undefined."""
-    if found.value != found.value:
+    if isnan(found.value):
         return number(None)
     return f"{number(found.value)} ({number(found.low)} to {number(found.high)})".replace("-", "−")
 
@@ -80,7 +81,7 @@ def _calibration(found: Calibration, examples: int) -> list[str]:
 
 
 def _line(found: Line) -> list[str]:
-    if found.slope.value != found.slope.value:
+    if isnan(found.slope.value):
         return ["All predictions are equal."]
     spread = (
         "predictions are too far apart"

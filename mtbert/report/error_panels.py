@@ -1,6 +1,7 @@
 """The error analysis as the page shows it: for each run a panel of findings, charts and tables, then what compares runs."""
 
 from collections.abc import Collection, Mapping, Sequence
+from math import isnan
 from typing import NamedTuple
 
 from mtbert.evaluation.calibration import Bin
@@ -64,7 +65,7 @@ def panels(analysis: Mapping[str, TaskErrors], ranges: Mapping[str, tuple[float,
             else:
                 assert about.line is not None
                 chart = _chart(about.line.bins, ranges[name], ("Predicted", "Mean label"))
-            measure = "Error rate" if about.calibration else "Mean distance"
+            measure = "Error rate" if about.calibration else "Distance from line"
             tables = [_slices(about.slices, measure)] if about.slices else []
             tables += [_distances(about.ordinal)] if about.ordinal else []
             found.append(Panel(run, task.title, sentences[run], chart, tables))
@@ -93,7 +94,7 @@ def _chart(bins: Sequence[Bin], ends: tuple[float, float], axes: tuple[str, str]
     points = []
     for part in bins:
         value, *around = part.observed
-        least, most = (end if end == end else value for end in around)
+        least, most = (value if isnan(end) else end for end in around)
         words = f"{axes[0].lower()} {number(part.predicted, 2)}, {axes[1].lower()} {interval(part.observed)}, {part.examples} examples"
         y, top, bottom = (SIZE - place(end) for end in (value, most, least))
         points.append((place(part.predicted), y, top, bottom, words))
@@ -166,4 +167,4 @@ def _measured(found: tuple[float, float, float], digits: str = ".3f") -> Cell:
 
 
 def _number(value: float) -> str:
-    return number(None if value != value else value, 2).replace("-", "−")
+    return number(None if isnan(value) else value, 2).replace("-", "−")

@@ -1,4 +1,5 @@
-// The browser of predictions and the choice of a run in the error analysis. The browser's data are in the element #examples; see mtbert/report/predictions.py.
+// The browser of predictions, and the choice of a run in the error analysis. The browser's data are in the element #examples; see
+// mtbert/report/predictions.py.
 "use strict";
 
 const tasks = JSON.parse(document.getElementById("examples").textContent);

@@ -109,7 +109,7 @@ def test_the_planted_faults_are_found(analysis: dict[str, TaskErrors]) -> None:
 def test_the_file_is_json_without_texts(analysis: dict[str, TaskErrors]) -> None:
     text = to_json(to_plain(analysis, {name: findings(task) for name, task in analysis.items()}))
     found = json.loads(text)
-    assert set(found) == {"level", "resamples", "seed", "tasks"}
+    assert set(found) == {"level", "seed", "tasks"}
     sst = found["tasks"]["sst"]
     assert sst["agreement"][0]["runs"] == ["good", "other"]
     assert sst["runs"]["good"]["findings"][0].startswith("Overconfident")
