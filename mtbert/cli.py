@@ -189,6 +189,27 @@ def compare(
 
 
 @_command
+def errors(
+    run: RunName,
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="One task of the run, such as sts; by default all.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    project: Project = HERE,
+) -> None:
+    """Say where RUN errs on dev: calibration, distances between classes, and slices by length, overlap and negation."""
+    _enter(project)
+
+    def work() -> None:
+        params = importlib.import_module("mtbert.params").load_params()
+        importlib.import_module("mtbert.error_analysis").main(
+            run, params.runs, params.model_dump()["tasks"], task=task, as_json=as_json
+        )
+
+    raise typer.Exit(_guarded(work))
+
+
+@_command
 def predict(
     model: ModelName,
     task: Annotated[

@@ -14,8 +14,9 @@ from mtbert.pipeline.paths import MODELS, RESULTS
 from mtbert.pipeline.provenance import read_log
 from mtbert.report import results
 from mtbert.report.comparison import Comparison, Flips, compare
+from mtbert.report.plain import plain
 from mtbert.report.statistics import RESAMPLES
-from mtbert.report.text import number, visible
+from mtbert.report.text import number, probability, visible
 from mtbert.training.work import work_root
 
 # A fact, its title, the unit to show it in, and the decimals.
@@ -47,19 +48,39 @@ def main(
     Raises:
         MtbertError: a run does not exist or is not evaluated, or the two were evaluated on different examples.
     """
-    evaluated = [path.parent.name for path in sorted(RESULTS.glob("[!.]*/metrics.json"))]
-    known = list(dict.fromkeys([*declared, *evaluated]))
     for run in (first, second):
-        if run not in known:
-            raise MtbertError(f"no run is called {run!r}{nearest(run, known)}")
+        check_run(run, declared)
     if first == second:
         raise MtbertError(f"{first!r} is named twice; name two different runs")
     found = compare(RESULTS, first, second, examples)
     found.facts.update(_facts(first, second))
     if as_json:
-        print(json.dumps(_plain(found), indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(plain(found), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         _show(found, console or Console())
+
+
+def check_run(run: str, declared: Collection[str]) -> None:
+    """Reject the name of a run that is neither declared nor evaluated."""
+    evaluated = [path.parent.name for path in sorted(RESULTS.glob("[!.]*/metrics.json"))]
+    known = list(dict.fromkeys([*declared, *evaluated]))
+    if run not in known:
+        raise MtbertError(f"no run is called {run!r}{nearest(run, known)}")
+
+
+def print_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> None:
+    """Print rows and an empty line.
+
+    Args:
+        numbers: whether all columns but the first are right-aligned.
+    """
+    table = Table(box=None, pad_edge=False)
+    for place, name in enumerate(header):
+        table.add_column(Text(name), justify="right" if numbers and place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(visible(cell)) for cell in row))
+    console.print(table)
+    console.print()
 
 
 def _facts(first: str, second: str) -> dict[str, tuple[Any, Any]]:
@@ -73,28 +94,19 @@ def _facts(first: str, second: str) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _plain(found: Any) -> Any:
-    """Named tuples as mappings, for JSON."""
-    if isinstance(found, tuple) and hasattr(found, "_asdict"):
-        return _plain(found._asdict())
-    if isinstance(found, dict):
-        return {key: _plain(value) for key, value in found.items()}
-    return [_plain(value) for value in found] if isinstance(found, list | tuple) else found
-
-
 def _show(found: Comparison, console: Console) -> None:
     settings = [(key, *map(_setting, pair)) for key, pair in found.settings.items()]
-    _print(console, ("Setting", *found.runs), settings or [("none differs", "", "")])
+    print_table(console, ("Setting", *found.runs), settings or [("none differs", "", "")])
     scores = [
         (name, number(first.value), number(second.value), *_difference(*difference[:4]))
         for name, (first, second, difference) in found.scores.items()
     ]
-    _print(console, ("Dev score", *found.runs, "Difference", "95% interval", "p"), scores, numbers=True)
+    print_table(console, ("Dev score", *found.runs, "Difference", "95% interval", "p"), scores, numbers=True)
     facts = [
         (title, *("–" if value is None else f"{value / unit:,.{digits}f}" for value in found.facts[key]))
         for key, title, unit, digits in FACTS
     ]
-    _print(console, ("", *found.runs), facts, numbers=True)
+    print_table(console, ("", *found.runs), facts, numbers=True)
     for task, flips in found.flips.items():
         _print_flips(console, found.runs, task, flips)
     console.print(
@@ -106,22 +118,12 @@ def _show(found: Comparison, console: Console) -> None:
     )
 
 
-def _print(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> None:
-    table = Table(box=None, pad_edge=False)
-    for place, name in enumerate(header):
-        table.add_column(Text(name), justify="right" if numbers and place else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
-    console.print(table)
-    console.print()
-
-
 def _print_flips(console: Console, runs: tuple[str, str], task: str, flips: Flips) -> None:
     counts = f"{task}: {runs[0]} alone is right on {flips.first:,} examples, {runs[1]} alone on {flips.second:,}"
     console.print(Text(counts))
     if flips.examples:
         header = ("Right", "Label", *runs, "Text")
-        _print(
+        print_table(
             console,
             header,
             [(flip.right, flip.label, *flip.predictions, " | ".join(flip.texts)) for flip in flips.examples],
@@ -135,4 +137,4 @@ def _setting(value: Any) -> str:
 def _difference(value: float | None, low: float | None, high: float | None, p: float | None) -> tuple[str, str, str]:
     if value is None or low is None or high is None or p is None:
         return "–", "–", "–"
-    return f"{value:+.3f}", f"{low:+.3f} to {high:+.3f}", f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return f"{value:+.3f}", f"{low:+.3f} to {high:+.3f}", probability(p)

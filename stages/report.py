@@ -1,4 +1,4 @@
-"""report: write the page, the verdicts on the paper's claims, and the metrics that are kept in git."""
+"""report: write the page, the verdicts on the paper's claims, the error analysis, and the metrics that are kept in git."""
 
 import json
 import platform
@@ -12,6 +12,8 @@ from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, c
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import commit, read_log
 from mtbert.pipeline.start import start
+from mtbert.report import error_findings
+from mtbert.report.error_analysis import ERRORS, analyse, to_json, to_plain
 from mtbert.report.evidence import Evidence
 from mtbert.report.findings import FINDINGS, findings, markdown
 from mtbert.report.graph import read_graph
@@ -50,6 +52,8 @@ def main() -> None:
     }
     statistics = current_statistics(folder / STATISTICS, RESULTS, settings["runs"])
     verdicts = findings(Evidence(RESULTS, statistics), settings["profile"], generated=source["source"] == "sample")
+    tasks = known_tasks(settings["tasks"])
+    errors = analyse(RESULTS, found, tasks.values())
     # DVC allows no dependency on dvc.yaml, so an edit of that file alone does not re-run this stage.
     graph = read_graph(Path("dvc.yaml"))
     html = page(
@@ -57,19 +61,31 @@ def main() -> None:
         Runs(RESULTS, found, records, settings["predecessors"], times, statistics),
         lead=first_lines(source, encoder, prepared, settings["runs"], times),
         findings=verdicts,
+        errors=errors,
+        compared=_compared(settings),
         tables=[name for name, rows in settings["tables"].items() if rows],
         figures=[name for name, rows in settings["figures"].items() if rows],
-        tasks=known_tasks(settings["tasks"]),
+        tasks=tasks,
         prepared=prepared,
         graph=graph,
         provenance=provenance,
     )
     atomic_json(folder / FINDINGS, verdicts)
     atomic_write_text(folder / "findings.md", markdown(verdicts))
+    sentences = {name: error_findings.findings(task) for name, task in errors.items()}
+    atomic_write_text(folder / ERRORS, to_json(to_plain(errors, sentences)))
     atomic_json(folder / "metrics.json", headline(found, statistics))
     atomic_json(folder / "provenance.json", {**provenance, "Runs": by_run(records, times)})
     atomic_write_text(folder / "index.html", html)
     print(f"the report: {(folder / 'index.html').resolve()}")
+
+
+def _compared(settings: Any) -> list[str]:
+    """The runs whose agreement the page shows: those of Table 1, or all, and those that differ in their seed alone."""
+    rows = settings["tables"].get("table1", {}).values() or settings["runs"]
+    return list(
+        dict.fromkeys([*rows, *(run for first, others in settings["seeds"].items() for run in (first, *others))])
+    )
 
 
 def _json(path: Path, stage: str) -> Any:

@@ -1,4 +1,4 @@
-"""The commands of docs/experiments.md, docs/compare.md and docs/share.md, run in tiny projects, and their output beside what the pages say.
+"""The commands of docs/experiments.md, docs/compare.md, docs/errors.md and docs/share.md, run in tiny projects, and their output beside what the pages say.
 
 Run as `python -m tests.examples` in the project's root: exit status 1 if a page is out of date; `--write` renews them.
 
@@ -16,6 +16,7 @@ from tests.project import add_settings, best_run, commit, course_files, few_runs
 BLOCK = re.compile(r"^```(console|sh|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What differs from one run, machine or version to the next, each with what stands for it when two pages are compared.
 CHANGING = [
+    (r"(\$ mtbert errors[^\n]*\n)[^`]*", r"\1"),  # which sentences there are depends on the scores
     (r"(?m)^( |metrics/).*\n", ""),  # scores, and which of them changed
     (r"(?m)^(baseline|best_performance|Right) .*\n", ""),  # examples that one run alone gets right
     (r"(?m)^Training, .*", "SPEED"),
@@ -28,20 +29,26 @@ CHANGING = [
     (r"\b\d+ files", "FILES"),
     (r"[─ \t]+", " "),
 ]
+LARGER = {
+    "data__sample__sizes": {task: {"train": 64, "dev": 64, "test": 16} for task in ("sst", "quora", "sts")},
+    "profiles__sample__budget__epoch_end": 10,
+    "profiles__sample__budget__learning_rate": 1e-3,
+}
 
 
 def project(folder: Path) -> Path:
     """Four runs on generated data, trained and committed; in `course-files` the files of a user."""
-    tiny_project(
-        folder,
-        data__sample__sizes={task: {"train": 64, "dev": 64, "test": 16} for task in ("sst", "quora", "sts")},
-        profiles__sample__budget__epoch_end=10,
-        profiles__sample__budget__learning_rate=1e-3,
-    )
-    few_runs(folder)
+    few_runs(tiny_project(folder, **LARGER))
     course_files(folder / "course-files")
     with (folder / ".gitignore").open("a", encoding="utf-8") as file:
         file.write("/course-files\n")
+    commit(folder, "start")
+    return folder
+
+
+def analysed(folder: Path) -> Path:
+    """One run with enough dev examples for slices."""
+    best_run(tiny_project(folder, **LARGER))
     commit(folder, "start")
     return folder
 
@@ -54,7 +61,12 @@ def shared(folder: Path) -> Path:
     return folder
 
 
-PAGES = {Path("docs/experiments.md"): project, Path("docs/compare.md"): project, Path("docs/share.md"): shared}
+PAGES = {
+    Path("docs/experiments.md"): project,
+    Path("docs/compare.md"): project,
+    Path("docs/errors.md"): analysed,
+    Path("docs/share.md"): shared,
+}
 
 
 def renewed(text: str, folder: Path) -> str:

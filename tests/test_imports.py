@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # A trained model in other libraries' formats.
     "export": FILES | {*LAYERS[:-1], "pipeline", "inference"},
     "compare": {"errors", "training", "report", "pipeline"},
+    "error_analysis": {"errors", "tasks", "report", "pipeline", "compare"},
     # DVC's graph for another engine.
     "workflow": FILES | {"params", "settings", "pipeline"},
     "cli": {
@@ -55,6 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "housekeeping",
         "doctor",
         "compare",
+        "error_analysis",
         "pipeline",
         "inference",
         "export",

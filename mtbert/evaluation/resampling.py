@@ -5,13 +5,23 @@ randomness is the given generator's. Shapes: B examples, M models, R resamples.
 """
 
 from collections.abc import Sequence
+from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t
 
 LEVEL = 0.95  # of the intervals
 POWER = 0.8  # of the smallest detectable difference
 BLOCK = 2**21  # examples drawn at a time, which bounds memory
+
+
+class Measured(NamedTuple):
+    """A quantity and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def resampled(
@@ -35,10 +45,45 @@ def resampled(
     return np.asarray((product - mean_x * mean_y) / np.sqrt(spread_x * spread_y)).clip(-1, 1)
 
 
+def draws(rows: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of the B examples is in each resample, (R, B)."""
+    drawn = rng.integers(0, rows, (resamples, rows)) + rows * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * rows).reshape(resamples, rows)
+
+
+def with_data(drawn: np.ndarray) -> np.ndarray:
+    """The resamples (R, B) below the examples themselves, each once: then the first value of a statistic is that of the data."""
+    return np.concatenate([np.ones((1, drawn.shape[1])), drawn])
+
+
+def measured(samples: np.ndarray) -> Measured:
+    """A quantity from its value on the data and on each resample, (1 + R,); all NaN where it is undefined on the data."""
+    if np.isnan(samples[0]):
+        return Measured(np.nan, np.nan, np.nan)
+    return Measured(float(samples[0]), *interval(samples[1:]))
+
+
+def mean(values: np.ndarray) -> Measured:
+    """The mean of values (B,) with Student's interval; of a single value there is none."""
+    value = float(values.mean())
+    if len(values) < 2:
+        return Measured(value, np.nan, np.nan)
+    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Measured(value, value - half, value + half)
+
+
 def interval(samples: np.ndarray) -> tuple[float, float]:
     """The bootstrap's percentile interval of samples (R,); those that are NaN are left out."""
     low, high = np.nanquantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def wilson(hits: int, examples: int) -> Measured:
+    """The share of hits with Wilson's interval, which is sound for few examples and for shares near 0 and 1."""
+    share, z = hits / examples, float(norm.ppf((1 + LEVEL) / 2))  # scipy's binomtest would compute a p as well, slowly
+    middle, half = share + z * z / (2 * examples), z * sqrt(share * (1 - share) / examples + (z / (2 * examples)) ** 2)
+    scale = 1 + z * z / examples
+    return Measured(share, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
 
 
 def bootstrap_p(differences: np.ndarray) -> float:
@@ -80,9 +125,7 @@ def _sums(columns: np.ndarray, resamples: int, rng: np.random.Generator) -> np.n
     rows, parts = len(columns), []
     for start in range(0, resamples, step := max(1, BLOCK // rows)):
         count = min(step, resamples - start)
-        drawn = rng.integers(0, rows, (count, rows)) + rows * np.arange(count)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows)
-        parts.append(times @ columns.astype(np.float64))
+        parts.append(draws(rows, count, rng) @ columns.astype(np.float64))
     return np.concatenate(parts)
 
 

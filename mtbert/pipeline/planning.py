@@ -57,6 +57,7 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
             "profile": params.profile,
             "runs": list(params.runs),
             "predecessors": params.predecessors,
+            "seeds": params.seeds,
             "tasks": tasks,
             **views,
         },

@@ -1,4 +1,5 @@
-// The browser of predictions. Its data are in the element #examples; see mtbert/report/predictions.py.
+// The browser of predictions, and the choice of a run in the error analysis. The browser's data are in the element #examples; see
+// mtbert/report/predictions.py.
 "use strict";
 
 const tasks = JSON.parse(document.getElementById("examples").textContent);
@@ -151,3 +152,10 @@ options(control.task, Object.entries(tasks).map(([name, task]) => [name, task.ti
 taskChosen();
 document.getElementById("browser").hidden = false;
 update();
+
+// The error analysis: the panels of the chosen run.
+const errorsOf = document.getElementById("errors-of");
+errorsOf.addEventListener("input", (event) => {
+  for (const panel of document.querySelectorAll(".panel")) panel.hidden = panel.dataset.run !== event.target.value;
+});
+errorsOf.hidden = false;

@@ -12,8 +12,10 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from mtbert.report import error_panels
 from mtbert.report.choices import CHOICES
 from mtbert.report.curves import HEIGHT, WIDTH, charts
+from mtbert.report.error_analysis import ERRORS, TaskErrors
 from mtbert.report.figures import read_caption
 from mtbert.report.findings import shown
 from mtbert.report.graph import BOX, Node, draw
@@ -71,6 +73,8 @@ def page(
     *,
     lead: str,
     findings: Mapping[str, Any],
+    errors: Mapping[str, TaskErrors],
+    compared: Sequence[str],
     tables: Sequence[str],
     figures: Sequence[str],
     tasks: Mapping[str, Task],
@@ -84,6 +88,8 @@ def page(
         folder: holds `tables/NAME.json` and `figures/NAME.svg`.
         lead: the first paragraph, from `first_lines`.
         findings: the verdicts on the paper's claims, from `mtbert.report.findings`.
+        errors: the error analysis.
+        compared: the runs whose agreement is shown.
         tables, figures: the names of those to show.
         tasks: all tasks, by name.
         prepared: prepare's report.
@@ -124,6 +130,9 @@ def page(
         legend=sorted(
             {line.look: line for chart in curves for line in chart.lines}.values(), key=lambda line: line.look
         ),
+        panels=error_panels.panels(errors, {name: (task.low, task.high) for name, task in tasks.items()}),
+        panel_size=error_panels.SIZE,
+        compared=error_panels.compared(errors, compared),
         predictions=predictions,
         best=runs.best,
         data=markupsafe.Markup(to_json(predictions)),
@@ -140,7 +149,7 @@ def page(
 
 def _linked(folder: Path, runs: Runs) -> list[tuple[str, list[tuple[str, str]]]]:
     """The files of all runs together and of each: (name, links as (text, path from the page))."""
-    found = [("all runs", [(name, name) for name in ("metrics.json", "statistics.json", "provenance.json")])]
+    found = [("all runs", [(name, name) for name in ("metrics.json", "statistics.json", ERRORS, "provenance.json")])]
     for run in runs.metrics:
         examples = sorted((runs.folder / run / "examples").glob("*.csv"))
         paths = {"learning curve": runs.folder.parent / f"plots/{run}.csv"} | {path.stem: path for path in examples}

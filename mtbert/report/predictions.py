@@ -43,7 +43,7 @@ def read_predictions(
     found = {}
     for name, task in tasks.items():
         if runs := [run for run, about in metrics.items() if name in about["dev"]]:
-            found[name] = {run: _read(folder, run, task) for run in runs}
+            found[name] = {run: numbered(folder, run, task) for run in runs}
     steps = dict.fromkeys(found, 1)
     while True:
         parts = {name: _part(tasks[name], tables, steps[name]) for name, tables in found.items()}
@@ -53,18 +53,30 @@ def read_predictions(
         steps[max(sizes, key=lambda name: sizes[name])] += 1
 
 
-def to_json(value: Any) -> str:
-    """JSON for a script element of HTML: `<` is escaped, so that no text ends the element or opens a comment."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+def numbered(folder: Path, run: str, task: Task) -> pd.DataFrame:
+    """A row per dev example, as `results.examples` reads it, with the numbers of classes in place of their names.
 
-
-def _read(folder: Path, run: str, task: Task) -> pd.DataFrame:
+    Raises:
+        MtbertError: a file is missing or damaged.
+    """
     table = results.examples(folder, run, task.name, numeric=not task.classes)
     if task.classes:
         numbers = {name: number for number, name in enumerate(task.classes)}
         for column in ("label", "prediction"):
             table[column] = table[column].map(numbers)
     return table
+
+
+def confidence(task: Task, table: pd.DataFrame) -> np.ndarray:
+    """The probability of the predicted label, (B,), of a task whose labels are not scores."""
+    # The score of a binary task is the probability of label 1, that of others the probability of the predicted label.
+    score = table["score"].to_numpy()
+    return np.where(table["prediction"] == 0, 1 - score, score) if task.kind == "binary" else score
+
+
+def to_json(value: Any) -> str:
+    """JSON for a script element of HTML: `<` is escaped, so that no text ends the element or opens a comment."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _part(task: Task, tables: Mapping[str, pd.DataFrame], step: int) -> dict[str, Any]:
@@ -84,10 +96,8 @@ def _part(task: Task, tables: Mapping[str, pd.DataFrame], step: int) -> dict[str
 def _predicted(task: Task, table: pd.DataFrame) -> dict[str, Any]:
     if task.kind == "score":
         return {"predicted": _numbers(table["prediction"])}
-    # The score of a binary task is the probability of label 1, that of others the probability of the predicted label.
-    score = table["score"].to_numpy()
-    sure = np.where(table["prediction"] == 0, 1 - score, score) if task.kind == "binary" else score
-    return {"predicted": _numbers(table["prediction"]), "confidence": np.rint(1000 * sure).astype(int).tolist()}
+    sure = np.rint(1000 * confidence(task, table)).astype(int).tolist()
+    return {"predicted": _numbers(table["prediction"]), "confidence": sure}
 
 
 def _numbers(values: pd.Series) -> list[float | int]:

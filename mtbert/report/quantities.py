@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
+from mtbert.evaluation.resampling import wilson
 from mtbert.report.evidence import Evidence
 from mtbert.report.statistics import OVERALL, UNDEFINED, Interval
 from mtbert.tasks.paper import CURVE, METRIC_OF, TASKS
@@ -180,7 +180,7 @@ def last_accuracy(run: str, part: str) -> Quantity:
         examples = found["dev"][CURVE.name]["n"]
         if part == "train":
             examples = min(examples, found["training"]["sizes"][CURVE.name])
-        return _wilson(round(accuracy * examples), examples)
+        return Interval(*wilson(round(accuracy * examples), examples))
 
     return Quantity(f"{_title(CURVE.name)} of {run} on {part} after the last epoch", UNITS[CURVE.name], measure)
 
@@ -196,15 +196,9 @@ def share(run: str, task: str, text: str, hits: Chosen, among: Chosen) -> Quanti
         examples = examples[among(examples)]
         if examples.empty:
             raise CannotTell(f"No dev example counts, so there is no {text}.")
-        return _scaled(_wilson(int(hits(examples).sum()), len(examples)), 100)
+        return _scaled(Interval(*wilson(int(hits(examples).sum()), len(examples))), 100)
 
     return Quantity(text, "%", measure)
-
-
-def _wilson(hits: int, examples: int) -> Interval:
-    found = binomtest(hits, examples)
-    low, high = found.proportion_ci(method="wilson")
-    return Interval(float(found.statistic), float(low), float(high))
 
 
 def _exact(value: float) -> Interval:

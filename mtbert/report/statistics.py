@@ -128,12 +128,12 @@ def write_statistics(path: Path, found: Statistics) -> None:
     """Write the statistics as JSON, a line for each run and pair; numbers with six significant digits."""
     head = {"level": LEVEL, "resamples": found.resamples, "seed": SEED}
     sections = {
-        "runs": _lines({run: _plain(metrics) for run, metrics in found.values.items()}),
-        "seeds": _lines({run: _plain(metrics) for run, metrics in found.seeds.items()}),
-        "pairs": _lines([{"runs": pair, **_plain(metrics)} for pair, metrics in found.pairs.items()]),
+        "runs": lines({run: _plain(metrics) for run, metrics in found.values.items()}),
+        "seeds": lines({run: _plain(metrics) for run, metrics in found.seeds.items()}),
+        "pairs": lines([{"runs": pair, **_plain(metrics)} for pair, metrics in found.pairs.items()]),
     }
-    lines = [f"{_json(key)}: {value}" for key, value in ({key: _json(head[key]) for key in head} | sections).items()]
-    atomic_write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+    parts = [f"{_json(key)}: {value}" for key, value in ({key: _json(head[key]) for key in head} | sections).items()]
+    atomic_write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def read_statistics(path: Path) -> Statistics:
@@ -157,8 +157,8 @@ def read_statistics(path: Path) -> Statistics:
         raise MtbertError(f"{path}: cannot be read ({error}); {remedy}") from None
 
 
-def _lines(section: Mapping[str, Any] | Sequence[Any]) -> str:
-    """A section with each of its entries on a line."""
+def lines(section: Mapping[str, Any] | Sequence[Any]) -> str:
+    """A section of a JSON file with each of its entries on a line."""
     if isinstance(section, Mapping):
         return "{" + ",".join(f"\n  {_json(key)}: {_json(value)}" for key, value in section.items()) + "\n}"
     return "[" + ",".join(f"\n  {_json(value)}" for value in section) + "\n]"

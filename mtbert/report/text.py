@@ -200,6 +200,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def probability(p: float) -> str:
+    """A p-value with three decimals."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
 def bracketed(values: Sequence[float]) -> str:
     """Probabilities as the paper's Table 3 prints them."""
     return "[" + ", ".join(f"{value:.2f}" for value in values) + "]"

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, pearsonr
+from scipy.stats import binomtest, bootstrap, pearsonr, ttest_1samp
 
 from mtbert.evaluation import resampling
-from mtbert.evaluation.resampling import bootstrap_p, detectable, holm, interval, mcnemar, resampled
+from mtbert.evaluation.resampling import bootstrap_p, detectable, holm, interval, mcnemar, mean, resampled, wilson
 
 SST, STS = 1101, 863  # examples of the course's dev sets
 
@@ -142,3 +142,16 @@ def test_coverage_and_false_alarms_at_length() -> None:
     assert 0.94 < coverage_of_pearson(4000, 1000) < 0.96
     assert 0.04 < found_by_bootstrap(4000, 1000, 0.6, 0.6) < 0.06
     assert 0.03 < found_by_mcnemar(4000, 0.0) < 0.06
+
+
+@pytest.mark.parametrize(("hits", "examples"), [(0, 5), (3, 7), (5, 5), (900, 1101)])
+def test_wilsons_interval_is_scipys(hits: int, examples: int) -> None:
+    theirs = binomtest(hits, examples).proportion_ci(method="wilson")
+    assert wilson(hits, examples) == pytest.approx((hits / examples, theirs.low, theirs.high), abs=1e-12)
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    values = np.random.default_rng(0).exponential(size=20)
+    theirs = ttest_1samp(values, 0).confidence_interval()
+    assert mean(values) == pytest.approx((values.mean(), theirs.low, theirs.high))
+    assert np.isnan(mean(values[:1]).low)

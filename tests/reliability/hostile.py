@@ -16,6 +16,7 @@ from mtbert import tabular
 from mtbert.files import atomic_write_text
 from mtbert.report import page as page_of
 from mtbert.report import results, text
+from mtbert.report.error_analysis import analyse
 from mtbert.report.graph import Node
 from mtbert.report.page import page
 from mtbert.report.runs import Runs
@@ -220,6 +221,8 @@ def _written(folder: Path, payload: str) -> dict[str, str]:
         runs,
         lead=payload,
         findings={"generated": False, "claims": [], "errata": []},
+        errors=analyse(folder / "results", {best: metrics}, [QUORA]),
+        compared=[best],
         tables=["table4"],
         figures=[],
         tasks={"quora": QUORA},

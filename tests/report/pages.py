@@ -6,6 +6,7 @@ from typing import Any
 
 from mtbert.files import atomic_write_text
 from mtbert.report import results as reading
+from mtbert.report.error_analysis import analyse
 from mtbert.report.figures import FIGURES
 from mtbert.report.graph import read_graph
 from mtbert.report.runs import Runs
@@ -62,6 +63,8 @@ def written(results: Path, statistics: Statistics, folder: Path, rows: Rows) -> 
         "tables": tables,
         "figures": figures,
         "findings": FINDINGS,
+        "errors": analyse(results, metrics, TASKS.values()),
+        "compared": runs,
         "tasks": TASKS,
         "graph": read_graph(ROOT / "dvc.yaml"),
         "prepared": PREPARED,

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from mtbert.evaluation.metrics import METRICS
 from mtbert.files import atomic_json
+from mtbert.report.error_analysis import analyse
 from mtbert.report.graph import read_graph
 from mtbert.report.page import page
 from mtbert.report.runs import Runs
@@ -98,6 +99,8 @@ def address(examples: dict[tuple[str, str], pd.DataFrame], tmp_path_factory: pyt
         runs,
         lead="Two runs.",
         findings=FINDINGS,
+        errors=analyse(folder / "results", metrics, TASKS.values()),
+        compared=RUNS,
         tables=[],
         figures=[],
         tasks=TASKS,
@@ -204,6 +207,13 @@ def test_rows_are_ordered_and_sentences_stay_text(shown: Page, examples: dict[tu
     expect(shown.locator("[name=truth] option").last).to_have_text("<script>alert(1)</script>")
 
 
+def test_the_errors_of_the_chosen_run_are_shown(shown: Page) -> None:
+    panels = shown.locator("#errors .panel:visible h3 small")
+    assert panels.all_inner_texts() == ["first"] * len(TASKS)
+    shown.locator("#errors-of select").select_option("second")
+    assert panels.all_inner_texts() == ["second"] * len(TASKS)
+
+
 def test_every_scroller_is_reached_by_keyboard_and_named(shown: Page) -> None:
     reached = set()
     for _ in range(400):
@@ -235,6 +245,8 @@ def test_it_is_readable_without_scripts_and_in_print(chromium: Browser, address:
     tab.goto(address)
     expect(tab.locator(".instead")).to_be_visible()
     expect(tab.locator("#browser")).to_be_hidden()
+    expect(tab.locator("#errors-of")).to_be_hidden()
+    expect(tab.locator("#errors .panel:visible")).to_have_count(len(TASKS))
     context.close()
     tab = chromium.new_page()
     tab.goto(address)

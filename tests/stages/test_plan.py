@@ -83,7 +83,7 @@ def test_a_file_for_each_stage_and_run() -> None:
         ({"encoder.sha256": "0" * 64}, {"encoder"}),
         ({"tables.table2.u_v": "baseline"}, {"table/table2", "report"}),
         ({"figures.figure3": {"r4": "dora_r4"}}, {"figure/figure3", "report"}),
-        ({"seeds": {"best_performance": []}}, {"statistics"}),
+        ({"seeds": {"best_performance": []}}, {"statistics", "report"}),
     ],
 )
 def test_an_edit_changes_only_the_files_of_stages_that_read_it(
