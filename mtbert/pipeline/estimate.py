@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mtbert.data.batches import row_tokens
 from mtbert.params import Params
-from mtbert.pipeline.ahead import row_tokens
 from mtbert.pipeline.planning import settings_of_stages
 from mtbert.pipeline.rates import Rates
 from mtbert.pipeline.sizes import EncoderSize, Rows

@@ -246,7 +246,8 @@ def save_trained(
         "sizes": sizes,
         "batches": done.batches,
         "probabilities": None if exponent is None else probabilities(sizes, exponent),
-        "tokens": done.tokens,
+        "tokens": sum(done.tokens.values()),
+        "tokens_of_tasks": done.tokens,
     }
     config = {
         "encoder": config_to_json(model.encoder.config),
