@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ def test_a_fault_is_named_with_its_file(write: Any, text: str, message: str) -> 
     path = write(text)
     with pytest.raises(MtbertError, match=f"^{re.escape(str(path))}: .*{message}"):
         load_study(path, ROOT / "params.yaml")
+
+
+def test_the_study_of_the_docs_is_valid(write: Any) -> None:
+    text = (ROOT / "docs/studies.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^   ```yaml\n(.*?)^   ```", text, re.MULTILINE | re.DOTALL)
+    study = load_study(write(textwrap.dedent(block)), ROOT / "params.yaml")
+    assert [run.adapter.rank for run in study.runs.values() if run.adapter] == [2, 64]
+    told = re.search(r"(\d+) runs in all", text)
+    assert told and int(told[1]) == len(load_study(STUDIES / "samplers/params.yaml", ROOT / "params.yaml").runs)
 
 
 def keep(folder: Path, runs: set[str]) -> None:
