@@ -83,7 +83,7 @@ def plan(
     ] = None,
     study: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A folder of studies/, to estimate its runs instead of the project's."),
+        typer.Option(metavar="STUDY", help="A folder of studies/, to estimate its runs instead of the project's."),
     ] = None,
     project: Project = HERE,
 ) -> None:
