@@ -4,7 +4,7 @@ By the paper's rule an epoch ends when a dataset is used up, so the samplers tra
 them for equal numbers of steps and of tokens too. Functions are as in `mtbert.report.figures`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from mtbert.errors import MtbertError
 from mtbert.report import results
 from mtbert.report.figures import BLUE, GREY, ORANGE, Figure
 from mtbert.report.rows import Rows, nonempty
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.studies import METRICS
+from mtbert.tasks.paper import STS
 
 PAPER, STEPS, TOKENS = "paper's rule", "equal steps", "equal tokens"
 LOOKS = {PAPER: ("D", GREY), STEPS: ("s", ORANGE), TOKENS: ("o", BLUE)}  # marker and colour
@@ -44,14 +46,15 @@ class Sampled(NamedTuple):
 
 def sampler_exponent(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
     """Each dev score against the exponent α of the datasets' sizes, at equal steps and at equal tokens; a panel per score."""
-    found = [one for one in _runs(folder, rows, "sampler_exponent") if one.exponent is not None]
+    found = [one for one in _runs(folder, rows, "sampler_exponent", (STEPS, TOKENS)) if one.exponent is not None]
     data = _scored(found, (STEPS, TOKENS), statistics).sort_values(["metric", "rule", "exponent"], ignore_index=True)
 
     def draw(metric: str, axes: Axes) -> None:
         for rule, points in data[data["metric"] == metric].groupby("rule"):
             _bars(axes, points["exponent"] + (0.01 if rule == STEPS else 0), points, rule, line="-")
-        axes.set(xlabel="Exponent α", ylabel=METRICS[metric])
-        axes.legend()
+        axes.set(xlabel="Exponent α")
+        if metric == OVERALL:
+            axes.legend(fontsize=7)
 
     caption = (
         "Dev scores against the exponent α of the sampling probabilities |D|^α, at equal steps and at equal tokens; the bars are "
@@ -62,31 +65,28 @@ def sampler_exponent(folder: Path, rows: Rows, statistics: Statistics) -> Figure
 
 def sampler_curves(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """Learning curves of each task over the tokens trained on, a line per sampler at equal tokens; a panel per task."""
-    found = [one for one in _runs(folder, rows, "sampler_curves") if TOKENS in one.rules]
+    found = _runs(folder, rows, "sampler_curves", (TOKENS,))
     curves = {one.title: _curve(folder, one.run) for one in found}
     data = pd.concat(curve.assign(sampler=title) for title, curve in curves.items())
 
     def draw(metric: str, axes: Axes) -> None:
         _lines(axes, found, curves, f"dev_{metric}")
-        axes.set(xlabel="Tokens trained on (thousands)", ylabel=METRICS[metric])
+        axes.set(xlabel="Tokens trained on (thousands)")
+        if metric == STS.name:
+            axes.legend(fontsize=7)
 
-    tasks = [metric for metric in METRICS if metric != OVERALL]
-    panels: list[tuple[str, Callable[[Axes], None]]] = [(METRICS[metric], partial(draw, metric)) for metric in tasks]
-    panels[-1] = (panels[-1][0], partial(_with_legend, panels[-1][1]))
     caption = (
         "Learning curves of each task over the tokens of all tasks, a point after each epoch, on a sample of the development "
-        "examples. At equal tokens, the samplers differ only in which task the tokens are of."
+        "examples. At equal tokens, the samplers differ only in the tasks that the tokens are of, and in their order."
     )
-    return Figure(
-        caption, panels, data[["sampler", "epoch", *curves[found[0].title].columns.drop("epoch")]], (3.8, 3.2)
-    )
+    panels = [(METRICS[metric], partial(draw, metric)) for metric in METRICS if metric != OVERALL]
+    return Figure(caption, panels, data[["sampler", *data.columns.drop("sampler")]], (3.8, 3.2))
 
 
 def sampler_amount(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
     """Overall score over tokens with a marker where the paper's rule stops each sampler, and the final scores by each rule."""
-    found = _runs(folder, rows, "sampler_amount")
-    equal = [one for one in found if TOKENS in one.rules]
-    stopped = [one for one in found if PAPER in one.rules]
+    found = _runs(folder, rows, "sampler_amount", LOOKS)
+    equal, stopped = (_runs(folder, rows, "sampler_amount", (rule,)) for rule in (TOKENS, PAPER))
     curves = {one.title: _curve(folder, one.run) for one in equal}
     data = _scored(found, LOOKS, statistics)
     data = data[data["metric"] == OVERALL].drop(columns="metric")
@@ -118,7 +118,22 @@ def sampler_amount(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
     return Figure(caption, panels, data, (5.4, 3.6))
 
 
-def _runs(folder: Path, rows: Rows, figure: str) -> list[Sampled]:
+def _runs(folder: Path, rows: Rows, figure: str, rules: Iterable[str]) -> list[Sampled]:
+    """The figure's runs whose epochs end by one of these rules.
+
+    Raises:
+        MtbertError: there are none.
+    """
+    every = _sampled(folder, rows, figure)
+    if found := [one for one in every if set(rules) & set(one.rules)]:
+        return found
+    raise MtbertError(
+        f"params.yaml: figures.{figure} names no run of the kind {' or '.join(rules)}; add one whose epoch_end is depletion "
+        "(the paper's rule), one_pass (equal steps) or {tokens: one_pass} (equal tokens)"
+    )
+
+
+def _sampled(folder: Path, rows: Rows, figure: str) -> list[Sampled]:
     found = []
     for run in nonempty(rows, f"figures.{figure}").values():
         settings, training = results.record(folder, run)["settings"], results.metrics(folder, run)["training"]
@@ -154,11 +169,6 @@ def _lines(axes: Axes, found: Iterable[Sampled], curves: dict[str, pd.DataFrame]
     for one in found:
         curve = curves[one.title]
         axes.plot(curve["tokens"] / 1e3, curve[column], ".-", color=_colour(one), label=one.title, linewidth=1.2)
-
-
-def _with_legend(draw: Callable[[Axes], None], axes: Axes) -> None:
-    draw(axes)
-    axes.legend(fontsize=7)
 
 
 def _bars(axes: Axes, x: pd.Series, points: pd.DataFrame, rule: Any, line: str = "none") -> None:

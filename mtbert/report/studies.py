@@ -71,7 +71,8 @@ def pairs(_: Path, rows: Rows, statistics: Statistics) -> Table:
             if found.value is None or found.low is None or found.high is None or found.adjusted is None:
                 parts += ["–", "–"]
                 continue
-            parts += [Estimate(found.value, found.low, found.high), number(found.adjusted)]
+            p = number(found.adjusted) if found.adjusted >= 0.001 else "< 0.001"
+            parts += [Estimate(found.value, found.low, found.high), p]
             if found.adjusted < SIGNIFICANT:
                 bold.append((place, 2 + 2 * column))
         cells.append((titles[first], titles[second], *parts))

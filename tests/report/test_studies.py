@@ -89,9 +89,9 @@ def test_pairs_are_corrected_and_show_which_is_higher(study: Path, found: Statis
     compared = {row: run for row, run in ROWS.items() if run.endswith("_tokens")}
     table = pairs(study, compared, found)
     assert [row[:4] for row in table.rows] == [
-        ("Row proportional_tokens", "Row low_tokens", "0.020 ± 0.020", "0.000"),
-        ("Row proportional_tokens", "Row annealed_tokens", "0.040 ± 0.020", "0.000"),
-        ("Row low_tokens", "Row annealed_tokens", "0.020 ± 0.020", "0.000"),
+        ("Row proportional_tokens", "Row low_tokens", "0.020 ± 0.020", "< 0.001"),
+        ("Row proportional_tokens", "Row annealed_tokens", "0.040 ± 0.020", "< 0.001"),
+        ("Row low_tokens", "Row annealed_tokens", "0.020 ± 0.020", "< 0.001"),
     ]
     assert set(table.bold) == {(row, column) for row in range(3) for column in (2, 4, 6, 8)}
     alike = pairs(study, {"a": "low_paper", "b": "low_steps", "c": "sequential"}, found)
@@ -124,6 +124,13 @@ def test_curves_are_of_the_runs_at_equal_tokens(study: Path, found: Statistics) 
     data = sampler_curves(study, ROWS, found).data
     assert list(dict.fromkeys(data["sampler"])) == ["Sequential", "α = 1", "α = 0.25", "Annealed"]
     assert data[data["sampler"] == "α = 1"]["tokens"].tolist() == [0, 6005, 12_010]
+
+
+def test_a_figure_without_a_run_to_show_says_which_to_add(study: Path, found: Statistics) -> None:
+    with pytest.raises(
+        MtbertError, match=r"figures.sampler_curves names no run of the kind equal tokens; .*tokens: one_pass"
+    ):
+        sampler_curves(study, {"a": "low_paper"}, found)
 
 
 def test_amount_and_sampling_are_told_apart(study: Path, found: Statistics) -> None:
