@@ -81,11 +81,15 @@ def plan(
     data: Annotated[
         str | None, typer.Option(help="A folder with the course's files, instead of data.path, or `download`.")
     ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="A folder of studies/, to estimate its runs instead of the project's."),
+    ] = None,
     project: Project = HERE,
 ) -> None:
     """Resolve params.yaml for every stage and run, and print what PROFILE will cost: steps, tokens, minutes, memory, disk."""
     _enter(project)
-    raise typer.Exit(_guarded(importlib.import_module("mtbert.pipeline.cost").main, profile, data))
+    raise typer.Exit(_guarded(importlib.import_module("mtbert.pipeline.cost").main, profile, data, study))
 
 
 @_command

@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mtbert.yamlfile import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+STUDY = ("runs", "tables", "figures", "seeds")  # the sections of a study's params.yaml
 RESERVED_NAMES = {"pretrained", "converted"}  # folders next to those of the runs
 
 
@@ -132,20 +134,65 @@ def load_params(path: Path = PARAMS_FILE, profile: str | None = None) -> Params:
         MtbertError: the file is missing, is not YAML, or has unknown, missing, mistyped or contradictory keys. The message
             names them all, and suggests the most similar key for an unknown one.
     """
+    return _checked_under_every_profile(path, _sections(path, TOP), profile)
+
+
+def load_study(study: Path, project: Path = PARAMS_FILE, profile: str | None = None) -> Params:
+    """Read a study's params.yaml: runs that may inherit from the project's, and tables and figures of them.
+
+    Args:
+        study, project: the two files; whatever is not the study's is as in the project's.
+        profile: as for `load_params`.
+
+    Returns:
+        The settings with the runs, tables, figures and seeds of the study alone.
+
+    Raises:
+        MtbertError: as `load_params`, for either file; or a run of the study has the name of one of the project's.
+    """
+    load_params(project, profile)
+    tree, own = _sections(project, TOP), _sections(study, STUDY)
+    for key in own:
+        if key not in STUDY:
+            raise MtbertError(
+                f"{study}: unknown key {key}{nearest(str(key), STUDY)}; other settings are those of {project}, remove it here"
+            )
+    runs = own.get("runs")
+    if not isinstance(runs, dict) or not runs:
+        raise MtbertError(f"{study}: runs: expected a mapping of names to settings; add at least one")
+    for name in runs:
+        if name in tree["runs"]:
+            raise MtbertError(f"{study}: runs.{name}: {project} has a run of that name; rename this one")
+    empty: dict[str, Any] = {key: {} for key in STUDY}
+    return _checked_under_every_profile(study, tree | empty | own | {"runs": tree["runs"] | runs}, profile, runs)
+
+
+def _sections(path: Path, known: Collection[str]) -> dict[str, Any]:
     tree = read_yaml(path)
     if not isinstance(tree, dict):
-        raise MtbertError(f"{path}: expected sections ({', '.join(TOP)}), found {type(tree).__name__}")
-    params = _checked(path, tree, profile)
+        raise MtbertError(f"{path}: expected sections ({', '.join(known)}), found {type(tree).__name__}")
+    return tree
+
+
+def _checked_under_every_profile(
+    path: Path, tree: dict[str, Any], profile: str | None, runs: Collection[str] | None = None
+) -> Params:
+    params = _checked(path, tree, profile, runs)
     for other in tree["profiles"]:
         if other != params.profile:
-            _checked(path, tree, other)
+            _checked(path, tree, other, runs)
     return params
 
 
-def _checked(path: Path, tree: dict[str, Any], profile: str | None) -> Params:
+def _checked(path: Path, tree: dict[str, Any], profile: str | None, runs: Collection[str] | None) -> Params:
+    """The settings under one profile, with these runs, by default all."""
     lines: list[str] = []
     try:
         resolved = resolve(tree, profile)
+        if runs is not None:
+            for section in ("runs", "predecessors"):
+                found = resolved.settings[section]
+                resolved.settings[section] = {name: found[name] for name in runs if name in found}
         try:
             return Params.model_validate(resolved.settings)
         except ValidationError as error:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
 from mtbert.errors import nearest
 from mtbert.model.pooling import POOLINGS
@@ -13,6 +13,7 @@ from mtbert.tasks.objective import OBJECTIVES, AnyObjective, CosineEmbedding
 from mtbert.tasks.paper import TASKS, known_tasks
 from mtbert.tasks.task import Kind, Task
 from mtbert.training.optimization import Optimization
+from mtbert.training.recipe import TokenCount
 from mtbert.training.sampling import SAMPLERS
 
 # The kind of label that needs each optional key of a declared task, and what the key holds.
@@ -23,7 +24,12 @@ ENCODER_KEYS = {"name": ["hub"], "revision": ["hub"], "sha256": ["minilm", "hub"
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
-EpochEnd = Literal["depletion"] | Annotated[int, Field(ge=1, le=10_000_000)]
+# Told apart first, so that a fault is reported for the kind that was meant.
+EpochEnd = Annotated[
+    Annotated[Literal["depletion", "one_pass"] | Annotated[int, Field(ge=1, le=10_000_000)], Tag("steps")]
+    | Annotated[TokenCount, Tag("tokens")],
+    Discriminator(lambda value: "tokens" if isinstance(value, dict | TokenCount) else "steps"),
+]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 BatchSize = Annotated[int, Field(ge=1, le=65536)]
 SplitSize = Annotated[int, Field(ge=8, le=1_000_000)]

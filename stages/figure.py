@@ -1,12 +1,15 @@
-"""figure NAME: draw a figure of the paper from our results, as PNG and SVG, and write its data as CSV."""
+"""figure NAME: draw a figure of the paper or of a study from our results, as PNG and SVG, and write its data as CSV."""
 
 from mtbert.errors import MtbertError, nearest
 from mtbert.pipeline.paths import REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
-from mtbert.report.figures import FIGURES, render
+from mtbert.report import figures, samplers
+from mtbert.report.figures import render
 from mtbert.report.measure import current_statistics
 from mtbert.report.statistics import STATISTICS
+
+FIGURES = figures.FIGURES | samplers.FIGURES
 
 
 def main(name: str) -> None:

@@ -1,14 +1,16 @@
-"""table NAME: write a table of the paper next to our numbers, as CSV, Markdown, LaTeX and JSON."""
+"""table NAME: write a table of the paper next to our numbers, or of a study, as CSV, Markdown, LaTeX and JSON."""
 
 from mtbert.errors import MtbertError, nearest
 from mtbert.files import atomic_write_text
 from mtbert.pipeline.paths import REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
+from mtbert.report import studies, tables
 from mtbert.report.measure import current_statistics
 from mtbert.report.statistics import STATISTICS
-from mtbert.report.tables import TABLES
 from mtbert.report.text import to_csv, to_json, to_latex, to_markdown
+
+TABLES = tables.TABLES | studies.TABLES
 
 
 def main(name: str) -> None:

@@ -111,7 +111,8 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             write_record(folder / RECORD, {**made_from, **processes, "weights": weights})
         # DVC plots only files that are outputs themselves, not files in an output folder.
         write_history(PLOTS / f"{run_name}.csv", done.history)
-        write_log(root, "train", run_name, weights, seconds=done.seconds, tokens_per_second=done.tokens / done.seconds)
+        speed = sum(done.tokens.values()) / done.seconds
+        write_log(root, "train", run_name, weights, seconds=done.seconds, tokens_per_second=speed)
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from mtbert.pipeline.start import guarded
 
 ROOT = Path(__file__).parent.parent
 STAGES = sorted(
-    path.stem for path in (ROOT / "stages").glob("*.py") if "start(main" in path.read_text(encoding="utf-8")
+    path.stem
+    for path in (ROOT / "stages").glob("*.py")
+    if "start(main" in path.read_text(encoding="utf-8") and path.stem != "study"  # of the studies' graph
 )
 assert len(STAGES) == 11
 WITH_ARGUMENT = {"convert", "train", "evaluate", "table", "figure"}

@@ -258,8 +258,8 @@ WORDS: list[tuple[str, list[Any]]] = [
     ("compute.threads", ["auto"]),
     ("compute.cuda_graphs", ["auto", True, False]),
     ("runs.baseline.pooling", ["cls", "mean", "max"]),
-    ("runs.baseline.sampler", ["sequential", "round_robin", "proportional", "square_root", "balanced"]),
-    ("runs.baseline.epoch_end", ["depletion"]),
+    ("runs.baseline.sampler", ["sequential", "round_robin", "proportional", "square_root", "balanced", "annealed"]),
+    ("runs.baseline.epoch_end", ["depletion", "one_pass", {"tokens": "one_pass"}, {"tokens": 1}]),
     ("runs.baseline.tasks", [["sst", "quora", "sts"]]),
     ("runs.concat_u_v.heads.sts.features", [["u", "v", "|u-v|", "|u+v|"]]),
     ("runs.dora_r4.adapter.norm_gradient", ["exact", "detached"]),
@@ -425,6 +425,7 @@ def test_a_misspelt_objective_gets_a_suggestion(fault: Fault) -> None:
             "deplete",
             ["runs.baseline.epoch_end: 'deplete' is not valid", "did you mean 'depletion'? or a number"],
         ),
+        ("runs.baseline.epoch_end", {"tokens": 0}, ["runs.baseline.epoch_end.tokens: ", "greater than or equal to 1"]),
         ("runs.baseline.epochs", 2.5, ["runs.baseline.epochs: ", "integer", "not 2.5"]),
         ("runs.baseline.learning_rate", "1e-5", ["runs.baseline.learning_rate: ", "number", "not '1e-5'"]),
         (

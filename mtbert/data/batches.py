@@ -1,6 +1,6 @@
 """Make a batch from rows of a prepared split: the sequences that its task needs, as one token stream. Shapes: B examples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +96,15 @@ def views_for(features: Sequence[str]) -> tuple[str, ...]:
     """The sequences that a list of features (section 4.2) is computed from, in the order u, v, c."""
     bi = ("u", "v") if any(feature not in ("u", "c") for feature in features) else ("u",) if "u" in features else ()
     return (*bi, "c") if "c" in features else bi
+
+
+def row_tokens(split: Split, views: Iterable[str], max_tokens: int) -> np.ndarray:
+    """Tokens of each row, (R,) int64, summed over the views; special tokens count, filler does not."""
+    first = np.diff(split.offsets1)
+    second = np.zeros_like(first) if split.offsets2 is None else np.diff(split.offsets2)
+    tokens = {"u": first + 2, "v": second + 2, "c": first + second + 3}
+    total: np.ndarray = np.sum([np.minimum(tokens[view], max_tokens) for view in views], axis=0)
+    return total
 
 
 def _stream(sequences: Sequence[tuple[np.ndarray, int]]) -> TokenStream:

@@ -18,7 +18,7 @@ from mtbert.tasks.task import Task
 WATCHED = 500
 
 
-def watched(epoch_end: str | int, batch_size: int, tasks: int) -> int:
+def watched(epoch_end: object, batch_size: int, tasks: int) -> int:
     """The number of examples of each task in a point of the learning curve: fewer where epochs are short, so that training
     takes longer than watching it.
 
@@ -26,7 +26,7 @@ def watched(epoch_end: str | int, batch_size: int, tasks: int) -> int:
         epoch_end, batch_size: as in `Recipe`.
         tasks: how many tasks are watched.
     """
-    return WATCHED if epoch_end == "depletion" else min(WATCHED, max(1, int(epoch_end) * batch_size // tasks))
+    return min(WATCHED, max(1, epoch_end * batch_size // tasks)) if isinstance(epoch_end, int) else WATCHED
 
 
 def development_metrics(

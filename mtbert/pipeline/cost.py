@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mtbert.data.tokens import wrapper_for
-from mtbert.params import load_params
+from mtbert.params import PARAMS_FILE, load_params, load_study
 from mtbert.pipeline.estimate import show
 from mtbert.pipeline.planning import check_paths
 from mtbert.pipeline.rates import measure
@@ -20,19 +20,25 @@ from mtbert.pretrained.store import TOKENIZER
 from mtbert.training.compute import resolve
 
 
-def main(profile: str | None = None, data: str | None = None, console: Console | None = None) -> None:
+def main(
+    profile: str | None = None, data: str | None = None, study: str | None = None, console: Console | None = None
+) -> None:
     """Print what the profile will cost on this machine if nothing of it is done yet. This takes some twenty seconds.
 
     Args:
         profile: a key of `profiles`; by default the one that params.yaml names.
         data: a folder to take instead of data.path, or "download" for the published files.
+        study: a folder of `studies`, for its runs instead of the project's.
         console: where to print.
 
     Raises:
         MtbertError: params.yaml is invalid, or the data or the encoder is missing; the same errors that the stages
             would raise.
     """
-    params = load_params(profile=profile)
+    if study is None:
+        params = load_params(profile=profile)
+    else:
+        params = load_study(Path("studies") / study / PARAMS_FILE, profile=profile)
     if data is not None:
         change = {"source": data} if data == "download" else {"path": data}
         params = params.model_copy(update={"data": params.data.model_copy(update=change)})
@@ -45,4 +51,4 @@ def main(profile: str | None = None, data: str | None = None, console: Console |
         rows = count_rows(params, Path(folder))
     work = {name: workload(run, rows, params.prepare.max_tokens) for name, run in params.runs.items()}
     rates = measure(params.runs, size.config, rows.sample, wrapper, compute)
-    show(console or Console(), params, rows, size, work, rates, compute)
+    show(console or Console(), params, rows, size, work, rates, compute, study)

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mtbert.data.batches import row_tokens
 from mtbert.params import Params
-from mtbert.pipeline.ahead import row_tokens
 from mtbert.pipeline.planning import settings_of_stages
 from mtbert.pipeline.rates import Rates
 from mtbert.pipeline.sizes import EncoderSize, Rows
@@ -28,6 +28,7 @@ def show(
     work: Mapping[str, Workload],
     rates: Rates,
     compute: Compute,
+    study: str | None = None,
 ) -> None:
     """Print the estimate: a table of the runs and some lines, at most 100 columns wide."""
     console.width = min(console.width, 100)
@@ -52,7 +53,8 @@ def show(
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     busy = f" It is busy now (load {load:.1f} on {cores} cores), so an idle machine needs less." if load > cores else ""
     seconds_in_all = sum(seconds.values()) + evaluation + starts
-    console.print(Text(f"Estimate for profile {params.profile} on this machine, if nothing of it is done yet"))
+    what = f"profile {params.profile}" if study is None else f"study {study}, profile {params.profile},"
+    console.print(Text(f"Estimate for {what} on this machine, if nothing of it is done yet"))
     console.print(
         _facts(
             data=f"{rows.source}: {training} training examples",

@@ -256,8 +256,10 @@ def save_trained(
         "adapter_learning_rate": run.adapter.learning_rate if run.adapter else None,
         "sizes": sizes,
         "batches": done.batches,
+        "exponent": exponent,
         "probabilities": None if exponent is None else probabilities(sizes, exponent),
-        "tokens": done.tokens,
+        "tokens": sum(done.tokens.values()),
+        "tokens_of_tasks": done.tokens,
     }
     config = {
         "encoder": config_to_json(model.encoder.config),

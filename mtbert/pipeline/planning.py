@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,34 @@ from mtbert.pipeline.paths import confine
 from mtbert.pipeline.plans import PLAN
 from mtbert.settings import Model, Run
 
+# The stages of studies/study.yaml; a study takes data and encoder from the project.
+STUDY_STAGES = ("convert", "train", "evaluate", "statistics", "table", "figure")
+
 
 def refresh(params: Params) -> None:
     """Write the plan for these settings and the present code, unless it is up to date."""
     check_paths(params)
+    _write(settings_of_stages(params), Path())
+
+
+def refresh_study(params: Params, project: Path) -> None:
+    """Write the plan of the study in the current folder, unless it is up to date.
+
+    Args:
+        params: as `load_study` returns them.
+        project: the project's root, which has the code.
+    """
+    _write({n: part for n, part in settings_of_stages(params).items() if n.partition("/")[0] in STUDY_STAGES}, project)
+
+
+def _write(settings_of: Mapping[str, Any], root: Path) -> None:
     confine(PLAN)
-    if not Path("stages/train.py").is_file():
-        raise MtbertError(f"{Path.cwd()}: no stages/train.py here; run from the project's root")
-    code = {stage: {file: sha256_file(Path(file)) for file in files} for stage, files in code_of_stages(Path()).items()}
+    if not (root / "stages/train.py").is_file():
+        raise MtbertError(f"{root.resolve()}: no stages/train.py here; run from the project's root")
+    code = {stage: {file: sha256_file(root / file) for file in files} for stage, files in code_of_stages(root).items()}
     plan = {
         f"{name}.json": {"settings": settings, "code": code[name.partition("/")[0]]}
-        for name, settings in settings_of_stages(params).items()
+        for name, settings in settings_of.items()
     }
     if _written() != plan:
         with replaced_folder(PLAN) as folder:

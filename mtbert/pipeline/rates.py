@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from mtbert.data.arrays import Split
-from mtbert.data.batches import make_batch
+from mtbert.data.batches import make_batch, row_tokens
 from mtbert.data.tokens import Wrapper
 from mtbert.engines import engine_for
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import adapter_names, count_parameters
-from mtbert.pipeline.ahead import row_tokens, views_of
+from mtbert.pipeline.ahead import views_of
 from mtbert.pipeline.models import adapt, build, losses_of
 from mtbert.pretrained.weights import random_weights
 from mtbert.settings import Run

@@ -56,10 +56,12 @@ def end_with_starter() -> None:
 def _running_dvc() -> set[int] | None:
     """Ids of the processes that run stages of this project, from DVC's lock file; None if it is missing or unreadable."""
     try:
-        lock = json.loads(Path(".dvc/tmp/rwlock").read_text(encoding="utf-8"))
+        folders = [Path.cwd(), *Path.cwd().parents]  # a study's stage runs in a subfolder of the project
+        path = next(folder for folder in folders if (folder / ".dvc").is_dir()) / ".dvc/tmp/rwlock"
+        lock = json.loads(path.read_text(encoding="utf-8"))
         readers = [reader for those in lock.get("read", {}).values() for reader in those]
         return {holder["pid"] for holder in [*readers, *lock.get("write", {}).values()]} or None
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, StopIteration):
         return None
 
 

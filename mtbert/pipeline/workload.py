@@ -4,13 +4,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from mtbert.data.arrays import held_out_rows
+from mtbert.data.batches import row_tokens
 from mtbert.evaluation.development import watched
-from mtbert.pipeline.ahead import row_tokens, views_of
+from mtbert.pipeline.ahead import views_of
 from mtbert.pipeline.sizes import Rows
 from mtbert.settings import Run
 from mtbert.tasks.paper import CURVE
-from mtbert.training.sampling import epoch_schedule
+from mtbert.training.sampling import epoch_schedule, sampler_in
 
 
 class Workload(NamedTuple):
@@ -31,17 +34,19 @@ class Workload(NamedTuple):
 def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
     """Count a run's work. The counts are exact, except that sentences have the mean length of the sample."""
     views = views_of(run)
-    lengths = {task: float(row_tokens(rows.sample[task], views[task], max_tokens).mean()) for task in run.known}
+    sampled = {task: row_tokens(rows.sample[task], views[task], max_tokens) for task in run.known}
+    lengths = {task: float(tokens.mean()) for task, tokens in sampled.items()}
     share = run.optimization.hold_out if run.optimization else None
     held_out = {task: held_out_rows(rows.sizes[task]["train"], share) if share else 0 for task in run.tasks}
     train: dict[str, int] = {task: rows.sizes[task]["train"] - held_out[task] for task in run.tasks}
-    # An epoch's length varies only if tasks are sampled at random until a dataset is depleted; then all epochs are
-    # counted.
-    varies = run.epoch_end == "depletion" and run.sampler not in ("sequential", "round_robin")
-    epochs, repeated = (run.epochs, 1) if varies else (1, run.epochs)
+    every = {task: np.resize(sampled[task], size) for task, size in train.items()}
+    # The epochs are alike unless tasks are sampled at random until something is used up; then all of them are counted.
+    varies = not isinstance(run.epoch_end, int) and run.sampler not in ("sequential", "round_robin")
+    epochs, repeated = (run.epochs, 1) if varies or run.sampler == "annealed" else (1, run.epochs)
     steps, examples = 0, Counter[str]()
     for epoch in range(epochs):
-        for task, chosen in epoch_schedule(train, run.batch_size, run.sampler, run.epoch_end, run.seed, epoch):
+        sampler = sampler_in(run.sampler, epoch, run.epochs)
+        for task, chosen in epoch_schedule(train, run.batch_size, sampler, run.epoch_end, run.seed, epoch, every):
             steps += 1
             examples[task] += len(chosen)
     sizes = {task: rows.sizes[task] for task in run.known}

@@ -1,6 +1,6 @@
 """The notes below a table that say how sure its scores are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 
 from mtbert.evaluation.resampling import LEVEL, POWER
@@ -20,20 +20,12 @@ def certainty(statistics: Statistics, runs: Titles, metrics: Titles) -> list[str
     Args:
         runs, metrics: what the table calls the runs that it compares and the metrics that it shows.
     """
-    notes = [
-        f"±: half the width of the {LEVEL:.0%} interval, by bootstrap over the development examples (percentiles of "
-        f"{statistics.resamples:,} resamples). It covers another choice of examples, not another seed."
-    ]
-    tests = (
-        "by McNemar's exact test for accuracies, else by bootstrap"
-        if {SST.name, QUORA.name} & metrics.keys()
-        else "by bootstrap"
-    )
+    notes = [interval_note(statistics)]
     counts = [_significant(statistics.adjusted(runs, metric), runs, title) for metric, title in metrics.items()]
     if any(counts):
         notes.append(
             f"Pairs of rows that differ significantly on the same examples: {'; '.join(filter(None, counts))}. Tested at "
-            f"{SIGNIFICANT:.0%}, {tests}, with Holm's correction over the pairs of a column."
+            f"{SIGNIFICANT:.0%}, {tests_of(metrics)}, with Holm's correction over the pairs of a column."
         )
     ranges = [_detectable(statistics, runs, metric, title) for metric, title in metrics.items()]
     if any(ranges):
@@ -43,6 +35,20 @@ def certainty(statistics: Statistics, runs: Titles, metrics: Titles) -> list[str
         )
     over_seeds = [_seeds(statistics, run, title, metrics) for run, title in runs.items() if run in statistics.seeds]
     return [*notes, *filter(None, over_seeds)]
+
+
+def interval_note(statistics: Statistics) -> str:
+    """What the ± of a score is."""
+    return (
+        f"±: half the width of the {LEVEL:.0%} interval, by bootstrap over the development examples (percentiles of "
+        f"{statistics.resamples:,} resamples). It covers another choice of examples, not another seed."
+    )
+
+
+def tests_of(metrics: Collection[str]) -> str:
+    """How differences in these metrics are tested."""
+    accuracies = {SST.name, QUORA.name} & set(metrics)
+    return "by McNemar's exact test for accuracies, else by bootstrap" if accuracies else "by bootstrap"
 
 
 def _significant(adjusted: Mapping[tuple[str, str], float], runs: Titles, column: str) -> str:

@@ -25,12 +25,12 @@ def table1(folder: Path, rows: Rows, statistics: Statistics) -> Table:
         ours = results.metrics(folder, run)[split]
         # The course's test files have no labels, so there is no score; an undefined score is shown as "–" instead.
         first = (
-            _score(statistics, run, OVERALL, ours.get(OVERALL), split)
+            score(statistics, run, OVERALL, ours.get(OVERALL), split)
             if METRIC_OF.keys() <= ours.keys()
             else "unlabelled"
         )
         scores = [
-            _score(statistics, run, task, ours.get(task, {}).get(metric), split) for task, metric in METRIC_OF.items()
+            score(statistics, run, task, ours.get(task, {}).get(metric), split) for task, metric in METRIC_OF.items()
         ]
         in_paper = ["–"] * 5
         if printed:
@@ -79,7 +79,7 @@ def table2(folder: Path, rows: Rows, statistics: Statistics) -> Table:
         shown = Math(title) if row in paper.TABLE_2 else title
         ours = results.metrics(folder, run)["dev"][STS.name][METRIC_OF[STS.name]]
         compared.setdefault(run, run)
-        cells.append((shown, run, _score(statistics, run, STS.name, ours), number(printed)))
+        cells.append((shown, run, score(statistics, run, STS.name, ours), number(printed)))
     notes = [
         "Key Update 3 trains STS with the cosine embedding loss on *(u, v)*, the other rows regress on the concatenation: the "
         "paper does not say which head made its first rows, but .559 stands in its Table 1 for Key Update 3.",
@@ -105,7 +105,7 @@ def table3(folder: Path, rows: Rows, statistics: Statistics) -> Table:
                 "–" if chances is None else bracketed([chances[task] for task in training["tasks"]]),
                 f"{training['steps']:,}",
                 " / ".join(f"{training['batches'][task]:,}" for task in training["tasks"]),
-                _score(statistics, run, OVERALL, found["dev"].get(OVERALL)),
+                score(statistics, run, OVERALL, found["dev"].get(OVERALL)),
                 "–" if printed_probabilities is None else bracketed(printed_probabilities),
                 number(printed),
             )
@@ -174,7 +174,7 @@ def highest(
     return found
 
 
-def _score(statistics: Statistics, run: str, metric: str, value: float | None, split: str = "dev") -> str:
+def score(statistics: Statistics, run: str, metric: str, value: float | None, split: str = "dev") -> str:
     """The score, on dev with its interval."""
     _, low, high = statistics.metric(run, metric)
     if split != "dev" or value is None or low is None or high is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mtbert.data.arrays import Split
-from mtbert.data.batches import make_batch
+from mtbert.data.batches import make_batch, row_tokens
 from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError, Stopped
 from mtbert.model.multitask import MultitaskModel
@@ -34,19 +34,18 @@ class Progress:
     """A run's progress, which is part of its checkpoints.
 
     Attributes:
-        batches: batches trained on, by task.
-        history: a row for each epoch: epoch, step, train_loss, and the metrics from `evaluate`.
+        batches, tokens: batches and real tokens trained on, by task.
+        history: a row for each epoch: epoch, step, tokens so far, train_loss, and the metrics from `evaluate`.
         loss_sum: sum of the losses of the running epoch.
-        tokens: real tokens trained on.
         log: checksum of the step log.
         seconds: training time, summed over resumed processes; time after a process's last checkpoint is not counted.
         processes: the numbers of processes that took the steps, in order: one number unless a run was resumed by more or fewer.
     """
 
     batches: dict[str, int]
+    tokens: dict[str, int]
     history: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0
-    tokens: int = 0
     log: str = ""
     seconds: float = 0.0
     processes: list[int] = field(default_factory=list)
@@ -97,7 +96,7 @@ def train(
     average = Average(optimizer, recipe.optimization.average)
     best: dict[str, Tensor] = {}
     began = saved = time.monotonic()
-    done, progress = 0, Progress(dict.fromkeys(data, 0))
+    done, progress = 0, Progress(dict.fromkeys(data, 0), dict.fromkeys(data, 0))
     if found := load_checkpoint(work, model, optimizer):
         done, progress, best = found[0], Progress(**found[1]), found[2]
     group.check_same(
@@ -109,7 +108,10 @@ def train(
         progress.processes.append(group.size)
     began -= progress.seconds
     sizes = {task: len(split) for task, split in data.items()}
-    schedules = schedule(sizes, recipe.batch_size, recipe.sampler, recipe.epoch_end, recipe.seed, recipe.epochs)
+    lengths = {task: row_tokens(split, model.views(task), wrapper.max_tokens) for task, split in data.items()}
+    schedules = schedule(
+        sizes, recipe.batch_size, recipe.sampler, recipe.epoch_end, recipe.seed, recipe.epochs, lengths
+    )
     steps = sum(map(len, schedules))
     step = 0
     taken: list[Taken] = []
@@ -137,7 +139,9 @@ def train(
                 if step > done:
                     save()
                 raise stop.after(step, steps)
-            progress.history.append({"epoch": epoch, "step": step, "train_loss": train_loss, **metrics})
+            tokens = sum(progress.tokens.values())
+            row = {"epoch": epoch, "step": step, "tokens": tokens, "train_loss": train_loss}
+            progress.history.append(row | metrics)
             progress.loss_sum = 0.0
             for observer in observers:
                 observer.epoch(progress.history)
@@ -208,7 +212,7 @@ def read_losses(taken: list[Taken], progress: Progress, steps: int, observers: S
             )
         progress.loss_sum += loss
         progress.batches[task] += 1
-        progress.tokens += tokens
+        progress.tokens[task] += tokens
         logged = Step(step, steps, epoch, task, loss, tokens)
         progress.log = log_checksum(progress.log, log_line(logged))
         for observer in observers:

@@ -1,6 +1,20 @@
 """How a run is trained (section 4.3): the loop's settings."""
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mtbert.section import Section
+
+
+class TokenCount(Section):
+    """The length of an epoch in tokens: a number, or `one_pass`, as many as the training sets have together."""
+
+    tokens: Literal["one_pass"] | Annotated[int, Field(ge=1, le=1_000_000_000_000)]
+
+
+EpochEnd = str | int | TokenCount
 
 from mtbert.training.optimization import PAPER, Optimization
 
@@ -10,8 +24,8 @@ class Recipe:
     """A run's schedule and rates.
 
     Attributes:
-        sampler: sequential, round_robin, proportional, square_root, balanced, or an exponent of the datasets' sizes.
-        epoch_end: depletion, or a number of steps.
+        sampler: sequential, round_robin, proportional, square_root, balanced, annealed, or an exponent of the datasets' sizes.
+        epoch_end: depletion, one_pass, a number of steps, or a number of tokens.
         epochs, batch_size: numbers of epochs and of examples in a batch.
         learning_rate: of all parameters without a rate of their own.
         adapter_learning_rate: of the adapter's own parameters; None means `learning_rate`.
@@ -20,7 +34,7 @@ class Recipe:
     """
 
     sampler: str | float
-    epoch_end: str | int
+    epoch_end: EpochEnd
     epochs: int
     batch_size: int
     learning_rate: float

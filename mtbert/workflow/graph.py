@@ -36,6 +36,8 @@ def stale_jobs() -> list[Job]:
             changed, graph = repo.status(), repo.index.graph
             jobs: dict[str, Job] = {}
             for stage in plan_repro(graph):
+                if stage.path_in_repo != "dvc.yaml":
+                    continue  # a study's: it has a graph of its own
                 after = sorted(other.addressing for other in graph.successors(stage) if other.addressing in jobs)
                 if stage.cmd and not stage.frozen and (after or stage.addressing in changed):
                     jobs[stage.addressing] = Job(stage.addressing, stage.cmd, after)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtbert.data.arrays import Split
-from mtbert.data.batches import Batch, filled_to, length_grouped, make_batch, views_for
+from mtbert.data.batches import Batch, filled_to, length_grouped, make_batch, row_tokens, views_for
 from mtbert.data.tokens import Wrapper
 
 
@@ -101,3 +101,16 @@ def test_a_batch_has_filler(make_split: Callable[..., Split], wrapper: Wrapper) 
     stream = make_batch("quora", make_split("quora", 40), np.arange(40), ("u", "v", "c"), wrapper).stream
     assert len(stream.ids) == -(-stream.tokens // filled_to(stream.tokens)) * filled_to(stream.tokens)
     assert 0 <= len(stream.ids) - stream.tokens < filled_to(stream.tokens)
+
+
+@pytest.mark.parametrize(
+    ("task", "views"), [("sst", ("u",)), ("quora", ("u", "v")), ("quora", ("u", "v", "c")), ("sts", ("c",))]
+)
+def test_a_row_s_tokens_are_those_of_its_batch(
+    task: str, views: tuple[str, ...], make_split: Callable[..., Split], wrapper: Wrapper
+) -> None:
+    split = make_split(task, 20)
+    for longest in (wrapper.max_tokens, 8):
+        cut = Wrapper(wrapper.cls, wrapper.sep, longest)
+        batches = [make_batch(task, split, np.array([row]), views, cut).stream.tokens for row in range(20)]
+        assert row_tokens(split, views, longest).tolist() == batches

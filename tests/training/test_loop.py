@@ -27,7 +27,7 @@ from mtbert.training.engine import Engine, Plain
 from mtbert.training.log import Observer, Step
 from mtbert.training.loop import Progress, train
 from mtbert.training.optimization import Optimization
-from mtbert.training.recipe import Recipe
+from mtbert.training.recipe import EpochEnd, Recipe, TokenCount
 
 SIZES = {"sst": 6, "quora": 9, "sts": 5}
 LOSSES: dict[str, Any] = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
@@ -176,12 +176,13 @@ def at(*event: Any) -> Callable[[str, int], bool]:
         ("full", "square_root", "depletion"),
         ("lora", "round_robin", "depletion"),
         ("lora", 0.25, 5),
+        ("full", "annealed", TokenCount(tokens="one_pass")),
         ("dora", "proportional", "depletion"),
         ("dora", "balanced", "depletion"),
     ],
 )
 def test_interrupted_at_any_step_a_run_ends_in_the_same_bits(
-    bench: Bench, tmp_path: Path, engine: Any, method: str, sampler: str | float, epoch_end: str | int
+    bench: Bench, tmp_path: Path, engine: Any, method: str, sampler: str | float, epoch_end: EpochEnd
 ) -> None:
     run = partial(bench.run, engine=engine, method=method, sampler=sampler, epoch_end=epoch_end)
     undisturbed = run(tmp_path / "undisturbed", checkpoint_seconds=1e9)
@@ -305,7 +306,7 @@ PLANTED = {
     "weights forgotten": _weights_forgotten,
     "a step skipped": _one_step_late,
     "sum of losses forgotten": partial(_without, "loss_sum", 0.0),
-    "tokens forgotten": partial(_without, "tokens", 0),
+    "tokens forgotten": partial(_without, "tokens", dict.fromkeys(SIZES, 0)),
     "batches forgotten": partial(_without, "batches", dict.fromkeys(SIZES, 0)),
     "history cut": partial(_without, "history", lambda rows: rows[:-1]),
     "checksum of the log forgotten": partial(_without, "log", ""),
@@ -376,9 +377,12 @@ def test_what_a_run_reports(bench: Bench, tmp_path: Path) -> None:
     # quora needs u, v and c (each sentence twice, seven special tokens), and so does sts; sst needs u alone.
     data = {task: bench.make_split(task, size) for task, size in SIZES.items()}
     pieces = {task: len(split.ids1) + len([] if split.ids2 is None else split.ids2) for task, split in data.items()}
-    tokens = pieces["sst"] + 2 * 6 + 2 * (pieces["quora"] + pieces["sts"]) + 7 * (9 + 5)
-    assert progress["tokens"] == sum(step.tokens for step in outcome.steps.values()) == 2 * tokens
-    assert [(row["epoch"], row["step"]) for row in progress["history"]] == [(0, 0), (1, 7), (2, 14)]
+    one = {"sst": pieces["sst"] + 2 * 6, "quora": 2 * pieces["quora"] + 7 * 9, "sts": 2 * pieces["sts"] + 7 * 5}
+    tokens = sum(one.values())
+    assert progress["tokens"] == {task: 2 * count for task, count in one.items()}
+    assert sum(step.tokens for step in outcome.steps.values()) == 2 * tokens
+    rows = [(row["epoch"], row["step"], row["tokens"]) for row in progress["history"]]
+    assert rows == [(0, 0, 0), (1, 7, tokens), (2, 14, 2 * tokens)]
     assert progress["history"][0]["train_loss"] is None
     for epoch, first in ((1, 1), (2, 8)):
         losses = [outcome.steps[step].loss for step in range(first, first + 7)]

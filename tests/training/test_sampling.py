@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mtbert.errors import MtbertError
 from mtbert.training import sampling
-from mtbert.training.sampling import Draw, epoch_schedule, probabilities, sampler_exponent, schedule
+from mtbert.training.recipe import TokenCount
+from mtbert.training.sampling import Draw, epoch_schedule, probabilities, sampler_exponent, sampler_in, schedule
 
 PAPER = {"sst": 8544, "quora": 283_003, "sts": 6040}
 SMALL = {"sst": 5, "quora": 7, "sts": 3}  # in batches of 2: 3, 4 and 2
@@ -93,6 +94,66 @@ def test_a_fixed_number_of_steps(sampler: str | float, steps: int) -> None:
 def test_sequential_shares_fixed_steps_by_size(steps: int, shares: tuple[int, int, int]) -> None:
     order = tasks(epoch_schedule(SMALL, 2, "sequential", steps, 0, 0))
     assert order == [task for task, count in zip(SMALL, shares, strict=True) for _ in range(count)]
+
+
+def test_annealing_goes_from_proportional_to_nearly_balanced() -> None:
+    assert [sampler_in("annealed", epoch, 5) for epoch in range(5)] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
+    assert sampler_in("annealed", 0, 1) == 1 and sampler_in("balanced", 3, 5) == "balanced"
+    run = schedule(SMALL, 2, "annealed", "depletion", 3, 3)
+    assert [flat(epoch) for epoch in run] == [
+        flat(epoch_schedule(SMALL, 2, exponent, "depletion", 3, n))
+        for n, exponent in enumerate((1.0, 1.0 - 0.8 / 2, 1.0 - 0.8))
+    ]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_one_pass_is_as_long_as_all_datasets(sampler: str | float) -> None:
+    assert len(epoch_schedule(SMALL, 2, sampler, "one_pass", 0, 2)) == 3 + 4 + 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.fixed_dictionaries({task: st.lists(st.integers(1, 30), min_size=1, max_size=40) for task in PAPER}),
+    st.integers(1, 9),
+    st.sampled_from(SAMPLERS),
+    st.one_of(st.just("one_pass"), st.integers(1, 3000)),
+    st.integers(0, 2**32 - 1),
+)
+def test_an_epoch_ends_with_the_batch_that_reaches_its_tokens(
+    examples: dict[str, list[int]], batch_size: int, sampler: str | float, tokens: str | int, seed: int
+) -> None:
+    lengths = {task: np.array(counts) for task, counts in examples.items()}
+    sizes = {task: len(counts) for task, counts in examples.items()}
+    end = TokenCount.model_validate({"tokens": tokens})
+    epoch = epoch_schedule(sizes, batch_size, sampler, end, seed, 1, lengths)
+    counts = [int(lengths[draw.task][draw.rows].sum()) for draw in epoch]
+    totals = {task: sum(found) for task, found in examples.items()}
+    wanted = sum(totals.values()) if tokens == "one_pass" else int(tokens)
+    assert sum(counts[:-1]) < wanted <= sum(counts)
+    if sampler != "sequential":
+        assert not fault(epoch, sizes, batch_size, sampler, len(epoch))
+    elif tokens == "one_pass":
+        one = flat(epoch_schedule(sizes, batch_size, sampler, "depletion", seed, 1))
+        assert flat(epoch) == one == flat(epoch_schedule(sizes, batch_size, sampler, "one_pass", seed, 1))
+    else:
+        assert tasks(epoch) == sorted(tasks(epoch), key=list(sizes).index)
+        end_of_turn = 0.0
+        for task, total in totals.items():
+            end_of_turn += wanted * total / sum(totals.values())
+            found = sum(
+                count
+                for draw, count in zip(epoch, counts, strict=True)
+                if list(sizes).index(draw.task) <= list(sizes).index(task)
+            )
+            assert end_of_turn - 1e-6 <= found < end_of_turn + batch_size * 30
+
+
+def test_tokens_are_drawn_by_the_probabilities() -> None:
+    sizes = {"sst": 90, "quora": 300, "sts": 60}
+    lengths = {task: np.full(size, 10) for task, size in sizes.items()}
+    order = tasks(epoch_schedule(sizes, 10, "proportional", TokenCount(tokens=400_000), 3, 1, lengths))
+    for task, chance in probabilities(sizes, 1.0).items():
+        assert abs(order.count(task) / len(order) - chance) < 4 * (chance * (1 - chance) / len(order)) ** 0.5
 
 
 def fault(schedule: list[Draw], sizes: dict[str, int], batch: int, sampler: str | float, end: str | int) -> str:
@@ -208,3 +269,9 @@ def test_a_run_s_schedule_is_that_of_its_epochs(monkeypatch: pytest.MonkeyPatch)
 def test_too_many_steps_are_refused_at_once(epoch_end: str | int, epochs: int) -> None:
     with pytest.raises(MtbertError, match=r"exceed the 10,000,000 steps .*lower this run's epoch_end or epochs"):
         schedule(SMALL, 2, "square_root", epoch_end, 3, epochs)
+
+
+def test_too_many_tokens_are_refused_at_once() -> None:
+    lengths = {task: np.full(size, 10) for task, size in SMALL.items()}
+    with pytest.raises(MtbertError, match=r"exceed the 10,000,000 steps .*lower this run's epoch_end or epochs"):
+        schedule(SMALL, 2, "square_root", TokenCount(tokens=10**12), 3, 1, lengths)
