@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mtbert.section import Section
+from mtbert.training.optimization import PAPER, Optimization
 
 
 class TokenCount(Section):
@@ -15,8 +16,6 @@ class TokenCount(Section):
 
 
 EpochEnd = str | int | TokenCount
-
-from mtbert.training.optimization import PAPER, Optimization
 
 
 @dataclass(frozen=True)
