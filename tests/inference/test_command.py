@@ -118,22 +118,12 @@ def test_columns_by_name(model: mtbert.TrainedModel) -> None:
     assert scores(predict("baseline", "sts", "-i", "own.csv", "--columns", "right, left")[0]) == turned
 
 
-def test_parquet(model: mtbert.TrainedModel) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    columns = dict(zip(("sentence1", "sentence2"), map(list, zip(*PAIRS, strict=True)), strict=True))
-    parquet.write_table(pyarrow.table(columns), "pairs.parquet")
-    assert scores(predict("baseline", "sts", "-i", "pairs.parquet")[0]) == expected(model)
-
-
 def test_parquet_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     Path("pairs.parquet").write_bytes(b"PAR1")
     _, err = predict("baseline", "sts", "-i", "pairs.parquet", status=1)
-    assert (
-        err == "error: pairs.parquet: reading Parquet needs pyarrow; install it (pip install pyarrow), or write CSV\n"
-    )
+    what = "reading Parquet needs pyarrow; install it (pip install 'mtbert[parquet]'), or write CSV"
+    assert err == f"error: pairs.parquet: {what}\n"
 
 
 @pytest.mark.parametrize("name", ["out.csv", "deep/out.jsonl", "out.txt"])
