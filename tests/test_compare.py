@@ -14,6 +14,7 @@ from mtbert.errors import MtbertError
 from mtbert.report.measure import measure
 from mtbert.seal import seal
 from mtbert.tabular import write_csv
+from tests.processes import unread
 
 RUNS = ("first", "second")
 SST = [
@@ -86,6 +87,12 @@ def test_json_has_the_same_and_the_statistics(project: Path, capsys: pytest.Capt
     }  # fmt: skip
     difference = measure(project / "results", RUNS).difference(*RUNS, "sst")
     assert [found["scores"]["sst"]["difference"][key] for key in ("value", "p")] == [difference.value, difference.p]
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_reader_that_has_ended_is_no_error(root: Path, project: Path, more: tuple[str, ...]) -> None:
+    (project / "params.yaml").write_bytes((root / "params.yaml").read_bytes())
+    assert unread(project, "mtbert", "compare", *RUNS, *more, code=root) == (141, b"")
 
 
 def test_errors_name_the_remedy(project: Path) -> None:
