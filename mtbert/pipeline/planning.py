@@ -63,8 +63,9 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
     }
     for name, run in params.runs.items():
         plan[f"convert/{name}"] = _converted(params, run)
-        # What the model's folder says of the cleaning of its text.
-        plan[f"train/{name}"] = {"run": run.model_dump(), **shared, "preprocess": params.prepare.preprocess}
+        # What the model's folder says of its data.
+        about = {"preprocess": params.prepare.preprocess, "source": params.data.source}
+        plan[f"train/{name}"] = {"run": run.model_dump(), **shared, **about}
         plan[f"evaluate/{name}"] = {"run": run.model_dump(), **shared}
     for stage, kind in (("table", params.tables), ("figure", params.figures)):
         for name, rows in kind.items():
