@@ -102,6 +102,11 @@ def test_errors_name_the_remedy(project: Path) -> None:
         compared("first", "first")
     with pytest.raises(MtbertError, match=r"results/mine/metrics\.json: not found; run `dvc repro evaluate@mine`"):
         compare.main("first", "mine", (*RUNS, "mine"))
+    (project / "results/gone").mkdir()
+    (project / "results/gone/metrics.json").write_text("{", encoding="utf-8")
+    remedy = r"run `dvc repro .*evaluate@gone`, after declaring gone under runs in params\.yaml again, or compare runs that"
+    with pytest.raises(MtbertError, match=remedy):
+        compare.main("first", "gone", RUNS)
     path = project / "results/second/examples/sst-dev.csv"
     path.write_text(
         path.read_text(encoding="utf-8").replace("4,a", "5,a").replace("4,last", "9,last"), encoding="utf-8"

@@ -9,7 +9,7 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, sha256_file
 from mtbert.params import Params
 from mtbert.pipeline.code import code_of_stages
-from mtbert.pipeline.paths import confine
+from mtbert.pipeline.paths import REPORTS, confine
 from mtbert.pipeline.plans import PLAN
 from mtbert.settings import Model, Run
 
@@ -17,7 +17,8 @@ from mtbert.settings import Model, Run
 def refresh(params: Params) -> None:
     """Write the plan for these settings and the present code, unless it is up to date."""
     check_paths(params)
-    confine(PLAN)
+    views = [REPORTS / params.profile / kind for kind in ("tables", "figures")]
+    confine(PLAN, *views)
     if not Path("stages/train.py").is_file():
         raise MtbertError(f"{Path.cwd()}: no stages/train.py here; run from the project's root")
     code = {stage: {file: sha256_file(Path(file)) for file in files} for stage, files in code_of_stages(Path()).items()}
@@ -25,10 +26,12 @@ def refresh(params: Params) -> None:
         f"{name}.json": {"settings": settings, "code": code[name.partition("/")[0]]}
         for name, settings in settings_of_stages(params).items()
     }
+    for folder in views:  # the report depends on both, and without any table or figure no stage makes them
+        folder.mkdir(parents=True, exist_ok=True)
     if _written() != plan:
-        with replaced_folder(PLAN) as folder:
+        with replaced_folder(PLAN) as fresh:
             for name, part in plan.items():
-                atomic_json(folder / name, part)
+                atomic_json(fresh / name, part)
 
 
 def _written() -> dict[str, Any]:

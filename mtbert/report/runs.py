@@ -10,7 +10,7 @@ from mtbert.report.grid import Cell, Column, Grid
 from mtbert.report.provenance import UNTIMED
 from mtbert.report.results import dotted
 from mtbert.report.statistics import OVERALL, Statistics
-from mtbert.report.text import number
+from mtbert.report.text import number, setting
 from mtbert.tasks.task import Task
 
 METRIC_TITLES = {"accuracy": "accuracy", "pearson": "Pearson’s r"}
@@ -121,17 +121,6 @@ def declared_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
 def changes(settings: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     """The settings, by dotted key, that differ from the predecessor's, as `key: value`, or as `no key`."""
     new = [
-        f"{key}: {_text(value)}" for key, value in settings.items() if before.get(key) != value and value is not None
+        f"{key}: {setting(value)}" for key, value in settings.items() if before.get(key) != value and value is not None
     ]
     return new + [f"no {key}" for key, value in before.items() if value is not None and settings.get(key) is None]
-
-
-def _text(value: Any) -> str:
-    """A setting's value as it is read, a list separated by commas."""
-    return (
-        ", ".join(map(str, value))
-        if isinstance(value, list)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-    )
