@@ -54,10 +54,6 @@ def runs_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid:
         tasks: all tasks, by name.
     """
     settings = {run: dotted(record.get("settings", {})) for run, record in runs.records.items()}
-    titles = {OVERALL: OVERALL} | {
-        name: task.title for name, task in tasks.items() if any(name in found["dev"] for found in runs.metrics.values())
-    }
-
     def scores(metric: str) -> list[Cell]:
         cells = [runs.score(run, metric) for run in runs.metrics]
         highest = max((cell.text for cell in cells if cell.text != number(None)), key=float, default="")
@@ -82,7 +78,7 @@ def runs_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid:
     columns = [
         Column("Run", "", False, [Cell(run) for run in runs.metrics]),
         Column("Settings", "", False, [changed(run) for run in runs.metrics]),
-        *(Column(title, "Dev score", True, scores(metric)) for metric, title in titles.items()),
+        *(Column(title, "Dev score", True, scores(metric)) for metric, title in _titles(runs, tasks).items()),
         Column("Parameters trained", "", True, [trained(run) for run in runs.metrics]),
         Column("Steps", "", True, [steps(run) for run in runs.metrics]),
         Column("Training time", "", True, [time(run) for run in runs.metrics]),
@@ -93,6 +89,41 @@ def runs_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid:
         "is recorded only on the machine that trained the run."
     ]
     return Grid("", columns, notes)
+
+
+def seeds_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
+    """The scores of runs that differ in their seed alone, a row for the first of each; None if there are none."""
+    over = runs.statistics.seeds
+    if not over:
+        return None
+
+    def cell(run: str, metric: str) -> Cell:
+        found = over[run].get(metric)
+        if found is None or found.mean is None:
+            return Cell(number(None))
+        share = "" if found.share is None else f"seed:\N{NO-BREAK SPACE}{found.share:.0%}"
+        return Cell(f"{number(found.mean)} ± {number(found.sd)}", share)
+
+    columns = [
+        Column("Run", "", False, [Cell(run) for run in over]),
+        Column("Seeds", "", True, [Cell(str(max(found.runs for found in over[run].values()))) for run in over]),
+        *(
+            Column(title, "Dev score", True, [cell(run, metric) for run in over])
+            for metric, title in _titles(runs, tasks).items()
+        ),
+    ]
+    notes = [
+        "Mean ± standard deviation over runs that differ in their seed alone. Below it, the seed's share of the variance of one run's "
+        "score; the rest is due to the choice of examples."
+    ]
+    return Grid("Scores over seeds", columns, notes)
+
+
+def _titles(runs: Runs, tasks: Mapping[str, Task]) -> dict[str, str]:
+    """What the page calls each metric that a run has: the overall score and the tasks."""
+    return {OVERALL: OVERALL} | {
+        name: task.title for name, task in tasks.items() if any(name in found["dev"] for found in runs.metrics.values())
+    }
 
 
 def declared_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
