@@ -104,7 +104,9 @@ def test_errors_name_the_remedy(project: Path) -> None:
         compare.main("first", "mine", (*RUNS, "mine"))
     (project / "results/gone").mkdir()
     (project / "results/gone/metrics.json").write_text("{", encoding="utf-8")
-    remedy = r"run `dvc repro .*evaluate@gone`, after declaring gone under runs in params\.yaml again, or compare runs that"
+    remedy = (
+        r"run `dvc repro .*evaluate@gone`, after declaring gone under runs in params\.yaml again, or compare runs that"
+    )
     with pytest.raises(MtbertError, match=remedy):
         compare.main("first", "gone", RUNS)
     path = project / "results/second/examples/sst-dev.csv"

@@ -210,7 +210,13 @@ def test_the_wheel_uses_a_model_anywhere(trained: Path, tmp_path: Path) -> None:
 
     def run(*command: str | Path) -> str:
         done = subprocess.run(
-            command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, check=False, timeout=300
+            command,
+            cwd=tmp_path / "elsewhere",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

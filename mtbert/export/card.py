@@ -29,9 +29,7 @@ def write_card(
         pipeline: what the hub calls its kind of task.
     """
     metrics = metrics_of(export)
-    text = card(
-        export.name, export.config, use=use, metrics=metrics, library=library, pipeline=pipeline, tasks=tasks
-    )
+    text = card(export.name, export.config, use=use, metrics=metrics, library=library, pipeline=pipeline, tasks=tasks)
     atomic_write_text(folder / CARD, text)
 
 

@@ -54,6 +54,7 @@ def runs_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid:
         tasks: all tasks, by name.
     """
     settings = {run: dotted(record.get("settings", {})) for run, record in runs.records.items()}
+
     def scores(metric: str) -> list[Cell]:
         cells = [runs.score(run, metric) for run in runs.metrics]
         highest = max((cell.text for cell in cells if cell.text != number(None)), key=float, default="")

@@ -27,7 +27,9 @@ def rows(data: bytes, task: TaskInfo = SINGLE, columns: tuple[str, ...] | None =
     return list(from_file(io.BytesIO(data), "in.parquet", "parquet", task, columns).rows)
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
 def test_every_type_of_text(kind: Any) -> None:
     column = pa.array(["a", "日本", "a"], pa.string()).cast(kind)
     assert rows(written(pa.table({"id": [1, 2, 3], "sentence": column}))) == [

@@ -34,7 +34,14 @@ def head(trained: Path, data: str | None, base: dict[str, Any], *tasks: str) -> 
         ("sample", OTHER, ("sst",), "unknown", OTHER["name"], None),
         ("sample", LOCAL, ("sst",), "unknown", None, None),
         ("folder", RANDOM, ("sst", "topic"), "unknown", None, ["stanfordnlp/sst"]),
-        ("download", MINILM, ("quora", "sts"), "unknown", MINILM_HUB, [DATASETS[task].hub for task in ("quora", "sts")]),
+        (
+            "download",
+            MINILM,
+            ("quora", "sts"),
+            "unknown",
+            MINILM_HUB,
+            [DATASETS[task].hub for task in ("quora", "sts")],
+        ),
         (None, MINILM, ("sst",), "unknown", MINILM_HUB, None),
     ],
 )

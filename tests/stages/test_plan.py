@@ -77,7 +77,10 @@ def test_a_file_for_each_stage_and_run() -> None:
         ({"prepare.max_tokens": 64}, {"prepare"} | files(TRAINING, set(RUNS))),
         ({"prepare.leakage": "drop"}, {"prepare"}),
         ({"data.sample.seed": 1}, {"fetch"}),
-        ({"profiles.sample.data.source": "folder"}, {"fetch"} | files(("train",), set(RUNS))),  # the model's card names it
+        (
+            {"profiles.sample.data.source": "folder"},
+            {"fetch"} | files(("train",), set(RUNS)),
+        ),  # the model's card names it
         ({"data.path": "elsewhere"}, set()),  # read only where source is folder
         ({"encoder.path": "elsewhere"}, set()),
         ({"encoder.random.layers": 3}, set()),
