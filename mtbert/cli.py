@@ -360,7 +360,8 @@ def _guarded(work: Callable[..., None], *arguments: Any) -> int:
 
 def main() -> None:
     """Entry point of the `mtbert` script."""
-    app()
+    with importlib.import_module("mtbert.pipeline.start").quiet_pipe():
+        app()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from mtbert.report import results
 from mtbert.report.comparison import Comparison, Flips, compare
 from mtbert.report.plain import plain
 from mtbert.report.statistics import RESAMPLES
-from mtbert.report.text import number, probability, visible
+from mtbert.report.text import number, probability, setting, visible
 from mtbert.training.work import work_root
 
 # A fact, its title, the unit to show it in, and the decimals.
@@ -52,7 +52,13 @@ def main(
         check_run(run, declared)
     if first == second:
         raise MtbertError(f"{first!r} is named twice; name two different runs")
-    found = compare(RESULTS, first, second, examples)
+    try:
+        found = compare(RESULTS, first, second, examples)
+    except MtbertError as error:
+        if gone := [run for run in (first, second) if run not in declared]:
+            what = f"{' and '.join(gone)} under runs in params.yaml again, or compare runs that are declared"
+            raise MtbertError(f"{error}, after declaring {what}") from None
+        raise
     found.facts.update(_facts(first, second))
     if as_json:
         print(json.dumps(plain(found), indent=2, ensure_ascii=False, allow_nan=False))
@@ -95,7 +101,7 @@ def _facts(first: str, second: str) -> dict[str, tuple[Any, Any]]:
 
 
 def _show(found: Comparison, console: Console) -> None:
-    settings = [(key, *map(_setting, pair)) for key, pair in found.settings.items()]
+    settings = [(key, *map(setting, pair)) for key, pair in found.settings.items()]
     print_table(console, ("Setting", *found.runs), settings or [("none differs", "", "")])
     scores = [
         (name, number(first.value), number(second.value), *_difference(*difference[:4]))
@@ -128,10 +134,6 @@ def _print_flips(console: Console, runs: tuple[str, str], task: str, flips: Flip
             header,
             [(flip.right, flip.label, *flip.predictions, " | ".join(flip.texts)) for flip in flips.examples],
         )
-
-
-def _setting(value: Any) -> str:
-    return "–" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _difference(value: float | None, low: float | None, high: float | None, p: float | None) -> tuple[str, str, str]:

@@ -3,14 +3,13 @@
 They import no torch and no settings, since the user waits, and a missing or faulty file offers nothing: a completion cannot show an error.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mtbert.errors import MtbertError
-
-MODELS = Path("models")
+from mtbert.pipeline.paths import MODELS
+from mtbert.pipeline.trained import tasks_of, trained_runs
 
 
 def keys(section: str) -> Callable[[Any], list[str]]:
@@ -29,17 +28,10 @@ def keys(section: str) -> Callable[[Any], list[str]]:
 
 def models() -> list[str]:
     """The runs that have a trained model in ./models."""
-    return sorted(path.parent.name for path in MODELS.glob("*/config.json") if _tasks(path.parent))
+    return trained_runs()
 
 
 def tasks(ctx: Any) -> list[str]:
     """The tasks of the model that the command names by its folder or its run."""
     model = ctx.params.get("model") or ""
-    return _tasks(Path(model)) or _tasks(MODELS / model)
-
-
-def _tasks(folder: Path) -> list[str]:
-    try:
-        return list(json.loads((folder / "config.json").read_bytes())["tasks"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    return tasks_of(Path(model)) or tasks_of(MODELS / model)

@@ -104,7 +104,7 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
         if not group.first:
             return
         with replaced_folder(MODELS / run_name) as folder:
-            text = {key: plan["settings"][key] for key in ("max_tokens", "preprocess")}
+            text = {key: plan["settings"][key] for key in ("max_tokens", "preprocess", "source")}
             weights = save_trained(folder, run, engine.model, done, data, name=run_name, **text)
             shutil.copyfile(work / "steps.csv", folder / "steps.csv")
             processes = {} if done.processes == [1] else {"processes": done.processes}

@@ -1,5 +1,8 @@
-"""Waiting for processes that a test started, and finding those that they left."""
+"""Waiting for processes that a test started, finding those that they left, and a reader that ends before its writer."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,3 +25,13 @@ def at_work(project: Path, word: str = "") -> list[psutil.Process]:
         for process in psutil.process_iter(["cwd", "cmdline"])
         if process.info["cwd"] == str(project) and (not word or word in process.info["cmdline"])
     ]
+
+
+def unread(project: Path, *arguments: str, code: Path) -> tuple[int, bytes]:
+    """Run `python -m ...` in a project with this code, its output a pipe that nobody reads; exit status and errors."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command, environment = [sys.executable, "-m", *arguments], {**os.environ, "PYTHONPATH": str(code)}
+    done = subprocess.run(command, cwd=project, env=environment, stdout=writer, stderr=subprocess.PIPE, timeout=300)
+    os.close(writer)
+    return done.returncode, done.stderr

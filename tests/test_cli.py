@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from mtbert.cli import app
 from mtbert.pipeline.start import guarded
+from tests.processes import unread
 
 ROOT = Path(__file__).parent.parent
 STAGES = sorted(
@@ -119,6 +120,14 @@ def test_a_full_run_has_no_adapter_to_convert(project: Path) -> None:
     done = mtbert("convert", "baseline", "--project", str(project))
     assert (done.returncode, done.stdout, done.stderr) == (0, "baseline: no adapter\n", "")
     assert (project / "build/plan/convert/baseline.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "command", ["mtbert --help", "mtbert --version", "mtbert doctor", "mtbert convert baseline", "stages.plan"]
+)
+def test_a_reader_that_has_ended_is_no_error(project: Path, command: str) -> None:
+    """Like Unix tools that SIGPIPE ends, whether the output is written at once, by Rich, by Typer or when Python exits."""
+    assert unread(project, *command.split(), code=ROOT) == (141, b"")
 
 
 def test_help_loads_no_torch() -> None:

@@ -14,6 +14,7 @@ from mtbert.errors import MtbertError
 from mtbert.report.measure import measure
 from mtbert.seal import seal
 from mtbert.tabular import write_csv
+from tests.processes import unread
 
 RUNS = ("first", "second")
 SST = [
@@ -88,6 +89,12 @@ def test_json_has_the_same_and_the_statistics(project: Path, capsys: pytest.Capt
     assert [found["scores"]["sst"]["difference"][key] for key in ("value", "p")] == [difference.value, difference.p]
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_reader_that_has_ended_is_no_error(root: Path, project: Path, more: tuple[str, ...]) -> None:
+    (project / "params.yaml").write_bytes((root / "params.yaml").read_bytes())
+    assert unread(project, "mtbert", "compare", *RUNS, *more, code=root) == (141, b"")
+
+
 def test_errors_name_the_remedy(project: Path) -> None:
     with pytest.raises(MtbertError, match="no run is called 'frst'; did you mean 'first'"):
         compared("frst", "second")
@@ -95,6 +102,13 @@ def test_errors_name_the_remedy(project: Path) -> None:
         compared("first", "first")
     with pytest.raises(MtbertError, match=r"results/mine/metrics\.json: not found; run `dvc repro evaluate@mine`"):
         compare.main("first", "mine", (*RUNS, "mine"))
+    (project / "results/gone").mkdir()
+    (project / "results/gone/metrics.json").write_text("{", encoding="utf-8")
+    remedy = (
+        r"run `dvc repro .*evaluate@gone`, after declaring gone under runs in params\.yaml again, or compare runs that"
+    )
+    with pytest.raises(MtbertError, match=remedy):
+        compare.main("first", "gone", RUNS)
     path = project / "results/second/examples/sst-dev.csv"
     path.write_text(
         path.read_text(encoding="utf-8").replace("4,a", "5,a").replace("4,last", "9,last"), encoding="utf-8"

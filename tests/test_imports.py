@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "params_errors": {"errors", "resolve"},
     "params": {"errors", "yamlfile", "resolve", "section", "settings", "tasks", "params_errors"},
     "engines": {"model", "training", "fast"},  # the door: nothing else imports fast, which can be deleted
-    "completion": {"errors", "yamlfile"},
+    "completion": {"errors", "yamlfile", "pipeline"},
     "housekeeping": {"errors", "files", "training"},
     "doctor": {"errors", "housekeeping", "engines", "training", "params", "tasks", "corpus", "pretrained", "peft"},
     # What the stages share; of it, only the plan and the cost estimate read params.yaml.

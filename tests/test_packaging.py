@@ -1,11 +1,14 @@
 """The lock has all dependencies of pyproject.toml, with hashes; constraints, classifiers and tools agree with it."""
 
+import csv
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -181,6 +184,54 @@ def test_what_is_no_python_in_the_package_is_installed_with_it() -> None:
     named = {path for pattern in patterns for path in (ROOT / "mtbert").glob(pattern)}
     tracked = subprocess.run(["git", "ls-files", "mtbert"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert named == {ROOT / line for line in tracked.splitlines() if not line.endswith(".py")}
+
+
+USE = """
+import mtbert
+model = mtbert.load("model", device="cpu")
+print(mtbert.__file__, model.predict("sst", ["A film"])[0].label, sep="\\n")
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_uses_a_model_anywhere(trained: Path, tmp_path: Path) -> None:
+    """Without the checkout, git, dvc.yaml or params.yaml; the packages that it needs are those of this environment."""
+    for name in ("mtbert", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / "source")
+    shutil.copytree(trained / "models/baseline", tmp_path / "elsewhere/model")
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv/bin/python"
+    (site,) = tmp_path.glob("venv/lib/python*/site-packages")
+    # The .pth files of that folder are not followed, so an editable installation is not seen.
+    (site / "needed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*command: str | Path) -> str:
+        done = subprocess.run(
+            command,
+            cwd=tmp_path / "elsewhere",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    pip = (sys.executable, "-m", "pip", "--quiet")
+    run(*pip, "wheel", tmp_path / "source", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path)
+    (wheel,) = tmp_path.glob("mtbert-*.whl")
+    run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
+    file, label = run(python, "-c", USE).splitlines()
+    assert Path(file).is_relative_to(site)
+    (row,) = csv.DictReader(run(python.with_name("mtbert"), "predict", "model", "sst", "A film").splitlines())
+    assert row["label"] == label
+    printed = run(python.with_name("mtbert"), "export", "model", "out", "--to", "transformers")
+    assert printed.splitlines()[0] == "out: sst: AutoModelForSequenceClassification"
+    assert (tmp_path / "elsewhere/out/sts/modeling_mtbert.py").is_file()
 
 
 def test_a_fresh_clone_needs_no_dvc_init() -> None:

@@ -12,15 +12,24 @@ from mtbert.pipeline.paths import RESULTS
 from mtbert.pipeline.provenance import EVALUATION
 
 
-def write_card(export: Export, folder: Path, library: str, use: Sequence[str], tasks: Sequence[str]) -> None:
+def write_card(
+    export: Export,
+    folder: Path,
+    library: str,
+    use: Sequence[str],
+    tasks: Sequence[str],
+    pipeline: str = "text-classification",
+) -> None:
     """Write the card of an export.
 
     Args:
         library: the one that loads it.
         use: the lines that show how.
         tasks: those of the model that are in it.
+        pipeline: what the hub calls its kind of task.
     """
-    text = card(export.name, export.config, use=use, metrics=metrics_of(export), library=library, tasks=tasks)
+    metrics = metrics_of(export)
+    text = card(export.name, export.config, use=use, metrics=metrics, library=library, pipeline=pipeline, tasks=tasks)
     atomic_write_text(folder / CARD, text)
 
 

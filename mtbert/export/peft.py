@@ -11,7 +11,7 @@ from mtbert.export.transformers import write_tensors
 from mtbert.files import atomic_json
 from mtbert.peft.published import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BIAS, PARTS, PREFIX, published_module
 from mtbert.peft.registry import Adapter
-from mtbert.pretrained.source import MINILM_HUB, MINILM_NAME
+from mtbert.pretrained.source import hub_name
 from mtbert.pretrained.store import WEIGHTS, read_safetensors
 
 HEADS = "heads.safetensors"  # which peft does not read
@@ -46,7 +46,7 @@ def write(export: Export, folder: Path) -> list[str]:
     modules = sorted(published_module(layer.removeprefix("encoder.")) for layer in adapted)
     atomic_json(folder / ADAPTER_CONFIG, _config(adapter, base, modules, sorted(saved)))
     write_tokenizer(export.model, False, export.model.max_tokens, folder)
-    write_card(export, folder, "peft", _use(export, adapter), list(export.model.tasks))
+    write_card(export, folder, "peft", _use(export, adapter), list(export.model.tasks), "feature-extraction")
     rest = ", embeddings, norms and biases" if adapter.train_rest else ""
     return [f"the {adapter.method} adapter of rank {adapter.rank}{rest}, for {_name(base)}; the heads are in {HEADS}"]
 
@@ -69,7 +69,7 @@ def _adapter(export: Export) -> Adapter:
 
 
 def _name(base: dict[str, Any]) -> str:
-    return MINILM_HUB if base["name"] == MINILM_NAME else str(base["name"])
+    return hub_name(base) or str(base["name"])
 
 
 def _config(adapter: Adapter, base: dict[str, Any], modules: list[str], saved: list[str]) -> dict[str, Any]:
@@ -91,9 +91,8 @@ def _config(adapter: Adapter, base: dict[str, Any], modules: list[str], saved: l
 
 def _use(export: Export, adapter: Adapter) -> list[str]:
     base, settings = export.config["base"], export.model.settings
-    local = not ("revision" in base or base["name"] == MINILM_NAME)
     revision = f', revision="{base["revision"]}"' if "revision" in base else ""
-    where = "the folder of the encoder" if local else "downloaded, or a folder"
+    where = "downloaded, or a folder" if hub_name(base) else "the folder of the encoder"
     pooled = {
         "cls": "output.pooler_output",
         "mean": "(output.last_hidden_state * mask).sum(1) / mask.sum(1)",

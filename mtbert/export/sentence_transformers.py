@@ -33,7 +33,8 @@ def write(export: Export, folder: Path) -> list[str]:
     """Write a SentenceTransformer; for a chosen task, a CrossEncoder."""
     if export.task is None:
         _write_bi_encoder(export.model, folder)
-        write_card(export, folder, "sentence-transformers", _bi_use(), list(export.model.tasks))
+        tasks = list(export.model.tasks)
+        write_card(export, folder, "sentence-transformers", _bi_use(), tasks, "sentence-similarity")
         return ["SentenceTransformer, whose encode gives mtbert's pooled vectors"]
     model, info = export.model, export.model.tasks[export.task]
     inputs = list(model.settings.heads[info.name].inputs)

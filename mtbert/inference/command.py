@@ -1,6 +1,5 @@
 """`mtbert predict`: rows in, predictions out, in bounded memory."""
 
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -73,9 +72,6 @@ def main(
                 writer.write(_predicted(loaded, task, chunk, rows, batch_size))
                 done += len(chunk)
                 progress.update(done)
-    except BrokenPipeError:  # the reader closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(128 + signal.SIGPIPE) from None
     except KeyboardInterrupt:
         end = f"{output_file} was not written" if output_file else f"after {done} rows"
         raise Stopped(f"interrupted; {end}", signal.SIGINT) from None

@@ -18,6 +18,7 @@ from mtbert.inference.model import TaskInfo, TrainedModel
 from mtbert.peft.convert import merge
 from mtbert.pipeline.models import assemble
 from mtbert.pipeline.paths import MODELS
+from mtbert.pipeline.trained import trained_runs
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.store import CONFIG, TOKENIZER, load_model
 from mtbert.settings import Run
@@ -65,7 +66,7 @@ def find(model: str | Path) -> Path:
         raise MtbertError(
             f"{model}: not a model: it has no {CONFIG}; name the folder of a trained run, such as models/best_performance"
         )
-    runs = sorted(path.parent.name for path in MODELS.glob(f"*/{CONFIG}") if path.parent.name != "pretrained")
+    runs = trained_runs()
     where = f"there is no folder {model}, and no {MODELS}/{model}"
     raise MtbertError(f"{where}{nearest(str(model), runs)}" if runs else f"{where}; name a model's folder")
 

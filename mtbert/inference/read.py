@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -21,6 +22,7 @@ FORMS: dict[str, Form] = {
     ".parquet": "parquet",
 }
 LONGEST = 1 << 24  # bytes of a line
+TEXT_TYPE = re.compile(r"(dictionary<values=)?(string|large_string|string_view|null)\b")  # as pyarrow prints it
 
 
 class Row(NamedTuple):
@@ -225,16 +227,22 @@ def _parquet(file: BinaryIO, name: str, wanted: _Columns) -> Source:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise MtbertError(
-            f"{name}: reading Parquet needs pyarrow; install it (pip install pyarrow), or write CSV"
+            f"{name}: reading Parquet needs pyarrow; install it (pip install 'mtbert[parquet]'), or write CSV"
         ) from None
     if not file.seekable():
         raise MtbertError(f"{name}: Parquet cannot be read from a pipe; write it to a file and name that with --input")
     try:
         table: Any = parquet.ParquetFile(file)
     except Exception as error:  # pyarrow's own classes
-        raise MtbertError(f"{name}: not Parquet ({error})") from None
+        remedy = "write it again, or name its form with --input-format"
+        raise MtbertError(f"{name}: not Parquet ({str(error).rstrip('.')}); {remedy}") from None
     header = list(table.schema_arrow.names)
-    columns = [header[place] for place in wanted.places(header)]
+    places = wanted.places(header)
+    columns = [header[place] for place in places]
+    for place in places:
+        kind = table.schema_arrow.field(place).type
+        if not TEXT_TYPE.match(str(kind)):
+            raise MtbertError(f"{name}: column {header[place]!r} holds {kind}, not text; write it as strings")
     done = 0
 
     def rows() -> Iterator[Row | Bad]:
@@ -243,12 +251,15 @@ def _parquet(file: BinaryIO, name: str, wanted: _Columns) -> Source:
             for batch in table.iter_batches(batch_size=1024, columns=columns):
                 for sides in zip(*(batch.column(column).to_pylist() for column in columns), strict=True):
                     done += 1
-                    if all(isinstance(side, str) for side in sides):
-                        yield Row(done, sides)
+                    if None in sides:
+                        yield Bad(done, f"{columns[sides.index(None)]} is null")
                     else:
-                        yield Bad(done, f"{short(next(s for s in sides if not isinstance(s, str)))} is not a text")
+                        yield Row(done, sides)
         except (UnicodeDecodeError, OSError, ValueError) as error:  # pyarrow's errors are of these kinds
-            raise MtbertError(f"{name}: from row {done + 1} on, it cannot be read ({error})") from None
+            what = str(error).rstrip(".")
+            raise MtbertError(
+                f"{name}: from row {done + 1} on, it cannot be read ({what}); write the file again"
+            ) from None
 
     return Source(name, rows(), table.metadata.num_rows, lambda: done)
 

@@ -1,23 +1,13 @@
 """A trained model's card: README.md in its folder, a pure function of its config.json; exports add how they are used and metrics."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtbert.pipeline.licences import data_terms, encoder_terms, metadata
+
 CARD = "README.md"
 CLEANING = {"course": "in lower case, with the course's spacing of punctuation", "none": "as it is"}
-# Where the paper's tasks come from, and on what terms. The default profile trains on generated English instead.
-DATA = {
-    "sst": (
-        "Stanford Sentiment Treebank (Socher et al. 2013), five classes, as the CS224N default project splits it; its authors state no "
-        "licence"
-    ),
-    "quora": "Quora Question Pairs (Quora 2017), under Quora's terms of service, for non-commercial use",
-    "sts": "SemEval Semantic Textual Similarity (Agirre et al. 2012 to 2017); its sources have terms of their own",
-}
-ENCODERS = {
-    "all-MiniLM-L6-v2": "Apache-2.0",
-    "google-bert/bert-base-uncased": "Apache-2.0",
-}
 
 
 def card(
@@ -27,6 +17,7 @@ def card(
     use: Sequence[str] | None = None,
     metrics: Mapping[str, Any] | None = None,
     library: str = "mtbert",
+    pipeline: str = "text-classification",
     tasks: Sequence[str] | None = None,
 ) -> str:
     """What the model is, its tasks, what it was trained on, its parameters, how good it is and how to use it, as Markdown.
@@ -37,6 +28,7 @@ def card(
         use: the lines that show how; by default those for mtbert.
         metrics: by dev and test, then by task, as results/RUN/metrics.json has them.
         library: the one that loads the folder.
+        pipeline: what the Hugging Face hub calls its kind of task.
         tasks: those that the folder can do; by default all.
     """
     settings, training, encoder = config["settings"], config["training"], config["encoder"]
@@ -44,8 +36,9 @@ def card(
     how = f"with {adapter['method']} of rank {adapter['rank']}" if adapter else "in full"
     limit, cleaning = config["max_tokens"], CLEANING[config["preprocess"]]
     known = {task: about for task, about in config["tasks"].items() if tasks is None or task in tasks}
+    head = {"library_name": library, "pipeline_tag": pipeline, **metadata(config), "tags": ["mtbert"]}
     lines = [
-        *("---", f"library_name: {library}", "tags: [mtbert]", "---", ""),
+        *("---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""),  # JSON is YAML
         f"# {name}",
         "",
         f"One BERT encoder ({base['name']}: {encoder['layers']} layers, {encoder['hidden']} wide, {settings['pooling']} pooling), "
@@ -66,15 +59,13 @@ def card(
         *(_results(metrics, [*known, *(["overall"] if len(known) == len(config["tasks"]) else [])]) if metrics else []),
         "## Data and licences",
         "",
-        "The encoder was trained on all tasks of the run: "
-        f"{', '.join(f'{task} ({size:,} examples)' for task, size in training['sizes'].items())}. With the default profile, `sample`, "
-        "these are generated English sentences, and the scores say nothing about real text; otherwise:",
+        "The encoder was trained on all tasks of the run:",
         "",
         *(
-            f"- {task}: {DATA.get(task, 'declared in params.yaml; its terms are those of its files')}."
-            for task in training["sizes"]
+            f"- {task}: {size:,} examples: {data_terms(task, training.get('data'))}."
+            for task, size in training["sizes"].items()
         ),
-        f"- encoder: {base['name']}, {ENCODERS.get(base['name'], 'on the terms of its source')}.",
+        f"- encoder: {encoder_terms(base)}.",
         "",
         "mtbert's licence, MIT, is that of its code. It grants no rights to the data or the encoder, nor to weights made from them.",
         "",

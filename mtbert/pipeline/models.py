@@ -235,6 +235,7 @@ def save_trained(
     name: str,
     max_tokens: int,
     preprocess: str,
+    source: str,
 ) -> str:
     """Write a trained model with all that prediction needs, its history and its card; returns the checksum of its weights.
 
@@ -242,10 +243,12 @@ def save_trained(
         data: the training splits.
         name: the run's.
         max_tokens, preprocess: as the data were prepared.
+        source: where they came from, data.source of params.yaml.
     """
     sizes = {name: len(split) for name, split in data.items()}
     exponent, pretrained = sampler_exponent(run.sampler), read_config(PRETRAINED)
     training = {
+        "data": source,
         "tasks": run.tasks,
         "sampler": run.sampler,
         "epochs": run.epochs,

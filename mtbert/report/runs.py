@@ -10,7 +10,7 @@ from mtbert.report.grid import Cell, Column, Grid
 from mtbert.report.provenance import UNTIMED
 from mtbert.report.results import dotted
 from mtbert.report.statistics import OVERALL, Statistics
-from mtbert.report.text import number
+from mtbert.report.text import number, setting
 from mtbert.tasks.task import Task
 
 METRIC_TITLES = {"accuracy": "accuracy", "pearson": "Pearson’s r"}
@@ -54,9 +54,6 @@ def runs_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid:
         tasks: all tasks, by name.
     """
     settings = {run: dotted(record.get("settings", {})) for run, record in runs.records.items()}
-    titles = {OVERALL: OVERALL} | {
-        name: task.title for name, task in tasks.items() if any(name in found["dev"] for found in runs.metrics.values())
-    }
 
     def scores(metric: str) -> list[Cell]:
         cells = [runs.score(run, metric) for run in runs.metrics]
@@ -82,7 +79,7 @@ def runs_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid:
     columns = [
         Column("Run", "", False, [Cell(run) for run in runs.metrics]),
         Column("Settings", "", False, [changed(run) for run in runs.metrics]),
-        *(Column(title, "Dev score", True, scores(metric)) for metric, title in titles.items()),
+        *(Column(title, "Dev score", True, scores(metric)) for metric, title in _titles(runs, tasks).items()),
         Column("Parameters trained", "", True, [trained(run) for run in runs.metrics]),
         Column("Steps", "", True, [steps(run) for run in runs.metrics]),
         Column("Training time", "", True, [time(run) for run in runs.metrics]),
@@ -93,6 +90,41 @@ def runs_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid:
         "is recorded only on the machine that trained the run."
     ]
     return Grid("", columns, notes)
+
+
+def seeds_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
+    """The scores of runs that differ in their seed alone, a row for the first of each; None if there are none."""
+    over = runs.statistics.seeds
+    if not over:
+        return None
+
+    def cell(run: str, metric: str) -> Cell:
+        found = over[run].get(metric)
+        if found is None or found.mean is None:
+            return Cell(number(None))
+        share = "" if found.share is None else f"seed:\N{NO-BREAK SPACE}{found.share:.0%}"
+        return Cell(f"{number(found.mean)} ± {number(found.sd)}", share)
+
+    columns = [
+        Column("Run", "", False, [Cell(run) for run in over]),
+        Column("Seeds", "", True, [Cell(str(max(found.runs for found in over[run].values()))) for run in over]),
+        *(
+            Column(title, "Dev score", True, [cell(run, metric) for run in over])
+            for metric, title in _titles(runs, tasks).items()
+        ),
+    ]
+    notes = [
+        "Mean ± standard deviation over runs that differ in their seed alone. Below it, the seed's share of the variance of one run's "
+        "score; the rest is due to the choice of examples."
+    ]
+    return Grid("Scores over seeds", columns, notes)
+
+
+def _titles(runs: Runs, tasks: Mapping[str, Task]) -> dict[str, str]:
+    """What the page calls each metric that a run has: the overall score and the tasks."""
+    return {OVERALL: OVERALL} | {
+        name: task.title for name, task in tasks.items() if any(name in found["dev"] for found in runs.metrics.values())
+    }
 
 
 def declared_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
@@ -121,17 +153,6 @@ def declared_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
 def changes(settings: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     """The settings, by dotted key, that differ from the predecessor's, as `key: value`, or as `no key`."""
     new = [
-        f"{key}: {_text(value)}" for key, value in settings.items() if before.get(key) != value and value is not None
+        f"{key}: {setting(value)}" for key, value in settings.items() if before.get(key) != value and value is not None
     ]
     return new + [f"no {key}" for key, value in before.items() if value is not None and settings.get(key) is None]
-
-
-def _text(value: Any) -> str:
-    """A setting's value as it is read, a list separated by commas."""
-    return (
-        ", ".join(map(str, value))
-        if isinstance(value, list)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-    )

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mtbert.errors import MtbertError
 from mtbert.tabular import INVISIBLE, NUMBER, csv_text
@@ -203,6 +203,13 @@ def number(value: float | None, digits: int = 3) -> str:
 def probability(p: float) -> str:
     """A p-value with three decimals."""
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def setting(value: Any) -> str:
+    """A setting's value as it is read: a list separated by commas, an en dash for one that is missing."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "–" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def bracketed(values: Sequence[float]) -> str:

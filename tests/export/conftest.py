@@ -152,7 +152,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             "preprocess": preprocess,
             "tokenizer": sha256_file(folder / TOKENIZER),
             "parameters": {"total": 1, "trainable": 1, "adapters_only": None},
-            "training": {"steps": 1, "batch_size": 8, "epochs": 1, "sampler": "sequential", "sizes": {"sst": 8}},
+            "training": {
+                **{"data": "download", "sizes": {"sst": 8}},
+                **{"steps": 1, "batch_size": 8, "epochs": 1, "sampler": "sequential"},
+            },
         }
         save_model(folder, trained_state(model) if adapter else model.state_dict(), config)
         (folder / CARD).write_text(card("run", config), encoding="utf-8")

@@ -70,7 +70,7 @@ def test_the_card(made: Callable[..., Path], tmp_path: Path) -> None:
         assert ("| dev | sts | interval | low 0.250, high 0.750 |" in card) == shown
         assert "overall" not in card, "it is of all tasks"
         for part in (
-            "library_name: transformers",
+            'library_name: "transformers"',
             "## Use",
             "Stanford Sentiment",
             mtbert_sha256(folder),

@@ -118,22 +118,12 @@ def test_columns_by_name(model: mtbert.TrainedModel) -> None:
     assert scores(predict("baseline", "sts", "-i", "own.csv", "--columns", "right, left")[0]) == turned
 
 
-def test_parquet(model: mtbert.TrainedModel) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    columns = dict(zip(("sentence1", "sentence2"), map(list, zip(*PAIRS, strict=True)), strict=True))
-    parquet.write_table(pyarrow.table(columns), "pairs.parquet")
-    assert scores(predict("baseline", "sts", "-i", "pairs.parquet")[0]) == expected(model)
-
-
 def test_parquet_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     Path("pairs.parquet").write_bytes(b"PAR1")
     _, err = predict("baseline", "sts", "-i", "pairs.parquet", status=1)
-    assert (
-        err == "error: pairs.parquet: reading Parquet needs pyarrow; install it (pip install pyarrow), or write CSV\n"
-    )
+    what = "reading Parquet needs pyarrow; install it (pip install 'mtbert[parquet]'), or write CSV"
+    assert err == f"error: pairs.parquet: {what}\n"
 
 
 @pytest.mark.parametrize("name", ["out.csv", "deep/out.jsonl", "out.txt"])
@@ -315,6 +305,30 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(120) == 128 + signal.SIGPIPE
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from mtbert.inference.command import main
+main("baseline", "sst", (), input_file=sys.argv[1], output_file="out.csv", device="cpu", precision="fp32")
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_input() -> None:
+    """Held in memory, these rows and their predictions would take some 100 MiB."""
+    peaks = []
+    for rows in (20_000, 200_000):
+        Path("many.txt").write_text("".join(f"film {n % 997}\n" for n in range(rows)), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", PEAK, "many.txt"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=900)
+        peaks.append(int(done.stdout) / 1024)
+        with Path("out.csv").open("rb") as file:
+            assert sum(1 for _ in file) == rows + 1
+    assert peaks[1] < peaks[0] + 16, f"{peaks} MiB"
 
 
 def on_terminal(arguments: list[str], terminal: str) -> tuple[subprocess.CompletedProcess[bytes], str]:

@@ -25,6 +25,7 @@ from mtbert.pipeline.workload import workload
 from mtbert.settings import Run
 from mtbert.tasks.paper import TASKS
 from mtbert.training.sampling import epoch_schedule
+from tests.processes import unread
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -193,6 +194,12 @@ def test_the_estimate_names_every_run_and_fits_80_columns(params: Callable[..., 
     assert printed["all"][1] == f"{sum(int(printed[name][0].replace(',', '')) for name in settings.runs):,}"
     for part in ("estimate", "at the peak", "disk", "tokens/s", "in all"):
         assert part in out.getvalue()
+
+
+def test_a_reader_that_has_ended_is_no_error(fresh: Path) -> None:
+    status, errors = unread(fresh, "mtbert", "plan", code=ROOT)
+    assert status == 141
+    assert all(line.startswith(b"note: using plain torch") for line in errors.splitlines())
 
 
 def test_a_download_is_estimated_before_it_is_done(params: Callable[..., Params]) -> None:

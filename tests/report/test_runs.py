@@ -1,11 +1,12 @@
 """The runs on the page: what they change, and their scores on declared tasks."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mtbert.report.results import dotted
-from mtbert.report.runs import Runs, changes, declared_grid, runs_grid
-from mtbert.report.statistics import Interval, Statistics
+from mtbert.report.runs import Runs, changes, declared_grid, runs_grid, seeds_grid
+from mtbert.report.statistics import Interval, OverSeeds, Statistics
 from mtbert.tasks.paper import TASKS, known_tasks
 
 KNOWN = known_tasks({"topic": {"texts": ["text"], "label": "topic", "kind": "classes", "classes": ["a", "b"]}})
@@ -49,6 +50,24 @@ def test_a_run_shows_its_predecessor_its_scores_and_its_size() -> None:
     assert "Paraphrase" not in columns, "no run has a head for it"
     assert columns["Parameters trained"][0].below == "25.0%; heads and adapter 1"
     assert runs().best == "mine"
+
+
+def test_the_spread_over_seeds_has_a_row_for_each_first_run() -> None:
+    assert seeds_grid(runs(), KNOWN) is None
+    over = {
+        "overall": OverSeeds(3, 0.6, 0.0125, 0.4),
+        "sst": OverSeeds(3, 0.5, 0.0, None),
+        "topic": OverSeeds(1, *[None] * 3),
+    }
+    found = seeds_grid(replace(runs(), statistics=Statistics({}, {}, {"mine": over})), KNOWN)
+    assert found and {column.name: (column.cells[0].text, column.cells[0].below) for column in found.columns} == {
+        **{"Run": ("mine", ""), "Seeds": ("3", "")},
+        **{
+            "overall": ("0.600 ± 0.013", "seed:\N{NO-BREAK SPACE}40%"),
+            "Sentiment": ("0.500 ± 0.000", ""),
+            "topic": ("–", ""),
+        },
+    }
 
 
 def test_declared_tasks_have_a_table_of_their_own() -> None:

@@ -77,6 +77,10 @@ def test_a_file_for_each_stage_and_run() -> None:
         ({"prepare.max_tokens": 64}, {"prepare"} | files(TRAINING, set(RUNS))),
         ({"prepare.leakage": "drop"}, {"prepare"}),
         ({"data.sample.seed": 1}, {"fetch"}),
+        (
+            {"profiles.sample.data.source": "folder"},
+            {"fetch"} | files(("train",), set(RUNS)),
+        ),  # the model's card names it
         ({"data.path": "elsewhere"}, set()),  # read only where source is folder
         ({"encoder.path": "elsewhere"}, set()),
         ({"encoder.random.layers": 3}, set()),
@@ -187,3 +191,10 @@ def test_the_stage_writes_settings_and_code(tmp_path: Path, monkeypatch: pytest.
     assert "stages/report.py" not in train["code"]
     code = {Path(f"build/plan/train/{name}.json").read_text(encoding="utf-8").partition('"code"')[2] for name in RUNS}
     assert len(code) == 1
+
+
+def test_the_report_has_its_folders_without_any_table_or_figure(fresh: Path) -> None:
+    deps = YAML(typ="safe").load(fresh / "dvc.yaml")["stages"]["report"]["deps"]
+    folders = [dep.replace("${profile}", "sample") for dep in deps if dep.endswith(("/tables", "/figures"))]
+    assert len(folders) == 2
+    assert all((fresh / folder).is_dir() for folder in folders)
