@@ -48,6 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": {"errors", "training", "report", "pipeline"},
     # DVC's graph for another engine.
     "workflow": FILES | {"params", "settings", "pipeline"},
+    # The way to another machine and back.
+    "bundle": FILES | {"params", "settings", "pretrained", "training", "pipeline", "workflow"},
     "cli": {
         "errors",
         "params",
@@ -59,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "inference",
         "export",
         "workflow",
+        "bundle",
     },
     "__main__": {"cli"},
 }

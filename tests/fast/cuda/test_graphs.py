@@ -84,7 +84,7 @@ def test_torch_leaves_recording_state_after_a_failure(monkeypatch: pytest.Monkey
         assert cuda.stream is before and not cuda.pools and not cuda.drawing_fails
         assert torch.equal(record(lambda: None, lambda: x * 2)(), x * 2)
     cuda.recovers = False
-    with pytest.raises(MtbertError, match="unspecified launch failure.*compute.cuda_graphs: false"):
+    with pytest.raises(MtbertError, match=r"unspecified launch failure.*compute\.cuda_graphs: false"):
         record(lambda: None, fails)
 
 
