@@ -30,7 +30,7 @@ def collect(site: Path, more: Iterable[str], python: str) -> None:
     Raises:
         MtbertError: a package is not installed here, or pip fails.
     """
-    names = sorted(_required([*NEEDED, *more]) - _required(GIVEN))
+    names = sorted(required([*NEEDED, *more]) - required(GIVEN))
     if python == HERE:
         for name in names:
             _copy(name, site)
@@ -40,7 +40,7 @@ def collect(site: Path, more: Iterable[str], python: str) -> None:
         shutil.rmtree(site / unused, ignore_errors=True)
 
 
-def _required(names: Iterable[str]) -> set[str]:
+def required(names: Iterable[str]) -> set[str]:
     """These packages and all that they require on this machine, without extras."""
     found: set[str] = set()
     waiting = [canonicalize_name(name) for name in names]
@@ -49,14 +49,14 @@ def _required(names: Iterable[str]) -> set[str]:
         if name in found or name in OFFLINE:
             continue
         found.add(name)
-        for line in _installed(name).requires or ():
+        for line in installed(name).requires or ():
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 waiting.append(canonicalize_name(requirement.name))
     return found
 
 
-def _installed(name: str) -> Distribution:
+def installed(name: str) -> Distribution:
     try:
         return Distribution.from_name(name)
     except PackageNotFoundError:
@@ -66,14 +66,14 @@ def _installed(name: str) -> Distribution:
 
 
 def _copy(name: str, site: Path) -> None:
-    for file in _installed(name).files or ():
+    for file in installed(name).files or ():
         if ".." not in file.parts and file.suffix != ".pyc":
             (site / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(str(file.locate()), site / file)
 
 
 def _download(names: Iterable[str], site: Path, python: str) -> None:
-    pins = [f"{name}=={_installed(name).version}" for name in names]
+    pins = [f"{name}=={installed(name).version}" for name in names]
     command = [
         sys.executable,
         "-m",

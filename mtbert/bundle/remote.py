@@ -106,7 +106,9 @@ def _parser(manifest: dict[str, Any]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "bash run.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("steps", nargs="+", metavar="STEP", choices=STEPS, help=f"{', '.join(STEPS)}; done in the order given")
+    parser.add_argument(
+        "steps", nargs="+", metavar="STEP", choices=STEPS, help=f"{', '.join(STEPS)}; done in the order given"
+    )
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="the limit of all steps together")
     parser.add_argument("--jobs", type=int, default=1, help="training runs at once")
     parser.add_argument(
@@ -137,7 +139,7 @@ def _train(work: Work, manifest: dict[str, Any], runs: Sequence[str], jobs: int,
             except queue.Empty:
                 return
             if all(work.call(run, f"stages.{stage}", run) for stage in _stages(run)):
-                _bring_back(work.out, run, weights)
+                bring_back(work.out, run, weights)
                 finished.append(run)
 
     threads = [threading.Thread(target=worker) for _ in range(jobs)]
@@ -171,7 +173,7 @@ def _restore_weights() -> None:
     save_model(PRETRAINED, tensors, {"encoder": config["encoder"], "source": {**config["source"], "rounded": "fp16"}})
 
 
-def _bring_back(out: Path, run: str, weights: bool) -> None:
+def bring_back(out: Path, run: str, weights: bool) -> None:
     """Write OUT/runs/RUN.tar.gz."""
 
     def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
