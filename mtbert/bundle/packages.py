@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError
+from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -13,7 +14,8 @@ from packaging.utils import canonicalize_name
 from mtbert.errors import MtbertError
 
 GIVEN = ("torch", "numpy")  # the other machine has these
-NEEDED = ("pandas", "pydantic", "rich", "ruamel.yaml", "safetensors", "tokenizers", "typer", "pytest", "hypothesis")
+NEEDED = ("pandas", "pydantic", "rich", "ruamel.yaml", "safetensors", "tokenizers", "typer")
+TESTS = ("pytest", "hypothesis")  # where they are installed
 OFFLINE = {"huggingface-hub"}  # tokenizers requires it, but imports it only to download
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -30,7 +32,8 @@ def collect(site: Path, more: Iterable[str], python: str) -> None:
     Raises:
         MtbertError: a package is not installed here, or pip fails.
     """
-    names = sorted(required([*NEEDED, *more]) - required(GIVEN))
+    tests = [name for name in TESTS if find_spec(name)]
+    names = sorted(required([*NEEDED, *tests, *more]) - required(GIVEN))
     if python == HERE:
         for name in names:
             _copy(name, site)

@@ -19,6 +19,7 @@ from torch import Tensor
 from mtbert.data.arrays import Split
 from mtbert.data.batches import Batch, make_batch
 from mtbert.data.tokens import TokenStream, Wrapper
+from mtbert.fast import accelerate
 from mtbert.fast.cuda import encoder
 from mtbert.fast.cuda import engine as module
 from mtbert.fast.cuda.encoder import DeviceNoise, Ragged
@@ -316,6 +317,11 @@ def test_a_model_without_its_engine_draws_the_plain_masks(make_model: Model, bat
     model.release()
     assert model.engine is None and type(model.encoder.noise) is Noise
     assert curve(engine_on(Plain, model), iter([batch])) == expected
+
+
+def test_rocm_runs_the_plain_engine(make_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert accelerate(make_model(), GPU) == "the fast path on a GPU is for CUDA, and this torch is built for ROCm"
 
 
 class Refusing(Again):
