@@ -149,6 +149,12 @@ def free(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def launches(seen: torch.profiler.profile) -> int:
+    """The number of kernels, copies and graphs that the host launched while it was profiled."""
+    calls = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
+    return sum(event.count for event in seen.key_averages() if event.key.startswith(calls))
+
+
 def copy_rate(device: torch.device) -> float:
     """Bytes per second, read and written, of a copy on the device; the best of twenty."""
     source = torch.zeros(2**20 if device.type == "cpu" else 2**28, device=device)

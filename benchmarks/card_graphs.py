@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.card import TOKENS, Setting, free, made_up, model
+from benchmarks.card import TOKENS, Setting, free, launches, made_up, model
 from benchmarks.harness import write
 from benchmarks.work import batches, stepper, wait
 from mtbert.data.batches import Batch, make_batch
@@ -93,8 +93,7 @@ def _launches(setting: Setting, work: Callable[[], None]) -> int | None:
     ) as seen:
         work()
         wait(setting.device)
-    calls = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
-    return sum(event.count for event in seen.key_averages() if event.key.startswith(calls))
+    return launches(seen)
 
 
 def _waits(work: Callable[[], None]) -> str | None:

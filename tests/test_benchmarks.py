@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.anatomy import REST, kind_of_kernel
 from benchmarks.gpu import markdown
 from benchmarks.harness import alternate
 
@@ -49,6 +50,23 @@ def test_the_page_says_how_many_rounds_there_are(tmp_path: Path) -> None:
         "- compiled: not measured: there was no time",
     ):
         assert line in page
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNT", "products of the linear layers"),
+        ("sm80_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize96x64x32", "products of the linear layers"),
+        ("void pytorch_flash::flash_bwd_kernel<Flash_bwd_kernel_traits<64, cutlass::bfloat16_t>>", "attention"),
+        ("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimizer"),
+        ("Memcpy HtoD (Pinned -> Device)", "casts and copies"),
+        ("void at::native::(anonymous namespace)::CatArrayBatchedCopy<float>", "casts and copies"),
+        ("void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<c10::BFloat16>", "element by element"),
+        ("something new", REST),
+    ],
+)
+def test_kernels_are_grouped_by_name(kernel: str, kind: str) -> None:
+    assert kind_of_kernel(kernel) == kind
 
 
 PARTS = {"graphs", "large", "adapters", "8", "several", "paper"}
