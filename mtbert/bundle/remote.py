@@ -97,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _train(work, manifest, chosen.runs, chosen.jobs, chosen.weights)
         else:
             work.call("benchmarks", "benchmarks.gpu", "--minutes", f"{work.minutes_left:.2f}")
-            shutil.copytree(BENCHMARKS, out / "benchmarks", dirs_exist_ok=True)
+            if BENCHMARKS.is_dir():
+                shutil.copytree(BENCHMARKS, out / "benchmarks", dirs_exist_ok=True)
     print(f"results: {out}", flush=True)
     return int(work.failed)
 
