@@ -1,16 +1,17 @@
 """What the GPU benchmarks share: their setting, a BERT-base with random weights, random data, and the card's own rates."""
 
 import gc
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.harness import Case
+from benchmarks.harness import Case, Rates, alternate, summary, write
 from benchmarks.work import multitask, wait
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
@@ -22,6 +23,7 @@ TOKENS = Wrapper(cls=101, sep=102, max_tokens=256)
 # Wordpieces of a sentence: the minimum, and how many more on average. Quora's questions have 13.7 on average; the
 # values for SST and STS are about those of the course's files.
 LENGTHS = {"sst": (4, 19.7), "quora": (4, 9.7), "sts": (4, 10.0)}
+UNIT = "real tokens/s"
 
 
 class Setting(NamedTuple):
@@ -32,6 +34,7 @@ class Setting(NamedTuple):
         compute: device and precision.
         tiny: a dry run on a toy model, whose figures mean nothing.
         rounds, steps: rounds of each case, and steps in each round.
+        ends: when `time.monotonic` is this, a part starts no further case.
     """
 
     config: BertConfig
@@ -39,6 +42,12 @@ class Setting(NamedTuple):
     tiny: bool
     rounds: int
     steps: int
+    ends: float = math.inf
+
+    @property
+    def over(self) -> bool:
+        """Whether the part's time is up."""
+        return time.monotonic() >= self.ends
 
     def name(self, part: str) -> str:
         """The name of a part's result file; those of a dry run are in a folder of their own."""
@@ -82,10 +91,16 @@ def made_up(task: str, rows: int) -> Split:
     return Split(task, "train", Path(), *first, *second, labels)
 
 
-def working(cases: Mapping[str, Callable[[], Case]]) -> tuple[dict[str, Case], dict[str, str]]:
-    """The cases that run once without an error, and the errors of the others, so that one failure does not stop the benchmark."""
+def working(cases: Mapping[str, Callable[[], Case]], setting: Setting) -> tuple[dict[str, Case], dict[str, str]]:
+    """The cases that run once without an error, and the errors of the others, so that one failure does not stop the benchmark.
+
+    Cases for which there is no time count as failed.
+    """
     good, bad = {}, {}
     for name, make in cases.items():
+        if setting.over:
+            bad[name] = "there was no time for it"
+            continue
         try:
             good[name] = make()
             good[name]()
@@ -96,11 +111,48 @@ def working(cases: Mapping[str, Callable[[], Case]]) -> tuple[dict[str, Case], d
     return good, bad
 
 
+def measured(
+    part: str, cases: Mapping[str, Callable[[], Case]], setting: Setting, ours: Callable[[Rates], str]
+) -> tuple[Rates, dict[str, Any]]:
+    """The rates of a part's cases, and for its result: rounds, rounds that were wanted, and the cases that failed.
+
+    The result file is written after every round, so that nothing is lost if the next one does not end.
+
+    Args:
+        ours: chooses the case that the others are compared with.
+
+    Raises:
+        TimeoutError: there was no time for one round.
+    """
+    good, failed = working(cases, setting)
+    if setting.over:
+        raise TimeoutError("there was no time for one round")
+
+    def about(rates: Rates) -> dict[str, Any]:
+        return {"rounds": len(rates[ours(rates)]), "rounds_wanted": setting.rounds, "failed": failed}
+
+    def keep(rates: Rates) -> None:
+        name = ours(rates)
+        write(
+            setting.name(part),
+            {"unit": UNIT, "ours": name, "cases": summary(rates, name), **about(rates), "complete": False},
+        )
+
+    rates = alternate(good, setting.rounds, warmup=2, ends=setting.ends, each=keep)
+    return rates, about(rates)
+
+
 def free(device: torch.device) -> None:
     """Release memory that is no longer used, so that the next cases can have it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def launches(seen: torch.profiler.profile) -> int:
+    """The number of kernels, copies and graphs that the host launched while it was profiled."""
+    calls = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
+    return sum(event.count for event in seen.key_averages() if event.key.startswith(calls))
 
 
 def copy_rate(device: torch.device) -> float:

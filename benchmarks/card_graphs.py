@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.card import TOKENS, Setting, free, made_up, model
+from benchmarks.card import TOKENS, Setting, free, launches, made_up, model
 from benchmarks.harness import write
 from benchmarks.work import batches, stepper, wait
 from mtbert.data.batches import Batch, make_batch
@@ -23,17 +23,25 @@ def graphs(setting: Setting) -> None:
     data, steps = made_up("quora", 400 if setting.tiny else 40_000), 8 if setting.tiny else 60
     chosen = batches(len(data), 8, 0)
     stream = [make_batch("quora", data, next(chosen), ("c",), TOKENS) for _ in range(steps)]
-    plain, graphed = (_curve(setting, stream, graphs=graphs, dropout=0.0) for graphs in (False, True))
-    one, other = (_curve(setting, stream, graphs=True, dropout=0.1) for _ in range(2))
-    result: dict[str, Any] = {
-        "largest_difference_of_losses": float(np.abs(plain - graphed).max()),
-        "largest_difference_of_two_replayed_runs": float(np.abs(one - other).max()),
-        "filler": float(np.mean([1 - batch.stream.tokens / (rows_for(batch.stream.tokens) or 1) for batch in stream])),
-        **_costs(setting, stream),
-    }
-    write(setting.name("graphs"), result)
+    measures: list[Callable[[], dict[str, Any]]] = [
+        lambda: _costs(setting, stream),
+        lambda: {"largest_difference_of_losses": _apart(setting, stream, (False, True), dropout=0.0)},
+        lambda: {"largest_difference_of_two_replayed_runs": _apart(setting, stream, (True, True), dropout=0.1)},
+    ]
+    filler = float(np.mean([1 - batch.stream.tokens / (rows_for(batch.stream.tokens) or 1) for batch in stream]))
+    result: dict[str, Any] = {"filler": filler}
+    for number, measure in enumerate(measures, start=1):
+        if setting.over:
+            raise TimeoutError(f"there was time for {number - 1} of {len(measures)} measurements")
+        result |= measure()
+        write(setting.name("graphs"), {**result, "complete": number == len(measures)})
     print(result)
-    free(setting.device)
+
+
+def _apart(setting: Setting, stream: list[Batch], graphs: tuple[bool, bool], dropout: float) -> float:
+    """The largest difference between the losses of two runs, each with graphs or without."""
+    one, other = (_curve(setting, stream, graphs=each, dropout=dropout) for each in graphs)
+    return float(np.abs(one - other).max())
 
 
 def _curve(setting: Setting, stream: list[Batch], *, graphs: bool, dropout: float) -> np.ndarray:
@@ -85,8 +93,7 @@ def _launches(setting: Setting, work: Callable[[], None]) -> int | None:
     ) as seen:
         work()
         wait(setting.device)
-    calls = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
-    return sum(event.count for event in seen.key_averages() if event.key.startswith(calls))
+    return launches(seen)
 
 
 def _waits(work: Callable[[], None]) -> str | None:

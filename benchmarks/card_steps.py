@@ -12,8 +12,8 @@ from torch import nn
 
 from benchmarks import ceiling, peers
 from benchmarks.adapters import RANK, adapted, merged_forward
-from benchmarks.card import TOKENS, Setting, copy_rate, free, made_up, model, peak_of, working
-from benchmarks.harness import Case, Target, alternate, publish, ratio
+from benchmarks.card import TOKENS, UNIT, Setting, copy_rate, made_up, measured, model, peak_of
+from benchmarks.harness import Case, Target, publish, ratio
 from benchmarks.work import training, wait
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
@@ -26,34 +26,33 @@ OPTIMIZER_BYTES = 28
 
 
 def large(setting: Setting) -> None:
-    """Full fine-tuning, then adapters, at about 16,000 tokens a step."""
-    data = made_up("quora", 400 if setting.tiny else 40_000)
-    batch_size = 16 if setting.tiny else round(16_384 / length(data))
-    rates, failed = _rates(full_cases(setting, data, batch_size, setting.steps), setting)
+    """Full fine-tuning at about 16,000 tokens a step; writes gpu-large.json."""
+    data, batch_size = _large(setting)
+    cases = full_cases(setting, data, batch_size, setting.steps)
+    rates, about = measured("large", cases, setting, partial(best_of, start="mtbert"))
     peak = ceiling.rate(setting.config, round(batch_size * length(data)), torch.bfloat16, setting.device.type)
     ours = best_of(rates, "mtbert")
     share = statistics.median(rates[ours]) * ceiling.flops_per_token(setting.config) / peak
     publish(
         setting.name("large"),
-        "real tokens/s",
+        UNIT,
         rates,
         ours=ours,
         targets=[Target("share of the card's bf16 matrix rate", share, 0.45), *_beside_peers(rates, ours)],
         matrix_flops=peak,
         share_of_matrix_rate=share,
         batch_size=batch_size,
-        failed=failed,
         largest_difference_to_cpu=agreement(setting, data),
+        **about,
     )
-    free(setting.device)
-    adapters(setting, data, batch_size)
 
 
 def small(setting: Setting) -> None:
-    """Batch 8, where a step's time is mostly the optimizer's memory traffic and launches."""
+    """Batch 8, where a step's time is mostly the optimizer's memory traffic and launches; writes gpu-8.json."""
     data, batch_size = made_up("quora", 400 if setting.tiny else 40_000), 8
     steps = setting.steps * (1 if setting.tiny else 10)  # these steps are short
-    rates, failed = _rates(full_cases(setting, data, batch_size, steps), setting)
+    cases = full_cases(setting, data, batch_size, steps)
+    rates, about = measured("8", cases, setting, partial(best_of, start="mtbert"))
     ours = best_of(rates, "mtbert")
     facts = optimizer_traffic(setting, batch_size * length(data) / statistics.median(rates[ours]))
     targets = [
@@ -64,19 +63,21 @@ def small(setting: Setting) -> None:
         facts["graphs_are"] = ratio(rates, "mtbert, graphs", "mtbert")
     publish(
         setting.name("8"),
-        "real tokens/s",
+        UNIT,
         rates,
         ours=ours,
         targets=targets,
         batch_size=batch_size,
-        failed=failed,
         **facts,
+        **about,
     )
-    free(setting.device)
 
 
-def adapters(setting: Setting, data: Split, batch_size: int) -> None:
-    """DoRA against LoRA and full fine-tuning in mtbert's engine, and against peft: time, memory, the merged forward."""
+def adapters(setting: Setting) -> None:
+    """DoRA against LoRA and full fine-tuning in mtbert's engine, and against peft, at about 16,000 tokens a step: time, memory, the
+    merged forward; writes gpu-adapters.json.
+    """
+    data, batch_size = _large(setting)
     cases: dict[str, Callable[[], Case]] = {}
     kinds: dict[str, Callable[[MultitaskModel], MultitaskModel]] = {
         "DoRA": partial(adapted, method="dora"),
@@ -89,7 +90,7 @@ def adapters(setting: Setting, data: Split, batch_size: int) -> None:
     for name, dora in (("peft LoRA", False), ("peft DoRA", True)):
         cases[name] = partial(_peft, dora, setting, data, batch_size)
     peaks = {name: peak_of(cases[name], setting.device) for name in kinds}
-    rates, failed = _rates(cases, setting)
+    rates, about = measured("adapters", cases, setting, lambda found: best_of(found, "DoRA"))
     how = ", graphs" if all(f"{name}, graphs" in rates for name in kinds) else ""
     targets = [
         Target("time of a DoRA step over LoRA's", ratio(rates, f"LoRA{how}", f"DoRA{how}"), 1.05, True),
@@ -106,16 +107,15 @@ def adapters(setting: Setting, data: Split, batch_size: int) -> None:
     targets.append(Target("merged forward over the plain model's", forward, 1.02, True))
     publish(
         setting.name("adapters"),
-        "real tokens/s",
+        UNIT,
         rates,
         ours=f"DoRA{how}",
         targets=targets,
         rank=RANK,
         batch_size=batch_size,
         peak_bytes_of_steps=peaks,
-        failed=failed,
+        **about,
     )
-    free(setting.device)
 
 
 def full_cases(setting: Setting, data: Split, batch_size: int, steps: int) -> dict[str, Callable[[], Case]]:
@@ -132,8 +132,7 @@ def full_cases(setting: Setting, data: Split, batch_size: int, steps: int) -> di
 
     def trainer(compiled: bool) -> Case:
         return peers.trainer(
-            peers.Classifier(theirs(compiled), 1), data, TOKENS, batch_size=batch_size, bf16=True,
-            steps=max(steps, 5 * setting.steps),  # its first ones are slower
+            peers.Classifier(theirs(compiled), 1), data, TOKENS, batch_size=batch_size, steps=steps, bf16=True,
             device=setting.device.type,
         )  # fmt: skip
 
@@ -216,9 +215,10 @@ def _peer(encoder: nn.Module, setting: Setting, data: Split, batch_size: int, st
     )  # fmt: skip
 
 
-def _rates(cases: Mapping[str, Callable[[], Case]], setting: Setting) -> tuple[dict[str, list[float]], dict[str, str]]:
-    good, failed = working(cases)
-    return alternate(good, setting.rounds, warmup=2), failed
+def _large(setting: Setting) -> tuple[Split, int]:
+    """Pairs, and the number of them that has about 16,000 tokens."""
+    data = made_up("quora", 400 if setting.tiny else 40_000)
+    return data, 16 if setting.tiny else round(16_384 / length(data))
 
 
 def _beside_peers(rates: Mapping[str, Sequence[float]], ours: str) -> list[Target]:

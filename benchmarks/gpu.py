@@ -1,24 +1,34 @@
 """All GPU benchmarks: BERT-base training steps against transformers and peft, CUDA graphs, several runs at once, the paper's runs.
 
-python -m benchmarks.gpu                        # on a machine with a CUDA device: a quarter of an hour
+python -m benchmarks.gpu --minutes 8            # on a machine with a CUDA device; without a limit, a quarter of an hour
 python -m benchmarks.gpu --part graphs          # one part alone; the option may be repeated
 python -m benchmarks.gpu --device cpu --tiny    # a dry run without recording graphs, on a machine without a GPU
 
-Each part writes its own reports/benchmarks/gpu-*.json when it is done. A part that fails does not stop the others.
+The parts run in the order of what is wanted most, and share the time that is left. Each writes its reports/benchmarks/gpu-*.json after every
+round, and gpu.md beside it shows them all, so whatever ends the command loses one round at most. A part that fails does not stop the others.
 """
 
+import json
+import math
+import signal
+import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from benchmarks.card import free, setting_for
 from benchmarks.card_graphs import graphs
-from benchmarks.card_steps import large, small
+from benchmarks.card_steps import adapters, large, small
+from benchmarks.harness import RESULTS
 from benchmarks.paper import paper
 from benchmarks.several import several
+from mtbert.files import atomic_write_text
 from mtbert.training.compute import resolve
 
 
@@ -26,13 +36,22 @@ class Part(StrEnum):
     """Parts of the benchmark, in the order in which they run."""
 
     graphs = "graphs"
-    large = "large"
     small = "small"
-    several = "several"
     paper = "paper"
+    adapters = "adapters"
+    large = "large"
+    several = "several"
 
 
-PARTS = {Part.graphs: graphs, Part.large: large, Part.small: small, Part.several: several, Part.paper: paper}
+# What each does, and its share of the time.
+PARTS = {
+    Part.graphs: (graphs, 1),
+    Part.small: (small, 2),
+    Part.paper: (paper, 3),
+    Part.adapters: (adapters, 2),
+    Part.large: (large, 2),
+    Part.several: (several, 2),
+}
 
 
 def main(
@@ -41,21 +60,87 @@ def main(
     part: Annotated[list[Part] | None, typer.Option(help="only this part")] = None,
     rounds: int = 5,
     steps: Annotated[int, typer.Option(help="per case and round")] = 10,
+    minutes: Annotated[float, typer.Option(help="the limit of all parts together")] = math.inf,
 ) -> None:
     """Tokens per second at about 16,000 tokens a step and at batch 8, with random weights and data; and minutes of the paper's runs."""
-    setting = setting_for(resolve(device, "bf16", "auto"), tiny, rounds, steps)
-    failed = []
-    for name in part or list(PARTS):
-        Console(stderr=True).rule(name)
-        try:
-            PARTS[name](setting)
-        except Exception:
-            traceback.print_exc()
-            failed.append(name.value)
-        free(setting.device)
-    if failed:
-        Console(stderr=True).print(f"failed: {', '.join(failed)}; see their errors above")
+    setting, console = setting_for(resolve(device, "bf16", "auto"), tiny, rounds, steps), Console(stderr=True)
+    folder, end, waiting = (RESULTS / setting.name("")).parent, time.monotonic() + 60 * minutes, part or list(PARTS)
+    missing: dict[Part, str] = {}
+    with _interrupted_at(60 * minutes):
+        for number, name in enumerate(waiting):
+            run, weight = PARTS[name]
+            left, others = end - time.monotonic(), sum(PARTS[later][1] for later in waiting[number:])
+            console.rule(name)
+            try:
+                run(setting._replace(ends=time.monotonic() + left * weight / others))
+            except KeyboardInterrupt as interrupt:
+                missing |= dict.fromkeys(waiting[number:], str(interrupt) or "interrupted")
+                break
+            except TimeoutError as late:
+                missing[name] = str(late)
+            except Exception as error:
+                traceback.print_exc()
+                missing[name] = f"{type(error).__name__}: {error}"
+            finally:
+                atomic_write_text(folder / "gpu.md", markdown(folder))
+            free(setting.device)
+    for name, why in missing.items():
+        console.print(f"{name}: not complete: {why}", markup=False)
+    if missing:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _interrupted_at(seconds: float) -> Iterator[None]:
+    """Raise KeyboardInterrupt when the time is up and on SIGTERM, as on Ctrl-C."""
+
+    def interrupt(number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt("the time is up" if number == signal.SIGALRM else "stopped by a signal")
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGALRM, signal.SIGTERM)}
+    signal.setitimer(signal.ITIMER_REAL, seconds if math.isfinite(seconds) else 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def markdown(folder: Path) -> str:
+    """The results of all parts in a folder as Markdown: what was measured, in how many rounds, and the targets."""
+    lines = ["# GPU benchmarks", ""]
+    for path in sorted(folder.glob("gpu-*.json")):
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        where = result["where"]
+        lines += [
+            f"## {path.stem}",
+            "",
+            f"`{result['command']}`, {where['gpu'] or where['machine']}, {where['date']}",
+            "",
+        ]
+        if "rounds" in result:
+            lines += [f"{result['rounds']} of {result['rounds_wanted']} rounds.", ""]
+        elif not result.get("complete", True):
+            lines += ["Not complete.", ""]
+        if "cases" in result:
+            lines += [f"| case | {result['unit']} | {result['ours']} is |", "| --- | ---: | ---: |"]
+            for case, row in result["cases"].items():
+                lines.append(f"| {case} | {row['median']:,.0f} | {row[result['ours'] + ' is']:.2f} times as fast |")
+            lines.append("")
+        if "runs" in result:
+            lines += ["| run | minutes |", "| --- | ---: |"]
+            lines += [f"| {run} | {row['minutes']:.2f} |" for run, row in result["runs"].items()]
+            lines += [f"| all of these | {result['minutes']:.1f} |", ""]
+        for target in result["targets"]:
+            bound = f"{'at most' if target['at_most'] else 'at least'} {target['bound']:g}"
+            lines.append(
+                f"- {target['what']}: {target['value']:.3g} ({bound}: {'met' if target['met'] else 'not met'})"
+            )
+        for case, why in result.get("failed", {}).items():
+            lines.append(f"- {case}: not measured: {why}")
+        lines.append("")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Time cases in alternating rounds; write medians, spread, machine and versions to reports/benchmarks/NAME.json."""
 
+import math
 import os
 import platform
 import statistics
@@ -46,7 +47,16 @@ class Target(NamedTuple):
         return self.value <= self.bound if self.at_most else self.value >= self.bound
 
 
-def alternate(cases: Mapping[str, Case], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+Rates = dict[str, list[float]]
+
+
+def alternate(
+    cases: Mapping[str, Case],
+    rounds: int,
+    warmup: int = 1,
+    ends: float = math.inf,
+    each: Callable[[Rates], None] = lambda _rates: None,
+) -> Rates:
     """Work per second of each case, one value per round. Every round runs all cases, in an order that rotates and reverses.
 
     The order matters because the first case of a shape pays for compiling its matrix products, which later ones reuse.
@@ -54,18 +64,30 @@ def alternate(cases: Mapping[str, Case], rounds: int, warmup: int = 1) -> dict[s
     Args:
         cases: each does some work and returns its amount (tokens, rows).
         warmup: rounds that do not count.
+        ends: when `time.monotonic` is this, no further case starts, and a round that is not complete does not count.
+        each: is called after every round that counts, with the rates so far.
+
+    Raises:
+        TimeoutError: there was no time for one round.
     """
-    rates: dict[str, list[float]] = {name: [] for name in cases}
+    rates: Rates = {name: [] for name in cases}
     names = list(cases)
     for number in range(-warmup, rounds):
         order = names[number % len(names) :] + names[: number % len(names)]
+        found: dict[str, float] = {}
         for name in order if number % 2 else reversed(order):
+            if time.monotonic() >= ends:
+                if number <= 0:
+                    raise TimeoutError("there was no time for one round")
+                return rates
             began = time.perf_counter()
             done = cases[name]()
             work, seconds = done if isinstance(done, Timed) else (done, time.perf_counter() - began)
-            rate = work / seconds
-            if number >= 0:
+            found[name] = work / seconds
+        if number >= 0:
+            for name, rate in found.items():
                 rates[name].append(rate)
+            each(rates)
         Console(stderr=True).print(f"round {number + 1} of {rounds}" if number >= 0 else "warm-up", style="dim")
     return rates
 
@@ -91,7 +113,7 @@ def publish(
         ours: the case that the others are compared with.
         facts: further JSON values of the benchmark.
     """
-    cases = {case: _spread(values) | {f"{ours} is": ratio(rates, ours, case)} for case, values in rates.items()}
+    cases = summary(rates, ours)
     table = Table(title=f"{name}, {unit}")
     for column in ("case", "median", "quartiles", f"{ours} is"):
         table.add_column(column, justify="left" if column == "case" else "right")
@@ -110,6 +132,11 @@ def publish(
         **facts,
     }
     write(name, result)
+
+
+def summary(rates: Mapping[str, Sequence[float]], ours: str) -> dict[str, dict[str, Any]]:
+    """The median, the quartiles and all rounds of each case, and how many times as fast `ours` is."""
+    return {case: _spread(values) | {f"{ours} is": ratio(rates, ours, case)} for case, values in rates.items()}
 
 
 def write(name: str, result: Mapping[str, Any]) -> None:

@@ -52,6 +52,9 @@ def paper(setting: Setting) -> None:
     measured: dict[str, tuple[dict[str, Slice], float]] = {}
     rows: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
+        if setting.over:
+            _print(setting, rows)
+            raise TimeoutError(f"there was time for {len(rows)} of {len(runs)} runs")
         kind = kind_of(run)
         if kind not in measured:
             try:

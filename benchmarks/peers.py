@@ -19,6 +19,7 @@ from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig
 from mtbert.pretrained import source as pretrained
 
+WARM_STEPS = 3  # of the Trainer, in each round: it starts anew every time
 GROUP = 50  # batches that are sorted together by length, as in transformers' length grouping
 
 
@@ -149,19 +150,19 @@ def training(
 def trainer(
     model: nn.Module, data: Split, tokens: Wrapper, *, batch_size: int, steps: int, bf16: bool, device: str = "cpu"
 ) -> Callable[[], Timed]:
-    """A case: transformers' Trainer with length grouping, timed from its first step to its last, without its preparation."""
+    """A case: transformers' Trainer with length grouping. Its preparation and its first WARM_STEPS steps are not timed."""
     import tempfile
 
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     class Examples(torch.utils.data.Dataset):
         def __len__(self) -> int:
-            return min(len(data), 4 * steps * batch_size)  # it reads all lengths before the first step
+            return min(len(data), 4 * last * batch_size)  # it reads all lengths before the first step
 
         def __getitem__(self, row: int) -> dict[str, Any]:
             return {"input_ids": sequence(data, row, tokens)[0].tolist(), "row": row}
 
-    real, began, seconds = 0, 0.0, 0.0
+    real, began, seconds, last = 0, 0.0, 0.0, WARM_STEPS + steps
 
     def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         rows = np.array([item["row"] for item in items])
@@ -178,25 +179,23 @@ def trainer(
 
     class Clock(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            nonlocal began
-            if state.global_step == 0:
+            nonlocal began, real
+            if state.global_step == WARM_STEPS:
                 wait(torch.device(device))
-                began = time.perf_counter()
+                began, real = time.perf_counter(), 0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             nonlocal seconds
-            if state.global_step == steps:
+            if state.global_step == last:
                 wait(torch.device(device))
                 seconds = time.perf_counter() - began
 
     def case() -> Timed:
-        nonlocal real
-        real = 0
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 folder,
                 per_device_train_batch_size=batch_size,
-                max_steps=steps,
+                max_steps=last,
                 learning_rate=1e-5,
                 lr_scheduler_type="constant",
                 optim="adamw_torch_fused",

@@ -28,6 +28,8 @@ def several(setting: Setting) -> None:
     rates: dict[str, list[float]] = {}
     for how in ("graphs", "eager"):
         for processes in PROCESSES[: 2 if setting.tiny else None]:
+            if setting.over:
+                raise TimeoutError(f"there was time for {len(rates)} of {2 * len(PROCESSES)} cases")
             try:
                 rates[f"{processes} x {how}"] = together(setting, processes, how == "graphs", seconds)
             except MtbertError as error:

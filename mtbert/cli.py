@@ -1,5 +1,5 @@
 """The `mtbert` command: a subcommand for every stage of the pipeline, two that use a trained model, one for another engine,
-and two for maintenance.
+two for another machine, and two for maintenance.
 
 No logic; a command imports what it needs when it runs.
 """
@@ -305,6 +305,51 @@ def workflow(
     """Write the stale stages of DVC's graph for ENGINE (snakemake), which runs several at once or on a cluster."""
     _enter(project)
     raise typer.Exit(_guarded(importlib.import_module(f"mtbert.workflow.{engine.value}").main))
+
+
+@_command
+def bundle(
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to write; written whole or not at all.")],
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN",
+            help="A run to train there; may be repeated. By default all that are not trained here.",
+            autocompletion=completion.keys("runs"),
+        ),
+    ] = None,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Halve the size by rounding the encoder. `take` refuses such runs.")
+    ] = False,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PACKAGE", help="A further package, such as transformers; may be repeated."),
+    ] = None,
+    python: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Of the other machine, such as 3.12; by default this one.")
+    ] = None,
+    part_megabytes: Annotated[int, typer.Option(min=1, help="The largest size of a file.")] = 60,
+    project: Project = HERE,
+) -> None:
+    """Pack code, packages, weights and prepared data for training runs on a machine without a network (docs/gpu.md)."""
+    dest = dest.resolve()
+    _enter(project)
+    more = {"python": python} if python else {}
+    pack = importlib.import_module("mtbert.bundle.pack").main
+    raise typer.Exit(
+        _guarded(lambda: pack(dest, run or (), fp16=fp16, more=add or (), megabytes=part_megabytes, **more))
+    )
+
+
+@_command
+def take(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What the bundle's run.sh wrote.")],
+    project: Project = HERE,
+) -> None:
+    """Bring the results of a bundle's runs into the graph, so that `dvc repro` does not train them again."""
+    folder = folder.resolve()
+    _enter(project)
+    raise typer.Exit(_guarded(importlib.import_module("mtbert.bundle.take").main, folder))
 
 
 @_command

@@ -45,7 +45,7 @@ def check_seal(folder: Path, *names: str) -> None:
 
 
 def remedy(folder: Path, damaged: Path | None = None) -> str:
-    """How to restore a folder that a stage writes: a missing file, or `damaged`, which DVC may consider intact."""
+    """How to restore a folder that a stage writes: a missing file, or `damaged` or missing where DVC may consider it intact."""
     parent, name = folder.parent.name, folder.name
     by_parent = {"converted": "convert@", "models": "train@", "results": "evaluate@"}
     own = {("data", "raw"): "fetch", ("data", "prepared"): "prepare", ("models", "pretrained"): "encoder"}
@@ -55,7 +55,7 @@ def remedy(folder: Path, damaged: Path | None = None) -> str:
     which = f", where STAGE is the stage that writes {folder}" if stage == "STAGE" else ""
     if damaged is None:
         return f"run `dvc repro {stage}`{which}"
-    copy = _damaged_object(damaged)
+    copy = _damaged_object(damaged) if damaged.is_file() else None
     first = f"remove {copy}, its copy in DVC's cache, then " if copy else ""
     # -f: DVC does not verify its cached files. -s: without it, -f would run all earlier stages too.
     return f"{first}run `dvc repro -f -s {stage}`{which}, then `dvc repro`"

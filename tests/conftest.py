@@ -19,6 +19,19 @@ pytest_plugins = ["tests.stage_fixtures"]
 TINY = BertConfig(vocabulary=40, positions=32, layers=1, hidden=32, heads=2, intermediate=48)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m gpu` imports only the files with such tests: a machine with a GPU may lack DVC and other packages that the rest imports."""
+    if config.option.markexpr != "gpu":
+        return None
+    files = collection_path.rglob("test_*.py") if collection_path.is_dir() else [collection_path]
+    return None if any("mark.gpu" in file.read_text(encoding="utf-8") for file in files) else True
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Tiny products are faster on one thread, and their last bits then do not depend on the machine's cores."""

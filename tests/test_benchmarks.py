@@ -1,11 +1,73 @@
-"""The one command for a GPU is rehearsed where there is none, since whoever has one has it for half an hour."""
+"""The one command for a GPU is rehearsed where there is none, since whoever has one has it for minutes."""
 
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from benchmarks.anatomy import REST, kind_of_kernel
+from benchmarks.gpu import markdown
+from benchmarks.harness import alternate
+
+
+def test_rounds_end_with_the_time_and_only_complete_ones_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, kept = 0.0, []
+
+    def case() -> float:
+        nonlocal now
+        now += 1.0
+        return 1.0
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    found = alternate({"a": case, "b": case}, 9, ends=7.0, each=lambda rates: kept.append(len(rates["a"])))
+    assert [len(values) for values in found.values()] == [3 - 1, 3 - 1], "a warm-up, two rounds, and half a round"
+    assert kept == [1, 2]
+    with pytest.raises(TimeoutError, match="no time for one round"):
+        alternate({"a": case, "b": case}, 9, ends=now + 3)
+
+
+def test_the_page_says_how_many_rounds_there_are(tmp_path: Path) -> None:
+    case = {"median": 2000.0, "ours is": 1.0}
+    result = {
+        "command": "python -m benchmarks.gpu",
+        "where": {"gpu": None, "machine": "some CPU", "date": "2026-11-27"},
+        "unit": "tokens/s",
+        "ours": "ours",
+        "cases": {"ours": case, "theirs": {"median": 500.0, "ours is": 4.0}},
+        "rounds": 2,
+        "rounds_wanted": 5,
+        "failed": {"compiled": "there was no time for it"},
+        "targets": [],
+    }
+    (tmp_path / "gpu-8.json").write_text(json.dumps(result), encoding="utf-8")
+    page = markdown(tmp_path)
+    for line in (
+        "2 of 5 rounds.",
+        "| theirs | 500 | 4.00 times as fast |",
+        "- compiled: not measured: there was no time",
+    ):
+        assert line in page
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNT", "products of the linear layers"),
+        ("sm80_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize96x64x32", "products of the linear layers"),
+        ("void pytorch_flash::flash_bwd_kernel<Flash_bwd_kernel_traits<64, cutlass::bfloat16_t>>", "attention"),
+        ("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimizer"),
+        ("Memcpy HtoD (Pinned -> Device)", "casts and copies"),
+        ("void at::native::(anonymous namespace)::CatArrayBatchedCopy<float>", "casts and copies"),
+        ("void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<c10::BFloat16>", "element by element"),
+        ("something new", REST),
+    ],
+)
+def test_kernels_are_grouped_by_name(kernel: str, kind: str) -> None:
+    assert kind_of_kernel(kernel) == kind
+
 
 PARTS = {"graphs", "large", "adapters", "8", "several", "paper"}
 
@@ -15,11 +77,14 @@ def test_the_gpu_s_benchmark_runs_through(root: Path) -> None:
     folder = root / "reports/benchmarks/rehearsal"
     for old in folder.glob("gpu-*.json"):
         old.unlink()
-    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny"]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny", "--minutes", "10"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    told = {path.stem.removeprefix("gpu-"): json.loads(path.read_text(encoding="utf-8")) for path in folder.iterdir()}
+    files = folder.glob("gpu-*.json")
+    told = {path.stem.removeprefix("gpu-"): json.loads(path.read_text(encoding="utf-8")) for path in files}
     assert told.keys() == PARTS
     assert not any(one.get("failed") for one in told.values())
-    assert told["paper"]["complete"]
+    assert told["paper"]["complete"] and told["graphs"]["complete"]
+    assert {told[part]["rounds"] for part in ("8", "large", "adapters")} == {2}
+    assert "2 of 2 rounds" in (folder / "gpu.md").read_text(encoding="utf-8")
     assert len(told["several"]["cases"]) == 4

@@ -49,6 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "error_analysis": {"errors", "tasks", "report", "pipeline", "compare"},
     # DVC's graph for another engine.
     "workflow": FILES | {"params", "settings", "pipeline"},
+    # The way to another machine and back.
+    "bundle": FILES | {"params", "settings", "pretrained", "training", "pipeline", "workflow"},
     "cli": {
         "errors",
         "params",
@@ -61,6 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "inference",
         "export",
         "workflow",
+        "bundle",
     },
     "__main__": {"cli"},
 }

@@ -1,5 +1,7 @@
 """Code that is there for speed alone (see README.md). Without this folder mtbert works, only slower."""
 
+import torch
+
 from mtbert.fast.cpu import build
 from mtbert.fast.cpu.engine import CpuEngine
 from mtbert.fast.cpu.engine import unfit as unfit_for_cpu
@@ -11,6 +13,8 @@ from mtbert.training.engine import Engine
 
 def accelerate(model: MultitaskModel, compute: Compute) -> Engine | str:
     """A fast engine for the model, or one line that says why there is none; parameters and their names do not change."""
+    if compute.device.type == "cuda" and torch.version.hip:
+        return "the fast path on a GPU is for CUDA, and this torch is built for ROCm"
     if compute.device.type == "cuda":
         return CudaEngine(model, compute) if compute.bf16 else "the fast path on CUDA is for bf16"
     return unfit_for_cpu(model) or CpuEngine(model, compute)

@@ -71,7 +71,8 @@ def show(
             measured=f"now, on {_speeds(rates, compute)}",
         )
     )
-    console.print(Text(f"This is an estimate. Other work on the machine makes it take longer.{busy}"))
+    recording = " Recording the graphs, once for each shape of a batch, comes on top." if compute.graphs else ""
+    console.print(Text(f"This is an estimate. Other work on the machine makes it take longer.{recording}{busy}"))
 
 
 def disk_bytes(params: Params, rows: Rows, rates: Rates) -> float:
@@ -110,7 +111,8 @@ def _speeds(rates: Rates, compute: Compute) -> str:
         for what, rate in (("full fine-tuning", rates.full), ("adapter", rates.adapter))
         if rate
     ]
-    return f"{where}, {described['precision']}: {', '.join(speeds)}, prediction {1 / rates.predict:,.0f}"
+    how = f"{described['precision']}{', steps replayed as CUDA graphs' * compute.graphs}"
+    return f"{where}, {how}: {', '.join(speeds)}, prediction {1 / rates.predict:,.0f}"
 
 
 def _count(count: float) -> str:

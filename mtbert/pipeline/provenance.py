@@ -53,16 +53,32 @@ def data_hash(parts: Sequence[Path] = tuple(DATA)) -> str:
 
 
 def read_record(folder: Path, stage: str) -> dict[str, Any]:
-    """The record in a folder.
+    """The record in a folder that a stage writes.
 
     Raises:
         MtbertError: the record is missing or damaged.
     """
-    path = folder / RECORD
+    return read_sealed(folder / RECORD, f"run `dvc repro --force --single-item {stage}`")
+
+
+def read_sealed(path: Path, advice: str) -> dict[str, Any]:
+    """The record in a file.
+
+    Args:
+        advice: the remedy that an error names.
+
+    Raises:
+        MtbertError: the record is missing or damaged.
+    """
     try:
         return unsealed(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro --force --single-item {stage}`") from None
+        raise MtbertError(f"{path}: cannot be read ({error}); {advice}") from None
+
+
+def differences(found: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between a record and present values, by the record's keys."""
+    return [_difference(key, found.get(key), value) for key, value in now.items() if found.get(key) != value]
 
 
 def check_record(run: str, now: Mapping[str, Any]) -> None:
@@ -74,9 +90,7 @@ def check_record(run: str, now: Mapping[str, Any]) -> None:
     Raises:
         MtbertError: the record is missing or damaged, or values differ; it lists all that differ.
     """
-    found = read_record(MODELS / run, f"train@{run}")
-    differing = [_difference(key, found.get(key), value) for key, value in now.items() if found.get(key) != value]
-    if differing:
+    if differing := differences(read_record(MODELS / run, f"train@{run}"), now):
         raise MtbertError(
             f"{MODELS / run / RECORD}: does not match the present inputs: {'; '.join(differing)}; run `dvc repro train@{run}`"
         )

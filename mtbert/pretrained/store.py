@@ -41,7 +41,8 @@ def load_model(folder: Path, advice: str = "") -> tuple[dict[str, Tensor], dict[
     config = read_config(folder, advice)
     path = folder / WEIGHTS
     if not path.is_file():
-        raise MtbertError(f"{path}: not found; {advice or remedy(folder)}")
+        # `mtbert take` may have brought the rest of the folder, which DVC then calls up to date.
+        raise MtbertError(f"{path}: not found; {advice or remedy(folder, path)}")
     if sha256_file(path) != config["sha256"]:
         what = "its bytes changed since it was written (sha256 differs)"
         raise MtbertError(f"{path}: {what}; {advice or remedy(folder, path)}")

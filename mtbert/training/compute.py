@@ -3,7 +3,9 @@
 import ctypes
 import os
 import platform
+import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +52,10 @@ def resolve(device: str, precision: str, threads: str | int, cuda_graphs: str | 
     Args:
         cuda_graphs: replay training steps from CUDA graphs; `auto` does so wherever it works: on CUDA in bf16.
 
+    An AMD GPU is torch's `cuda` too, in its build for ROCm. Apple's GPUs are not used.
+
     Raises:
-        MtbertError: `device` is cuda without a CUDA device, or `cuda_graphs` is true in fp32.
+        MtbertError: `device` is cuda without a CUDA device, or `cuda_graphs` is true in fp32 or on ROCm.
     """
     _keep_freed_memory()
     if threads != "auto":
@@ -59,13 +63,26 @@ def resolve(device: str, precision: str, threads: str | int, cuda_graphs: str | 
     if device == "cuda" and not torch.cuda.is_available():
         raise MtbertError("params.yaml: compute.device is cuda, but torch sees no CUDA device; set it to auto or cpu")
     chosen = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+    if device == "auto" and chosen.type == "cpu" and torch.backends.mps.is_available():
+        _note("compute.device: auto is the CPU here, since mtbert has no path for Apple's GPU")
     bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
-    graphs = chosen.type == "cuda" and (bf16 if cuda_graphs == "auto" else bool(cuda_graphs))
+    rocm = torch.version.hip is not None
+    graphs = chosen.type == "cuda" and (bf16 and not rocm if cuda_graphs == "auto" else bool(cuda_graphs))
+    if graphs and rocm:
+        raise MtbertError(
+            "params.yaml: compute.cuda_graphs is true, but this torch is built for ROCm; set it to auto or false"
+        )
     if graphs and not bf16:
         raise MtbertError(
             "params.yaml: compute.cuda_graphs needs bf16; set compute.precision: bf16, or cuda_graphs: auto"
         )
     return Compute(chosen, bf16, graphs)
+
+
+@cache
+def _note(text: str) -> None:
+    """Print a note, once in a process."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 def machine() -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mtbert.files import sha256_file
 from mtbert.training.compute import resolve
@@ -74,7 +75,8 @@ def test_kills_of_a_process_on_the_cpu(tmp_path: Path, monkeypatch: pytest.Monke
     killed_and_not(tmp_path / "project", "cpu", 3, monkeypatch)
 
 
-@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("cuda_graphs", [False, True])
 def test_twenty_kills_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda_graphs: bool) -> None:
     killed_and_not(tmp_path / "project", "cuda", 20, monkeypatch, cuda_graphs)

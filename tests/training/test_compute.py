@@ -61,6 +61,24 @@ def test_graphs_are_for_cuda_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve("cuda", "fp32", "auto", cuda_graphs=True)
 
 
+def test_rocm_is_a_plain_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    found = resolve("auto", "bf16", "auto", cuda_graphs="auto")
+    assert found.device.type == "cuda" and found.bf16 and not found.graphs
+    with pytest.raises(MtbertError, match=r"cuda_graphs is true, but this torch is built for ROCm; set it to auto"):
+        resolve("auto", "bf16", "auto", cuda_graphs=True)
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_on_a_mac_it_is_the_cpu_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    module._note.cache_clear()
+    assert {resolve("auto", "fp32", "auto").device.type for _ in range(2)} == {"cpu"}
+    assert resolve("cpu", "fp32", "auto").device.type == "cpu"
+    assert capsys.readouterr().err.count("Apple's GPU") == 1
+
+
 def test_threads() -> None:
     torch.set_num_threads(1)
     resolve("cpu", "fp32", "auto")

@@ -7,6 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mtbert.errors import MtbertError
+
+FAILED: list[torch.cuda.CUDAGraph] = []  # kept, since torch's allocator of pinned memory may hold pointers to them
+
 
 class Recorder(Protocol):
     """Records functions without arguments, to be replayed on the same memory."""
@@ -23,6 +27,11 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, warm_up: Callable[[], object], work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        """As `Recorder`. After a failure, work that is launched and graphs that were recorded run as before.
+
+        Raises:
+            MtbertError: recording failed, and torch could not be taken out of recording state.
+        """
         # On the recording stream, since cuBLAS has a workspace for each stream.
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
@@ -33,10 +42,8 @@ class CudaRecorder:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 result = work()
         except BaseException:
-            # If ending the recording fails, torch leaves the stream, the allocator and the generator in recording
-            # state.
             torch.cuda.set_stream(before)
-            self._forget(graph)
+            self._recover(graph)
             raise
 
         def replay() -> Tensor:
@@ -45,13 +52,21 @@ class CudaRecorder:
 
         return replay
 
-    def _forget(self, graph: torch.cuda.CUDAGraph) -> None:
-        """Reset torch's state after a failed recording; earlier graphs stay valid."""
-        torch.cuda.synchronize()
-        with suppress(RuntimeError):  # it was ended after all
-            torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
-        self._pool = torch.cuda.graph_pool_handle()
-        graph.reset()
-        # Ending another recording takes CUDA's generator out of recording state.
-        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._stream):
-            torch.zeros((), device=self._stream.device)
+    def _recover(self, failed: torch.cuda.CUDAGraph) -> None:
+        """Undo what torch leaves to its caller if ending a recording fails: allocator and generator are still in recording state."""
+        try:
+            torch.cuda.synchronize()
+            with suppress(RuntimeError):  # it was ended after all
+                torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
+            self._pool = torch.cuda.graph_pool_handle()
+            failed.reset()
+            FAILED.append(failed)
+            # In torch 2.11 the generator has one flag for all recordings. Until the end of another one clears it, whatever
+            # draws random numbers outside of a graph fails.
+            with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._stream):
+                torch.zeros((), device=self._stream.device)
+        except RuntimeError as error:
+            raise MtbertError(
+                f"CUDA cannot go on after a step could not be recorded as a graph ({error}); set compute.cuda_graphs: false in "
+                "params.yaml, then run the same command again"
+            ) from error

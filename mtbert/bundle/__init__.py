@@ -1,0 +1,4 @@
+"""Training runs on a machine without a network: a bundle takes everything there, and brings the results into the graph.
+
+`pack` writes the bundle, `remote` runs in it on the other machine, `take` checks the results and hands them to DVC.
+"""

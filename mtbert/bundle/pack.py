@@ -1,0 +1,189 @@
+"""Pack the project, its prepared inputs and the packages that it needs into a bundle of few files.
+
+A bundle is made when everything before training is up to date. The other machine then trains from the very inputs that DVC has here, so
+`take` can tell that its results are those of this graph.
+"""
+
+import hashlib
+import io
+import json
+import stat
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from mtbert.bundle.packages import HERE, collect
+from mtbert.errors import MtbertError, nearest
+from mtbert.files import replaced_folder
+from mtbert.params import PARAMS_FILE, Params, load_params
+from mtbert.pipeline.paths import CONVERTED, PREPARED, PRETRAINED
+from mtbert.pipeline.plans import PLAN
+from mtbert.pipeline.provenance import commit
+from mtbert.pretrained.store import WEIGHTS, load_model
+from mtbert.workflow.graph import stale_jobs
+
+MANIFEST, SCRIPT = "bundle.json", "run.sh"
+CODE = ("mtbert", "stages", "benchmarks", "tests", "requirements", str(PARAMS_FILE), "dvc.yaml", "pyproject.toml")
+EARLY = ("plan", "fetch", "encoder", "prepare", "convert")
+RUN_SH = """\
+#!/usr/bin/env bash
+# Written by `mtbert bundle`. On the other machine: bash run.sh [--help]. Unpacks itself into /tmp; needs no network.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=${PYTHON:-python3}
+work=${TMPDIR:-/tmp}/mtbert-{name}
+if [ "$($python -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != {python} ]; then
+    echo "error: this bundle is for Python {python}; set PYTHON to one, or pack again with --python" >&2; exit 1
+fi
+if [ ! -e "$work/complete" ]; then
+    for part in {parts}; do
+        [ -e "$here/$part" ] || { echo "error: $here/$part: not found; copy all parts of the bundle here" >&2; exit 1; }
+    done
+    mkdir -p "$work"
+    (cd "$here" && cat {parts}) | $python -c '
+import sys, tarfile
+tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall(sys.argv[1], filter="tar")' "$work"
+    touch "$work/complete"
+fi
+export OUT=${OUT:-$here/results} PYTHONPATH=$work/project:$work/hook
+cd "$work/project"
+exec "$python" -m mtbert.bundle.remote "$@"
+"""
+# The machine's own packages come first: they fit each other.
+HOOK = """\
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent.parent / "site"))
+"""
+
+
+class Parts(io.RawIOBase):
+    """A stream that is written to files of limited size, part-1, part-2 and so on."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._folder, self._size, self._left = folder, size, 0
+        self.names: list[str] = []
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view, done = memoryview(data).cast("B"), 0
+        self.digest.update(view)
+        while done < len(view):
+            if not self._left:
+                self.names.append(f"part-{len(self.names) + 1}")
+                self._left = self._size
+            taken = view[done : done + self._left]
+            with (self._folder / self.names[-1]).open("ab") as file:
+                file.write(taken)
+            done, self._left = done + len(taken), self._left - len(taken)
+        return done
+
+
+def main(
+    dest: Path,
+    runs: Sequence[str] = (),
+    *,
+    fp16: bool = False,
+    more: Sequence[str] = (),
+    python: str = HERE,
+    megabytes: int = 60,
+) -> None:
+    """Write the bundle into `dest`, and print what to do with it.
+
+    Args:
+        dest: a new folder, or one that an earlier call wrote.
+        runs: what to train; by default all runs that are not trained and evaluated yet.
+        fp16: round the encoder's weights, which halves the bundle; `take` refuses what is trained from them.
+        more: further packages to carry.
+        python: the other machine's version.
+        megabytes: the largest size of a file.
+
+    Raises:
+        MtbertError: a stage before training is not up to date, a run is unknown, or a package is missing.
+    """
+    params = load_params()
+    chosen = _chosen(params, runs)
+    if dest.exists() and not (dest / SCRIPT).is_file():
+        raise MtbertError(f"{dest}: exists and is no bundle; name a new folder")
+    manifest = {"commit": commit(), "profile": params.profile, "runs": chosen, "fp16": fp16, "python": python}
+    with replaced_folder(dest) as folder, tempfile.TemporaryDirectory() as scratch:
+        site = Path(scratch) / "site"
+        site.mkdir()
+        collect(site, more, python)
+        parts = Parts(folder, megabytes * 1_000_000)
+        with tarfile.open(fileobj=parts, mode="w|xz", dereference=True) as tar:
+            tar.add(site, "site")
+            _add(tar, "hook/sitecustomize.py", HOOK.encode())
+            _add(tar, f"project/{MANIFEST}", json.dumps(manifest, indent=2).encode())
+            _add_project(tar, chosen, fp16)
+        script = RUN_SH
+        for key, value in {
+            "name": parts.digest.hexdigest()[:12],
+            "python": python,
+            "parts": " ".join(parts.names),
+        }.items():
+            script = script.replace(f"{{{key}}}", value)
+        (folder / SCRIPT).write_text(script, encoding="utf-8")
+        (folder / SCRIPT).chmod(0o755)
+    size = sum(file.stat().st_size for file in dest.iterdir())
+    print(
+        f"{dest}: {size / 1e6:.0f} MB in {len(parts.names)} parts, for Python {python}; runs: {', '.join(chosen) or 'none'}"
+    )
+    print(f"There: bash {dest.name}/{SCRIPT} --help. Then bring the folder `results` back: mtbert take FOLDER")
+
+
+def _chosen(params: Params, runs: Sequence[str]) -> list[str]:
+    for run in runs:
+        if run not in params.runs:
+            raise MtbertError(f"--run: no run of params.yaml is called {run!r}{nearest(run, list(params.runs))}")
+    trained = {name for name, run in params.runs.items() if run.adapter and run.adapter.start_from != "pretrained"}
+    if named := sorted(trained.intersection(runs)):
+        raise MtbertError(
+            f"--run: {named[0]} starts from another run's weights, which a bundle does not carry; train it here"
+        )
+    stale = {job.stage for job in stale_jobs()}
+    wanted = runs or [run for run in params.runs if stale & {f"train@{run}", f"evaluate@{run}"} and run not in trained]
+    early = sorted(stage for stage in stale if stage.partition("@")[0] in EARLY)
+    early = [stage for stage in early if "@" not in stage or stage.partition("@")[2] in wanted]
+    if early:
+        raise MtbertError(
+            f"{', '.join(early)}: not up to date; run `dvc repro prepare convert`, then the same command again"
+        )
+    return [run for run in params.runs if run in wanted]
+
+
+def _add_project(tar: tarfile.TarFile, runs: Sequence[str], fp16: bool) -> None:
+    inputs = [str(path) for path in (PLAN, PREPARED, *(CONVERTED / run for run in runs))]
+    for path in [*CODE, *inputs]:
+        if Path(path).exists():  # an installed package has no tests and benchmarks
+            tar.add(path, f"project/{path}", filter=_kept)
+    for file in sorted(PRETRAINED.iterdir()):
+        if fp16 and file.name == WEIGHTS:
+            _add(tar, f"project/{PRETRAINED / WEIGHTS}", save(_rounded()))
+        else:
+            tar.add(file, f"project/{file}", filter=_kept)
+
+
+def _rounded() -> dict[str, torch.Tensor]:
+    return {name: tensor.half() for name, tensor in load_model(PRETRAINED)[0].items()}
+
+
+def _kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Without compiled code; files of DVC's cache are read-only, but the other machine may write them."""
+    entry.mode |= stat.S_IWUSR
+    return None if entry.name.endswith((".pyc", "__pycache__")) else entry
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))

@@ -1,0 +1,98 @@
+"""Collect the Python packages that a bundle carries: what the stages, the tests and the benchmarks import beside torch and numpy."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import Distribution, PackageNotFoundError
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from mtbert.errors import MtbertError
+
+GIVEN = ("torch", "numpy")  # the other machine has these
+NEEDED = ("pandas", "pydantic", "rich", "ruamel.yaml", "safetensors", "tokenizers", "typer")
+TESTS = ("pytest", "hypothesis")  # where they are installed
+OFFLINE = {"huggingface-hub"}  # tokenizers requires it, but imports it only to download
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def collect(site: Path, more: Iterable[str], python: str) -> None:
+    """Write the packages and those that they require into `site`, in the versions that are installed here.
+
+    Args:
+        site: an empty folder.
+        more: further packages that are installed here.
+        python: the other machine's version, such as 3.12. If it is not this one, pip downloads wheels for Linux on x86-64.
+
+    Raises:
+        MtbertError: a package is not installed here, or pip fails.
+    """
+    tests = [name for name in TESTS if find_spec(name)]
+    names = sorted(required([*NEEDED, *tests, *more]) - required(GIVEN))
+    if python == HERE:
+        for name in names:
+            _copy(name, site)
+    else:
+        _download(names, site, python)
+    for unused in ("pandas/tests", "bin"):
+        shutil.rmtree(site / unused, ignore_errors=True)
+
+
+def required(names: Iterable[str]) -> set[str]:
+    """These packages and all that they require on this machine, without extras."""
+    found: set[str] = set()
+    waiting = [canonicalize_name(name) for name in names]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in OFFLINE:
+            continue
+        found.add(name)
+        for line in installed(name).requires or ():
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(canonicalize_name(requirement.name))
+    return found
+
+
+def installed(name: str) -> Distribution:
+    try:
+        return Distribution.from_name(name)
+    except PackageNotFoundError:
+        raise MtbertError(
+            f"{name}: not installed here; run `python -m pip install {name}`, then the same command again"
+        ) from None
+
+
+def _copy(name: str, site: Path) -> None:
+    for file in installed(name).files or ():
+        if ".." not in file.parts and file.suffix != ".pyc":
+            (site / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(file.locate()), site / file)
+
+
+def _download(names: Iterable[str], site: Path, python: str) -> None:
+    pins = [f"{name}=={installed(name).version}" for name in names]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-compile",
+        "--no-deps",
+    ]
+    command += ["--target", str(site), "--only-binary=:all:", "--implementation", "cp", "--python-version", python]
+    done = subprocess.run(
+        [*command, *(f"--platform={name}" for name in PLATFORMS), *pins], capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise MtbertError(
+            f"pip finds no packages for Python {python} ({reason}); connect to a package index, or make the bundle with Python {python}"
+        )

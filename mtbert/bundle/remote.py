@@ -1,0 +1,197 @@
+"""Runs in an unpacked bundle, on the machine with the GPU: tests, training runs and benchmarks, within a time limit.
+
+A run's results are written when it has been evaluated: metrics, predictions, model card, record and log, without its weights unless
+asked for. Training that the limit or a signal ends leaves a checkpoint, from which the same command resumes.
+"""
+
+import argparse
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mtbert.files import replaced_file
+from mtbert.pipeline.paths import CONVERTED, METRICS, MODELS, PLOTS, PRETRAINED, RESULTS
+from mtbert.pipeline.plans import planned
+
+MANIFEST = "bundle.json"
+STEPS = ("tests", "train", "benchmarks")
+BENCHMARKS = Path("reports/benchmarks")
+GRACE = 15.0  # seconds before the limit at which processes are asked to stop
+
+
+class Work:
+    """Processes that end before a time limit, or when this process is asked to stop.
+
+    Args:
+        out: the folder of results.
+        seconds: the limit.
+    """
+
+    def __init__(self, out: Path, seconds: float) -> None:
+        self.out, self.stopping, self.failed = out, threading.Event(), False
+        self._end, self._running = time.monotonic() + seconds, set[subprocess.Popen[bytes]]()
+        self._timer = threading.Timer(max(0.0, seconds - GRACE), self.stop)
+        self._timer.daemon = True
+        self._timer.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.stop)
+
+    @property
+    def minutes_left(self) -> float:
+        return max(0.0, self._end - GRACE - time.monotonic()) / 60
+
+    def stop(self, *_: Any) -> None:
+        """Start nothing more, and ask what runs to end: training then writes a checkpoint."""
+        self.stopping.set()
+        for process in tuple(self._running):
+            process.terminate()
+
+    def call(self, name: str, *command: str) -> bool:
+        """Run `python -m COMMAND` to its end, with its output in logs/NAME.log; whether it succeeded."""
+        if self.stopping.is_set():
+            return False
+        began = time.monotonic()
+        with (self.out / "logs" / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=subprocess.STDOUT)
+            self._running.add(process)
+            if self.stopping.is_set():
+                process.terminate()
+            status = process.wait()
+            self._running.discard(process)
+        good = status == 0
+        self.failed |= not good and not self.stopping.is_set()
+        how = (
+            "done"
+            if good
+            else "stopped"
+            if self.stopping.is_set()
+            else f"failed with status {status}, see logs/{name}.log"
+        )
+        print(f"{command[0]} {name}: {how} after {time.monotonic() - began:.0f} s", flush=True)
+        return good
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for. Exit status 1 if something failed."""
+    manifest = json.loads(Path(MANIFEST).read_text(encoding="utf-8"))
+    chosen = _parser(manifest).parse_args(arguments)
+    out = Path(os.environ.get("OUT", "results")).resolve()
+    (out / "logs").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(MANIFEST, out / MANIFEST)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // chosen.jobs)))
+    work = Work(out, 60 * chosen.minutes)
+    for step in chosen.steps:
+        if step == "tests":
+            work.call("tests", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider")
+        elif step == "train":
+            _train(work, manifest, chosen.runs, chosen.jobs, chosen.weights)
+        else:
+            work.call("benchmarks", "benchmarks.gpu", "--minutes", f"{work.minutes_left:.2f}")
+            if BENCHMARKS.is_dir():
+                shutil.copytree(BENCHMARKS, out / "benchmarks", dirs_exist_ok=True)
+    print(f"results: {out}", flush=True)
+    return int(work.failed)
+
+
+def _parser(manifest: dict[str, Any]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "bash run.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "steps", nargs="+", metavar="STEP", choices=STEPS, help=f"{', '.join(STEPS)}; done in the order given"
+    )
+    parser.add_argument("--minutes", type=float, default=24 * 60.0, help="the limit of all steps together")
+    parser.add_argument("--jobs", type=int, default=1, help="training runs at once")
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        choices=manifest["runs"],
+        default=manifest["runs"],
+        metavar="RUN",
+        help="by default all of the bundle",
+    )
+    parser.add_argument("--weights", action="store_true", help="bring the trained weights back too")
+    return parser
+
+
+def _train(work: Work, manifest: dict[str, Any], runs: Sequence[str], jobs: int, weights: bool) -> None:
+    """Train and evaluate runs, several at once; a run that is finished is only packed again."""
+    if manifest["fp16"]:
+        _restore_weights()
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for run in runs:
+        waiting.put(run)
+    finished: list[str] = []
+
+    def worker() -> None:
+        while not work.stopping.is_set():
+            try:
+                run = waiting.get_nowait()
+            except queue.Empty:
+                return
+            if all(work.call(run, f"stages.{stage}", run) for stage in _stages(run)):
+                bring_back(work.out, run, weights)
+                finished.append(run)
+
+    threads = [threading.Thread(target=worker) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    left = [run for run in runs if run not in finished]
+    print(f"runs finished: {len(finished)} of {len(runs)}" + (f"; not: {', '.join(left)}" if left else ""), flush=True)
+
+
+def _stages(run: str) -> list[str]:
+    """What is still to be done for a run."""
+    adapter = planned("train", run)["settings"]["run"]["adapter"]
+    convert = ["convert"] if adapter and not (CONVERTED / run).is_dir() else []
+    train = [] if (MODELS / run).is_dir() else ["train"]
+    return convert + train + ([] if (RESULTS / run).is_dir() else ["evaluate"])
+
+
+def _restore_weights() -> None:
+    """Write the rounded encoder as fp32 again, and have adapters, which depend on its weights, converted again."""
+    from mtbert.pretrained.store import CONFIG, WEIGHTS, read_safetensors, save_model
+
+    config = json.loads((PRETRAINED / CONFIG).read_text(encoding="utf-8"))
+    if "rounded" in config["source"]:
+        return
+    for folder in CONVERTED.iterdir():
+        if (folder / WEIGHTS).is_file():
+            shutil.rmtree(folder)
+    tensors = {name: tensor.float() for name, tensor in read_safetensors(PRETRAINED / WEIGHTS).items()}
+    save_model(PRETRAINED, tensors, {"encoder": config["encoder"], "source": {**config["source"], "rounded": "fp16"}})
+
+
+def bring_back(out: Path, run: str, weights: bool) -> None:
+    """Write OUT/runs/RUN.tar.gz."""
+
+    def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        heavy = entry.name.startswith(f"{MODELS}/") and entry.name.endswith(("/model.safetensors", "/tokenizer.json"))
+        return None if heavy and not weights else entry
+
+    paths = (
+        MODELS / run,
+        RESULTS / run,
+        PLOTS / f"{run}.csv",
+        METRICS / f"{run}.json",
+        Path(f".mtbert/log/train-{run}.json"),
+    )
+    with replaced_file(out / "runs" / f"{run}.tar.gz") as file, tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for path in paths:
+            tar.add(path, path.as_posix(), filter=kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

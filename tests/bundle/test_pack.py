@@ -1,0 +1,106 @@
+"""A bundle's parts, what it refuses, and that it is complete."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mtbert.bundle import pack
+from mtbert.bundle.pack import Parts, main
+from mtbert.bundle.packages import GIVEN, installed, required
+from mtbert.errors import MtbertError
+from mtbert.workflow.graph import Job
+from tests.project import commit, keep_runs, must, tiny_project
+
+
+def test_parts_have_a_size_and_make_the_whole(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, 10)
+    for text in (b"a" * 7, b"b" * 25, b"", b"c" * 8):
+        assert parts.write(text) == len(text)
+    assert parts.names == ["part-1", "part-2", "part-3", "part-4"]
+    found = [(tmp_path / name).read_bytes() for name in parts.names]
+    assert [len(part) for part in found] == [10, 10, 10, 10]
+    assert b"".join(found) == b"a" * 7 + b"b" * 25 + b"c" * 8
+
+
+@pytest.mark.parametrize(
+    ("runs", "stale", "message"),
+    [
+        (["best_performace"], [], r"--run: no run of params\.yaml is called .best_performace.; did you mean"),
+        (["dora_r4"], ["prepare", "convert@dora_r4", "convert@dora_r8"], "^convert@dora_r4, prepare: not up to date"),
+        (["dora_r8"], [], r"--run: dora_r8 starts from another run's weights"),
+    ],
+)
+def test_what_cannot_be_packed_is_one_error_and_writes_nothing(
+    change: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    runs: list[str], stale: list[str], message: str,
+) -> None:  # fmt: skip
+    change(dora_r8={"adapter": {"start_from": "best_performance"}})
+    monkeypatch.setattr(pack, "stale_jobs", lambda: [Job(stage, "", []) for stage in stale])
+    with pytest.raises(MtbertError, match=message):
+        main(tmp_path / "bundle", runs)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "stale_jobs", lambda: [])
+    (tmp_path / "thesis").mkdir()
+    with pytest.raises(MtbertError, match="thesis: exists and is no bundle; name a new folder"):
+        main(tmp_path / "thesis")
+
+
+def bare_python(folder: Path) -> Path:
+    """A virtual environment with links to torch, numpy and what these require, and nothing else."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    for name in required(GIVEN):
+        for top in {file.parts[0] for file in installed(name).files or ()} - {"..", "__pycache__"}:
+            (site / top).symlink_to(str(installed(name).locate_file(top)))
+    return folder / "bin/python"
+
+
+def without_a_network() -> list[str]:
+    """A prefix for commands: in a network namespace of its own where the system allows it."""
+    prefix = ["unshare", "--map-root-user", "--net"]
+    allowed = shutil.which("unshare") and not subprocess.run([*prefix, "true"], capture_output=True).returncode
+    return prefix if allowed else []
+
+
+@pytest.mark.slow
+def test_a_run_elsewhere_is_up_to_date_here(tmp_path: Path) -> None:
+    """Two runs in a bundle, with torch and numpy alone and no network; a run that was stopped goes on; DVC accepts the results."""
+    project = tiny_project(tmp_path / "home", profiles__sample__budget__epoch_end=30)
+    keep_runs(project, "baseline", "dora_r4")
+    commit(project, "tiny")
+    must(project, "dvc", "repro", "prepare", "convert")
+    there = tmp_path / "there"
+    printed = must(project, "python", "-m", "mtbert", "bundle", str(there), "--part-megabytes", "10")
+    assert "2 parts" in printed and "runs: baseline, dora_r4" in printed
+    environment = {
+        **{key: os.environ[key] for key in ("PATH",)},
+        **{"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "HF_HUB_OFFLINE": "1", "HTTPS_PROXY": "http://127.0.0.1:9"},
+        **{"PYTHON": str(bare_python(tmp_path / "bare")), "MTBERT_CHECKPOINT_SECONDS": "0"},
+    }
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*without_a_network(), "bash", str(there / "run.sh"), *arguments]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+
+    moved = (there / "part-2").rename(tmp_path / "part-2")
+    assert "part-2: not found; copy all parts" in run("train").stderr
+    moved.rename(there / "part-2")
+    stopped = run("train", "--minutes", "0")
+    assert "runs finished: 0 of 2; not: baseline, dora_r4" in stopped.stdout, stopped
+    done = run("train", "--jobs", "2")
+    assert "runs finished: 2 of 2" in done.stdout, done
+    assert "taken: baseline, dora_r4" in must(project, "python", "-m", "mtbert", "take", str(there / "results"))
+    names = [f"{stage}@{run}" for stage in ("train", "evaluate") for run in ("baseline", "dora_r4")]
+    assert "up to date" in must(project, "dvc", "status", *names)
+    assert "stages.train" not in must(project, "dvc", "repro")
+    assert (project / "reports/sample/index.html").is_file()
