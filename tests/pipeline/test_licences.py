@@ -66,7 +66,7 @@ def test_what_nobody_states_is_said_to_be_unstated() -> None:
     assert data_terms("topic", "sample") == "declared in params.yaml, on the terms of its files"
     assert "not recorded" in data_terms("sst", None)
     assert encoder_terms(MINILM).startswith(f"{MINILM_HUB}, apache-2.0 (https://huggingface.co/")
-    assert "no licence stated" in encoder_terms(LOCAL) and "generated" in encoder_terms(RANDOM)
+    assert "not recorded" in encoder_terms(LOCAL) and "generated" in encoder_terms(RANDOM)
 
 
 def test_a_trained_model_says_where_its_data_come_from(trained: Path) -> None:
