@@ -97,7 +97,7 @@ def test_a_study_runs_beside_the_project(tmp_path: Path) -> None:
     project = tiny_project(tmp_path / "project")
     shutil.copytree(STUDIES, project / "studies", symlinks=True)
     study = project / "studies/samplers"
-    kept = {"proportional_paper", "proportional_steps", "proportional_tokens", "balanced_tokens"}
+    kept = {"proportional_paper", "proportional_steps", "proportional_tokens"}
     keep(study, {"sequential", *kept})
     commit(project, "tiny")
     output = must(project, "dvc", "repro", "studies/samplers/dvc.yaml")
@@ -113,7 +113,7 @@ def test_a_study_runs_beside_the_project(tmp_path: Path) -> None:
         assert all((study / f"reports/sample/tables/{name}.{ending}").is_file() for ending in ("csv", "md", "tex"))
     for name in ("sampler_exponent", "sampler_curves", "sampler_amount"):
         assert (study / f"reports/sample/figures/{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert "Data and pipelines are up to date" in must(study, "dvc", "repro")
+    assert "Data and pipelines are up to date" in must(project, "dvc", "repro", "studies/samplers/dvc.yaml")
     assert "studies" not in must(project, "dvc", "stage", "list", "--name-only"), "the default graph has no stage of it"
     changed = must(project, "git", "status", "--porcelain", "--untracked-files=all", "--", "studies").split()[1::2]
     assert all("/reports/" in path or path.endswith("dvc.lock") for path in changed), changed

@@ -35,7 +35,8 @@ def refresh_study(params: Params, project: Path) -> None:
         params: as `load_study` returns them.
         project: the project's root, which has the code.
     """
-    _write({n: part for n, part in settings_of_stages(params).items() if n.partition("/")[0] in STUDY_STAGES}, project)
+    found = settings_of_stages(params)
+    _write({name: part for name, part in found.items() if name.partition("/")[0] in STUDY_STAGES}, project)
 
 
 def _write(settings_of: Mapping[str, Any], root: Path) -> None:

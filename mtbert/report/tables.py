@@ -115,7 +115,7 @@ def table3(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     notes = [
         f"Probabilities are of {', '.join(sizes)}, in proportion to *|D|^α* with *α = 1, ½, 0*; training sets here: {counts}. "
         "Where an epoch ends with the first depleted dataset, the methods differ in the number of steps too, so that the "
-        "comparison confounds sampler with amount of training; `epoch_end: N` gives each the same number of steps.",
+        "comparison confounds sampler with amount of training; `studies/samplers` compares them at equal steps and at equal tokens.",
         *certainty(statistics, compared, {OVERALL: "Overall"}),
     ]
     ours = ("Sampling method", "Probabilities", "Steps", "Batches", "Overall")
