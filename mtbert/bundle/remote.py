@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mtbert.bundle import MANIFEST
 from mtbert.files import replaced_file
 from mtbert.pipeline.paths import CONVERTED, METRICS, MODELS, PLOTS, PRETRAINED, RESULTS
 from mtbert.pipeline.plans import planned
 
-MANIFEST = "bundle.json"
 STEPS = ("tests", "train", "benchmarks")
 BENCHMARKS = Path("reports/benchmarks")
 GRACE = 15.0  # seconds before the limit at which processes are asked to stop
@@ -161,15 +161,12 @@ def _stages(run: str) -> list[str]:
 
 
 def _restore_weights() -> None:
-    """Write the rounded encoder as fp32 again, and have adapters, which depend on its weights, converted again."""
+    """Write the rounded encoder as fp32, once."""
     from mtbert.pretrained.store import CONFIG, WEIGHTS, read_safetensors, save_model
 
     config = json.loads((PRETRAINED / CONFIG).read_text(encoding="utf-8"))
     if "rounded" in config["source"]:
         return
-    for folder in CONVERTED.iterdir():
-        if (folder / WEIGHTS).is_file():
-            shutil.rmtree(folder)
     tensors = {name: tensor.float() for name, tensor in read_safetensors(PRETRAINED / WEIGHTS).items()}
     save_model(PRETRAINED, tensors, {"encoder": config["encoder"], "source": {**config["source"], "rounded": "fp16"}})
 
