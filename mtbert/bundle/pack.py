@@ -52,11 +52,11 @@ import sys, tarfile
 tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall(sys.argv[1], filter="tar")' "$work"
     touch "$work/complete"
 fi
-export OUT=${OUT:-$here/results} PYTHONPATH=$work/project:$work/hook
+export OUT=${OUT:-$here/results} PYTHONPATH=$work/project:$work/first:$work/hook
 cd "$work/project"
 exec "$python" -m mtbert.bundle.remote "$@"
 """
-# The machine's own packages come first: they fit each other.
+# The machine's own packages come first, except for those that `arrange` puts into the folder `first`.
 HOOK = """\
 import sys
 from pathlib import Path

@@ -15,12 +15,14 @@ import sys
 import tarfile
 import threading
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mtbert.bundle import MANIFEST
-from mtbert.files import replaced_file
+from mtbert.bundle.packages import arrange
+from mtbert.files import replaced_file, replaced_folder
 from mtbert.pipeline.paths import CONVERTED, METRICS, MODELS, PLOTS, PRETRAINED, RESULTS
 from mtbert.pipeline.plans import planned
 
@@ -85,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for. Exit status 1 if something failed."""
     manifest = json.loads(Path(MANIFEST).read_text(encoding="utf-8"))
     chosen = _parser(manifest).parse_args(arguments)
+    _arrange(Path("../site"), Path("../first"))
     out = Path(os.environ.get("OUT", "results")).resolve()
     (out / "logs").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(MANIFEST, out / MANIFEST)
@@ -101,6 +104,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 shutil.copytree(BENCHMARKS, out / "benchmarks", dirs_exist_ok=True)
     print(f"results: {out}", flush=True)
     return int(work.failed)
+
+
+def _arrange(site: Path, first: Path) -> None:
+    """Choose between the machine's packages and the bundle's, once."""
+    if first.exists():
+        return
+    project = (
+        tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+        if Path("pyproject.toml").is_file()
+        else {}
+    )
+    machine = [folder for folder in sys.path if Path(folder).resolve() != site.resolve()]
+    with replaced_folder(first) as folder:
+        if names := arrange(site, folder, project.get("dependencies", ()), machine):
+            print(f"the bundle's own, since this machine's are too old or too new: {', '.join(names)}", flush=True)
 
 
 def _parser(manifest: dict[str, Any]) -> argparse.ArgumentParser:
