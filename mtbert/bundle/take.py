@@ -53,7 +53,7 @@ def main(folder: Path) -> None:
     print(f"taken: {', '.join(found)}. `dvc repro` makes the report of them without training them again.")
     if bare:
         print(
-            f"Without weights, for evaluation and the report only: {', '.join(bare)}; `--weights` there brings them too."
+            f"Without weights, for the report and comparisons only: {', '.join(bare)}; `--weights` there brings them too."
         )
 
 
