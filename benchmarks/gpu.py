@@ -1,6 +1,6 @@
 """All GPU benchmarks: BERT-base training steps against transformers and peft, CUDA graphs, several runs at once, the paper's runs.
 
-python -m benchmarks.gpu --minutes 8            # on a machine with a CUDA device; without a limit, a quarter of an hour
+python -m benchmarks.gpu --minutes 8            # on a machine with a CUDA device; without --minutes, until all rounds are done
 python -m benchmarks.gpu --part graphs          # one part alone; the option may be repeated
 python -m benchmarks.gpu --device cpu --tiny    # a dry run without recording graphs, on a machine without a GPU
 

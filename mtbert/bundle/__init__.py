@@ -2,3 +2,5 @@
 
 `pack` writes the bundle, `remote` runs in it on the other machine, `take` checks the results and hands them to DVC.
 """
+
+MANIFEST = "bundle.json"  # in the bundle and beside its results: commit, profile, runs, fp16, python

@@ -11,12 +11,14 @@ import stat
 import tarfile
 import tempfile
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
+from mtbert.bundle import MANIFEST
 from mtbert.bundle.packages import HERE, collect
 from mtbert.errors import MtbertError, nearest
 from mtbert.files import replaced_folder
@@ -27,7 +29,7 @@ from mtbert.pipeline.provenance import commit
 from mtbert.pretrained.store import WEIGHTS, load_model
 from mtbert.workflow.graph import stale_jobs
 
-MANIFEST, SCRIPT = "bundle.json", "run.sh"
+SCRIPT = "run.sh"
 CODE = ("mtbert", "stages", "benchmarks", "tests", "requirements", str(PARAMS_FILE), "dvc.yaml", "pyproject.toml")
 EARLY = ("plan", "fetch", "encoder", "prepare", "convert")
 RUN_SH = """\
@@ -50,11 +52,11 @@ import sys, tarfile
 tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall(sys.argv[1], filter="tar")' "$work"
     touch "$work/complete"
 fi
-export OUT=${OUT:-$here/results} PYTHONPATH=$work/project:$work/hook
+export OUT=${OUT:-$here/results} PYTHONPATH=$work/project:$work/first:$work/hook
 cd "$work/project"
 exec "$python" -m mtbert.bundle.remote "$@"
 """
-# The machine's own packages come first: they fit each other.
+# The machine's own packages come first, except for those that `arrange` puts into the folder `first`.
 HOOK = """\
 import sys
 from pathlib import Path
@@ -110,10 +112,10 @@ def main(
     Raises:
         MtbertError: a stage before training is not up to date, a run is unknown, or a package is missing.
     """
-    params = load_params()
-    chosen = _chosen(params, runs)
     if dest.exists() and not (dest / SCRIPT).is_file():
         raise MtbertError(f"{dest}: exists and is no bundle; name a new folder")
+    params = load_params()
+    chosen = _chosen(params, runs)
     manifest = {"commit": commit(), "profile": params.profile, "runs": chosen, "fp16": fp16, "python": python}
     with replaced_folder(dest) as folder, tempfile.TemporaryDirectory() as scratch:
         site = Path(scratch) / "site"
@@ -125,13 +127,8 @@ def main(
             _add(tar, "hook/sitecustomize.py", HOOK.encode())
             _add(tar, f"project/{MANIFEST}", json.dumps(manifest, indent=2).encode())
             _add_project(tar, chosen, fp16)
-        script = RUN_SH
-        for key, value in {
-            "name": parts.digest.hexdigest()[:12],
-            "python": python,
-            "parts": " ".join(parts.names),
-        }.items():
-            script = script.replace(f"{{{key}}}", value)
+        values = {"name": parts.digest.hexdigest()[:12], "python": python, "parts": " ".join(parts.names)}
+        script = reduce(lambda text, key: text.replace(f"{{{key}}}", values[key]), values, RUN_SH)
         (folder / SCRIPT).write_text(script, encoding="utf-8")
         (folder / SCRIPT).chmod(0o755)
     size = sum(file.stat().st_size for file in dest.iterdir())
@@ -162,8 +159,9 @@ def _chosen(params: Params, runs: Sequence[str]) -> list[str]:
 
 
 def _add_project(tar: tarfile.TarFile, runs: Sequence[str], fp16: bool) -> None:
-    inputs = [str(path) for path in (PLAN, PREPARED, *(CONVERTED / run for run in runs))]
-    for path in [*CODE, *inputs]:
+    # Adapters are made from the encoder's weights, so of rounded ones they are made there.
+    converted = [CONVERTED / run for run in runs if not (fp16 and (CONVERTED / run / WEIGHTS).is_file())]
+    for path in [*CODE, *map(str, (PLAN, PREPARED, *converted))]:
         if Path(path).exists():  # an installed package has no tests and benchmarks
             tar.add(path, f"project/{path}", filter=_kept)
     for file in sorted(PRETRAINED.iterdir()):

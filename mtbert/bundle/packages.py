@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from importlib.metadata import Distribution, PackageNotFoundError
+from importlib.metadata import Distribution, PackageNotFoundError, distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from mtbert.errors import MtbertError
 
 GIVEN = ("torch", "numpy")  # the other machine has these
-NEEDED = ("pandas", "pydantic", "rich", "ruamel.yaml", "safetensors", "tokenizers", "typer")
+NEEDED = ("packaging", "pandas", "pydantic", "rich", "ruamel.yaml", "safetensors", "tokenizers", "typer")
 TESTS = ("pytest", "hypothesis")  # where they are installed
 OFFLINE = {"huggingface-hub"}  # tokenizers requires it, but imports it only to download
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
@@ -33,10 +33,11 @@ def collect(site: Path, more: Iterable[str], python: str) -> None:
         MtbertError: a package is not installed here, or pip fails.
     """
     tests = [name for name in TESTS if find_spec(name)]
-    names = sorted(required([*NEEDED, *tests, *more]) - required(GIVEN))
+    # What torch brings there may be older than what these need; what else torch requires is large.
+    names = sorted((required([*NEEDED, *tests]) - set(GIVEN)) | (required(more) - required(GIVEN)))
     if python == HERE:
         for name in names:
-            _copy(name, site)
+            _copy(installed(name), site)
     else:
         _download(names, site, python)
     for unused in ("pandas/tests", "bin"):
@@ -68,11 +69,39 @@ def installed(name: str) -> Distribution:
         ) from None
 
 
-def _copy(name: str, site: Path) -> None:
-    for file in installed(name).files or ():
-        if ".." not in file.parts and file.suffix != ".pyc":
+def arrange(site: Path, first: Path, roots: Iterable[str], machine: Iterable[str]) -> list[str]:
+    """Copy to `first` those of the bundle's packages of which the machine has a version that does not do; returns their names.
+
+    The machine's own packages fit each other, so that they are used where they can be.
+
+    Args:
+        site: the bundle's packages.
+        roots: what mtbert requires.
+        machine: the folders of the machine's packages.
+    """
+    bundled = {canonicalize_name(one.name): one for one in distributions(path=[str(site)])}
+    there = {canonicalize_name(one.name): one.version for one in distributions(path=list(machine))}
+    waiting = [*roots, *(line for name, one in bundled.items() if name not in there for line in one.requires or ())]
+    chosen: list[str] = []
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        name = canonicalize_name(requirement.name)
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if not applies or name in chosen or name not in bundled or name not in there:
+            continue
+        if not requirement.specifier.contains(there[name], prereleases=True):
+            chosen.append(name)
+            _copy(bundled[name], first)
+            waiting += bundled[name].requires or ()
+    return chosen
+
+
+def _copy(package: Distribution, site: Path) -> None:
+    for file in package.files or ():
+        source = Path(str(file.locate()))
+        if ".." not in file.parts and file.suffix != ".pyc" and source.is_file():
             (site / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(str(file.locate()), site / file)
+            shutil.copyfile(source, site / file)
 
 
 def _download(names: Iterable[str], site: Path, python: str) -> None:

@@ -15,15 +15,17 @@ import sys
 import tarfile
 import threading
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtbert.files import replaced_file
+from mtbert.bundle import MANIFEST
+from mtbert.bundle.packages import arrange
+from mtbert.files import replaced_file, replaced_folder
 from mtbert.pipeline.paths import CONVERTED, METRICS, MODELS, PLOTS, PRETRAINED, RESULTS
 from mtbert.pipeline.plans import planned
 
-MANIFEST = "bundle.json"
 STEPS = ("tests", "train", "benchmarks")
 BENCHMARKS = Path("reports/benchmarks")
 GRACE = 15.0  # seconds before the limit at which processes are asked to stop
@@ -85,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for. Exit status 1 if something failed."""
     manifest = json.loads(Path(MANIFEST).read_text(encoding="utf-8"))
     chosen = _parser(manifest).parse_args(arguments)
+    _arrange(Path("../site"), Path("../first"))
     out = Path(os.environ.get("OUT", "results")).resolve()
     (out / "logs").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(MANIFEST, out / MANIFEST)
@@ -101,6 +104,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 shutil.copytree(BENCHMARKS, out / "benchmarks", dirs_exist_ok=True)
     print(f"results: {out}", flush=True)
     return int(work.failed)
+
+
+def _arrange(site: Path, first: Path) -> None:
+    """Choose between the machine's packages and the bundle's, once."""
+    if first.exists():
+        return
+    project = (
+        tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+        if Path("pyproject.toml").is_file()
+        else {}
+    )
+    machine = [folder for folder in sys.path if Path(folder).resolve() != site.resolve()]
+    with replaced_folder(first) as folder:
+        if names := arrange(site, folder, project.get("dependencies", ()), machine):
+            print(f"the bundle's own, since this machine's are too old or too new: {', '.join(names)}", flush=True)
 
 
 def _parser(manifest: dict[str, Any]) -> argparse.ArgumentParser:
@@ -161,15 +179,12 @@ def _stages(run: str) -> list[str]:
 
 
 def _restore_weights() -> None:
-    """Write the rounded encoder as fp32 again, and have adapters, which depend on its weights, converted again."""
+    """Write the rounded encoder as fp32, once."""
     from mtbert.pretrained.store import CONFIG, WEIGHTS, read_safetensors, save_model
 
     config = json.loads((PRETRAINED / CONFIG).read_text(encoding="utf-8"))
     if "rounded" in config["source"]:
         return
-    for folder in CONVERTED.iterdir():
-        if (folder / WEIGHTS).is_file():
-            shutil.rmtree(folder)
     tensors = {name: tensor.float() for name, tensor in read_safetensors(PRETRAINED / WEIGHTS).items()}
     save_model(PRETRAINED, tensors, {"encoder": config["encoder"], "source": {**config["source"], "rounded": "fp16"}})
 

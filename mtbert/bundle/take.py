@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mtbert.bundle import MANIFEST
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, scratch_folder
 from mtbert.params import load_params
@@ -20,8 +21,6 @@ from mtbert.pretrained.store import WEIGHTS, read_config
 from mtbert.seal import check_seal
 from mtbert.settings import Run
 from mtbert.training.work import work_root
-
-MANIFEST = "bundle.json"
 
 
 def main(folder: Path) -> None:
@@ -54,7 +53,7 @@ def main(folder: Path) -> None:
     print(f"taken: {', '.join(found)}. `dvc repro` makes the report of them without training them again.")
     if bare:
         print(
-            f"Without weights, for evaluation and the report only: {', '.join(bare)}; `--weights` there brings them too."
+            f"Without weights, for the report and comparisons only: {', '.join(bare)}; `--weights` there brings them too."
         )
 
 

@@ -60,7 +60,7 @@ def test_the_results_and_the_log_are_put_in_place(
     }
     assert expected < files(project) and "models/baseline/model.safetensors" not in files(project)
     assert json.loads((project / ".mtbert/log/train-baseline.json").read_text())["commit"] == "commit abc"
-    assert "Without weights, for evaluation and the report only: baseline" in capsys.readouterr().out
+    assert "Without weights, for the report and comparisons only: baseline" in capsys.readouterr().out
 
 
 def _other_settings(change: Callable[..., None], _results: Path) -> None:
