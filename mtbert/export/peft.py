@@ -62,8 +62,8 @@ def _adapter(export: Export) -> Adapter:
     if adapter.start_from != "pretrained":
         what = f"its adapter starts from the weights of the run {adapter.start_from}, not from a published encoder"
         raise MtbertError(f"{folder}: {what}; {merged}")
-    if base["name"] == "random" or "base" in base:
-        what = "an encoder with random weights" if base["name"] == "random" else "an encoder with a merged adapter"
+    if "seed" in base or "base" in base:
+        what = "an encoder with random weights" if "seed" in base else "an encoder with a merged adapter"
         raise MtbertError(f"{folder}: its adapter starts from {what}, which no folder or hub holds; {merged}")
     return adapter
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtbert.pipeline.licences import data_terms, encoder_terms, metadata
+from mtbert.pipeline.licences import data_terms, encoder_terms, metadata, parent_of
 
 CARD = "README.md"
 CLEANING = {"course": "in lower case, with the course's spacing of punctuation", "none": "as it is"}
@@ -34,7 +34,7 @@ def card(
     settings, training, encoder = config["settings"], config["training"], config["encoder"]
     adapter, parameters, base = settings["adapter"], config["parameters"], config["base"]
     how = f"with {adapter['method']} of rank {adapter['rank']}" if adapter else "in full"
-    limit, cleaning = config["max_tokens"], CLEANING[config["preprocess"]]
+    limit, cleaning, parent = config["max_tokens"], CLEANING[config["preprocess"]], parent_of(config)
     known = {task: about for task, about in config["tasks"].items() if tasks is None or task in tasks}
     head = {"library_name": library, "pipeline_tag": pipeline, **metadata(config), "tags": ["mtbert"]}
     lines = [
@@ -65,6 +65,7 @@ def card(
             f"- {task}: {size:,} examples: {data_terms(task, training.get('data'))}."
             for task, size in training["sizes"].items()
         ),
+        *([f"- what the run {parent} was trained on, from whose weights this one started."] if parent else []),
         f"- encoder: {encoder_terms(base)}.",
         "",
         "mtbert's licence, MIT, is that of its code. It grants no rights to the data or the encoder, nor to weights made from them.",

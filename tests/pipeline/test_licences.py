@@ -33,7 +33,8 @@ def head(trained: Path, data: str | None, base: dict[str, Any], *tasks: str) -> 
         ("sample", MINILM, ("sst", "topic"), "unknown", MINILM_HUB, None),
         ("sample", OTHER, ("sst",), "unknown", OTHER["name"], None),
         ("sample", LOCAL, ("sst",), "unknown", None, None),
-        ("folder", RANDOM, ("sst", "topic"), "unknown", None, ["stanfordnlp/sst"]),
+        ("folder", RANDOM, ("sst", "topic"), "unknown", None, None),
+        ("download", RANDOM, ("sst", "topic"), "unknown", None, ["stanfordnlp/sst"]),
         (
             "download",
             MINILM,
@@ -57,6 +58,14 @@ def test_the_metadata(
     found = head(trained, data, base, *tasks)
     assert (found["license"], found.get("base_model"), found.get("datasets")) == (licence, base_model, datasets)
     assert (found["library_name"], found["pipeline_tag"]) == ("mtbert", "text-classification")
+
+
+def test_a_model_that_started_from_another_run(trained: Path) -> None:
+    config = read_config(trained / "models/baseline")
+    adapter = {"method": "dora", "rank": 2, "start_from": "key_update_1"}
+    text = card("run", {**config, "base": MINILM, "settings": {**config["settings"], "adapter": adapter}})
+    assert ModelCard(text).data.to_dict()["license"] == "unknown", "its first run's data are in the weights too"
+    assert "what the run key_update_1 was trained on" in text
 
 
 def test_what_nobody_states_is_said_to_be_unstated() -> None:
