@@ -89,7 +89,15 @@ def rows_of(split: Split, rows: np.ndarray) -> Split:
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """The split without a random share of its rows, and these rows; both have one row or more."""
+    """The split without a random share of its rows, and these rows; both have one row or more.
+
+    Raises:
+        MtbertError: the split has a single row.
+    """
+    if len(split) < 2:
+        raise MtbertError(
+            f"params.yaml: optimization.hold_out: {split.task} has one training example, so none can be held out; remove the key"
+        )
     rows = np.random.default_rng([seed, 0, 0, 0, 2]).permutation(len(split))
     count = held_out_rows(len(split), share)
     return rows_of(split, np.sort(rows[count:])), rows_of(split, np.sort(rows[:count]))

@@ -2,7 +2,7 @@
 
 import json
 
-from mtbert.data.arrays import load_split
+from mtbert.data.arrays import held_out_rows, load_split
 from mtbert.data.batches import row_tokens, views_for
 from mtbert.pipeline.paths import MODELS, PREPARED
 from mtbert.pipeline.plans import PLAN, planned
@@ -33,13 +33,16 @@ def _trained(name: str) -> bool:
 
 
 def _tokens(name: str) -> int:
-    """An estimate: the mean length of each task's examples times the examples of the first epoch, for every epoch."""
+    """An estimate: the mean length of each task's examples times the examples of the middle epoch, for every epoch."""
     settings = planned("train", name)["settings"]
     run = Run.model_validate(settings["run"])
     views, data = views_of(run), {task: load_split(PREPARED, run.known[task], "train") for task in run.tasks}
     lengths = {task: row_tokens(data[task], views[task], settings["max_tokens"]) for task in run.tasks}
+    if run.optimization and (share := run.optimization.hold_out):
+        lengths = {task: tokens[held_out_rows(len(tokens), share) :] for task, tokens in lengths.items()}
     sizes = {task: len(tokens) for task, tokens in lengths.items()}
     means = {task: float(tokens.mean()) for task, tokens in lengths.items()}
-    sampler = sampler_in(run.sampler, 0, run.epochs)
-    epoch = epoch_schedule(sizes, run.batch_size, sampler, run.epoch_end, run.seed, 0, lengths)
+    middle = run.epochs // 2
+    sampler = sampler_in(run.sampler, middle, run.epochs)
+    epoch = epoch_schedule(sizes, run.batch_size, sampler, run.epoch_end, run.seed, middle, lengths)
     return round(run.epochs * sum(means[task] * len(rows) for task, rows in epoch))

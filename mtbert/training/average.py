@@ -37,8 +37,8 @@ class Average:
         """A context in which the weights are their averages."""
         weights = self._averaged()
         before = [weight.detach().clone() for weight in weights]
-        self.apply()
         try:
+            self.apply()
             yield
         finally:
             _set(weights, before)

@@ -130,7 +130,7 @@ def train(
             nonlocal best
             metrics: dict[str, float | None] = {}
             # A stopped evaluation is made again after resuming; first all processes must hear of it.
-            with suppress(Stopped), stop.between_steps(), average.applied(), engine.inference():
+            with average.applied(), suppress(Stopped), stop.between_steps(), engine.inference():
                 if group.first:
                     metrics = evaluate(model)
                 if metrics.get("held_out") is not None and kept_epoch([*progress.history, metrics]) == epoch:

@@ -68,8 +68,9 @@ def schedule(
     length = _expected_steps(sizes, batch_size, epoch_end, lengths)
     for epoch in range(epochs):
         if epochs * length > MOST_STEPS:
+            end = epoch_end.model_dump() if isinstance(epoch_end, TokenCount) else epoch_end
             raise MtbertError(
-                f"epochs: {epochs} of {length} steps each (epoch_end: {epoch_end}) exceed the {MOST_STEPS:,} steps "
+                f"epochs: {epochs} of {length} steps each (epoch_end: {end}) exceed the {MOST_STEPS:,} steps "
                 "that a run may have; lower this run's epoch_end or epochs"
             )
         chosen = sampler_in(sampler, epoch, epochs)

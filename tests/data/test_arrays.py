@@ -106,6 +106,11 @@ def test_rows_of_a_split(make_split: Callable[..., Split], data: st.DataObject) 
     assert found.labels.tolist() == split.labels[rows].tolist()
 
 
+def test_of_one_row_none_is_held_out(make_split: Callable[..., Split]) -> None:
+    with pytest.raises(MtbertError, match=r"optimization\.hold_out: sst has one training example"):
+        hold_out(make_split("sst", 1), 0.1, 0)
+
+
 @given(st.integers(2, 40), st.floats(0.001, 0.999), st.integers(0, 3))
 def test_held_out_rows_are_not_trained_on(make_split: Callable[..., Split], size: int, share: float, seed: int) -> None:
     split = make_split("sst", size)

@@ -1,6 +1,8 @@
 """The training loop learns, stops at NaN, and resumes an interrupted run to the same bits."""
 
 import math
+import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -15,12 +17,12 @@ from torch import Tensor
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.engines import engine_for, kernels
-from mtbert.errors import MtbertError
+from mtbert.errors import MtbertError, Stopped
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter
 from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
-from mtbert.training import loop
+from mtbert.training import average, loop
 from mtbert.training.checkpoint import load_checkpoint
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
@@ -355,6 +357,31 @@ def test_the_comparison_notices_forgotten_weights(
     assert same(run("resumed", at("step", 12)), undisturbed)
     monkeypatch.setattr(loop, "load_checkpoint", partial(bug, loop.load_checkpoint))
     assert not same(run("damaged", at("step", 12)), undisturbed)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_signal_while_weights_are_averages_leaves_no_mixture(
+    bench: Bench, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights become their averages and back around each evaluation; the signal comes before one of these four changes."""
+    run = {"optimization": Optimization(average=0.9)}
+    undisturbed = bench.run(tmp_path / "undisturbed", **run)
+    real, calls = average._set, iter(range(1, 1000))
+
+    def interrupted(weights: list[Tensor], values: list[Tensor]) -> None:
+        half = len(weights) // 2
+        real(weights[:half], values[:half])
+        if next(calls) == number + 2:  # the first two are around epoch 0, when there is no average yet
+            os.kill(os.getpid(), signal.SIGTERM)
+        real(weights[half:], values[half:])
+
+    monkeypatch.setattr(average, "_set", interrupted)
+    with pytest.raises(Stopped):
+        bench.run(tmp_path / "resumed", **run)
+    monkeypatch.undo()
+    resumed = bench.run(tmp_path / "resumed", **run)
+    assert resumed.progress == undisturbed.progress
+    assert all(torch.equal(value, undisturbed.weights[name]) for name, value in resumed.weights.items())
 
 
 def test_another_seed_is_another_run(bench: Bench, tmp_path: Path) -> None:
