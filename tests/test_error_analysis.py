@@ -59,7 +59,7 @@ def test_a_task_or_run_that_params_yaml_no_longer_declares(project: Path, capsys
     with pytest.raises(MtbertError, match="does not declare topic, of which mine has results; declare it there again"):
         error_analysis.main("mine", [], {})
     path.write_text("{}", encoding="utf-8")
-    with pytest.raises(MtbertError, match="after declaring mine under runs in params.yaml again, or name a run"):
+    with pytest.raises(MtbertError, match=r"after declaring mine under runs in params\.yaml again, or name a run"):
         error_analysis.main("mine", [], {})
 
 
