@@ -45,7 +45,7 @@ def main(
     known = known_tasks(tasks)
     names = [name for name in known if name in metrics["dev"]]
     gone = [name for name in metrics["dev"] if name not in known and name != OVERALL]
-    undeclared = f"under tasks, params.yaml does not declare {', '.join(gone)}, of which {run} has results"
+    undeclared = f"params.yaml: tasks does not declare {', '.join(gone)}, of which {run} has results"
     if task in gone or (gone and not names):
         raise MtbertError(f"{undeclared}; declare it there again")
     if task is not None and task not in names:

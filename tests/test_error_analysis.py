@@ -36,7 +36,7 @@ def test_the_findings_and_slices() -> None:
     console = Console(width=200, record=True)
     error_analysis.main("mine", [], {}, console=console)
     text = console.export_text()
-    assert text.startswith("sst (100 dev examples)\nOverconfident by 40 percentage points")
+    assert text.startswith("sst (100 dev examples)\nOverconfident by 40.0 percentage points")
     assert "with a negation      50  1.000 (0.929 to 1.000)  1.000 (0.899 to 1.000)       < 0.001" in text
 
 

@@ -1,6 +1,6 @@
 """What an error analysis found, in sentences. A slice is named only if it differs significantly.
 
-Estimates have 95% intervals, except the mean confidence; so have not the values that chance or a constant prediction would give.
+Estimates have 95% intervals; the mean confidence has none, nor has what chance or a constant prediction would give.
 """
 
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ def agreement_finding(task: TaskErrors) -> str:
     scores = any(run.line for run in task.runs.values())
     constant = " Two runs that both predict nearly a constant have a correlation of about 1." if scores else ""
     return (
-        f"The correlation of {'signed ' if scores else ''}errors is above 0 in {above} of {len(found)} pairs of runs trained on the task, below 0 in {below}, and "
-        f"undecided in {len(found) - above - below}, by 95% intervals that are not corrected for the number of pairs. The correlations "
-        f"range from {interval(found[0])} to {interval(found[-1])}.{constant}"
+        f"The correlation of {'signed ' if scores else ''}errors is above 0 in {above} of {len(found)} pairs of runs trained on the "
+        f"task, below 0 in {below}, and undecided in {len(found) - above - below}, by 95% intervals that are not corrected for the number "
+        f"of pairs. The correlations range from {interval(found[0])} to {interval(found[-1])}.{constant}"
     )
 
 
@@ -52,7 +52,7 @@ def noise_finding(noise: LabelNoise, examples: int) -> str:
         f"({count / examples:.1%}), and all of them contradict {noise.unanimous:,}. {run} is the most accurate "
         f"of the {len(noise.runs)} runs on these examples, which flatters it. It is right on {_share(found.everything, 1)} of all examples, "
         f"and on {_share(found.without, 1)} of those without such a label. The second number is too optimistic as an estimate: these labels "
-        "were left out because runs err on them. The runs share an encoder and training data, so what is hard for all of them looks "
+        "were left out because runs err on them, and wrong labels that few runs contradict stay in. The runs share an encoder and training data, so what is hard for all of them looks "
         "mislabelled too; only reading the pairs tells."
     )
 
@@ -164,7 +164,7 @@ def _size(found: Measured) -> Measured:
 
 
 def _points(found: Measured) -> str:
-    value, low, high = (number(100 * end, 0) for end in found)
+    value, low, high = (number(100 * end, 1) for end in found)
     return f"{value} percentage points ({low} to {high})".replace("-", "−")
 
 

@@ -111,12 +111,12 @@ def test_the_planted_faults_are_found(analysis: dict[str, TaskErrors]) -> None:
 @pytest.mark.parametrize(
     ("excess", "ece", "start"),
     [
-        ((-0.1, -0.17, -0.04), 0.05, "Underconfident by 10 percentage points (4 to 17). "),
+        ((-0.1, -0.17, -0.04), 0.05, "Underconfident by 10.0 percentage points (4.0 to 17.0). "),
         ((-0.01, -0.03, 0.01), 0.05, "No miscalibration found, and not clearly too sure or too unsure: "),
         (
             (-0.01, -0.03, 0.01),
             0.2,
-            "Miscalibrated, but not clearly too sure or too unsure: confidence minus accuracy is −1 ",
+            "Miscalibrated, but not clearly too sure or too unsure: confidence minus accuracy is −1.0 ",
         ),
     ],
 )
