@@ -1,22 +1,22 @@
 """`mtbert compare`: two runs side by side, from their results and the logs of their training on this machine."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from mtbert.errors import MtbertError, nearest
+from mtbert.errors import MtbertError
 from mtbert.pipeline.paths import MODELS, RESULTS
 from mtbert.pipeline.provenance import read_log
 from mtbert.report import results
 from mtbert.report.comparison import Comparison, Flips, compare
 from mtbert.report.plain import plain
 from mtbert.report.statistics import RESAMPLES
-from mtbert.report.text import number, probability, setting, visible
+from mtbert.report.terminal import check_run, declaring, print_table
+from mtbert.report.text import number, probability, setting
 from mtbert.training.work import work_root
 
 # A fact, its title, the unit to show it in, and the decimals.
@@ -49,44 +49,16 @@ def main(
         MtbertError: a run does not exist or is not evaluated, or the two were evaluated on different examples.
     """
     for run in (first, second):
-        check_run(run, declared)
+        check_run(RESULTS, run, declared)
     if first == second:
         raise MtbertError(f"{first!r} is named twice; name two different runs")
-    try:
+    with declaring((first, second), declared, "compare runs that are declared"):
         found = compare(RESULTS, first, second, examples)
-    except MtbertError as error:
-        if gone := [run for run in (first, second) if run not in declared]:
-            what = f"{' and '.join(gone)} under runs in params.yaml again, or compare runs that are declared"
-            raise MtbertError(f"{error}, after declaring {what}") from None
-        raise
     found.facts.update(_facts(first, second))
     if as_json:
         print(json.dumps(plain(found), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         _show(found, console or Console())
-
-
-def check_run(run: str, declared: Collection[str]) -> None:
-    """Reject the name of a run that is neither declared nor evaluated."""
-    evaluated = [path.parent.name for path in sorted(RESULTS.glob("[!.]*/metrics.json"))]
-    known = list(dict.fromkeys([*declared, *evaluated]))
-    if run not in known:
-        raise MtbertError(f"no run is called {run!r}{nearest(run, known)}")
-
-
-def print_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> None:
-    """Print rows and an empty line.
-
-    Args:
-        numbers: whether all columns but the first are right-aligned.
-    """
-    table = Table(box=None, pad_edge=False)
-    for place, name in enumerate(header):
-        table.add_column(Text(name), justify="right" if numbers and place else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
-    console.print(table)
-    console.print()
 
 
 def _facts(first: str, second: str) -> dict[str, tuple[Any, Any]]:

@@ -1,18 +1,19 @@
 """`mtbert errors`: where one run errs, from its results; the same numbers as on the report's page."""
 
-import json
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from mtbert.compare import check_run, print_table
 from mtbert.errors import MtbertError, nearest
 from mtbert.pipeline.paths import RESULTS
 from mtbert.report import results
-from mtbert.report.error_analysis import analyse, to_plain
+from mtbert.report.error_analysis import analyse, to_json, to_plain
 from mtbert.report.error_findings import findings, interval
+from mtbert.report.statistics import OVERALL
+from mtbert.report.terminal import check_run, declaring, print_table
 from mtbert.report.text import probability
 from mtbert.tasks.paper import known_tasks
 
@@ -32,22 +33,30 @@ def main(
         declared: the runs of params.yaml; a run that only has results can be analysed too.
         tasks: those that params.yaml declares.
         task: the name of the only one to show.
-        as_json: print JSON instead.
+        as_json: print JSON instead, in the form of errors.json.
         console: where to print the findings.
 
     Raises:
-        MtbertError: the run does not exist or is not evaluated, or it has no predictions of the task.
+        MtbertError: the run does not exist or is not evaluated, it has no predictions of the task, or none of a declared task.
     """
-    check_run(run, declared)
-    metrics = results.metrics(RESULTS, run)
-    there = [known for known in known_tasks(tasks).values() if known.name in metrics["dev"]]
-    if task is not None and task not in (names := [known.name for known in there]):
+    check_run(RESULTS, run, declared)
+    with declaring([run], declared, "name a run that is declared"):
+        metrics = results.metrics(RESULTS, run)
+    known = known_tasks(tasks)
+    names = [name for name in known if name in metrics["dev"]]
+    gone = [name for name in metrics["dev"] if name not in known and name != OVERALL]
+    undeclared = f"params.yaml: tasks does not declare {', '.join(gone)}, of which {run} has results"
+    if task in gone or (gone and not names):
+        raise MtbertError(f"{undeclared}; declare it there again")
+    if task is not None and task not in names:
         raise MtbertError(f"{run} has no dev predictions of a task {task!r}{nearest(task, names)}")
-    found = analyse(RESULTS, {run: metrics}, [known for known in there if task in (None, known.name)])
+    if gone and task is None:
+        print(f"warning: {undeclared}; left out", file=sys.stderr)
+    with declaring([run], declared, "name a run that is declared"):
+        found = analyse(RESULTS, {run: metrics}, [known[name] for name in names if task in (None, name)])
     sentences = {name: findings(part) for name, part in found.items()}
     if as_json:
-        parts = to_plain(found, sentences)
-        print(json.dumps({name: part["runs"][run] for name, part in parts.items()}, indent=2, ensure_ascii=False))
+        print(to_json(to_plain(found, sentences)), end="")
         return
     console = console or Console()
     for name, part in found.items():

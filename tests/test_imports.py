@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # A trained model in other libraries' formats.
     "export": FILES | {*LAYERS[:-1], "pipeline", "inference"},
     "compare": {"errors", "training", "report", "pipeline"},
-    "error_analysis": {"errors", "tasks", "report", "pipeline", "compare"},
+    "error_analysis": {"errors", "tasks", "report", "pipeline"},
     # DVC's graph for another engine.
     "workflow": FILES | {"params", "settings", "pipeline"},
     # The way to another machine and back.

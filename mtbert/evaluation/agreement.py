@@ -11,6 +11,13 @@ import numpy as np
 from mtbert.evaluation.resampling import Measured, measured
 
 
+class BothWrong(NamedTuple):
+    """The share of examples on which two models are both wrong, and what it would be if they erred independently."""
+
+    found: float
+    independent: float
+
+
 class Agreement(NamedTuple):
     """How two models agree.
 
@@ -18,13 +25,13 @@ class Agreement(NamedTuple):
         predictions: Cohen's kappa of predicted labels, Pearson's r of predicted scores.
         errors: the correlation of their errors, 0 if they err independently: of being wrong, or of signed errors of scores.
         same: the share of equal predictions; None for scores.
-        both_wrong: the share of examples on which both are wrong, and what it would be if they erred independently; None for scores.
+        both_wrong: None for scores.
     """
 
     predictions: Measured
     errors: Measured
     same: float | None
-    both_wrong: tuple[float, float] | None
+    both_wrong: BothWrong | None
 
 
 def agreements(
@@ -45,13 +52,13 @@ def agreements(
     together = _correlations(errors, first, second, draws)
     if scores:
         same, alike = [None] * len(first), _correlations(predictions, first, second, draws)
-        wrong: list[tuple[float, float] | None] = [None] * len(first)
+        wrong: list[BothWrong | None] = [None] * len(first)
     else:
         equal = predictions[first] == predictions[second]
         same, alike = equal.mean(1).tolist(), _kappas(predictions, equal, first, second, draws)
         rates = errors.mean(1)
         wrong = [
-            (float((errors[a] * errors[b]).mean()), float(rates[a] * rates[b]))
+            BothWrong(float((errors[a] * errors[b]).mean()), float(rates[a] * rates[b]))
             for a, b in zip(first, second, strict=True)
         ]
     return {

@@ -50,11 +50,13 @@ class Line(NamedTuple):
 
     Attributes:
         slope: of the labels' least-squares line over the predictions; 1 if calibrated, below 1 if predictions are too far apart.
+        spread: the predictions' standard deviation, as a share of the labels' range; NaN if all labels are equal.
         excess: the mean prediction minus the mean label.
         bins: the mean label by rising prediction.
     """
 
     slope: Measured
+    spread: float
     excess: Measured
     bins: Sequence[Bin]
 
@@ -114,7 +116,8 @@ def calibration_line(labels: np.ndarray, predictions: np.ndarray, draws: np.ndar
         Bin(len(part), float(part.mean()), mean(of))
         for part, of in zip(np.split(predictions[order], starts), np.split(labels[order], starts), strict=True)
     ]
-    return Line(measured(slopes), measured(draws @ (predictions - labels) / len(x)), bins)
+    apart = float(x.std() / np.ptp(labels)) if np.ptp(labels) else np.nan
+    return Line(measured(slopes), apart, measured(draws @ (predictions - labels) / len(x)), bins)
 
 
 def _starts(examples: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, norm, t
+from scipy.stats import binomtest, chi2, norm, t
 
 LEVEL = 0.95  # of the intervals
 POWER = 0.8  # of the smallest detectable difference
@@ -70,6 +70,12 @@ def mean(values: np.ndarray) -> Measured:
         return Measured(value, np.nan, np.nan)
     half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Measured(value, value - half, value + half)
+
+
+def deviation(sd: float, count: int) -> Measured:
+    """The standard deviation of two or more normal values with its chi-square interval."""
+    low, high = (sd * sqrt((count - 1) / float(chi2.ppf(p, count - 1))) for p in ((1 + LEVEL) / 2, (1 - LEVEL) / 2))
+    return Measured(sd, low, high)
 
 
 def interval(samples: np.ndarray) -> tuple[float, float]:

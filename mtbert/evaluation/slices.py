@@ -17,7 +17,8 @@ LEAST = 30  # examples in a slice and outside of it
 WORD = re.compile(r"[^\W_]+(?:['’.,][^\W_]+)*")  # `don't` and `1,000` are one word each, as is the treebank's `n't`
 NEGATIONS = frozenset(
     {"not", "n't", "no", "never", "none", "nobody", "nothing", "nowhere", "neither", "nor", "without", "cannot"}
-    | {"dont", "doesnt", "didnt", "isnt", "arent", "cant", "wont"}  # as many write in questions
+    | {"dont", "doesnt", "didnt", "isnt", "arent", "wasnt", "werent", "hasnt", "havent", "cant", "wont"}
+    | {"wouldnt", "shouldnt", "couldnt"}  # as many write in questions, without an apostrophe
 )
 
 

@@ -15,7 +15,7 @@ from mtbert.evaluation.agreement import Agreement, agreements
 from mtbert.evaluation.calibration import Calibration, Line, calibration, calibration_line
 from mtbert.evaluation.label_noise import contradicted
 from mtbert.evaluation.ordinal import Ordinal, ordinal
-from mtbert.evaluation.resampling import LEVEL, draws, with_data
+from mtbert.evaluation.resampling import LEVEL, Measured, draws, wilson, with_data
 from mtbert.evaluation.slices import Contrast, contrasts, slices
 from mtbert.report.plain import plain
 from mtbert.report.predictions import confidence, numbered
@@ -25,6 +25,7 @@ from mtbert.tasks.task import Task
 
 ERRORS = "errors.json"  # in reports/PROFILE
 RESAMPLES = 1_000  # fewer than of scores: they are kept in memory, and no p comes from them
+FEWEST = 400  # what the ends of a 95% interval need, whatever the memory
 LARGEST = 2**24  # of resamples times examples; on more than 16,777 examples, there are fewer resamples
 
 
@@ -63,19 +64,25 @@ class Candidate(NamedTuple):
     probability: float
 
 
+class Accuracy(NamedTuple):
+    """A run's accuracy on all examples, and without those whose label runs contradict; NaN if there are no others."""
+
+    everything: Measured
+    without: Measured
+
+
 class LabelNoise(NamedTuple):
     """Labels that more than half of the runs contradict, those with the most probable other label first.
 
     Attributes:
         runs: those trained on the task.
         unanimous: how many labels all of them contradict.
-        accuracy: of each run, on all examples, and without the candidates. They were chosen by the runs' own errors, so the second is an
-            upper bound of the accuracy on correct labels.
+        accuracy: of each run. The candidates were chosen by the runs' own errors, so the accuracy without them is too optimistic.
     """
 
     runs: Sequence[str]
     unanimous: int
-    accuracy: Mapping[str, tuple[float, float]]
+    accuracy: Mapping[str, Accuracy]
     candidates: Sequence[Candidate]
 
 
@@ -132,7 +139,7 @@ def to_json(parts: Mapping[str, Mapping[str, Any]]) -> str:
     tasks = []
     for name, part in parts.items():
         entries = {
-            key: lines(value) if value and key in ("runs", "agreement") else json.dumps(value)
+            key: lines(value) if value and key in ("runs", "agreement") else json.dumps(value, allow_nan=False)
             for key, value in part.items()
         }
         body = ",\n".join(f"{json.dumps(key)}: {entry}" for key, entry in entries.items())
@@ -143,7 +150,7 @@ def to_json(parts: Mapping[str, Mapping[str, Any]]) -> str:
 def _analysed(task: Task, tables: Mapping[str, pd.DataFrame], trained: Sequence[str]) -> TaskErrors:
     examples = next(iter(tables.values()))
     labels, rows, key = examples["label"].to_numpy(), len(examples), [SEED, *task.name.encode()]
-    resamples = max(1, min(RESAMPLES, LARGEST // rows))
+    resamples = max(FEWEST, min(RESAMPLES, LARGEST // rows))
     drawn = with_data(draws(rows, resamples, np.random.default_rng(key)))
     parts = slices([examples[name].tolist() for name in TEXTS if name in examples])
     predictions = {run: table["prediction"].to_numpy() for run, table in tables.items()}
@@ -178,6 +185,10 @@ def _residuals(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(y - x * (x @ y / spread if spread else 0.0)))
 
 
+def _share(right: np.ndarray) -> Measured:
+    return wilson(int(right.sum()), len(right)) if len(right) else Measured(np.nan, np.nan, np.nan)
+
+
 def _noise(task: Task, tables: Mapping[str, pd.DataFrame]) -> LabelNoise:
     examples = next(iter(tables.values()))
     labels = examples["label"].to_numpy()
@@ -188,7 +199,7 @@ def _noise(task: Task, tables: Mapping[str, pd.DataFrame]) -> LabelNoise:
     accuracy = {}
     for run, table in tables.items():
         right = (table["prediction"] == table["label"]).to_numpy()
-        accuracy[run] = float(right.mean()), float(right[~chosen].mean()) if not chosen.all() else np.nan
+        accuracy[run] = Accuracy(*(_share(part) for part in (right, right[~chosen])))
     candidates = [
         Candidate(
             examples["id"][row],

@@ -1,4 +1,7 @@
-"""What an error analysis found, in sentences. Each has its 95% interval, and a slice is named only if it differs significantly."""
+"""What an error analysis found, in sentences. A slice is named only if it differs significantly.
+
+Estimates have 95% intervals; the mean confidence has none, nor has what chance or a constant prediction would give.
+"""
 
 from collections.abc import Sequence
 from math import isnan
@@ -12,6 +15,7 @@ from mtbert.report.significance import SIGNIFICANT
 from mtbert.report.text import number
 
 NAMED = 3  # slices that a sentence names
+FLAT = 0.1  # predictions that spread less, as a share of the labels' range, hardly differ: the slope would extrapolate
 UNTRAINED = "The run was not trained on this task."
 
 
@@ -21,26 +25,34 @@ def findings(task: TaskErrors) -> dict[str, list[str]]:
 
 
 def agreement_finding(task: TaskErrors) -> str:
-    """Whether runs err on the same examples; empty without two runs whose errors vary."""
-    found = sorted(how.errors for how in task.agreement.values() if not isnan(how.errors.value))
+    """Whether the runs trained on a task err alike; empty without two such runs whose errors vary."""
+    found = sorted(
+        how.errors
+        for pair, how in task.agreement.items()
+        if all(task.runs[run].trained for run in pair) and not isnan(how.errors.value)
+    )
     if not found:
         return ""
-    together = sum(errors.low > 0 for errors in found)
+    above, below = sum(errors.low > 0 for errors in found), sum(errors.high < 0 for errors in found)
+    scores = any(run.line for run in task.runs.values())
+    constant = " Two runs that both predict nearly a constant have a correlation of about 1." if scores else ""
     return (
-        f"In {together} of {len(found)} pairs of all runs, errors tend to be on the same examples: the 95% interval of their correlation "
-        f"is above 0. The correlations range from {interval(found[0])} to {interval(found[-1])}."
+        f"The correlation of {'signed ' if scores else ''}errors is above 0 in {above} of {len(found)} pairs of runs trained on the "
+        f"task, below 0 in {below}, and undecided in {len(found) - above - below}, by 95% intervals that are not corrected for the number "
+        f"of pairs. The correlations range from {interval(found[0])} to {interval(found[-1])}.{constant}"
     )
 
 
 def noise_finding(noise: LabelNoise, examples: int) -> str:
     """How many labels the runs contradict, and what the most accurate run's accuracy would be without them."""
-    run, (everything, without) = max(noise.accuracy.items(), key=lambda item: item[1][0])
+    run, found = max(noise.accuracy.items(), key=lambda item: item[1].everything.value)
     count = len(noise.candidates)
     return (
         f"More than half of the {len(noise.runs)} runs trained on the task contradict {count:,} of {examples:,} labels "
-        f"({count / examples:.1%}), and all of them contradict {noise.unanimous:,}. {run} is right on {everything:.1%} of all "
-        f"examples, and on {number(100 * without, 1)}% of those without such a label. The second number is an upper bound: these labels "
-        "were chosen because runs err on them. The runs share an encoder and training data, so what is hard for all of them looks "
+        f"({count / examples:.1%}), and all of them contradict {noise.unanimous:,}. {run} is the most accurate "
+        f"of the {len(noise.runs)} runs on these examples, which flatters it. It is right on {_share(found.everything, 1)} of all examples, "
+        f"and on {_share(found.without, 1)} of those without such a label. The second number is too optimistic as an estimate: these labels "
+        "were left out because runs err on them, and wrong labels that few runs contradict stay in. The runs share an encoder and training data, so what is hard for all of them looks "
         "mislabelled too; only reading the pairs tells."
     )
 
@@ -48,7 +60,7 @@ def noise_finding(noise: LabelNoise, examples: int) -> str:
 def interval(found: Measured) -> str:
     """Such as 0.160 (0.140 to 0.180); a dash if it is undefined."""
     if isnan(found.value):
-        return number(None)
+        return number(found.value)
     return f"{number(found.value)} ({number(found.low)} to {number(found.high)})".replace("-", "−")
 
 
@@ -63,44 +75,56 @@ def _sentences(found: Diagnosis, examples: int) -> list[str]:
 
 
 def _calibration(found: Calibration, examples: int) -> list[str]:
-    by = "by {:.0f} percentage points ({:.0f} to {:.0f})".format(*(100 * end for end in _size(found.excess)))
-    direction = (
-        "No miscalibration beyond chance"
-        if found.ece.value <= found.chance_high
-        else f"Overconfident {by}"
-        if found.excess.low > 0
-        else f"Underconfident {by}"
-        if found.excess.high < 0
-        else "Miscalibrated, but neither too sure nor too unsure on average"
-    )
+    excess = found.excess
+    if excess.low > 0 or excess.high < 0:
+        direction = f"{'Over' if excess.low > 0 else 'Under'}confident by {_points(_size(excess))}"
+    else:
+        unclear = f"not clearly too sure or too unsure: confidence minus accuracy is {_points(excess)}"
+        direction = (
+            f"No miscalibration found, and {unclear}"
+            if found.ece.value <= found.chance_high
+            else f"Miscalibrated, but {unclear}"
+        )
     return [
-        f"{direction}: the mean confidence is {found.confidence:.0%}, and {found.accuracy:.0%} of predictions are right. The expected "
+        f"{direction}. The mean confidence is {found.confidence:.0%}, and {found.accuracy:.0%} of predictions are right. The expected "
         f"calibration error (ECE) is {interval(found.ece)}. Chance alone would give a calibrated model {number(found.chance)} on "
         f"{examples:,} examples, and more than {number(found.chance_high)} in {SIGNIFICANT:.0%} of cases."
     ]
 
 
 def _line(found: Line) -> list[str]:
-    if isnan(found.slope.value):
-        return ["All predictions are equal."]
-    spread = (
-        "predictions are too far apart"
-        if found.slope.high < 1
+    excess = found.excess
+    level = (
+        f"Predictions are too high by {interval(excess)} on average."
+        if excess.low > 0
+        else f"Predictions are too low by {interval(_size(excess))} on average."
+        if excess.high < 0
+        else f"Predictions are not clearly too high or too low: on average they are off by {interval(excess)}."
+    )
+    return [_slope(found), level]
+
+
+def _slope(found: Line) -> str:
+    slope = found.slope
+    if isnan(slope.value):
+        return "All predictions are equal."
+    if found.spread < FLAT:
+        return (
+            f"Predictions hardly differ: their standard deviation is {found.spread:.1%} of the labels’ range. So the slope of the labels "
+            "over them says little."
+        )
+    meaning = (
+        "labels fall where predictions rise"
+        if slope.high < 0
+        else "the interval includes 0, so it is not clear that labels rise with predictions"
+        if slope.low <= 0
+        else "predictions are too far apart"
+        if slope.high < 1
         else "predictions are too close together"
-        if found.slope.low > 1
+        if slope.low > 1
         else "the interval includes 1, the slope of calibrated predictions"
     )
-    level = (
-        "Predictions are too high, on average"
-        if found.excess.low > 0
-        else "Predictions are too low, on average"
-        if found.excess.high < 0
-        else "Predictions are neither clearly too high nor too low: on average they are off"
-    )
-    return [
-        f"Where predictions differ by 1, labels differ by {interval(found.slope)} on average: {spread}.",
-        f"{level} by {interval(_size(found.excess))}.",
-    ]
+    return f"Where predictions differ by 1, labels differ by {interval(slope)} on average: {meaning}."
 
 
 def _ordinal(found: Ordinal) -> list[str]:
@@ -121,14 +145,17 @@ def _slices(found: Sequence[Contrast], measure: str) -> list[str]:
     )
     if not differing:
         return [f"On no slice does the {measure} differ significantly from the rest ({tested})."]
-    worse = [part for part in reversed(differing) if part.difference.value > 0][:NAMED]
-    better = [part for part in differing if part.difference.value <= 0][:NAMED]
+    worse = [part for part in reversed(differing) if part.difference.value > 0]
+    better = [part for part in differing if part.difference.value <= 0]
     parts = [
-        f"{word} on examples {'; '.join(f'{part.name}, by {interval(_size(part.difference))}' for part in chosen)}"
-        for word, chosen in (("higher", worse), ("lower", better))
-        if chosen
+        f"{word} on examples {_named(chosen)}" for word, chosen in (("higher", worse), ("lower", better)) if chosen
     ]
     return [f"Compared with the rest, the {measure} is {'; it is '.join(parts)} ({tested})."]
+
+
+def _named(found: Sequence[Contrast]) -> str:
+    names = "; ".join(f"{part.name}, by {interval(_size(part.difference))}" for part in found[:NAMED])
+    return names if len(found) <= NAMED else f"{names}; and {len(found) - NAMED} more"
 
 
 def _size(found: Measured) -> Measured:
@@ -136,5 +163,11 @@ def _size(found: Measured) -> Measured:
     return found if found.value >= 0 else Measured(-found.value, -found.high, -found.low)
 
 
-def _share(found: Measured) -> str:
-    return f"{found.value:.0%} ({found.low:.0%} to {found.high:.0%})"
+def _points(found: Measured) -> str:
+    value, low, high = (number(100 * end, 1) for end in found)
+    return f"{value} percentage points ({low} to {high})".replace("-", "−")
+
+
+def _share(found: Measured, digits: int = 0) -> str:
+    value, low, high = (number(100 * end, digits) for end in found)
+    return number(None) if isnan(found.value) else f"{value}% ({low}% to {high}%)"

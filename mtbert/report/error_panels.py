@@ -42,12 +42,11 @@ class Panel(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What compares the runs on a task: sentences, each with a table, which may be folded."""
+    """What compares the runs on a task: sentences and a table."""
 
     title: str
     finding: str
     table: Grid
-    folded: bool
 
 
 def panels(analysis: Mapping[str, TaskErrors], ranges: Mapping[str, tuple[float, float]]) -> list[Panel]:
@@ -72,17 +71,23 @@ def panels(analysis: Mapping[str, TaskErrors], ranges: Mapping[str, tuple[float,
     return found
 
 
-def compared(analysis: Mapping[str, TaskErrors], runs: Collection[str]) -> list[Compared]:
-    """The agreement of these runs on each task, and the labels that runs contradict."""
+def agreement(analysis: Mapping[str, TaskErrors], runs: Collection[str]) -> list[Compared]:
+    """The agreement of these runs on each task."""
     found = []
     for task in analysis.values():
         shown = [run for run in runs if run in task.runs]
         if len(shown) > 1:
-            found.append(Compared(task.title, agreement_finding(task), _agreement(task, shown), folded=False))
-        if task.noise and task.noise.candidates:
-            title = f"{task.title}: labels that the runs contradict"
-            found.append(Compared(title, noise_finding(task.noise, task.examples), _noise(task.noise), folded=True))
+            found.append(Compared(task.title, agreement_finding(task), _agreement(task, shown)))
     return found
+
+
+def contradicted(analysis: Mapping[str, TaskErrors]) -> list[Compared]:
+    """The labels that runs contradict, of each task that has some."""
+    return [
+        Compared(task.title, noise_finding(task.noise, task.examples), _noise(task.noise))
+        for task in analysis.values()
+        if task.noise and task.noise.candidates
+    ]
 
 
 def _chart(bins: Sequence[Bin], ends: tuple[float, float], axes: tuple[str, str]) -> Calibrated:
@@ -126,7 +131,7 @@ def _distances(found: Ordinal) -> Grid:
 
 
 def _agreement(task: TaskErrors, runs: Sequence[str]) -> Grid:
-    """The lower triangle: above, how alike predictions are; below, how alike errors are."""
+    """The lower triangle: in a cell's first line how alike predictions are, in its second how alike errors are."""
     columns = [Column("", "", False, [Cell(run) for run in runs[1:]])]
     for place, first in enumerate(runs[:-1]):
         cells = []
@@ -143,7 +148,8 @@ def _agreement(task: TaskErrors, runs: Sequence[str]) -> Grid:
         else "Cohen’s kappa of predictions"
     )
     note = (
-        f"Above: {kind}. Below: the correlation of errors, 0 if they are independent. Intervals are in `errors.json`."
+        f"First line of a cell: {kind}; second: the correlation of errors, 0 if they are independent. Their intervals are in "
+        "`errors.json`."
     )
     return Grid("", columns, [note])
 
@@ -167,4 +173,4 @@ def _measured(found: tuple[float, float, float], digits: str = ".3f") -> Cell:
 
 
 def _number(value: float) -> str:
-    return number(None if isnan(value) else value, 2).replace("-", "−")
+    return number(value, 2).replace("-", "−")

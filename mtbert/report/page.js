@@ -153,9 +153,12 @@ taskChosen();
 document.getElementById("browser").hidden = false;
 update();
 
-// The error analysis: the panels of the chosen run.
+// The error analysis: the panels of the chosen run. Without scripts, those of all runs are shown.
 const errorsOf = document.getElementById("errors-of");
-errorsOf.addEventListener("input", (event) => {
-  for (const panel of document.querySelectorAll(".panel")) panel.hidden = panel.dataset.run !== event.target.value;
-});
+function showPanels() {
+  const run = errorsOf.querySelector("select").value;
+  for (const panel of document.querySelectorAll(".panel")) panel.hidden = panel.dataset.run !== run;
+}
+errorsOf.addEventListener("input", showPanels);
 errorsOf.hidden = false;
+showPanels(); // a reload may have kept another choice

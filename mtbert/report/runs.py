@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbert.evaluation.metrics import metric_of
+from mtbert.evaluation.resampling import deviation
 from mtbert.report.grid import Cell, Column, Grid
 from mtbert.report.provenance import UNTIMED
 from mtbert.report.results import dotted
@@ -13,6 +14,7 @@ from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.text import number, setting
 from mtbert.tasks.task import Task
 
+FEWEST_SEEDS = 5  # for the seed's share of the variance
 METRIC_TITLES = {"accuracy": "accuracy", "pearson": "Pearson’s r"}
 Facts = Mapping[str, Mapping[str, Any]]
 
@@ -102,8 +104,11 @@ def seeds_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
         found = over[run].get(metric)
         if found is None or found.mean is None:
             return Cell(number(None))
-        share = "" if found.share is None else f"seed:\N{NO-BREAK SPACE}{found.share:.0%}"
-        return Cell(f"{number(found.mean)} ± {number(found.sd)}", share)
+        assert found.sd is not None
+        _, low, high = deviation(found.sd, found.runs)
+        share = number(None) if found.share is None or found.runs < FEWEST_SEEDS else f"{found.share:.0%}"
+        below = f"SD {number(low)} to {number(high)}; seed: {share}"
+        return Cell(f"{number(found.mean)} ± {number(found.sd)}", below.replace(" ", "\N{NO-BREAK SPACE}"))
 
     columns = [
         Column("Run", "", False, [Cell(run) for run in over]),
@@ -114,8 +119,9 @@ def seeds_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
         ),
     ]
     notes = [
-        "Mean ± standard deviation over runs that differ in their seed alone. Below it, the seed's share of the variance of one run's "
-        "score; the rest is due to the choice of examples."
+        "Mean ± standard deviation over runs that differ in their seed alone. Below, the standard deviation's 95% interval if "
+        "scores are normally distributed, and the seed's share of the variance of one run's score; the rest is due to the choice of "
+        f"examples. Fewer than {FEWEST_SEEDS} seeds say too little about the share, so it is left out."
     ]
     return Grid("Scores over seeds", columns, notes)
 

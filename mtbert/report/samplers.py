@@ -200,7 +200,10 @@ def _spreads(data: pd.DataFrame, stopped: Iterable[Sampled]) -> str:
         else f"{scores.max() - scores.min():.3f} at {rule}"
         for rule, scores in data.groupby("rule", sort=False)["value"]
     ]
-    return f"By the paper's rule a sampler trains on {min(tokens):,} to {max(tokens):,} tokens. Highest minus lowest score: {', '.join(ranges)}."
+    return (
+        f"By the paper's rule a sampler trains on {min(tokens):,} to {max(tokens):,} tokens. "
+        f"Highest minus lowest score: {', '.join(ranges)}; by chance alone, it would be above 0 for equal samplers too."
+    )
 
 
 FIGURES = {"sampler_exponent": sampler_exponent, "sampler_curves": sampler_curves, "sampler_amount": sampler_amount}

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 from mtbert.errors import MtbertError
 from mtbert.evaluation.resampling import LEVEL, detectable, holm
 from mtbert.files import atomic_write_text
+from mtbert.report.plain import plain
 
 RESAMPLES, SEED = 10_000, 11711  # of the bootstrap
 OVERALL = "overall"
 STATISTICS = "statistics.json"  # in reports/PROFILE
+DIGITS = 6  # significant, of its numbers
 
 
 class Interval(NamedTuple):
@@ -125,12 +127,12 @@ class Statistics:
 
 
 def write_statistics(path: Path, found: Statistics) -> None:
-    """Write the statistics as JSON, a line for each run and pair; numbers with six significant digits."""
+    """Write the statistics as JSON, a line for each run and pair."""
     head = {"level": LEVEL, "resamples": found.resamples, "seed": SEED}
     sections = {
-        "runs": lines({run: _plain(metrics) for run, metrics in found.values.items()}),
-        "seeds": lines({run: _plain(metrics) for run, metrics in found.seeds.items()}),
-        "pairs": lines([{"runs": pair, **_plain(metrics)} for pair, metrics in found.pairs.items()]),
+        "runs": lines(plain(found.values, DIGITS)),
+        "seeds": lines(plain(found.seeds, DIGITS)),
+        "pairs": lines([{"runs": pair, **plain(metrics, DIGITS)} for pair, metrics in found.pairs.items()]),
     }
     parts = [f"{_json(key)}: {value}" for key, value in ({key: _json(head[key]) for key in head} | sections).items()]
     atomic_write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
@@ -166,15 +168,6 @@ def lines(section: Mapping[str, Any] | Sequence[Any]) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _plain(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {
-        metric: {
-            key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in part._asdict().items()
-        }
-        for metric, part in metrics.items()
-    }
 
 
 def _typed(kind: type[Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

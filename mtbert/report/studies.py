@@ -14,7 +14,7 @@ from mtbert.report.rows import Rows, nonempty
 from mtbert.report.significance import SIGNIFICANT, interval_note, tests_of
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.tables import highest, score
-from mtbert.report.text import Estimate, Table, number
+from mtbert.report.text import Estimate, Table, number, probability
 from mtbert.tasks.paper import METRIC_OF, QUORA, SST, STS
 
 METRICS = {OVERALL: "Overall", SST.name: "Sentiment", QUORA.name: "Paraphrase", STS.name: "STS"}
@@ -71,8 +71,7 @@ def pairs(_: Path, rows: Rows, statistics: Statistics) -> Table:
             if found.value is None or found.low is None or found.high is None or found.adjusted is None:
                 parts += ["–", "–"]
                 continue
-            p = number(found.adjusted) if found.adjusted >= 0.001 else "< 0.001"
-            parts += [Estimate(found.value, found.low, found.high), p]
+            parts += [Estimate(found.value, found.low, found.high), probability(found.adjusted)]
             if found.adjusted < SIGNIFICANT:
                 bold.append((place, 2 + 2 * column))
         cells.append((titles[first], titles[second], *parts))

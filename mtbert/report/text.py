@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -196,8 +197,8 @@ def visible(text: str) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """The value with a fixed number of decimals, or an en dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    """The value with a fixed number of decimals, or an en dash for None and NaN."""
+    return "–" if value is None or isnan(value) else f"{value:.{digits}f}"
 
 
 def probability(p: float) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtbert.evaluation.resampling import Measured
 from mtbert.report.error_analysis import TaskErrors, analyse, to_json, to_plain
 from mtbert.report.error_findings import UNTRAINED, agreement_finding, findings, noise_finding
-from mtbert.report.error_panels import compared, panels
+from mtbert.report.error_panels import agreement, contradicted, panels
 from mtbert.seal import seal
 from mtbert.tabular import write_csv
 from mtbert.tasks.paper import known_tasks
@@ -98,12 +99,54 @@ def test_the_planted_faults_are_found(analysis: dict[str, TaskErrors]) -> None:
     assert "100% (96% to 100%) of the errors are one class away." in sst[1]
     assert quora[-1].startswith("On no slice does the error rate differ significantly")
     assert sts[:2] == [UNTRAINED, sts[1]] and sts[1].endswith("predictions are too close together.")
-    assert sts[2].startswith("Predictions are too low, on average by 1.")
+    assert re.fullmatch(r"Predictions are too low by 1\.\d+ \(.*\) on average\.", sts[2])
     noise = analysis["quora"].noise
     assert noise is not None and [one.id for one in noise.candidates][:NOISE] == [str(row) for row in range(NOISE)]
     assert {one.runs for one in noise.candidates[:NOISE]} == {3}
-    assert "an upper bound" in noise_finding(noise, ROWS)
-    assert agreement_finding(analysis["topic"]).startswith("In 3 of 3 pairs of all runs, errors tend to be")
+    assert "too optimistic" in (sentence := noise_finding(noise, ROWS)) and "nan" not in sentence
+    assert "above 0 in 3 of 3 pairs of runs trained on the task" in agreement_finding(analysis["topic"])
+    assert agreement_finding(analysis["sts"]) == "", "no run was trained on it"
+
+
+@pytest.mark.parametrize(
+    ("excess", "ece", "start"),
+    [
+        ((-0.1, -0.17, -0.04), 0.05, "Underconfident by 10.0 percentage points (4.0 to 17.0). "),
+        ((-0.01, -0.03, 0.01), 0.05, "No miscalibration found, and not clearly too sure or too unsure: "),
+        (
+            (-0.01, -0.03, 0.01),
+            0.2,
+            "Miscalibrated, but not clearly too sure or too unsure: confidence minus accuracy is −1.0 ",
+        ),
+    ],
+)
+def test_the_gap_decides_before_the_ece(
+    analysis: dict[str, TaskErrors], excess: tuple[float, float, float], ece: float, start: str
+) -> None:
+    task = analysis["sst"]
+    calibration = task.runs["good"].calibration
+    assert calibration is not None
+    found = calibration._replace(excess=Measured(*excess), ece=Measured(ece, 0.0, ece), chance_high=0.1)
+    run = task.runs["good"]._replace(calibration=found)
+    assert findings(task._replace(runs={"good": run}))["good"][0].startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("slope", "spread", "sentence"),
+    [
+        ((229.0, 180.0, 270.0), 0.001, "Predictions hardly differ: "),
+        ((-0.5, -0.8, -0.2), 0.3, "labels fall where predictions rise"),
+        ((0.1, -0.2, 0.4), 0.3, "the interval includes 0"),
+    ],
+)
+def test_a_slope_is_read_only_where_predictions_differ(
+    analysis: dict[str, TaskErrors], slope: tuple[float, float, float], spread: float, sentence: str
+) -> None:
+    task = analysis["sts"]
+    line = task.runs["good"].line
+    assert line is not None
+    run = task.runs["good"]._replace(line=line._replace(slope=Measured(*slope), spread=spread), trained=True)
+    assert sentence in findings(task._replace(runs={"good": run}))["good"][0]
 
 
 def test_the_file_is_json_without_texts(analysis: dict[str, TaskErrors]) -> None:
@@ -128,12 +171,7 @@ def test_the_panels_of_runs_and_what_compares_them(analysis: dict[str, TaskError
     for panel in found:
         for _, y, top, bottom, words in panel.chart.points:
             assert 0 <= top <= y <= bottom <= 150 and "examples" in words
-    shown = compared(analysis, ["good", "third", "absent"])
-    assert [part.title for part in shown] == [
-        "Sentiment",
-        "Paraphrase",
-        "Paraphrase: labels that the runs contradict",
-        "STS",
-        "topic",
-    ]
+    shown = agreement(analysis, ["good", "third", "absent"])
+    assert [part.title for part in shown] == ["Sentiment", "Paraphrase", "STS", "topic"]
+    assert [part.title for part in contradicted(analysis)] == ["Paraphrase"]
     assert [column.name for column in shown[0].table.columns] == ["", "good"]

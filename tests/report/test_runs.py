@@ -55,16 +55,16 @@ def test_a_run_shows_its_predecessor_its_scores_and_its_size() -> None:
 def test_the_spread_over_seeds_has_a_row_for_each_first_run() -> None:
     assert seeds_grid(runs(), KNOWN) is None
     over = {
-        "overall": OverSeeds(3, 0.6, 0.0125, 0.4),
-        "sst": OverSeeds(3, 0.5, 0.0, None),
+        "overall": OverSeeds(5, 0.6, 0.0125, 0.4),
+        "sst": OverSeeds(4, 0.5, 0.01, 0.4),
         "topic": OverSeeds(1, *[None] * 3),
     }
     found = seeds_grid(replace(runs(), statistics=Statistics({}, {}, {"mine": over})), KNOWN)
     assert found and {column.name: (column.cells[0].text, column.cells[0].below) for column in found.columns} == {
-        **{"Run": ("mine", ""), "Seeds": ("3", "")},
+        **{"Run": ("mine", ""), "Seeds": ("5", "")},
         **{
-            "overall": ("0.600 ± 0.013", "seed:\N{NO-BREAK SPACE}40%"),
-            "Sentiment": ("0.500 ± 0.000", ""),
+            "overall": ("0.600 ± 0.013", "SD 0.007 to 0.036; seed: 40%".replace(" ", "\N{NO-BREAK SPACE}")),
+            "Sentiment": ("0.500 ± 0.010", "SD 0.006 to 0.037; seed: –".replace(" ", "\N{NO-BREAK SPACE}")),
             "topic": ("–", ""),
         },
     }
