@@ -90,7 +90,8 @@ def _unpacked(archive: Path, to: Path) -> Path:
 
 def _damaged(archive: Path, what: str) -> MtbertError:
     return MtbertError(
-        f"{archive}: damaged ({what}); copy it and {archive.name}{CHECKSUM} from the other machine again, or let `run.sh train` write them again"
+        f"{archive}: damaged ({what}); copy it and {archive.name}{CHECKSUM} from the other machine again, "
+        "or let `run.sh train` write them again"
     )
 
 
