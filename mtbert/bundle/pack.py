@@ -25,7 +25,7 @@ from mtbert.files import replaced_folder
 from mtbert.params import PARAMS_FILE, Params, load_params
 from mtbert.pipeline.paths import CONVERTED, PREPARED, PRETRAINED
 from mtbert.pipeline.plans import PLAN
-from mtbert.pipeline.provenance import commit
+from mtbert.pipeline.provenance import commit, data_hash
 from mtbert.pretrained.store import WEIGHTS, load_model
 from mtbert.workflow.graph import stale_jobs
 
@@ -39,7 +39,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 work=${TMPDIR:-/tmp}/mtbert-{name}
-if [ "$($python -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != {python} ]; then
+if [ "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != {python} ]; then
     echo "error: this bundle is for Python {python}; set PYTHON to one, or pack again with --python" >&2; exit 1
 fi
 if [ ! -e "$work/complete" ]; then
@@ -47,7 +47,7 @@ if [ ! -e "$work/complete" ]; then
         [ -e "$here/$part" ] || { echo "error: $here/$part: not found; copy all parts of the bundle here" >&2; exit 1; }
     done
     mkdir -p "$work"
-    (cd "$here" && cat {parts}) | $python -c '
+    (cd "$here" && cat {parts}) | "$python" -c '
 import sys, tarfile
 tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall(sys.argv[1], filter="tar")' "$work"
     touch "$work/complete"
@@ -110,13 +110,20 @@ def main(
         megabytes: the largest size of a file.
 
     Raises:
-        MtbertError: a stage before training is not up to date, a run is unknown, or a package is missing.
+        MtbertError: a stage before training is not up to date, a run is unknown, a package is missing, or `dest` has results.
     """
     if dest.exists() and not (dest / SCRIPT).is_file():
         raise MtbertError(f"{dest}: exists and is no bundle; name a new folder")
+    if (dest / "results").exists():
+        raise MtbertError(
+            f"{dest / 'results'}: would be deleted; `mtbert take` it and move it away, then give the same command again"
+        )
     params = load_params()
     chosen = _chosen(params, runs)
-    manifest = {"commit": commit(), "profile": params.profile, "runs": chosen, "fp16": fp16, "python": python}
+    manifest = {
+        **{"commit": commit(), "profile": params.profile, "runs": chosen, "fp16": fp16, "python": python},
+        "prepared": data_hash([PREPARED]),
+    }
     with replaced_folder(dest) as folder, tempfile.TemporaryDirectory() as scratch:
         site = Path(scratch) / "site"
         site.mkdir()
@@ -142,13 +149,15 @@ def _chosen(params: Params, runs: Sequence[str]) -> list[str]:
     for run in runs:
         if run not in params.runs:
             raise MtbertError(f"--run: no run of params.yaml is called {run!r}{nearest(run, list(params.runs))}")
-    trained = {name for name, run in params.runs.items() if run.adapter and run.adapter.start_from != "pretrained"}
-    if named := sorted(trained.intersection(runs)):
+    dependent = {name for name, run in params.runs.items() if run.adapter and run.adapter.start_from != "pretrained"}
+    if named := sorted(dependent.intersection(runs)):
         raise MtbertError(
             f"--run: {named[0]} starts from another run's weights, which a bundle does not carry; train it here"
         )
     stale = {job.stage for job in stale_jobs()}
-    wanted = runs or [run for run in params.runs if stale & {f"train@{run}", f"evaluate@{run}"} and run not in trained]
+    wanted = runs or [
+        run for run in params.runs if stale & {f"train@{run}", f"evaluate@{run}"} and run not in dependent
+    ]
     early = sorted(stage for stage in stale if stage.partition("@")[0] in EARLY)
     early = [stage for stage in early if "@" not in stage or stage.partition("@")[2] in wanted]
     if early:

@@ -1,5 +1,6 @@
 """Collect the Python packages that a bundle carries: what the stages, the tests and the benchmarks import beside torch and numpy."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def collect(site: Path, more: Iterable[str], python: str) -> None:
         python: the other machine's version, such as 3.12. If it is not this one, pip downloads wheels for Linux on x86-64.
 
     Raises:
-        MtbertError: a package is not installed here, or pip fails.
+        MtbertError: a package is not installed here or cannot be copied, or pip fails.
     """
     tests = [name for name in TESTS if find_spec(name)]
     # What torch brings there may be older than what these need; what else torch requires is large.
@@ -79,8 +80,7 @@ def arrange(site: Path, first: Path, roots: Iterable[str], machine: Iterable[str
         roots: what mtbert requires.
         machine: the folders of the machine's packages.
     """
-    bundled = {canonicalize_name(one.name): one for one in distributions(path=[str(site)])}
-    there = {canonicalize_name(one.name): one.version for one in distributions(path=list(machine))}
+    bundled, there = _found([str(site)]), _found(machine)
     waiting = [*roots, *(line for name, one in bundled.items() if name not in there for line in one.requires or ())]
     chosen: list[str] = []
     while waiting:
@@ -89,15 +89,36 @@ def arrange(site: Path, first: Path, roots: Iterable[str], machine: Iterable[str
         applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         if not applies or name in chosen or name not in bundled or name not in there:
             continue
-        if not requirement.specifier.contains(there[name], prereleases=True):
+        if not requirement.specifier.contains(there[name].version, prereleases=True):
             chosen.append(name)
             _copy(bundled[name], first)
             waiting += bundled[name].requires or ()
     return chosen
 
 
+def _found(folders: Iterable[str]) -> dict[str, Distribution]:
+    """The packages in these folders by name; of two versions the first, as for an import."""
+    found: dict[str, Distribution] = {}
+    for one in distributions(path=list(folders)):
+        if "Name" in one.metadata:  # not in what an interrupted pip leaves, such as ~umpy-1.0.dist-info
+            found.setdefault(canonicalize_name(one.name), one)
+    return found
+
+
 def _copy(package: Distribution, site: Path) -> None:
-    for file in package.files or ():
+    pinned = f"{package.name}=={package.version}"
+    if package.files is None:
+        raise MtbertError(
+            f"{package.name}: installed without a list of its files (RECORD), so it cannot be copied; run "
+            f"`python -m pip install --ignore-installed --no-deps {pinned}`, then the same command again"
+        )
+    origin = json.loads(package.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        raise MtbertError(
+            f"{package.name}: an editable install ({origin.get('url')}), so it cannot be copied; run "
+            f"`python -m pip install --force-reinstall --no-deps {pinned}`, then the same command again"
+        )
+    for file in package.files:
         source = Path(str(file.locate()))
         if ".." not in file.parts and file.suffix != ".pyc" and source.is_file():
             (site / file).parent.mkdir(parents=True, exist_ok=True)

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtbert.bundle import MANIFEST
+from mtbert.bundle import CHECKSUM, LOG, MANIFEST
 from mtbert.bundle.packages import arrange
-from mtbert.files import replaced_file, replaced_folder
+from mtbert.files import atomic_write_text, replaced_file, replaced_folder, sha256_file
 from mtbert.pipeline.paths import CONVERTED, METRICS, MODELS, PLOTS, PRETRAINED, RESULTS
 from mtbert.pipeline.plans import planned
 
@@ -32,7 +32,7 @@ GRACE = 15.0  # seconds before the limit at which processes are asked to stop
 
 
 class Work:
-    """Processes that end before a time limit, or when this process is asked to stop.
+    """Processes that are asked to stop shortly before a time limit, or when this process is, and are killed at the limit.
 
     Args:
         out: the folder of results.
@@ -42,9 +42,10 @@ class Work:
     def __init__(self, out: Path, seconds: float) -> None:
         self.out, self.stopping, self.failed = out, threading.Event(), False
         self._end, self._running = time.monotonic() + seconds, set[subprocess.Popen[bytes]]()
-        self._timer = threading.Timer(max(0.0, seconds - GRACE), self.stop)
-        self._timer.daemon = True
-        self._timer.start()
+        for delay, action in ((max(0.0, seconds - GRACE), self.stop), (max(GRACE, seconds), self._kill)):
+            timer = threading.Timer(delay, action)
+            timer.daemon = True
+            timer.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
 
@@ -57,6 +58,10 @@ class Work:
         self.stopping.set()
         for process in tuple(self._running):
             process.terminate()
+
+    def _kill(self) -> None:
+        for process in tuple(self._running):
+            process.kill()
 
     def call(self, name: str, *command: str) -> bool:
         """Run `python -m COMMAND` to its end, with its output in logs/NAME.log; whether it succeeded."""
@@ -158,8 +163,13 @@ def _train(work: Work, manifest: dict[str, Any], runs: Sequence[str], jobs: int,
             except queue.Empty:
                 return
             if all(work.call(run, f"stages.{stage}", run) for stage in _stages(run)):
-                bring_back(work.out, run, weights)
-                finished.append(run)
+                try:
+                    bring_back(work.out, run, weights)
+                except OSError as error:
+                    work.failed = True
+                    print(f"{run}: its results cannot be written ({error}); the same command tries again", flush=True)
+                else:
+                    finished.append(run)
 
     threads = [threading.Thread(target=worker) for _ in range(jobs)]
     for thread in threads:
@@ -171,11 +181,11 @@ def _train(work: Work, manifest: dict[str, Any], runs: Sequence[str], jobs: int,
 
 
 def _stages(run: str) -> list[str]:
-    """What is still to be done for a run."""
+    """What is still to be done for a run. A stage that was killed may have written all but its last file."""
     adapter = planned("train", run)["settings"]["run"]["adapter"]
     convert = ["convert"] if adapter and not (CONVERTED / run).is_dir() else []
-    train = [] if (MODELS / run).is_dir() else ["train"]
-    return convert + train + ([] if (RESULTS / run).is_dir() else ["evaluate"])
+    train = [] if (MODELS / run).is_dir() and Path(LOG.format(run=run)).is_file() else ["train"]
+    return convert + train + ([] if (METRICS / f"{run}.json").is_file() else ["evaluate"])
 
 
 def _restore_weights() -> None:
@@ -190,7 +200,7 @@ def _restore_weights() -> None:
 
 
 def bring_back(out: Path, run: str, weights: bool) -> None:
-    """Write OUT/runs/RUN.tar.gz."""
+    """Write OUT/runs/RUN.tar.gz, and its sha256 beside it."""
 
     def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         heavy = entry.name.startswith(f"{MODELS}/") and entry.name.endswith(("/model.safetensors", "/tokenizer.json"))
@@ -201,11 +211,13 @@ def bring_back(out: Path, run: str, weights: bool) -> None:
         RESULTS / run,
         PLOTS / f"{run}.csv",
         METRICS / f"{run}.json",
-        Path(f".mtbert/log/train-{run}.json"),
+        Path(LOG.format(run=run)),
     )
-    with replaced_file(out / "runs" / f"{run}.tar.gz") as file, tarfile.open(fileobj=file, mode="w:gz") as tar:
+    archive = out / "runs" / f"{run}.tar.gz"
+    with replaced_file(archive) as file, tarfile.open(fileobj=file, mode="w:gz") as tar:
         for path in paths:
             tar.add(path, path.as_posix(), filter=kept)
+    atomic_write_text(archive.with_name(archive.name + CHECKSUM), f"{sha256_file(archive)}  {archive.name}\n")
 
 
 if __name__ == "__main__":

@@ -4,20 +4,21 @@ import json
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtbert.bundle import MANIFEST
+from mtbert.bundle import CHECKSUM, LOG, MANIFEST
 from mtbert.errors import MtbertError
-from mtbert.files import atomic_json, replaced_folder, scratch_folder
+from mtbert.files import atomic_json, replaced_folder, scratch_folder, sha256_file
 from mtbert.params import load_params
 from mtbert.pipeline.models import parents_of, weights_of
-from mtbert.pipeline.paths import METRICS, MODELS, PLOTS, RESULTS, confine
+from mtbert.pipeline.paths import METRICS, MODELS, PLOTS, PREPARED, RESULTS, confine
 from mtbert.pipeline.planning import refresh
 from mtbert.pipeline.plans import PLAN, planned
 from mtbert.pipeline.provenance import EVALUATION, RECORD, data_hash, differences, plan_hash, read_sealed
-from mtbert.pretrained.store import WEIGHTS, read_config
+from mtbert.pretrained.store import CONFIG, WEIGHTS, read_config
 from mtbert.seal import check_seal
 from mtbert.settings import Run
 from mtbert.training.work import work_root
@@ -27,7 +28,7 @@ def main(folder: Path) -> None:
     """Check the results of all runs in `folder`, put them into models, results, plots and metrics, and record them with `dvc commit`.
 
     Raises:
-        MtbertError: a result is damaged, was made from other inputs, or DVC fails. Before the last, nothing was changed.
+        MtbertError: a result is damaged, was made from other inputs, or DVC fails. Nothing is changed before all are checked.
     """
     params = load_params()
     refresh(params)
@@ -42,7 +43,8 @@ def main(folder: Path) -> None:
             if run not in params.runs:
                 raise MtbertError(f"{archive}: params.yaml has no run {run}; add it as it was, or move the file away")
             found[run] = _unpacked(archive, scratch / run)
-            _check(run, params.runs[run], found[run], archive, manifest["commit"])
+            _check_files(run, found[run], archive)
+            _check_inputs(run, params.runs[run], found[run], archive, manifest)
         for run, source in found.items():
             _install(run, source, manifest["commit"])
     stages = [f"{stage}@{run}" for run in found for stage in ("train", "evaluate")]
@@ -59,7 +61,9 @@ def main(folder: Path) -> None:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not {"commit", "fp16", "prepared"} <= found.keys():
+            raise ValueError("not written by `mtbert bundle` of this version")
     except (OSError, ValueError) as error:
         raise MtbertError(
             f"{folder / MANIFEST}: cannot be read ({error}); name the folder that run.sh wrote its results to"
@@ -74,32 +78,68 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def _unpacked(archive: Path, to: Path) -> Path:
     try:
+        # gzip's own checksum is not read at the end of an archive.
+        if archive.with_name(archive.name + CHECKSUM).read_text(encoding="utf-8").split()[:1] != [sha256_file(archive)]:
+            raise _damaged(archive, f"its sha256 is not that in {archive.name}{CHECKSUM}")
         with tarfile.open(archive) as tar:
             tar.extractall(to, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise MtbertError(f"{archive}: damaged ({error}); copy it from the other machine again") from None
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+        raise _damaged(archive, str(error)) from None
     return to
 
 
-def _check(run: str, settings: Run, source: Path, archive: Path, commit: str) -> None:
+def _damaged(archive: Path, what: str) -> MtbertError:
+    return MtbertError(
+        f"{archive}: damaged ({what}); copy it and {archive.name}{CHECKSUM} from the other machine again, "
+        "or let `run.sh train` write them again"
+    )
+
+
+def _check_files(run: str, source: Path, archive: Path) -> None:
+    """Check that everything that is taken is there and intact."""
+    for file in (PLOTS / f"{run}.csv", METRICS / f"{run}.json"):
+        if not (source / file).is_file():
+            raise _damaged(archive, f"no {file} in it")
+    try:
+        if not isinstance(json.loads((source / LOG.format(run=run)).read_text(encoding="utf-8")), dict):
+            raise ValueError("not a JSON object")
+    except (OSError, ValueError) as error:
+        raise _damaged(archive, f"{LOG.format(run=run)}: {error}") from None
+    try:
+        check_seal(source / RESULTS / run)
+    except MtbertError:  # it names the scratch folder, and a stage that would not help
+        raise _damaged(archive, f"a file of {RESULTS / run} is missing or changed") from None
+    weights = source / MODELS / run / WEIGHTS
+    if weights.is_file() and sha256_file(weights) != _weights(run, source, archive):
+        raise _damaged(archive, f"the sha256 of {MODELS / run / WEIGHTS} is not that in its config.json")
+
+
+def _weights(run: str, source: Path, archive: Path) -> str:
+    """The weights' sha256 in the model's config."""
+    try:
+        return str(read_config(source / MODELS / run)["sha256"])
+    except MtbertError:
+        raise _damaged(archive, f"{MODELS / run / CONFIG} is missing or changed") from None
+
+
+def _check_inputs(run: str, settings: Run, source: Path, archive: Path, manifest: Mapping[str, Any]) -> None:
     """Compare what a run was trained and evaluated from with what the graph has now."""
     confine(MODELS / run, RESULTS / run, PLOTS / f"{run}.csv", METRICS / f"{run}.json")
-    again = f"copy {archive} from the other machine again"
-    weights = read_config(source / MODELS / run, again)["sha256"]
-    check_seal(source / RESULTS / run)
+    weights = _weights(run, source, archive)
     parents = [weights_of(folder) for folder in parents_of(settings, run)]
     trained = {"plan": plan_hash(planned("train", run)), "data": data_hash(), "parents": parents, "weights": weights}
     evaluated = {
         "plan": plan_hash(planned("evaluate", run)),
         "data": data_hash(),
         "parents": [{"folder": str(MODELS / run), "sha256": weights}],
+        "prepared": data_hash([PREPARED]),  # with the test split, which the records leave out
     }
     for file, now in ((MODELS / run / RECORD, trained), (RESULTS / run / EVALUATION, evaluated)):
-        made: Mapping[str, Any] = read_sealed(source / file, again)
-        if found := differences(made, now):
+        made = read_sealed(source / file, f"copy {archive} from the other machine again")
+        if found := differences({**made, "prepared": manifest["prepared"]}, now):
             raise MtbertError(
                 f"{archive}: {run} was not made from this graph's inputs: {'; '.join(found)}; restore settings, code and data as they "
-                f"were when the bundle was packed ({commit}), or pack again and train again"
+                f"were when the bundle was packed ({manifest['commit']}), or pack again and train again"
             )
 
 
@@ -115,6 +155,6 @@ def _install(run: str, source: Path, commit: str) -> None:
         path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)  # DVC makes its outputs read-only links
         (source / path).replace(path)
-    log = f"log/train-{run}.json"
-    made = json.loads((source / ".mtbert" / log).read_text(encoding="utf-8"))
-    atomic_json(work_root(Path.cwd()) / log, {**made, "commit": commit})  # there it was not under git
+    log = LOG.format(run=run)
+    made = json.loads((source / log).read_text(encoding="utf-8"))
+    atomic_json(work_root(Path.cwd()).parent / log, {**made, "commit": commit})  # there it was not under git

@@ -55,6 +55,14 @@ def test_a_folder_that_is_no_bundle_is_left_alone(
         main(tmp_path / "thesis")
 
 
+def test_results_in_the_bundle_s_folder_are_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "run.sh").touch()
+    (tmp_path / "results").mkdir()
+    with pytest.raises(MtbertError, match="results: would be deleted; `mtbert take` it and move it away"):
+        main(tmp_path)
+    assert (tmp_path / "results").is_dir()
+
+
 def bare_python(folder: Path) -> Path:
     """A virtual environment with links to torch, numpy and what these require, and nothing else."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)

@@ -1,8 +1,12 @@
-"""Of a package that the machine has too, the bundle's is used only where the machine's does not do."""
+"""Of a package that the machine has too, the bundle's is used only where the machine's does not do; what cannot be copied is an error."""
 
+import json
 from pathlib import Path
 
-from mtbert.bundle.packages import arrange
+import pytest
+
+from mtbert.bundle.packages import HERE, arrange, collect
+from mtbert.errors import MtbertError
 
 
 def package(folder: Path, name: str, version: str, *requires: str) -> None:
@@ -17,6 +21,31 @@ def package(folder: Path, name: str, version: str, *requires: str) -> None:
     (info / "METADATA").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / f"{name}.py").touch()
     (info / "RECORD").write_text(f"{name}.py,,\n{info.name}/METADATA,,\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_what_cannot_be_copied_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, editable: bool) -> None:
+    package(tmp_path / "there", "mine", "1.0")
+    info, what = tmp_path / "there/mine-1.0.dist-info", "an editable install" if editable else "without a list"
+    if editable:
+        (info / "direct_url.json").write_text(json.dumps({"url": "file:///src", "dir_info": {"editable": True}}))
+    else:
+        (info / "RECORD").unlink()
+    monkeypatch.syspath_prepend(str(tmp_path / "there"))
+    monkeypatch.setattr("mtbert.bundle.packages.required", lambda names: {"mine"} & set(names))
+    (tmp_path / "site").mkdir()
+    with pytest.raises(MtbertError, match=rf"^mine: .*{what}.* --no-deps mine==1\.0`"):
+        collect(tmp_path / "site", ["mine"], HERE)
+
+
+def test_of_two_versions_the_first_counts_and_leftovers_do_not(tmp_path: Path) -> None:
+    first, second = tmp_path / "user", tmp_path / "system"
+    package(tmp_path / "site", "old", "3.1")
+    package(first, "old", "2.9")
+    package(second, "old", "3.0")
+    (second / "~ld-1.0.dist-info").mkdir()
+    assert arrange(tmp_path / "site", tmp_path / "first", ["old>=3"], [str(first), str(second)]) == ["old"]
+    assert not arrange(tmp_path / "site", tmp_path / "none", ["old>=3"], [str(second), str(first)])
 
 
 def test_the_machine_s_version_is_kept_where_it_does(tmp_path: Path) -> None:

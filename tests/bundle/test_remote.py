@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mtbert.bundle import remote
 from mtbert.bundle.remote import GRACE, Work
 
 
@@ -22,6 +23,38 @@ def test_a_limit_stops_what_runs_and_starts_nothing_more(tmp_path: Path, capsys:
     assert time.monotonic() - began < 30 and not work.failed and not work.minutes_left
     assert "timeit long: stopped after" in capsys.readouterr().out
     assert not (tmp_path / "logs/next.log").exists()
+
+
+def test_what_does_not_stop_is_killed_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "logs").mkdir()
+    monkeypatch.setattr(remote, "GRACE", 1.0)
+    work, began = Work(tmp_path, 3), time.monotonic()
+    assert not work.call(
+        "deaf", "timeit", "-n", "1", "-s", "import signal as s, time; s.signal(15, s.SIG_IGN)", "time.sleep(60)"
+    )
+    assert time.monotonic() - began < 30
+
+
+def test_what_a_killed_stage_left_unfinished_is_done_again(project: Path) -> None:
+    assert remote._stages("baseline") == ["evaluate"]
+    Path("results/baseline").mkdir(parents=True)
+    Path(".mtbert/log/train-baseline.json").unlink()
+    assert remote._stages("baseline") == ["train", "evaluate"]
+
+
+def test_results_that_cannot_be_written_fail_their_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bring_back(out: Path, run: str, weights: bool) -> None:
+        if run == "first":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(remote, "_stages", lambda run: [])
+    monkeypatch.setattr(remote, "bring_back", bring_back)
+    work = Work(tmp_path, 600)
+    remote._train(work, {"fp16": False}, ["first", "second"], 1, False)
+    printed = capsys.readouterr().out
+    assert work.failed and "first: its results cannot be written" in printed and "1 of 2; not: first" in printed
 
 
 def test_a_failure_names_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,10 @@
 """Results of a bundle's run are taken if they were made from this graph's inputs; otherwise one error, and nothing changes."""
 
+import hashlib
 import json
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from mtbert.bundle import take
 from mtbert.bundle.remote import bring_back
 from mtbert.errors import MtbertError
+from mtbert.pipeline.provenance import data_hash
 from stages import evaluate
 
 MANIFEST = {"commit": "commit abc", "fp16": False}
@@ -36,7 +39,8 @@ def results(project: Path, tmp_path: Path, committed: list[str]) -> Path:
     evaluate.main("baseline")
     out = tmp_path / "out"
     bring_back(out, "baseline", weights=False)
-    (out / "bundle.json").write_text(json.dumps(MANIFEST), encoding="utf-8")
+    manifest = MANIFEST | {"prepared": data_hash([Path("data/prepared")])}
+    (out / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
     for folder in ("models/baseline", "results", "metrics", "plots", ".mtbert"):
         shutil.rmtree(project / folder)
     return out
@@ -72,13 +76,47 @@ def _other_data(_change: Any, _results: Path) -> None:
     path.write_bytes(path.read_bytes() + b" ")
 
 
+def _other_test_split(_change: Any, _results: Path) -> None:
+    path = next(Path("data/prepared/test").iterdir())
+    path.write_bytes(path.read_bytes() + b" ")
+
+
 def _rounded(_change: Any, results: Path) -> None:
-    (results / "bundle.json").write_text(json.dumps(MANIFEST | {"fp16": True}), encoding="utf-8")
+    (results / "bundle.json").write_text(json.dumps(MANIFEST | {"fp16": True, "prepared": ""}), encoding="utf-8")
 
 
-def _cut(_change: Any, results: Path) -> None:
+def _flipped(_change: Any, results: Path) -> None:
     archive = results / "runs/baseline.tar.gz"
-    archive.write_bytes(archive.read_bytes()[:-2000])
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+
+
+def _repacked(results: Path, change: Callable[[Path], object]) -> None:
+    """An archive that was damaged before its checksum was written."""
+    archive, inside = results / "runs/baseline.tar.gz", results / "inside"
+    with tarfile.open(archive) as tar:
+        tar.extractall(inside, filter="data")
+    change(inside)
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(inside, ".")
+    archive.with_name("baseline.tar.gz.sha256").write_text(hashlib.sha256(archive.read_bytes()).hexdigest())
+
+
+def _other_result(_change: Any, results: Path) -> None:
+    _repacked(results, lambda inside: (inside / "results/baseline/metrics.json").write_text("{}"))
+
+
+def _other_weights(_change: Any, results: Path) -> None:
+    _repacked(results, lambda inside: (inside / "models/baseline/model.safetensors").write_text(""))
+
+
+def _no_plot(_change: Any, results: Path) -> None:
+    _repacked(results, lambda inside: (inside / "plots/baseline.csv").unlink())
+
+
+def _no_log(_change: Any, results: Path) -> None:
+    _repacked(results, lambda inside: (inside / ".mtbert/log/train-baseline.json").write_text("{"))
 
 
 def _none(_change: Any, results: Path) -> None:
@@ -89,15 +127,25 @@ def _another_folder(_change: Any, results: Path) -> None:
     (results / "bundle.json").unlink()
 
 
+def _no_manifest(_change: Any, results: Path) -> None:
+    (results / "bundle.json").write_text("[1]", encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("plant", "message"),
     [
         (_other_settings, r"baseline was not made from this graph's inputs: plan is .*; restore .*\(commit abc\)"),
         (_other_data, r"baseline was not made from this graph's inputs: data is "),
         (_rounded, "`mtbert bundle --fp16` rounded.*pack again without --fp16"),
-        (_cut, r"baseline\.tar\.gz: damaged"),
+        (_other_test_split, r"baseline was not made from this graph's inputs: prepared is "),
+        (_flipped, r"baseline\.tar\.gz: damaged \(its sha256 is not that in baseline\.tar\.gz\.sha256\); copy it"),
+        (_other_result, r"baseline\.tar\.gz: damaged \(a file of results/baseline is missing or changed\); copy it"),
+        (_other_weights, r"baseline\.tar\.gz: damaged \(the sha256 of models/baseline/model\.safetensors is not"),
+        (_no_plot, r"baseline\.tar\.gz: damaged \(no plots/baseline\.csv in it\)"),
+        (_no_log, r"baseline\.tar\.gz: damaged \(\.mtbert/log/train-baseline\.json: "),
         (_none, r"no run has finished there; run the bundle again"),
         (_another_folder, r"bundle\.json: cannot be read .*name the folder"),
+        (_no_manifest, r"bundle\.json: cannot be read .*name the folder"),
     ],
 )
 def test_what_does_not_fit_is_one_error_and_changes_nothing(
