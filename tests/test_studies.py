@@ -37,7 +37,7 @@ def test_a_study_is_valid_and_dvc_does_not_know_it_yet(name: str) -> None:
     study, project = load_study(folder / "params.yaml", ROOT / "params.yaml"), load_params(ROOT / "params.yaml")
     assert list(study.runs) == list(yaml.load(folder / "params.yaml")["runs"])
     shown = {run for views in (study.tables, study.figures) for rows in views.values() for run in rows.values()}
-    assert shown == set(study.runs), "no run is trained in vain"
+    assert shown == set(study.runs), "every run is shown somewhere"
     assert (study.data, study.prepare, study.encoder) == (project.data, project.prepare, project.encoder)
     told = [json.dumps(run.model_dump(), sort_keys=True) for run in study.runs.values()]
     assert len(set(told)) == len(told), "no run is trained twice"

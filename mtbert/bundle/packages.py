@@ -71,9 +71,9 @@ def installed(name: str) -> Distribution:
 
 
 def arrange(site: Path, first: Path, roots: Iterable[str], machine: Iterable[str]) -> list[str]:
-    """Copy to `first` those of the bundle's packages of which the machine has a version that does not do; returns their names.
+    """Copy to `first` the bundle's packages whose version on the machine does not meet the requirements; returns their names.
 
-    The machine's own packages fit each other, so that they are used where they can be.
+    Where the machine's own packages meet them, they are used, since they fit each other.
 
     Args:
         site: the bundle's packages.

@@ -52,8 +52,8 @@ def noise_finding(noise: LabelNoise, examples: int) -> str:
         f"({count / examples:.1%}), and all of them contradict {noise.unanimous:,}. {run} is the most accurate "
         f"of the {len(noise.runs)} runs on these examples, which flatters it. It is right on {_share(found.everything, 1)} of all examples, "
         f"and on {_share(found.without, 1)} of those without such a label. The second number is too optimistic as an estimate: these labels "
-        "were left out because runs err on them, and wrong labels that few runs contradict stay in. The runs share an encoder and training data, so what is hard for all of them looks "
-        "mislabelled too; only reading the pairs tells."
+        "were left out because runs err on them, and wrong labels that few runs contradict stay in. The runs share an encoder and "
+        "training data, so what is hard for all of them looks mislabelled too; read the pairs to decide."
     )
 
 

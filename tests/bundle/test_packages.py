@@ -1,4 +1,4 @@
-"""Of a package that the machine has too, the bundle's is used only where the machine's does not do; what cannot be copied is an error."""
+"""The bundle's package is used where the machine has none or one of an unsuitable version; what cannot be copied is an error."""
 
 import json
 from pathlib import Path
