@@ -58,7 +58,7 @@ def findings(evidence: Evidence, profile: str, *, generated: bool, claims: Seque
 def markdown(found: Mapping[str, Any]) -> str:
     """findings.json as Markdown: how many claims hold, each with its verdict, and the misprints."""
     verdicts = Counter(claim["verdict"] for claim in found["claims"])
-    counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS)
+    counts = ", ".join(f"{verdict} {verdicts[verdict]}" for verdict in VERDICTS)
     rows = [
         (
             claim["section"],
