@@ -5,10 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtbert.data.shares import Share, Spans
 from mtbert.data.tokens import TokenStream
+from mtbert.fast.cuda.merged import weight_and_bias
 from mtbert.model.bert import BertEncoder, SelfAttention
 from mtbert.model.dropout import Noise
 
@@ -59,8 +60,9 @@ def encode(encoder: BertEncoder, stream: TokenStream, first_only: bool) -> Tenso
 
 def _attend(attention: SelfAttention, x_TD: Tensor, ragged: Ragged, rows: Tensor | None) -> Tensor:
     linears = (attention.query, attention.key, attention.value)
-    if all(type(linear) is nn.Linear for linear in linears):
-        weight, bias = (torch.cat([getattr(linear, part) for linear in linears]) for part in ("weight", "bias"))
+    parts = [weight_and_bias(linear) for linear in linears]
+    if None not in parts:
+        weight, bias = (torch.cat(tensors) for tensors in zip(*filter(None, parts), strict=True))
         qkv_TE = F.linear(x_TD, weight, bias)
     else:
         qkv_TE = torch.cat([linear(x_TD) for linear in linears], dim=-1)

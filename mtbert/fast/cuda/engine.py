@@ -23,7 +23,7 @@ from mtbert.data.tokens import TokenStream
 from mtbert.errors import out_of_memory
 from mtbert.fast.cuda.encoder import DeviceNoise, encode
 from mtbert.fast.cuda.graphs import CudaRecorder, Recorder
-from mtbert.fast.cuda.norms import Norms
+from mtbert.fast.cuda.merged import MergedWeights
 from mtbert.fast.cuda.static import StaticBatch, rows_for
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.multitask import MultitaskModel
@@ -36,7 +36,7 @@ Graph = tuple[StaticBatch, Callable[[], Tensor]]
 
 
 class CudaEngine(Plain):
-    """Flash attention, dropout by CUDA's generator, DoRA's norms by shape, and steps replayed from CUDA graphs if `compute.graphs` is set.
+    """Flash attention, dropout by CUDA's generator, merged adapters, and steps replayed from CUDA graphs if `compute.graphs` is set.
 
     A batch that is not full, has more than `static.LARGEST` rows, or could not be recorded is launched kernel by
     kernel; the choice depends on the batch alone. A step does not wait for the device.
@@ -49,7 +49,7 @@ class CudaEngine(Plain):
         self._record = self.recorder(compute.device) if compute.graphs else None
         self._graphs: dict[tuple[str, int], Graph | None] = {}
         self._batch_size = 0
-        self._norms = Norms(model)
+        self._merged = MergedWeights(model, torch.bfloat16 if compute.bf16 else None)
         _use_noise(model, DeviceNoise())
 
     @property
@@ -91,7 +91,7 @@ class CudaEngine(Plain):
         """Forward, backward, update; with `skip` neither weights nor optimizer state change."""
         optimizer = self._optimizer
         assert optimizer is not None, "call optimizer() first"
-        with self._norms.ready():
+        with self._merged.ready():
             loss = self.backward(batch, loss_of)
         bad = torch.ones_like(loss) if skip else loss.isfinite().logical_not().float()
         optimizer.found_inf = bad  # type: ignore[attr-defined]  # the fused kernel skips the update if this is not zero
