@@ -51,7 +51,8 @@ def main() -> None:
         text = readme.read_text(encoding="utf-8")
         fresh = update_block(text, "graph", graph_picture(Path("dvc.yaml")))
         if RESULTS.exists():  # else keep the README's table
-            fresh = update_block(fresh, "results", RESULTS.read_text(encoding="utf-8"))
+            title, rows, *_notes = RESULTS.read_text(encoding="utf-8").split("\n\n")
+            fresh = update_block(fresh, "results", f"{title}\n\n{rows}")
     except MtbertError as error:
         sys.exit(f"error: {error}")
     if fresh != text and check:
