@@ -59,10 +59,12 @@ def first_lines(
     """
     sizes = ", ".join(f"{splits['train']['rows_kept']:,} {task}" for task, splits in prepared["tasks"].items())
     timed = [times[run]["seconds"] for run in runs if run in times]
-    minutes = f"; {sum(timed) / 60:.0f} minutes of training for {len(timed)} of them" if timed else ""
-    opening = "" if source["source"] == "sample" else f"Data: {source['source']}. "
+    minutes = f"; {sum(timed) / 60:.0f} minutes of training" if timed else ""
+    if 0 < len(timed) < len(runs):
+        minutes += f" for {len(timed)} of them"
+    opening = {"folder": "The data are files of your own. ", "download": "The data are the course's published files. "}
     return (
-        f"{opening}{len(runs)} runs on {sizes} training examples with {encoder['source']['name']}{minutes}. The paper's runs "
+        f"{opening.get(source['source'], '')}{len(runs)} runs on {sizes} training examples with {encoder['source']['name']}{minutes}. The paper's runs "
         "train BERT-base for 10 epochs on 283,003 Quora pairs, so compare patterns, not numbers."
     )
 

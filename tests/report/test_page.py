@@ -129,7 +129,9 @@ def test_the_first_lines_name_data_encoder_and_time() -> None:
         return first_lines({"source": source}, {"source": {"name": "MiniLM"}}, PREPARED, ["a", "b"], times)
 
     assert first("sample", {}).startswith("2 runs on ")
-    assert first("cs224n", {}).startswith("Data: cs224n. 2 runs on 2 sst training examples with MiniLM. ")
+    assert first("folder", {}).startswith(
+        "The data are files of your own. 2 runs on 2 sst training examples with MiniLM. "
+    )
     assert "; 2 minutes of training for 1 of them" in first(
         "cs224n", {"a": {"seconds": 120}, "another": {"seconds": 9}}
     )
