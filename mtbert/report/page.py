@@ -64,7 +64,8 @@ def first_lines(
         minutes += f" for {len(timed)} of them"
     opening = {"folder": "The data are files of your own. ", "download": "The data are the course's published files. "}
     return (
-        f"{opening.get(source['source'], '')}{len(runs)} runs on {sizes} training examples with {encoder['source']['name']}{minutes}. The paper's runs "
+        f"{opening.get(source['source'], '')}{len(runs)} runs on {sizes} training examples with "
+        f"{encoder['source']['name']}{minutes}. The paper's runs "
         "train BERT-base for 10 epochs on 283,003 Quora pairs, so compare patterns, not numbers."
     )
 

@@ -51,8 +51,8 @@ def main() -> None:
         text = readme.read_text(encoding="utf-8")
         fresh = update_block(text, "graph", graph_picture(Path("dvc.yaml")))
         if RESULTS.exists():  # else keep the README's table
-            title, rows, *_notes = RESULTS.read_text(encoding="utf-8").split("\n\n")
-            fresh = update_block(fresh, "results", f"{title}\n\n{rows}")
+            title_and_rows = RESULTS.read_text(encoding="utf-8").split("\n\n")[:2]  # without the notes below the table
+            fresh = update_block(fresh, "results", "\n\n".join(title_and_rows))
     except MtbertError as error:
         sys.exit(f"error: {error}")
     if fresh != text and check:
