@@ -49,7 +49,9 @@ if [ ! -e "$work/complete" ]; then
     mkdir -p "$work"
     (cd "$here" && cat {parts}) | "$python" -c '
 import sys, tarfile
-tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall(sys.argv[1], filter="tar")' "$work"
+tar = tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz")
+tar.extraction_filter = getattr(tarfile, "tar_filter", None)  # from Python 3.11.4 on
+tar.extractall(sys.argv[1])' "$work"
     touch "$work/complete"
 fi
 export OUT=${OUT:-$here/results} PYTHONPATH=$work/project:$work/first:$work/hook

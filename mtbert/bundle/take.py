@@ -82,7 +82,13 @@ def _unpacked(archive: Path, to: Path) -> Path:
         if archive.with_name(archive.name + CHECKSUM).read_text(encoding="utf-8").split()[:1] != [sha256_file(archive)]:
             raise _damaged(archive, f"its sha256 is not that in {archive.name}{CHECKSUM}")
         with tarfile.open(archive) as tar:
-            tar.extractall(to, filter="data")
+            for member in tar:
+                if not (member.isfile() or member.isdir()) or not (to / member.name).resolve().is_relative_to(
+                    to.resolve()
+                ):
+                    raise tarfile.TarError(f"{member.name}: neither a file nor a folder below this one")
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4 on
+            tar.extractall(to)
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         raise _damaged(archive, str(error)) from None
     return to

@@ -96,7 +96,8 @@ def _repacked(results: Path, change: Callable[[Path], object]) -> None:
     """An archive that was damaged before its checksum was written."""
     archive, inside = results / "runs/baseline.tar.gz", results / "inside"
     with tarfile.open(archive) as tar:
-        tar.extractall(inside, filter="data")
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(inside)
     change(inside)
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(inside, ".")
@@ -117,6 +118,13 @@ def _no_plot(_change: Any, results: Path) -> None:
 
 def _no_log(_change: Any, results: Path) -> None:
     _repacked(results, lambda inside: (inside / ".mtbert/log/train-baseline.json").write_text("{"))
+
+
+def _outside(_change: Any, results: Path) -> None:
+    archive = results / "runs/baseline.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("../outside"))
+    archive.with_name("baseline.tar.gz.sha256").write_text(hashlib.sha256(archive.read_bytes()).hexdigest())
 
 
 def _none(_change: Any, results: Path) -> None:
@@ -141,6 +149,7 @@ def _no_manifest(_change: Any, results: Path) -> None:
         (_flipped, r"baseline\.tar\.gz: damaged \(its sha256 is not that in baseline\.tar\.gz\.sha256\); copy it"),
         (_other_result, r"baseline\.tar\.gz: damaged \(a file of results/baseline is missing or changed\); copy it"),
         (_other_weights, r"baseline\.tar\.gz: damaged \(the sha256 of models/baseline/model\.safetensors is not"),
+        (_outside, r"baseline\.tar\.gz: damaged \(\.\./outside: neither a file nor a folder below this one\)"),
         (_no_plot, r"baseline\.tar\.gz: damaged \(no plots/baseline\.csv in it\)"),
         (_no_log, r"baseline\.tar\.gz: damaged \(\.mtbert/log/train-baseline\.json: "),
         (_none, r"no run has finished there; run the bundle again"),
