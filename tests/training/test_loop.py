@@ -102,7 +102,7 @@ class Bench:
     def model(self, method: str = "full") -> MultitaskModel:
         model = self.make_model("mean", ["u", "v", "c"], ["|u-v|", "c"])
         if method != "full":
-            adapt(model, method, dropout=0.1)
+            adapt(model, method, **({"dropout": 0.1} if method in METHODS else {}))
         return model
 
     def run(
@@ -180,6 +180,8 @@ def at(*event: Any) -> Callable[[str, int], bool]:
         ("full", "annealed", TokenCount(tokens="one_pass")),
         ("dora", "proportional", "depletion"),
         ("dora", "balanced", "depletion"),
+        ("pissa", "square_root", 3),  # with frozen parameters of its own
+        ("vera", "square_root", 3),  # with a frozen pair that no file holds
     ],
 )
 def test_interrupted_at_any_step_a_run_ends_in_the_same_bits(
