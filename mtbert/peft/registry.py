@@ -1,17 +1,23 @@
-"""The adapters that a run may name as `adapter.method`: their settings, and the layers that replace linear ones.
+"""The adapters that a run may name as `adapter.method`: their settings, and how each puts itself into a model.
 
-To add one, write a file like lora.py and a class here, and name the class in `AnyAdapter`.
+To add one, write a file like lora.py and a class here, and name the class in `AnyAdapter`. Torch is imported where a method is put into
+a model, so that reading the settings needs no torch.
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mtbert.section import Positive, Probability, Section
+from mtbert.errors import MtbertError
+from mtbert.section import Contradiction, Positive, Probability, Section
 
 if TYPE_CHECKING:
-    from mtbert.peft.lora import LoraLinear  # imported where it is used, so that reading the settings needs no torch
+    from mtbert.model.multitask import MultitaskModel
+    from mtbert.peft.lora import LoraLinear
+
+
+Rank = Annotated[int, Field(ge=1, le=4096)]
 
 
 class Adapter(Section):
@@ -19,20 +25,66 @@ class Adapter(Section):
 
     Attributes:
         method: the adapter's name; it decides which class reads the section.
-        rank, alpha: r, and the numerator of s = alpha / r.
         learning_rate: of the adapter's own parameters.
-        dropout: on the input of the update.
         train_rest: whether embeddings, norms and biases train too.
         start_from: the weights to adapt: `pretrained`, or another run's result.
+        merges: whether the trained adapter can be merged into the layers that it adapts; otherwise it stays in the model.
     """
 
+    merges: ClassVar[bool] = True
+
     method: str
-    rank: int = Field(ge=1, le=4096)
-    alpha: Positive
     learning_rate: Positive
-    dropout: Probability
     train_rest: bool
     start_from: str
+
+    @abstractmethod
+    def insert(self, model: "MultitaskModel") -> None:
+        """Put the method's modules into the encoder, in place. Parameters that are there already keep their names.
+
+        Random numbers come from torch's global generator, which is seeded for it.
+
+        Raises:
+            MtbertError: a setting does not fit the encoder. The message begins with "adapter." and the key.
+        """
+
+    def initialise(self, model: "MultitaskModel") -> None:
+        """Set initial values that are computed from the encoder's weights."""
+
+    def selects(self, name: str) -> bool:
+        """Whether a parameter that the model has without the adapter, such as encoder.layers.0.attention.query.bias, is the method's own."""
+        return False
+
+    def rate_factor(self, name: str) -> float:
+        """What `learning_rate` is multiplied by for one of the method's own parameters."""
+        return 1.0
+
+    @property
+    def title(self) -> str:
+        """The method and its size, for readers."""
+        return self.method
+
+
+class LowRank(Adapter):
+    """Base of LoRA and what follows from it: every linear layer of the encoder gets a low-rank update s B A.
+
+    Attributes:
+        rank, alpha: r, and the numerator of s = alpha / r.
+        dropout: on the input of the update.
+    """
+
+    rank: Rank
+    alpha: Positive
+    dropout: Probability
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} of rank {self.rank}"
+
+    @property
+    def numerator(self) -> float:
+        """s r."""
+        return self.alpha
 
     @property
     def own(self) -> dict[str, Any]:
@@ -40,24 +92,52 @@ class Adapter(Section):
         return {}
 
     @classmethod
-    @abstractmethod
     def layer(cls) -> "type[LoraLinear]":
-        """The class of the layer; its `added` names the parameters that it adds."""
-
-
-class Lora(Adapter):
-    """LoRA: W0 + s B A."""
-
-    method: Literal["lora"]
-
-    @classmethod
-    def layer(cls) -> "type[LoraLinear]":
+        """The class of the layer."""
         from mtbert.peft.lora import LoraLinear
 
         return LoraLinear
 
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.model.dropout import Dropout
+        from mtbert.peft.convert import check_rank, convert
 
-class Dora(Adapter):
+        check_rank(model, self.rank)
+        layer, dropout = self.layer(), Dropout(self.dropout, model.encoder.noise)
+        convert(model, lambda linear: layer(linear, self.rank, self.numerator, dropout, **self.own))
+
+
+class Lora(LowRank):
+    """LoRA: W0 + s B A (Hu et al. 2021)."""
+
+    method: Literal["lora"]
+
+
+class RsLora(LowRank):
+    """rsLoRA: LoRA with s = alpha / sqrt(r), which keeps the size of the update independent of the rank (Kalajdzievski 2023)."""
+
+    method: Literal["rslora"]
+
+    @property
+    def numerator(self) -> float:
+        return self.alpha * self.rank**0.5
+
+
+class LoraPlus(LowRank):
+    """LoRA+: LoRA whose B has a higher learning rate than its A (Hayou et al. 2024).
+
+    Attributes:
+        rate_ratio: λ, by which B's rate is higher; A's is `learning_rate`.
+    """
+
+    method: Literal["lora_plus"]
+    rate_ratio: Positive = 16.0
+
+    def rate_factor(self, name: str) -> float:
+        return self.rate_ratio if name.endswith(".lora_b") else 1.0
+
+
+class Dora(LowRank):
     """DoRA, equation 2. `norm_gradient` is `exact`, or `detached`: the norm is then a constant in the backward pass."""
 
     method: Literal["dora"]
@@ -74,7 +154,154 @@ class Dora(Adapter):
         return DoraLinear
 
 
-AnyAdapter = Annotated[Lora | Dora, Field(discriminator="method")]
+class Pissa(Adapter):
+    """PiSSA: the principal singular triplets of W0 are trained, the rest is frozen (mtbert/peft/pissa.py)."""
+
+    method: Literal["pissa"]
+    rank: Rank
+
+    @property
+    def title(self) -> str:
+        return f"pissa of rank {self.rank}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.convert import check_rank, convert
+        from mtbert.peft.pissa import PissaLinear
+
+        check_rank(model, self.rank)
+        convert(model, lambda linear: PissaLinear(linear, self.rank))
+
+    def initialise(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.pissa import PissaLinear
+
+        for layer in model.encoder.modules():
+            if isinstance(layer, PissaLinear):
+                layer.initialise()
+
+
+class Miss(Adapter):
+    """MiSS: one shard of r rows, repeated along the inputs, is added to W0 (mtbert/peft/miss.py)."""
+
+    method: Literal["miss"]
+    rank: Rank
+
+    @property
+    def title(self) -> str:
+        return f"miss of rank {self.rank}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.convert import check_rank, convert
+        from mtbert.peft.miss import MissLinear
+
+        check_rank(model, self.rank)
+        convert(model, lambda linear: MissLinear(linear, self.rank))
+
+
+class Vera(Adapter):
+    """VeRA: two vectors for each layer scale one random low-rank update (mtbert/peft/vera.py).
+
+    Attributes:
+        rank: r; it may exceed a layer's width, since A and B are not trained.
+        d_initial: the initial value of d's elements.
+    """
+
+    method: Literal["vera"]
+    rank: Rank
+    d_initial: Positive = 0.1
+
+    @property
+    def title(self) -> str:
+        return f"vera of rank {self.rank}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.convert import convert, linears
+        from mtbert.peft.vera import SharedPair, VeraLinear
+
+        outputs, inputs = (
+            max(sizes) for sizes in zip(*(one.weight.shape for one in linears(model).values()), strict=True)
+        )
+        pair = SharedPair(self.rank, inputs, outputs)
+        convert(model, lambda linear: VeraLinear(linear, pair, self.d_initial))
+
+
+class Oft(Adapter):
+    """OFT: each layer's input is rotated in blocks (mtbert/peft/oft.py).
+
+    Attributes:
+        block_size: b; a layer of I inputs has I (b - 1) / 2 parameters.
+    """
+
+    method: Literal["oft"]
+    block_size: int = Field(ge=2, le=4096)
+
+    @property
+    def title(self) -> str:
+        return f"oft of block size {self.block_size}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.convert import convert, linears
+        from mtbert.peft.oft import OftLinear
+
+        for name, linear in linears(model).items():
+            if linear.in_features % self.block_size:
+                raise MtbertError(
+                    f"adapter.block_size is {self.block_size}, which does not divide the {linear.in_features} inputs of {name}; "
+                    "set it to a number that divides the inputs of every layer, such as a power of 2"
+                )
+        convert(model, lambda linear: OftLinear(linear, self.block_size))
+
+
+class Ia3(Adapter):
+    """(IA)³: vectors scale keys, values and the inner activations of the feed-forward network (mtbert/peft/ia3.py)."""
+
+    method: Literal["ia3"]
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.convert import linears, swap
+        from mtbert.peft.ia3 import Ia3Linear
+
+        for name, linear in linears(model).items():
+            if name.endswith((".key", ".value", ".down")):
+                swap(model, name, Ia3Linear(linear, on_input=name.endswith(".down")))
+
+
+class Selection(Adapter):
+    """Base of the methods that add nothing and train some of the model's parameters, at the adapter's rate."""
+
+    train_rest: bool = False
+
+    def insert(self, model: "MultitaskModel") -> None:
+        pass
+
+    @model_validator(mode="after")
+    def _nothing_else_trains(self) -> "Selection":
+        if self.train_rest:
+            raise Contradiction(f"{self.method} trains nothing else of the encoder; set it to false", "train_rest")
+        return self
+
+
+class BitFit(Selection):
+    """BitFit: all biases of the encoder are trained, those of norms too (Ben Zaken et al. 2022)."""
+
+    method: Literal["bitfit"]
+
+    def selects(self, name: str) -> bool:
+        return name.startswith("encoder.") and name.endswith(".bias")
+
+
+class LinearProbe(Selection):
+    """Linear probe: the heads alone are trained (Alain and Bengio 2017)."""
+
+    method: Literal["linear_probe"]
+
+    def selects(self, name: str) -> bool:
+        return name.startswith("heads.")
+
+
+AnyAdapter = Annotated[
+    Lora | RsLora | LoraPlus | Dora | Pissa | Miss | Vera | Oft | Ia3 | BitFit | LinearProbe,
+    Field(discriminator="method"),
+]
 ADAPTERS: dict[str, type[Adapter]] = {
     get_args(kind.model_fields["method"].annotation)[0]: kind for kind in get_args(get_args(AnyAdapter)[0])
 }

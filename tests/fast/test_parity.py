@@ -21,12 +21,12 @@ from mtbert.engines import engine_for
 from mtbert.fast.cpu import adamw, adapters, attention, embedding, encoder, narrow, passes
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_adapter
+from mtbert.peft.registry import ADAPTERS
 from mtbert.tasks.losses import binary_cross_entropy
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
 from mtbert.training.recipe import Recipe
-from tests.tiny import WRAPPER, tiny_model, tiny_split
+from tests.tiny import WRAPPER, adapt, tiny_model, tiny_split
 
 STEPS, BATCH, RATE = 3, 8, 2e-3
 
@@ -56,14 +56,15 @@ class Cell:
         """A model as in training: no parameter has a value at which omitting it would not show."""
         model = tiny_model(self.pooling, dropout=self.dropout, head_dropout=self.dropout)
         if self.method != "full":
-            own = {"exact_norm": self.exact_norm} if self.method == "dora" else {}
-            add_adapter(
-                model, self.method, rank=4, alpha=8, dropout=self.adapter_dropout, train_rest=self.train_rest, seed=1,
-                **own,
-            )  # fmt: skip
+            own: dict[str, Any] = (
+                {"rank": 4, "alpha": 8, "dropout": self.adapter_dropout} if self.method in METHODS else {}
+            )
+            if not self.exact_norm:
+                own["norm_gradient"] = "detached"
+            adapt(model, self.method, train_rest=self.train_rest, **own)
             draw = torch.Generator().manual_seed(2)
             for name, parameter in model.named_parameters():
-                if name.endswith(("lora_b", "magnitude")):
+                if name.endswith(("lora_b", "magnitude", ".shard", ".d", ".b", ".skew", ".factor")):
                     parameter.data += 0.1 * torch.randn(parameter.shape, generator=draw)
         return model.to(self.device)
 
@@ -82,6 +83,12 @@ CELLS += [  # what the axes above leave out
     for p, rest in ((0.0, True), (0.3, False))
 ]
 CELLS += [Cell("lora", adapter_dropout=0.3, train_rest=False), Cell("dora", adapter_dropout=0.3, pooling="cls")]
+CELLS += [  # of these, the layers' own forward computes what they add
+    Cell(method, bf16, dropout=0.2, train_rest=False)
+    for method in ADAPTERS
+    if method not in METHODS
+    for bf16 in (False, True)
+]
 CELLS += [  # CUDA draws other dropout masks
     pytest.param(Cell(method, True, pooling, device="cuda"), marks=pytest.mark.gpu)
     for method in METHODS
