@@ -9,7 +9,6 @@ from mtbert.export.registry import Export
 from mtbert.export.tokenizer import write_tokenizer
 from mtbert.export.transformers import (
     encoder_config,
-    encoder_tensors,
     limits,
     remarks,
     trust,
@@ -51,7 +50,7 @@ def write(export: Export, folder: Path) -> list[str]:
 
 def _write_bi_encoder(model: TrainedModel, folder: Path) -> None:
     hidden, pooling = model.network.encoder.config.hidden, model.settings.pooling
-    ours = encoder_tensors(model)
+    ours = model.network.encoder.state_dict()
     pooler = {name.removeprefix("pooler."): ours.pop(name) for name in sorted(POOLER & ours.keys())}
     write_tensors(folder / WEIGHTS, to_hf(ours))
     atomic_json(folder / CONFIG, {**encoder_config(model), "architectures": ["BertModel"]})

@@ -6,7 +6,6 @@ from mtbert.fast.cpu import build
 from mtbert.fast.cpu.engine import CpuEngine
 from mtbert.fast.cpu.engine import unfit as unfit_for_cpu
 from mtbert.fast.cuda.engine import CudaEngine
-from mtbert.model.bert import FeedForward, Layer, SelfAttention
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine
@@ -14,23 +13,11 @@ from mtbert.training.engine import Engine
 
 def accelerate(model: MultitaskModel, compute: Compute) -> Engine | str:
     """A fast engine for the model, or one line that says why there is none; parameters and their names do not change."""
-    if reason := unfit(model):
-        return reason
     if compute.device.type == "cuda" and torch.version.hip:
         return "the fast path on a GPU is for CUDA, and this torch is built for ROCm"
     if compute.device.type == "cuda":
         return CudaEngine(model, compute) if compute.bf16 else "the fast path on CUDA is for bf16"
     return unfit_for_cpu(model) or CpuEngine(model, compute)
-
-
-def unfit(model: MultitaskModel) -> str:
-    """Why the fast paths can't take this model; empty if they can. They call linear layers of any class, but compute the rest of
-    a layer themselves.
-    """
-    parts = (part for layer in model.encoder.stack() for part in (layer, layer.attention, layer.feed_forward))
-    if own := {type(part) for part in parts} - {Layer, SelfAttention, FeedForward}:
-        return f"the fast paths know BERT's own layers only, and this encoder has {', '.join(sorted(kind.__name__ for kind in own))}"
-    return ""
 
 
 def kernels() -> tuple[bool, str]:

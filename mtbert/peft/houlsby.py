@@ -24,8 +24,6 @@ class HoulsbyLinear(nn.Module):
         dropout: the transformer layer's.
     """
 
-    added = ("down.weight", "down.bias", "up.weight", "up.bias")
-
     def __init__(self, base: nn.Linear, size: int, dropout: Dropout) -> None:
         super().__init__()
         self.weight = nn.Parameter(base.weight.detach(), requires_grad=False)
@@ -42,16 +40,9 @@ class HoulsbyLinear(nn.Module):
         return h + self.up(F.gelu(self.down(h)))
 
 
-def insert(encoder: BertEncoder, size: int) -> list[str]:
-    """Put an adapter after the attention and the feed-forward network of each layer.
-
-    Returns:
-        The names of the linear layers that were replaced.
-    """
+def insert(encoder: BertEncoder, size: int) -> None:
+    """Put an adapter after the attention and the feed-forward network of each layer."""
     for layer in encoder.stack():
-        dropout = layer.dropout
-        layer.attention.output = HoulsbyLinear(layer.attention.output, size, dropout)
-        layer.feed_forward.down = HoulsbyLinear(layer.feed_forward.down, size, dropout)
-        layer.dropout = Dropout(0.0, encoder.noise)  # it would come after the adapter
-    parts = ("attention.output", "feed_forward.down")
-    return [f"encoder.layers.{n}.{part}" for n in range(len(encoder.layers)) for part in parts]
+        dropout, layer.dropout = layer.dropout, Dropout(0.0, encoder.noise)  # it comes before the adapter
+        for part, name in ((layer.attention, "output"), (layer.feed_forward, "down")):
+            setattr(part, name, HoulsbyLinear(getattr(part, name), size, dropout))

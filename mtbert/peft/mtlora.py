@@ -46,8 +46,6 @@ class MtLoraLinear(nn.Module):
         dropout: on the input of the updates.
     """
 
-    added = ("shared.lora_a", "shared.lora_b")  # and all of `tasks`
-
     def __init__(
         self, base: nn.Linear, tasks: Iterable[str], rank: int, task_rank: int, alpha: float, dropout: Dropout
     ) -> None:
@@ -62,3 +60,19 @@ class MtLoraLinear(nn.Module):
         """(..., I) to (..., O)."""
         dropped = self.dropout(x)
         return F.linear(x, self.weight, self.bias) + self.shared(dropped) + self.tasks.of_batch()(dropped)
+
+    def merged_weight(self, task: str) -> Tensor:
+        """W' of a task, (O, I)."""
+        return self.weight + self.shared.update() + self.tasks[task].update()
+
+
+@torch.no_grad()
+def merged_state(encoder: nn.Module, task: str) -> dict[str, Tensor]:
+    """The encoder's state dict with each adapted layer as a plain one, merged for a task; without such layers, as it is."""
+    state: dict[str, Tensor] = encoder.state_dict()
+    for name, layer in encoder.named_modules():
+        if isinstance(layer, MtLoraLinear):
+            added = (f"{name}.shared.", f"{name}.tasks.")
+            state = {key: tensor for key, tensor in state.items() if not key.startswith(added)}
+            state[f"{name}.weight"] = layer.merged_weight(task)
+    return state

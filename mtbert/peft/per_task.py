@@ -9,15 +9,11 @@ from mtbert.model.active import active_task
 
 
 class PerTask(nn.ModuleDict):
-    """A module for each task. An adapter adds it whole: all of its parameters are the adapter's own."""
+    """A module for each task."""
 
     def __init__(self, parts: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self._modules.update(parts)  # add_module rejects tasks named like a method, such as `type`
-
-    @property
-    def added(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.named_parameters())
 
     def of_batch(self) -> nn.Module:
         """The module of the task of the batch that is being computed.

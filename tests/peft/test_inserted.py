@@ -16,29 +16,17 @@ from mtbert.model.active import computing
 from mtbert.model.bert import Layer, Padding
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_adapter
 from mtbert.peft.houlsby import HoulsbyLinear
 from mtbert.peft.mtlora import MtLoraLinear
+from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from mtbert.training.compute import Compute
-from tests.tiny import TINY, WRAPPER, tiny_model, tiny_split
+from mtbert.training.recipe import Recipe
+from tests.tiny import TINY, WRAPPER, adapt, tiny_model, tiny_split
 
 GELU = lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2  # noqa: E731
 TASKS = ("sst", "quora", "sts")
-
-
-def add(model: MultitaskModel, method: str, **own: int) -> None:
-    from mtbert.peft import houlsby, pal
-    from mtbert.peft.convert import convert
-
-    if method == "houlsby":
-        houlsby.insert(model.encoder, **own)
-    elif method == "pal":
-        pal.insert(model.encoder, list(model.heads), **own)
-    else:
-        convert(
-            model,
-            lambda linear: MtLoraLinear(linear, model.heads, **own, alpha=4.0, dropout=Dropout(0.0, model.encoder.noise)),
-        )
+LOSSES = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
+CPU = Compute(torch.device("cpu"), bf16=False)
 
 
 def disturb(model: nn.Module) -> nn.Module:
@@ -78,7 +66,7 @@ def attention_of(layer: Layer, x: Tensor) -> Tensor:
 
 def test_a_houlsby_layer_is_figure_2() -> None:
     model = tiny_model(dropout=0.0)
-    add(model, "houlsby", size=5)
+    adapt(model, "houlsby", size=6)
     disturb(model)
     (layer, _), stream = model.encoder.stack(), stream_of(4, 7)
     x = torch.randn(stream.tokens, TINY.hidden, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -107,14 +95,14 @@ def test_dropout_comes_before_a_houlsby_adapter() -> None:
     h = linear(x, layer) / 2  # W0 and b0 keep their names
     torch.testing.assert_close(layer(x), h + linear(GELU(linear(h, layer.down)), layer.up))
     model = tiny_model(dropout=0.3)
-    add(model, "houlsby", size=5)
+    adapt(model, "houlsby", size=6)
     assert [layer.dropout.p for layer in model.encoder.stack()] == [0, 0], "and not a second time after it"
 
 
 @pytest.mark.parametrize("rows", [False, True])
 def test_a_pal_is_its_formula(rows: bool) -> None:
     model = tiny_model(dropout=0.0)
-    add(model, "pal", size=6)
+    adapt(model, "pal", size=6)
     disturb(model)
     (_, layer), stream = model.encoder.stack(), stream_of(4, 7)
     x = torch.randn(stream.tokens, TINY.hidden, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -145,15 +133,14 @@ def test_mtlora_is_its_formula() -> None:
             torch.testing.assert_close(layer(x), x @ whole.T + layer.bias)
 
 
-SETTINGS = {"houlsby": {"size": 6}, "pal": {"size": 6}, "mtlora": {"rank": 2, "task_rank": 3}}
 PER_TASK = pytest.mark.parametrize("method", ["pal", "mtlora"])
-ALL = pytest.mark.parametrize("method", SETTINGS)
+ALL = pytest.mark.parametrize("method", ["houlsby", "pal", "mtlora"])
 POOLINGS = pytest.mark.parametrize("pooling", ["mean", "cls"])
 
 
 def adapted(method: str, pooling: str = "mean") -> MultitaskModel:
     model = tiny_model(pooling, dropout=0.0, head_dropout=0.0)
-    add(model, method, **SETTINGS[method])
+    adapt(model, method)
     disturb(model)
     return model
 
@@ -191,7 +178,16 @@ def test_each_task_has_its_own_part(method: str, pooling: str) -> None:
 
 @PER_TASK
 def test_a_step_on_one_task_leaves_the_others_parts_as_they_are(method: str) -> None:
-    ...
+    model = adapt(tiny_model(), method, train_rest=False)
+    engine = engine_for(model.train(), CPU, quiet=True)
+    engine.optimizer(Recipe("sequential", 1, 1, 8, 1e-2))
+    for step, task in enumerate(("quora", "sts"), start=1):
+        before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+        engine.step(batch_of(model, task), LOSSES[task], seed=7, step=step)
+        moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+        others = {name for name in before for other in TASKS if other != task and f".{other}." in name}
+        assert others and not moved & others
+        assert any(f".{task}." in name and name.startswith("encoder") for name in moved)
 
 
 @PER_TASK
@@ -206,7 +202,7 @@ def test_a_sentence_of_no_task_is_refused(method: str) -> None:
 def test_the_fast_engines_refuse_layers_that_they_do_not_know(capsys: pytest.CaptureFixture[str]) -> None:
     """They would leave the PALs out. The parity matrix has what they take."""
     model = tiny_model()
-    add(model, "pal", size=6)
-    engine_for(model, Compute(torch.device("cpu"), bf16=False))
+    adapt(model, "pal", size=6)
+    engine_for(model, CPU)
     assert model.engine is None
     assert "this encoder has PalLayer" in capsys.readouterr().err
