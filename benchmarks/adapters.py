@@ -20,6 +20,7 @@ from mtbert.data.tokens import Wrapper
 from mtbert.engines import engine_for
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter, merge
+from mtbert.peft.registry import ADAPTERS
 from mtbert.training.compute import Compute, resolve
 
 RANK = 16
@@ -97,7 +98,10 @@ def _cases(bf16: bool) -> dict[str, Callable[[Compute, int, int], Callable[[], f
 
 def adapted(model: MultitaskModel, method: str) -> MultitaskModel:
     """Add an adapter to the model, in place; only the adapter and the head train."""
-    add_adapter(model, method, rank=RANK, alpha=RANK, dropout=0.0, train_rest=False, seed=0)
+    own = {"norm_gradient": "exact"} if method == "dora" else {}
+    settings = {"rank": RANK, "alpha": RANK, "dropout": 0.0, "train_rest": False, "learning_rate": 1e-3, **own}
+    adapter = ADAPTERS[method].model_validate({"method": method, "start_from": "pretrained", **settings})
+    add_adapter(model, adapter, seed=0)
     return model
 
 

@@ -41,7 +41,7 @@ def _convert(run_name: str, settings: dict[str, Any]) -> None:
         check_current(described.adapter.start_from, f"runs.{run_name}.adapter.start_from")
         model = load_run(Run.model_validate(settings["start_run"]), described.adapter.start_from)
     full = count_parameters(model)["total"] or 0
-    adapt(model, described, f"runs.{run_name}")
+    adapt(model, described, f"runs.{run_name}", initialise=True)
     counts = count_parameters(model)
     for what, count in (("trainable", counts["trainable"]), ("heads and adapters alone", counts["adapters_only"])):
         print(f"{run_name}: {what}: {count:,} of {full:,} parameters ({(count or 0) / full:.1%})")

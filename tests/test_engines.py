@@ -12,11 +12,10 @@ import torch
 
 from mtbert import engines
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_adapter
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Plain, parameter_groups
 from mtbert.training.recipe import Recipe
-from tests.tiny import TINY
+from tests.tiny import TINY, adapt
 
 CPU = Compute(torch.device("cpu"), False)
 NOTE = "note: using plain torch, which is slower: {}\n"
@@ -88,7 +87,7 @@ def test_an_adapter_s_own_parameters_have_its_rate_and_no_others(
     make_model: Callable[..., MultitaskModel], rate: float | None
 ) -> None:
     model = make_model()
-    add_adapter(model, "dora", rank=2, alpha=2.0, dropout=0.0, train_rest=True, seed=0, exact_norm=True)
+    adapt(model, "dora")
     names = {id(weight): name for name, weight in model.named_parameters()}
     groups = parameter_groups(model, Recipe("sequential", 1, 1, 8, 1e-3, rate))
     rates = {names[id(weight)]: group["lr"] for group in groups for weight in group["params"]}

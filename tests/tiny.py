@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.convert import add_adapter
+from mtbert.peft.registry import ADAPTERS
 from mtbert.tasks.paper import TASKS
 
 # Of a size that our kernels take, in fp32.
@@ -46,6 +49,16 @@ def tiny_model(
         model = multitask(BertEncoder(config, dropout), pooling, quora, sts, head_dropout)
         for parameter in model.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
+    return model
+
+
+def adapt(model: MultitaskModel, method: str, *, seed: int = 3, **settings: Any) -> MultitaskModel:
+    """Add an adapter to the model, in place; settings that are not given have a small value, and the rest of the encoder trains."""
+    kind = ADAPTERS[method]
+    small = {"rank": 2, "alpha": 2.0, "dropout": 0.0, "train_rest": True, "norm_gradient": "exact"}
+    shared = {"method": method, "learning_rate": 1e-3, "start_from": "pretrained"}
+    fitting = {key: value for key, value in small.items() if key in kind.model_fields}
+    add_adapter(model, kind.model_validate(shared | fitting | settings), seed)
     return model
 
 

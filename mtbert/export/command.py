@@ -27,6 +27,10 @@ def main(model: str, destination: Path, to: str, task: str | None = None) -> Non
     trained = load(model, device="cpu", precision="fp32")
     if task is not None:
         trained.task(task)
+    adapter = trained.settings.adapter
+    if adapter is not None and not adapter.merges:
+        what = f"its adapter, {adapter.title}, cannot be merged into the encoder, and no format holds it"
+        raise MtbertError(f"{trained.folder}: {what}; use it with mtbert.load or `mtbert predict`")
     export = Export(trained, read_config(trained.folder), task)
     with replaced_folder(destination.resolve()) as folder:
         written = write(export, folder)

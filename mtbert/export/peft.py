@@ -10,7 +10,7 @@ from mtbert.export.tokenizer import write_tokenizer
 from mtbert.export.transformers import write_tensors
 from mtbert.files import atomic_json
 from mtbert.peft.published import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BIAS, PARTS, PREFIX, published_module
-from mtbert.peft.registry import Adapter
+from mtbert.peft.registry import LowRank
 from mtbert.pretrained.source import hub_name
 from mtbert.pretrained.store import WEIGHTS, read_safetensors
 
@@ -48,10 +48,10 @@ def write(export: Export, folder: Path) -> list[str]:
     write_tokenizer(export.model, False, export.model.max_tokens, folder)
     write_card(export, folder, "peft", _use(export, adapter), list(export.model.tasks), "feature-extraction")
     rest = ", embeddings, norms and biases" if adapter.train_rest else ""
-    return [f"the {adapter.method} adapter of rank {adapter.rank}{rest}, for {_name(base)}; the heads are in {HEADS}"]
+    return [f"the adapter, {adapter.title}{rest}, for {_name(base)}; the heads are in {HEADS}"]
 
 
-def _adapter(export: Export) -> Adapter:
+def _adapter(export: Export) -> LowRank:
     """The run's adapter, if it is one that peft can load."""
     adapter, folder, base = export.model.settings.adapter, export.model.folder, export.config["base"]
     merged = "use --to transformers, which writes the merged model"
@@ -59,6 +59,8 @@ def _adapter(export: Export) -> Adapter:
         raise MtbertError("--task: the adapter belongs to the encoder, which all tasks share; leave --task out")
     if adapter is None:
         raise MtbertError(f"{folder}: was fine-tuned in full and has no adapter; use --to transformers")
+    if not isinstance(adapter, LowRank):
+        raise MtbertError(f"{folder}: mtbert does not write {adapter.title} in peft's format; {merged}")
     if adapter.start_from != "pretrained":
         what = f"its adapter starts from the weights of the run {adapter.start_from}, not from a published encoder"
         raise MtbertError(f"{folder}: {what}; {merged}")
@@ -72,7 +74,7 @@ def _name(base: dict[str, Any]) -> str:
     return hub_name(base) or str(base["name"])
 
 
-def _config(adapter: Adapter, base: dict[str, Any], modules: list[str], saved: list[str]) -> dict[str, Any]:
+def _config(adapter: LowRank, base: dict[str, Any], modules: list[str], saved: list[str]) -> dict[str, Any]:
     return {
         "peft_type": "LORA",
         "task_type": "FEATURE_EXTRACTION",
@@ -89,7 +91,7 @@ def _config(adapter: Adapter, base: dict[str, Any], modules: list[str], saved: l
     }
 
 
-def _use(export: Export, adapter: Adapter) -> list[str]:
+def _use(export: Export, adapter: LowRank) -> list[str]:
     base, settings = export.config["base"], export.model.settings
     revision = f', revision="{base["revision"]}"' if "revision" in base else ""
     where = "downloaded, or a folder" if hub_name(base) else "the folder of the encoder"

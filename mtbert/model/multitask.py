@@ -30,6 +30,9 @@ class MultitaskModel(nn.Module):
             trainable.
         pooling: cls, mean or max; cls is followed by BERT's pooler, tanh(W h + b), as in the course's framework.
         heads: by task, from `mtbert.model.heads.build_heads`; their dropout uses the encoder's noise.
+
+    Attributes:
+        adapter_rates: of an adapter's own parameters, by name, what its learning rate is multiplied by; None without an adapter.
     """
 
     def __init__(self, encoder: BertEncoder, pooling: str, heads: Mapping[str, nn.Module]) -> None:
@@ -39,6 +42,7 @@ class MultitaskModel(nn.Module):
         self.encoder = encoder
         self.pooling = pooling
         self.engine: Encoding | None = None  # not a submodule, so it is in no state dict
+        self.adapter_rates: dict[str, float] | None = None
         self.heads = nn.ModuleDict()
         self.heads._modules.update(heads)  # add_module rejects tasks named like a method, such as `type`
 

@@ -1,17 +1,15 @@
 """Put adapters into a loaded model, choose what trains, save and load adapters, and merge them (section 4.5)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mtbert.errors import MtbertError
-from mtbert.model.dropout import Dropout
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.lora import LoraLinear
-from mtbert.peft.registry import ADAPTERS
+from mtbert.peft.layer import AdaptedLinear
+from mtbert.peft.registry import Adapter
 from mtbert.pretrained.checks import check_tensors
 
 
@@ -21,74 +19,81 @@ def convert(model: MultitaskModel, replace: Callable[[nn.Linear], nn.Module]) ->
     Returns:
         The names of the replaced layers.
     """
-    linears = _linears(model)
-    for name, linear in linears.items():
-        _swap(model, name, replace(linear))
-    return list(linears)
+    found = linears(model)
+    for name, linear in found.items():
+        swap(model, name, replace(linear))
+    return list(found)
 
 
-def add_adapter(
-    model: MultitaskModel,
-    method: str,
-    *,
-    rank: int,
-    alpha: float,
-    dropout: float,
-    train_rest: bool,
-    seed: int,
-    **own: Any,
-) -> list[str]:
-    """Replace the encoder's linear layers by adapted ones and freeze what does not train (section 4.5).
+def linears(model: MultitaskModel) -> dict[str, nn.Linear]:
+    """The encoder's linear layers, by their names in the model."""
+    modules = model.encoder.named_modules(prefix="encoder")
+    return {name: module for name, module in modules if isinstance(module, nn.Linear)}
 
-    The adapter's own parameters and the heads train; with `train_rest` also embeddings, norms and biases.
 
-    Args:
-        method: a key of `ADAPTERS`.
-        rank, alpha, dropout: as for `LoraLinear`.
-        seed: decides the initial A matrices.
-        own: further settings of the method.
+def swap(model: MultitaskModel, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one called `name`."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
 
-    Returns:
-        The names of the adapted layers.
+
+def check_rank(model: MultitaskModel, rank: int) -> None:
+    """Check that no layer of the encoder is narrower than the rank of its update.
 
     Raises:
-        MtbertError: the rank exceeds a layer's width. The message begins with "adapter.rank", the key in a run's
-            settings.
+        MtbertError: one is.
     """
-    widths = {name: min(linear.weight.shape) for name, linear in _linears(model).items()}
+    widths = {name: min(linear.weight.shape) for name, linear in linears(model).items()}
     narrowest = min(widths, key=widths.__getitem__)
     if rank > widths[narrowest]:
         raise MtbertError(
             f"adapter.rank is {rank}, but the smallest layer, {narrowest}, is {widths[narrowest]} wide, "
             f"which bounds the rank of its update; lower it to at most {widths[narrowest]}"
         )
+
+
+def add_adapter(model: MultitaskModel, adapter: Adapter, seed: int, initialise: bool = True) -> None:
+    """Put the adapter into the encoder and freeze what does not train (section 4.5).
+
+    The adapter's own parameters and the heads train; with `adapter.train_rest` also embeddings, norms and biases.
+
+    Args:
+        seed: decides the adapter's initial values.
+        initialise: whether to compute initial values from the encoder's weights; not needed if the adapter's are loaded next.
+
+    Raises:
+        MtbertError: a setting does not fit the encoder. The message begins with its key in a run's settings, such as
+            "adapter.rank".
+    """
+    before = {name for name, _ in model.named_parameters()}
+    weights = {f"{name}.weight" for name in linears(model)}
     with torch.random.fork_rng(devices=[]):
         # Seeded apart from the heads: with the same seed, A would start as a copy of a head.
         torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-        noise, layer = model.encoder.noise, ADAPTERS[method].layer()
-        names = convert(model, lambda linear: layer(linear, rank, alpha, Dropout(dropout, noise), **own))
-    if not train_rest:
-        added = adapter_names(model)
-        for name, parameter in model.encoder.named_parameters(prefix="encoder"):
-            parameter.requires_grad_(name in added)
-    return names
-
-
-def adapter_names(model: nn.Module) -> set[str]:
-    """The names of the parameters that `add_adapter` added to the model."""
-    adapted = ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
-    return {f"{name}.{part}" for name, module in adapted for part in module.added}
+        adapter.insert(model)
+    if initialise:
+        adapter.initialise(model)
+    parameters = dict(model.encoder.named_parameters(prefix="encoder"))
+    own = [name for name in parameters if name not in before or adapter.selects(name.removeprefix("encoder."))]
+    model.adapter_rates = {name: adapter.rate_factor(name) for name in own}
+    for name, parameter in parameters.items():
+        if name not in model.adapter_rates and (name in weights or not adapter.train_rest):
+            parameter.requires_grad_(False)
 
 
 def adapter_state(model: MultitaskModel) -> dict[str, Tensor]:
-    """The parameters that `add_adapter` added, by their names in the model's state dict."""
-    added = adapter_names(model)
-    return {name: tensor for name, tensor in model.state_dict().items() if name in added}
+    """The adapter's own parameters, by their names in the model's state dict."""
+    own = model.adapter_rates or {}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in own}
 
 
-def trained_state(model: MultitaskModel) -> dict[str, Tensor]:
-    """The parameters that train, by their names in the model's state dict."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+def kept_state(model: MultitaskModel) -> dict[str, Tensor]:
+    """The parameters that train, and the adapter's own ones that don't, by their names in the model's state dict.
+
+    With the pretrained encoder they make up the model.
+    """
+    own = model.adapter_rates or {}
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad or name in own}
 
 
 def load_adapter(model: MultitaskModel, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -98,7 +103,7 @@ def load_adapter(model: MultitaskModel, tensors: Mapping[str, Tensor], source: s
         source: the file to name in an error.
 
     Raises:
-        MtbertError: the names or shapes are not those of the model's adapted layers.
+        MtbertError: the names or shapes are not those of the model's adapter.
     """
     check_tensors(tensors, {name: tuple(tensor.shape) for name, tensor in adapter_state(model).items()}, source)
     model.load_state_dict(tensors, strict=False)
@@ -107,32 +112,29 @@ def load_adapter(model: MultitaskModel, tensors: Mapping[str, Tensor], source: s
 def merge(model: MultitaskModel) -> None:
     """Replace every adapted layer, in place, by a linear layer with its merged weight; a second call changes nothing."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, LoraLinear):
-            _swap(model, name, module.merged())
+        if isinstance(module, AdaptedLinear):
+            swap(model, name, module.merged())
+    left = dict(model.named_parameters())
+    model.adapter_rates = {name: rate for name, rate in (model.adapter_rates or {}).items() if name in left} or None
 
 
 def count_parameters(model: MultitaskModel) -> dict[str, int | None]:
     """Numbers of parameters.
 
     Returns:
-        `total`, without adapters; `trainable`; and `adapters_only`, of heads and adapters (None without an adapter).
+        `total`, without adapters that can be merged; `trainable`; and `adapters_only`, those that train of heads and adapter
+        (None without an adapter).
     """
     parameters = dict(model.named_parameters())
-    adapters = adapter_names(model)
-    heads = sum(parameter.numel() for parameter in model.heads.parameters())
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, AdaptedLinear))
+    # These disappear by merging, so they don't count for the model's size.
+    merging = {f"{name}.{part}" for name, module in layers for part in module.added}
+    trainable = {name: parameter.numel() for name, parameter in parameters.items() if parameter.requires_grad}
+    own = model.adapter_rates
     return {
-        # Adapters disappear by merging, so they don't count for the model's size.
-        "total": sum(p.numel() for name, p in parameters.items() if name not in adapters),
-        "trainable": sum(parameter.numel() for parameter in parameters.values() if parameter.requires_grad),
-        "adapters_only": heads + sum(parameters[name].numel() for name in adapters) if adapters else None,
+        "total": sum(p.numel() for name, p in parameters.items() if name not in merging),
+        "trainable": sum(trainable.values()),
+        "adapters_only": None
+        if own is None
+        else sum(count for name, count in trainable.items() if name in own or name.startswith("heads.")),
     }
-
-
-def _linears(model: MultitaskModel) -> dict[str, nn.Linear]:
-    modules = model.encoder.named_modules(prefix="encoder")
-    return {name: module for name, module in modules if isinstance(module, nn.Linear)}
-
-
-def _swap(root: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(root.get_submodule(parent), child, module)

@@ -5,16 +5,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.model.dropout import Dropout, Noise
+from mtbert.peft.layer import AdaptedLinear
 
 
-class LoraLinear(nn.Module):
+class LoraLinear(AdaptedLinear):
     """W' = W0 + s B A, y = W' x + bias.
 
     W0 (O, I) is frozen. A (r, I) and B (O, r) are the low-rank update, s = alpha / r. At the start B = 0, so that W' =
     W0.
 
     Args:
-        base: the linear layer to adapt; its weight and bias are shared, not copied.
+        base: as for `AdaptedLinear`.
         rank: r.
         alpha: numerator of s.
         dropout: on the input of the update.
@@ -23,10 +24,8 @@ class LoraLinear(nn.Module):
     added: tuple[str, ...] = ("lora_a", "lora_b")
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: Dropout | None = None) -> None:
-        super().__init__()
+        super().__init__(base)
         outputs, inputs = base.weight.shape
-        self.weight = nn.Parameter(base.weight.detach(), requires_grad=False)
-        self.bias = base.bias
         self.lora_a = nn.Parameter(torch.empty(rank, inputs))
         self.lora_b = nn.Parameter(torch.zeros(outputs, rank))
         nn.init.kaiming_uniform_(self.lora_a, a=5**0.5)
@@ -41,14 +40,3 @@ class LoraLinear(nn.Module):
     def merged_weight(self) -> Tensor:
         """W', (O, I)."""
         return self.weight + self.scale * self.lora_b @ self.lora_a
-
-    def merged(self) -> nn.Linear:
-        """A plain linear layer with weight W', which computes the same without dropout."""
-        outputs, inputs = self.weight.shape
-        with torch.no_grad():
-            like = {"device": self.weight.device, "dtype": self.weight.dtype}
-            linear = nn.Linear(inputs, outputs, bias=self.bias is not None, **like)
-            linear.weight.copy_(self.merged_weight())
-            if self.bias is not None:
-                linear.bias.copy_(self.bias)
-        return linear

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from mtbert.errors import MtbertError
 from mtbert.files import sha256_file
-from mtbert.peft.registry import ADAPTERS
+from mtbert.peft.dora import DoraLinear
+from mtbert.peft.lora import LoraLinear
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.checks import check_tensors, first_names
 from mtbert.pretrained.family import Family, note
@@ -150,7 +151,7 @@ def _merged(
 
 
 def _updated(weight: Tensor, parts: dict[str, Tensor], config: Mapping[str, Any], where: str) -> Tensor:
-    layer_class = ADAPTERS["dora" if config.get("use_dora") else "lora"].layer()
+    layer_class = DoraLinear if config.get("use_dora") else LoraLinear
     rank = len(parts["lora_a"]) if "lora_a" in parts else 1
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     alpha = config["lora_alpha"] * (rank**0.5 if config.get("use_rslora") else 1)

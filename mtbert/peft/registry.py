@@ -1,17 +1,19 @@
-"""The adapters that a run may name as `adapter.method`: their settings, and the layers that replace linear ones.
+"""The adapters that a run may name as `adapter.method`: their settings, and how each puts itself into a model.
 
-To add one, write a file like lora.py and a class here, and name the class in `AnyAdapter`.
+To add one, write a file like lora.py and a class here, and name the class in `AnyAdapter`. Torch is imported where a method is put into
+a model, so that reading the settings needs no torch.
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from mtbert.section import Positive, Probability, Section
 
 if TYPE_CHECKING:
-    from mtbert.peft.lora import LoraLinear  # imported where it is used, so that reading the settings needs no torch
+    from mtbert.model.multitask import MultitaskModel
+    from mtbert.peft.lora import LoraLinear
 
 
 class Adapter(Section):
@@ -19,33 +21,82 @@ class Adapter(Section):
 
     Attributes:
         method: the adapter's name; it decides which class reads the section.
-        rank, alpha: r, and the numerator of s = alpha / r.
         learning_rate: of the adapter's own parameters.
-        dropout: on the input of the update.
         train_rest: whether embeddings, norms and biases train too.
         start_from: the weights to adapt: `pretrained`, or another run's result.
+        merges: whether the trained adapter can be merged into the layers that it adapts; otherwise it stays in the model.
     """
 
+    merges: ClassVar[bool] = True
+
     method: str
-    rank: int = Field(ge=1, le=4096)
-    alpha: Positive
     learning_rate: Positive
-    dropout: Probability
     train_rest: bool
     start_from: str
+
+    @abstractmethod
+    def insert(self, model: "MultitaskModel") -> None:
+        """Put the method's modules into the encoder, in place. Parameters that are there already keep their names.
+
+        Random numbers come from torch's global generator, which is seeded for it.
+
+        Raises:
+            MtbertError: a setting does not fit the encoder. The message begins with "adapter." and the key.
+        """
+
+    def initialise(self, model: "MultitaskModel") -> None:
+        """Set initial values that are computed from the encoder's weights."""
+
+    def selects(self, name: str) -> bool:
+        """Whether a parameter that the encoder has without the adapter, such as layers.0.attention.query.bias, is the method's own."""
+        return False
+
+    def rate_factor(self, name: str) -> float:
+        """What `learning_rate` is multiplied by for one of the method's own parameters."""
+        return 1.0
+
+    @property
+    def title(self) -> str:
+        """The method and its size, for readers."""
+        return self.method
+
+
+class LowRank(Adapter):
+    """Base of the adapters that add a low-rank update s B A to every linear layer of the encoder.
+
+    Attributes:
+        rank, alpha: r, and the numerator of s.
+        dropout: on the input of the update.
+    """
+
+    rank: int = Field(ge=1, le=4096)
+    alpha: Positive
+    dropout: Probability
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} of rank {self.rank}"
+
+    @classmethod
+    @abstractmethod
+    def layer(cls) -> "type[LoraLinear]":
+        """The class of the layer."""
 
     @property
     def own(self) -> dict[str, Any]:
         """Further arguments of the layer, after (linear, rank, alpha, dropout)."""
         return {}
 
-    @classmethod
-    @abstractmethod
-    def layer(cls) -> "type[LoraLinear]":
-        """The class of the layer; its `added` names the parameters that it adds."""
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.model.dropout import Dropout
+        from mtbert.peft.convert import check_rank, convert
+
+        check_rank(model, self.rank)
+        layer, dropout = self.layer(), Dropout(self.dropout, model.encoder.noise)
+        convert(model, lambda linear: layer(linear, self.rank, self.alpha, dropout, **self.own))
 
 
-class Lora(Adapter):
+class Lora(LowRank):
     """LoRA: W0 + s B A."""
 
     method: Literal["lora"]
@@ -57,7 +108,7 @@ class Lora(Adapter):
         return LoraLinear
 
 
-class Dora(Adapter):
+class Dora(LowRank):
     """DoRA, equation 2. `norm_gradient` is `exact`, or `detached`: the norm is then a constant in the backward pass."""
 
     method: Literal["dora"]

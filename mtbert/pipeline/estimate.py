@@ -32,7 +32,7 @@ def show(
 ) -> None:
     """Print the estimate: a table of the runs and some lines, at most 100 columns wide."""
     console.width = min(console.width, 100)
-    seconds = {name: rates.training(params.runs[name], *work[name][:3]) for name in params.runs}
+    seconds = {name: rates.seconds(params.runs[name], *work[name][:3]) for name in params.runs}
     evaluation = sum(rates.prediction(params.runs[name], work[name].evaluated) for name in params.runs)
     stages = len(settings_of_stages(params)) + 1
     starts = stages * SECONDS_PER_STAGE
@@ -79,9 +79,9 @@ def disk_bytes(params: Params, rows: Rows, rates: Rates) -> float:
     """Bytes on disk: data, models, results, and two checkpoints, since the old one is kept until the new one is written."""
     weights = 4.0 * rates.largest.parameters
     total = weights  # the encoder's
-    for run in params.runs.values():
-        adapter = 4 * rates.adapter_parameters(run)
-        start = 0.0 if not adapter or run.adapter is None or run.adapter.start_from == "pretrained" else weights
+    for name, run in params.runs.items():
+        adapter = 4.0 * rates.added[name]
+        start = 0.0 if run.adapter is None or run.adapter.start_from == "pretrained" else weights
         total += weights + 2 * adapter + start  # models/RUN and models/converted/RUN
     total += 2 * 3 * 4 * rates.largest.trained  # weights and two moments
     text = {
@@ -108,8 +108,7 @@ def _speeds(rates: Rates, compute: Compute) -> str:
     where = machine() if compute.device.type == "cpu" else described["device"]
     speeds = [
         f"{what} {rate.tokens / rate.seconds:,.0f} tokens/s ({rate.run}, {rate.tokens:,} tokens a step)"
-        for what, rate in (("full fine-tuning", rates.full), ("adapter", rates.adapter))
-        if rate
+        for what, rate in rates.training.items()
     ]
     how = f"{described['precision']}{', steps replayed as CUDA graphs' * compute.graphs}"
     return f"{where}, {how}: {', '.join(speeds)}, prediction {1 / rates.predict:,.0f}"

@@ -15,7 +15,7 @@ from mtbert.files import atomic_write_text, sha256_file
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_adapter, count_parameters, load_adapter, trained_state
+from mtbert.peft.convert import add_adapter, count_parameters, kept_state, load_adapter
 from mtbert.pipeline.card import CARD, card
 from mtbert.pipeline.paths import CONVERTED, MODELS, PREPARED, PRETRAINED
 from mtbert.pipeline.provenance import check_current
@@ -66,25 +66,17 @@ def losses_of(settings: Model) -> dict[str, Loss]:
     return {name: settings.heads[name].loss(task) for name, task in settings.known.items()}
 
 
-def adapt(model: MultitaskModel, settings: Model, where: str) -> None:
-    """Swap the encoder's linear layers for the run's adapter.
+def adapt(model: MultitaskModel, settings: Model, where: str, initialise: bool = False) -> None:
+    """Put the run's adapter into the encoder.
 
     Args:
         where: the run's key in params.yaml, for errors.
+        initialise: as `add_adapter` takes it.
     """
     adapter = settings.adapter
     assert adapter is not None
     try:
-        add_adapter(
-            model,
-            adapter.method,
-            rank=adapter.rank,
-            alpha=adapter.alpha,
-            dropout=adapter.dropout,
-            train_rest=adapter.train_rest,
-            seed=settings.seed,
-            **adapter.own,
-        )
+        add_adapter(model, adapter, settings.seed, initialise)
     except MtbertError as error:
         raise MtbertError(f"params.yaml: {where}.{error}") from None
 
@@ -153,7 +145,7 @@ def assemble(settings: Model, folder: Path, tensors: dict[str, torch.Tensor], co
         model = load_encoder(settings, where, *_base(folder, base, config["base"]["name"]))
     if settings.adapter is not None:
         adapt(model, settings, where)
-    fill(model, tensors, folder, trained_state(model) if base else None)
+    fill(model, tensors, folder, kept_state(model) if base else None)
     return model
 
 
@@ -276,7 +268,7 @@ def save_trained(
         "parameters": count_parameters(model),
         "training": training,
     }
-    save_model(folder, trained_state(model) if config["base_weights"] else model.state_dict(), config)
+    save_model(folder, kept_state(model) if config["base_weights"] else model.state_dict(), config)
     shutil.copyfile(PREPARED / TOKENIZER, folder / TOKENIZER)
     atomic_write_text(folder / CARD, card(name, config))
     write_history(folder / "history.csv", done.history)

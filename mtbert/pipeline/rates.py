@@ -15,7 +15,7 @@ from mtbert.engines import engine_for
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import adapter_names, count_parameters
+from mtbert.peft.convert import adapter_state, count_parameters
 from mtbert.pipeline.ahead import views_of
 from mtbert.pipeline.models import adapt, build, losses_of
 from mtbert.pretrained.weights import random_weights
@@ -24,7 +24,8 @@ from mtbert.training.compute import Compute
 from mtbert.training.recipe import Recipe
 from mtbert.training.step import naming_batch_size
 
-SECONDS = 4.0  # per measurement; there are five
+SECONDS = 4.0  # per measurement; there are two for each kind of run, and one of prediction
+FULL = "full fine-tuning"
 PREDICTED = {"cpu": 32, "cuda": 256}  # rows of each task; a GPU needs more, since short batches do not fill it
 
 
@@ -34,8 +35,7 @@ class Rate(NamedTuple):
     Attributes:
         step, token: a step takes step + token * (its tokens) seconds, if the run pools all tokens.
         run, tokens, seconds: the run, and the tokens and seconds of its longer steps.
-        parameters, adapter, trained: numbers of weights: of the plain model, of the adapter, and those of both that
-            train.
+        parameters, trained: numbers of weights: of the plain model, and those of model and adapter that train.
     """
 
     step: float
@@ -44,7 +44,6 @@ class Rate(NamedTuple):
     tokens: int
     seconds: float
     parameters: int
-    adapter: int
     trained: int
 
 
@@ -52,44 +51,38 @@ class Rates(NamedTuple):
     """All measured speeds.
 
     Attributes:
-        full, adapter: full fine-tuning, and the adapter of the largest rank; None if no run is of that kind.
+        training: by kind of run: `FULL`, and each method of adapters, of which the largest is measured.
+        added: each run's number of weights in its adapter.
         predict: seconds per token of prediction.
         layers: number of the encoder's layers.
-        rank: the largest rank of an adapter, or 0.
         memory: peak bytes of this process, in main memory and on the GPU (or 0).
     """
 
-    full: Rate | None
-    adapter: Rate | None
+    training: dict[str, Rate]
+    added: dict[str, int]
     predict: float
     layers: int
-    rank: int
     memory: tuple[int, int]
 
     @property
     def largest(self) -> Rate:
         """The speed of the run with the largest checkpoint."""
-        return max((rate for rate in (self.full, self.adapter) if rate), key=lambda rate: rate.trained)
+        return max(self.training.values(), key=lambda rate: rate.trained)
 
-    def training(self, run: Run, steps: int, tokens: float, watched: float) -> float:
+    def seconds(self, run: Run, steps: int, tokens: float, watched: float) -> float:
         """Seconds of a run's training; `watched` counts the tokens of its dev metrics."""
-        rate = self.adapter if run.adapter else self.full
-        assert rate is not None, "every kind of run was measured"
+        rate = self.training[kind(run)]
         return rate.step * steps + rate.token * tokens * share(run, self.layers) + self.prediction(run, watched)
 
     def prediction(self, run: Run, tokens: float) -> float:
         """Seconds to predict on this many tokens."""
         return self.predict * tokens * share(run, self.layers)
 
-    def adapter_parameters(self, run: Run) -> float:
-        """Number of weights of a run's adapter; proportional to its rank."""
-        return self.adapter.adapter * run.adapter.rank / self.rank if self.adapter and run.adapter else 0.0
-
 
 def measure(
     runs: Mapping[str, Run], config: BertConfig, sample: Mapping[str, Split], wrapper: Wrapper, compute: Compute
 ) -> Rates:
-    """Measure training and prediction. Of each kind, full and adapter, the run with the longest steps is taken.
+    """Measure training and prediction. Of each kind of run the one with the longest steps is taken.
 
     Args:
         runs: the profile's runs.
@@ -99,20 +92,24 @@ def measure(
     Raises:
         MtbertError: an adapter does not fit the encoder, or memory ran out; training would raise the same.
     """
-    rates: dict[bool, Rate] = {}
+    added = {name: _added(name, run, config) for name, run in runs.items()}
+    rates: dict[str, Rate] = {}
     predict = 0.0
-    ranks = {name: run.adapter.rank if run.adapter else 0 for name, run in runs.items()}
-    for adapted in (False, True):
-        names = [name for name, rank in ranks.items() if bool(rank) == adapted]
-        if names:
-            name = max(names, key=lambda name: (ranks[name], sum(map(len, views_of(runs[name]).values()))))
-            model = _model(name, runs[name], config).to(compute.device)
-            rates[adapted] = _training(model, name, runs[name], sample, wrapper, compute)
-            predict = predict or _prediction(model, sample, wrapper, compute) / share(runs[name], config.layers)
-            del model
+    for what in sorted({kind(run) for run in runs.values()}, key=lambda what: (what != FULL, what)):
+        names = [name for name, run in runs.items() if kind(run) == what]
+        name = max(names, key=lambda name: (added[name], sum(map(len, views_of(runs[name]).values()))))
+        model = _model(name, runs[name], config).to(compute.device)
+        rates[what] = _training(model, name, runs[name], sample, wrapper, compute)
+        predict = predict or _prediction(model, sample, wrapper, compute) / share(runs[name], config.layers)
+        del model
     main = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     gpu = torch.cuda.max_memory_allocated(compute.device) if compute.device.type == "cuda" else 0
-    return Rates(rates.get(False), rates.get(True), predict, config.layers, max(ranks.values()), (main, gpu))
+    return Rates(rates, added, predict, config.layers, (main, gpu))
+
+
+def kind(run: Run) -> str:
+    """What a step's time depends on: full fine-tuning, or the adapter's method."""
+    return run.adapter.method if run.adapter else FULL
 
 
 def share(run: Run, layers: int) -> float:
@@ -131,6 +128,16 @@ def _model(name: str, run: Run, config: BertConfig) -> MultitaskModel:
     if run.adapter:
         adapt(model, run, f"runs.{name}")
     return model
+
+
+def _added(name: str, run: Run, config: BertConfig) -> int:
+    """The number of weights in a run's adapter."""
+    if run.adapter is None:
+        return 0
+    with torch.device("meta"):  # nothing is allocated or computed
+        model = build(run, config)
+        adapt(model, run, f"runs.{name}")
+    return sum(tensor.numel() for tensor in adapter_state(model).values())
 
 
 def _training(
@@ -163,10 +170,8 @@ def _training(
     rows = np.argsort(tokens[heavy])[-run.batch_size :]
     if step + token * tokens[heavy][rows].sum() < SECONDS:
         step_on(heavy, rows)()  # the longest batch, for the peak of memory
-    added = adapter_names(model)
-    adapter = sum(parameter.numel() for key, parameter in model.named_parameters() if key in added)
     counts = count_parameters(model)
-    return Rate(step, token, name, many, long, counts["total"] or 0, adapter, counts["trainable"] or 0)
+    return Rate(step, token, name, many, long, counts["total"] or 0, counts["trainable"] or 0)
 
 
 def _prediction(model: MultitaskModel, sample: Mapping[str, Split], wrapper: Wrapper, compute: Compute) -> float:

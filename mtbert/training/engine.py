@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from mtbert.data.batches import Batch
 from mtbert.data.tokens import TokenStream
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import adapter_names
 from mtbert.training.compute import Compute
 from mtbert.training.distributed import summed
 from mtbert.training.recipe import Recipe
@@ -122,13 +121,14 @@ def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
 
 def parameter_groups(model: MultitaskModel, recipe: Recipe) -> list[dict[str, Any]]:
     """The optimizer's parameter groups by learning rate, of the parameters that train."""
-    added, special = adapter_names(model), recipe.optimization
+    own, special = model.adapter_rates or {}, recipe.optimization
     adapter_rate = recipe.learning_rate if recipe.adapter_learning_rate is None else recipe.adapter_learning_rate
     head_rate = recipe.learning_rate if special.head_learning_rate is None else special.head_learning_rate
     rates: dict[float, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = adapter_rate if name in added else head_rate if name.startswith("heads.") else recipe.learning_rate
+            rate = head_rate if name.startswith("heads.") else recipe.learning_rate
+            rate = adapter_rate * own[name] if name in own else rate
             rate *= special.layer_decay ** depth_below_heads(name, model.encoder.config.layers)
             rates.setdefault(rate, []).append(parameter)
     return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]

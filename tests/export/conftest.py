@@ -14,7 +14,7 @@ import mtbert
 from mtbert.export.transformers import write_tensors
 from mtbert.files import atomic_json, sha256_file
 from mtbert.model.bert import BertConfig
-from mtbert.peft.convert import trained_state
+from mtbert.peft.convert import kept_state
 from mtbert.pipeline.card import CARD, card
 from mtbert.pipeline.models import adapt, build, described
 from mtbert.pretrained.bert import BERT
@@ -157,7 +157,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                 **{"steps": 1, "batch_size": 8, "epochs": 1, "sampler": "sequential"},
             },
         }
-        save_model(folder, trained_state(model) if adapter else model.state_dict(), config)
+        save_model(folder, kept_state(model) if adapter else model.state_dict(), config)
         (folder / CARD).write_text(card("run", config), encoding="utf-8")
         return folder
 

@@ -21,12 +21,11 @@ from mtbert.engines import engine_for
 from mtbert.fast.cpu import adamw, adapters, attention, embedding, encoder, narrow, passes
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_adapter
 from mtbert.tasks.losses import binary_cross_entropy
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
 from mtbert.training.recipe import Recipe
-from tests.tiny import WRAPPER, tiny_model, tiny_split
+from tests.tiny import WRAPPER, adapt, tiny_model, tiny_split
 
 STEPS, BATCH, RATE = 3, 8, 2e-3
 
@@ -56,11 +55,8 @@ class Cell:
         """A model as in training: no parameter has a value at which omitting it would not show."""
         model = tiny_model(self.pooling, dropout=self.dropout, head_dropout=self.dropout)
         if self.method != "full":
-            own = {"exact_norm": self.exact_norm} if self.method == "dora" else {}
-            add_adapter(
-                model, self.method, rank=4, alpha=8, dropout=self.adapter_dropout, train_rest=self.train_rest, seed=1,
-                **own,
-            )  # fmt: skip
+            own = {} if self.exact_norm else {"norm_gradient": "detached"}
+            adapt(model, self.method, rank=4, alpha=8, dropout=self.adapter_dropout, train_rest=self.train_rest, **own)
             draw = torch.Generator().manual_seed(2)
             for name, parameter in model.named_parameters():
                 if name.endswith(("lora_b", "magnitude")):

@@ -16,16 +16,15 @@ from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import (
-    adapter_names,
     adapter_state,
-    add_adapter,
     convert,
     count_parameters,
     load_adapter,
     merge,
 )
+from mtbert.peft.dora import DoraLinear
 from mtbert.peft.lora import LoraLinear
-from mtbert.peft.registry import ADAPTERS
+from tests.tiny import adapt as add
 from tests.tiny import multitask
 
 LINEARS = [
@@ -38,12 +37,14 @@ LINEARS = [
 ]
 CONFIG = BertConfig(vocabulary=40, positions=32, layers=2, hidden=8, heads=2, intermediate=12)
 ADDED = {"lora": {"lora_a", "lora_b"}, "dora": {"lora_a", "lora_b", "magnitude"}}
-BOTH = pytest.mark.parametrize("method", ADAPTERS)
+LAYERS = {"lora": LoraLinear, "dora": DoraLinear}
+BOTH = pytest.mark.parametrize("method", LAYERS)
 
 
 def adapt(model: MultitaskModel, method: str = "dora", **own: Any) -> list[str]:
-    settings = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "train_rest": True, "seed": 5}
-    return add_adapter(model, method, **{**settings, **own})
+    """Add the adapter; the names of the adapted layers."""
+    add(model, method, **{"alpha": 4.0, "seed": 5, **own})
+    return [name for name, module in model.named_modules() if isinstance(module, LoraLinear)]
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_conversion_leaves_outputs_unchanged(method: str, model: MultitaskModel,
     assert set(names) == {f"encoder.layers.{layer}.{name}" for layer in range(2) for name in LINEARS} | {
         "encoder.pooler"
     }
-    assert all(type(model.get_submodule(name)) is ADAPTERS[method].layer() for name in names)
+    assert all(type(model.get_submodule(name)) is LAYERS[method] for name in names)
     assert not any(type(module) is nn.Linear for module in model.encoder.modules())
     assert all(type(head.linear) is nn.Linear for head in model.heads.values()), "the heads stay plain"
     for one, other in zip(outputs(model, batches), before, strict=True):
@@ -96,7 +97,7 @@ def test_a_rank_above_the_narrowest_layer_s_width_is_refused(make_model: Callabl
     narrow = replace(CONFIG, intermediate=6)
     adapt(make_model(config=narrow), rank=6)
     model = make_model(config=narrow)
-    for rank in (7, 10**12):
+    for rank in (7, 4096):
         with pytest.raises(
             MtbertError, match=rf"^adapter\.rank is {rank}, .*layers\.0\.feed_forward\.up, is 6 wide.*at most 6$"
         ):
@@ -113,7 +114,11 @@ def test_adapter_state_restores_an_adapted_model(
     disturb(model)
     added = adapter_state(model)
     assert added.keys() == model.state_dict().keys() - plain.keys()
-    assert added.keys() == adapter_names(model) == {f"{name}.{part}" for name in names for part in ADDED[method]}
+    assert (
+        added.keys()
+        == (model.adapter_rates or {}).keys()
+        == {f"{name}.{part}" for name in names for part in ADDED[method]}
+    )
 
     other = make_model("cls", config=CONFIG, seed=9)
     other.load_state_dict(plain)

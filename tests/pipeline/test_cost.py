@@ -19,7 +19,7 @@ from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
 from mtbert.pipeline.ahead import views_of
 from mtbert.pipeline.cost import main
-from mtbert.pipeline.rates import Rate, Rates
+from mtbert.pipeline.rates import FULL, Rate, Rates
 from mtbert.pipeline.sizes import Rows, count_rows, encoder_size
 from mtbert.pipeline.workload import workload
 from mtbert.settings import Run
@@ -225,11 +225,9 @@ def test_views_are_those_of_the_model(name: str) -> None:
 
 
 def test_seconds_follow_from_steps_and_tokens() -> None:
-    full = Rate(step=0.5, token=0.001, run="r", tokens=100, seconds=0.6, parameters=1000, adapter=0, trained=1000)
-    adapter = full._replace(step=0.25, adapter=320)
-    rates = Rates(full, adapter, predict=0.0001, layers=6, rank=32, memory=(0, 0))
-    assert rates.training(RUNS["best_performance"], 10, 2000, 1000) == pytest.approx(5 + 2 + 0.1)
-    assert rates.training(RUNS["dora_r16"], 10, 2000, 1000) == pytest.approx(2.5 + 2 + 0.1)
-    assert rates.adapter_parameters(RUNS["dora_r16"]) == 160
+    full = Rate(step=0.5, token=0.001, run="r", tokens=100, seconds=0.6, parameters=1000, trained=1000)
+    rates = Rates({FULL: full, "dora": full._replace(step=0.25)}, {}, predict=0.0001, layers=6, memory=(0, 0))
+    assert rates.seconds(RUNS["best_performance"], 10, 2000, 1000) == pytest.approx(5 + 2 + 0.1)
+    assert rates.seconds(RUNS["dora_r16"], 10, 2000, 1000) == pytest.approx(2.5 + 2 + 0.1)
     # With cls pooling, three quarters of the last of six layers are computed for [CLS] alone.
-    assert rates.training(RUNS["baseline"], 10, 2000, 0) == pytest.approx(5 + 2 * 7 / 8)
+    assert rates.seconds(RUNS["baseline"], 10, 2000, 0) == pytest.approx(5 + 2 * 7 / 8)

@@ -13,14 +13,14 @@ from mtbert.data.batches import make_batch
 from mtbert.engines import engine_for, kernels
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft import convert
-from mtbert.peft.convert import add_adapter, merge
+from mtbert.peft.convert import merge
 from mtbert.peft.dora import DoraLinear
 from mtbert.peft.registry import Dora
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
 from mtbert.training.recipe import Recipe
 from tests.reliability.trial import Tally, Trial
-from tests.tiny import NARROW, WRAPPER, tiny_model, tiny_split
+from tests.tiny import NARROW, WRAPPER, adapt, tiny_model, tiny_split
 
 TASKS = ("sst", "quora", "sts")
 START, MERGED = 1e-6, 1e-5
@@ -58,8 +58,8 @@ def _checks(
     model = tiny_model(seed=seed, config=NARROW)
     kind(model, CPU)
     plain = _outputs(model)
-    settings: dict[str, Any] = {"rank": rank, "alpha": alpha, "dropout": dropout, "exact_norm": exact_norm}
-    add_adapter(model, "dora", **settings, train_rest=train_rest, seed=seed)
+    settings: dict[str, Any] = {"rank": rank, "alpha": alpha, "dropout": dropout, "train_rest": train_rest}
+    adapt(model, "dora", **settings, norm_gradient="exact" if exact_norm else "detached", seed=seed)
     engine = kind(model, CPU)
     difference = _apart(_outputs(model), plain)
     yield f"start differs from the base by {difference:.2g}", difference <= START

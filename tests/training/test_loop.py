@@ -20,7 +20,6 @@ from mtbert.engines import engine_for, kernels
 from mtbert.errors import MtbertError, Stopped
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_adapter
 from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
 from mtbert.training import average, loop
 from mtbert.training.checkpoint import load_checkpoint
@@ -30,6 +29,7 @@ from mtbert.training.log import Observer, Step
 from mtbert.training.loop import Progress, train
 from mtbert.training.optimization import Optimization
 from mtbert.training.recipe import EpochEnd, Recipe, TokenCount
+from tests.tiny import adapt
 
 SIZES = {"sst": 6, "quora": 9, "sts": 5}
 LOSSES: dict[str, Any] = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
@@ -102,8 +102,7 @@ class Bench:
     def model(self, method: str = "full") -> MultitaskModel:
         model = self.make_model("mean", ["u", "v", "c"], ["|u-v|", "c"])
         if method != "full":
-            own = {"exact_norm": True} if method == "dora" else {}
-            add_adapter(model, method, rank=2, alpha=2.0, dropout=0.1, train_rest=True, seed=3, **own)
+            adapt(model, method, dropout=0.1)
         return model
 
     def run(

@@ -9,11 +9,12 @@ import transformers
 from torch import nn
 
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import adapter_names, add_adapter
+from mtbert.peft.convert import adapter_state
 from mtbert.training.average import Average
 from mtbert.training.engine import clip, parameter_groups, set_rates
 from mtbert.training.optimization import Optimization
 from mtbert.training.recipe import Recipe
+from tests.tiny import adapt
 
 REFERENCE = {
     "none": lambda optimizer, warm, steps: transformers.get_constant_schedule_with_warmup(optimizer, warm),
@@ -61,8 +62,8 @@ def test_clipping_is_that_of_torch(largest: float) -> None:
 
 def test_rates_by_depth_and_part(make_model: Callable[..., MultitaskModel]) -> None:
     model = make_model()
-    add_adapter(model, "lora", rank=2, alpha=2.0, dropout=0.0, train_rest=True, seed=0)
-    added, layers = adapter_names(model), model.encoder.config.layers
+    adapt(model, "lora")
+    added, layers = adapter_state(model), model.encoder.config.layers
     special = Optimization(layer_decay=0.5, head_learning_rate=3.0)
     groups = parameter_groups(model, Recipe("sequential", 1, 1, 8, 1.0, 2.0, optimization=special))
     names = {parameter: name for name, parameter in model.named_parameters()}

@@ -18,7 +18,7 @@ from mtbert.data.tokens import Wrapper
 from mtbert.engines import engine_for
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_adapter, merge
+from mtbert.peft.convert import merge
 from mtbert.peft.registry import ADAPTERS
 from mtbert.pretrained.weights import from_hf
 from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
@@ -26,7 +26,7 @@ from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
 from mtbert.training.recipe import Recipe
 from mtbert.training.sampling import epoch_schedule
-from tests.tiny import multitask
+from tests.tiny import adapt, multitask
 
 transformers = pytest.importorskip("transformers")
 
@@ -179,7 +179,7 @@ def test_a_trained_adapted_model_equals_its_merged_model(
 ) -> None:
     """After real steps, merged and unmerged models give the same scores."""
     model = our_model()
-    add_adapter(model, method, rank=4, alpha=4, dropout=dropout, train_rest=False, seed=1)
+    adapt(model, method, rank=4, alpha=4, dropout=dropout, train_rest=False)
     engine = engine_of(model, FP32)
     train(engine, data, wrapper, schedule()[:15])
     batch = make_batch("quora", data["quora"], np.arange(20), model.views("quora"), wrapper)

@@ -17,7 +17,6 @@ from torch import Tensor
 from benchmarks.work import objectives
 from mtbert.engines import engine_for, kernels
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_adapter
 from mtbert.tasks.paper import TASKS
 from mtbert.training.compute import Compute
 from mtbert.training.distributed import ALONE, Group, joined, placed
@@ -25,7 +24,7 @@ from mtbert.training.engine import Engine, Plain
 from mtbert.training.log import Observer, Step
 from mtbert.training.loop import train
 from mtbert.training.recipe import Recipe
-from tests.tiny import WRAPPER, tiny_model, tiny_split
+from tests.tiny import WRAPPER, adapt, tiny_model, tiny_split
 
 HEADS = ("u", "v", "c")
 LOSSES = {name: one.loss(TASKS[name]) for name, one in objectives(HEADS, HEADS).items()}
@@ -45,8 +44,7 @@ class Case(NamedTuple):
     def model(self) -> MultitaskModel:
         model = tiny_model(self.pooling, HEADS, HEADS, dropout=self.dropout, head_dropout=self.dropout)
         if self.method != "full":
-            own = {"exact_norm": True} if self.method == "dora" else {}
-            add_adapter(model, self.method, rank=2, alpha=2.0, dropout=self.dropout, train_rest=True, seed=3, **own)
+            adapt(model, self.method, dropout=self.dropout)
         return model.double() if self.type == "fp64" else model
 
     def engine(self, device: str = "cpu") -> Engine:

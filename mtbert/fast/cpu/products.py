@@ -15,7 +15,7 @@ from mtbert.peft.lora import LoraLinear
 
 
 class Products:
-    """One product for several layers of one type. Layers of other types than those in `PRODUCTS` are called one by one.
+    """One product for several layers of one type. Layers of several types, or of others than those in `PRODUCTS`, are called one by one.
 
     Attributes:
         copies: bf16 copies of the weights of plain linear layers.
@@ -27,7 +27,8 @@ class Products:
 
     def __call__(self, layers: Sequence[Any], x: Tensor) -> Product:
         """The outputs of layers of one shape for x (T, I), side by side."""
-        joint = PRODUCTS.get(type(layers[0]))
+        types = {type(layer) for layer in layers}
+        joint = PRODUCTS.get(types.pop()) if len(types) == 1 else None
         product = joint(self, layers, x) if joint else None
         return product or Product(_joined([layer(x) for layer in layers], dim=-1))
 

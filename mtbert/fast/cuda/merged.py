@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from mtbert.peft.dora import TINY, DoraLinear
 from mtbert.peft.lora import LoraLinear
 
+KINDS = (LoraLinear, DoraLinear)  # not classes derived from them, whose W' is another
+
 
 class MergedWeights:
     """W' of a model's adapted layers, but of those with dropout in the adapter: they have no such weight in training.
@@ -29,7 +31,7 @@ class MergedWeights:
     def __init__(self, model: nn.Module, dtype: torch.dtype | None = None) -> None:
         groups: dict[object, list[LoraLinear]] = {}
         for layer in model.modules():
-            if isinstance(layer, LoraLinear) and layer.dropout.p == 0:
+            if isinstance(layer, LoraLinear) and type(layer) in KINDS and layer.dropout.p == 0:
                 norm = layer.exact_norm if isinstance(layer, DoraLinear) else None
                 key = type(layer), layer.weight.shape, layer.lora_a.shape, layer.scale, norm
                 groups.setdefault(key, []).append(layer)

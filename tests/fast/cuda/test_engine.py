@@ -28,13 +28,13 @@ from mtbert.fast.cuda.static import StaticBatch
 from mtbert.model.bert import BertConfig
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import add_adapter
 from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Plain
 from mtbert.training.log import Observer, Step
 from mtbert.training.loop import train
 from mtbert.training.recipe import Recipe
+from tests.tiny import adapt
 
 TASKS = ("sst", "quora", "sts")
 LOSSES: dict[str, Any] = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
@@ -130,8 +130,7 @@ def variant(request: pytest.FixtureRequest, make_model: Model) -> Model:
     def make(dropout: float = 0.0, config: BertConfig = TINY) -> MultitaskModel:
         model = make_model(pooling, *FEATURES[pooling], dropout=dropout, head_dropout=dropout, config=config)
         if method != "full":
-            own = {"exact_norm": True} if method == "dora" else {}
-            add_adapter(model, method, rank=2, alpha=2.0, dropout=dropout, train_rest=True, seed=3, **own)
+            adapt(model, method, dropout=dropout)
         return model
 
     return make
