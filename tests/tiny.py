@@ -55,7 +55,15 @@ def tiny_model(
 def adapt(model: MultitaskModel, method: str, *, seed: int = 3, **settings: Any) -> MultitaskModel:
     """Add an adapter to the model, in place; settings that are not given have a small value, and the rest of the encoder trains."""
     kind = ADAPTERS[method]
-    small = {"rank": 2, "alpha": 2.0, "dropout": 0.0, "train_rest": True, "norm_gradient": "exact"}
+    small = {
+        "rank": 2,
+        "alpha": 2.0,
+        "dropout": 0.0,
+        "train_rest": True,
+        "norm_gradient": "exact",
+        "size": 4,
+        "task_rank": 3,
+    }
     shared = {"method": method, "learning_rate": 1e-3, "start_from": "pretrained"}
     fitting = {key: value for key, value in small.items() if key in kind.model_fields}
     add_adapter(model, kind.model_validate(shared | fitting | settings), seed)

@@ -29,8 +29,18 @@ ACTIVATIONS = {
 
 
 def write(export: Export, folder: Path) -> list[str]:
-    """Write a SentenceTransformer; for a chosen task, a CrossEncoder."""
+    """Write a SentenceTransformer; for a chosen task, a CrossEncoder.
+
+    Raises:
+        MtbertError: the format cannot hold the encoder or the task.
+    """
     if export.task is None:
+        adapter = export.model.settings.adapter
+        if adapter is not None and adapter.per_task:
+            what = f"its adapter, {adapter.title}, has parts for each task, and a SentenceTransformer holds one encoder for all"
+            raise MtbertError(
+                f"{export.model.folder}: {what}; name a --task, or use --to transformers, which writes each task"
+            )
         _write_bi_encoder(export.model, folder)
         tasks = list(export.model.tasks)
         write_card(export, folder, "sentence-transformers", _bi_use(), tasks, "sentence-similarity")

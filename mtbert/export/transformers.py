@@ -55,7 +55,9 @@ def classifier(model: TrainedModel, task: str, one_logit: bool = False) -> tuple
     Args:
         one_logit: whether two labels have one logit, that of the second; otherwise they have two, of which the first is 0.
     """
-    tensors = {f"{BERT.prefix}{name}": tensor for name, tensor in to_hf(merged_state(model.network.encoder, task)).items()}
+    tensors = {
+        f"{BERT.prefix}{name}": tensor for name, tensor in to_hf(merged_state(model.network.encoder, task)).items()
+    }
     two_logits = model.tasks[task].kind == "binary" and not one_logit
     for name, tensor in model.network.heads[task].state_dict().items():  # of a cosine head none
         whole = torch.cat([torch.zeros_like(tensor), tensor]) if two_logits else tensor

@@ -59,11 +59,13 @@ class MtLoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) to (..., O)."""
         dropped = self.dropout(x)
-        return F.linear(x, self.weight, self.bias) + self.shared(dropped) + self.tasks.of_batch()(dropped)
+        update: Tensor = self.shared(dropped) + self.tasks.of_batch()(dropped)
+        return F.linear(x, self.weight, self.bias) + update
 
     def merged_weight(self, task: str) -> Tensor:
         """W' of a task, (O, I)."""
-        return self.weight + self.shared.update() + self.tasks[task].update()
+        own: LowRank = self.tasks[task]  # type: ignore[assignment]
+        return self.weight + self.shared.update() + own.update()
 
 
 @torch.no_grad()

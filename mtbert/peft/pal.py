@@ -5,9 +5,9 @@ Shapes: T tokens, D hidden, S the PALs' hidden size.
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
+from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder, Layer, Padding, SelfAttention
 from mtbert.peft.per_task import PerTask
 
@@ -40,7 +40,9 @@ class PalLayer(Layer):
         nn.Module.__init__(self)  # not Layer's: all of its parts are there already
         self._modules.update(layer._modules)
         self.pal = attentions
-        self._projections = (projections,)  # in a tuple: the encoder has registered it, and state dicts shall name it once
+        self._projections = (
+            projections,
+        )  # in a tuple: the encoder has registered it, and state dicts shall name it once
 
     def forward(self, x_TD: Tensor, padding: Padding, rows: Tensor | None = None) -> Tensor:
         """As `Layer`."""
@@ -51,8 +53,9 @@ class PalLayer(Layer):
 
     def task_specific(self, x_TD: Tensor, padding: Padding, rows: Tensor | None = None) -> Tensor:
         """TS(x), (T, D) to (T, D), or to (len(rows), D)."""
-        projection = self._projections[0].of_batch()
-        return projection.decode(self.pal.of_batch()(projection.encode(x_TD), padding, rows))
+        projection, attention = self._projections[0].of_batch(), self.pal.of_batch()
+        added: Tensor = projection.decode(attention(projection.encode(x_TD), padding, rows))
+        return added
 
 
 def insert(encoder: BertEncoder, tasks: list[str], size: int) -> None:
@@ -60,7 +63,15 @@ def insert(encoder: BertEncoder, tasks: list[str], size: int) -> None:
 
     Args:
         size: S, a multiple of the encoder's number of heads.
+
+    Raises:
+        MtbertError: it is not. The message begins with "adapter.size".
     """
+    if size % (heads := encoder.config.heads):
+        raise MtbertError(
+            f"adapter.size is {size}, which the encoder's {heads} heads cannot share; set it to a multiple of {heads}, such as "
+            f"{-(-size // heads) * heads}"
+        )
     small = replace(encoder.config, hidden=size)
     encoder.pal = PerTask({task: Projection(encoder.config.hidden, size) for task in tasks})
     for n, layer in enumerate(encoder.stack()):
@@ -71,7 +82,7 @@ def insert(encoder: BertEncoder, tasks: list[str], size: int) -> None:
 def _attention(config: BertConfig, like: SelfAttention) -> SelfAttention:
     """Multi-head attention without an output layer."""
     attention = SelfAttention(config, like.dropout.p, like.dropout.noise)
-    attention.output = nn.Identity()
+    attention.output = nn.Identity()  # type: ignore[assignment]
     for linear in (attention.query, attention.key, attention.value):
         nn.init.normal_(linear.weight, std=STD)
         nn.init.zeros_(linear.bias)

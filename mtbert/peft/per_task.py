@@ -1,6 +1,7 @@
 """Modules of which an encoder has one for each task."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +16,7 @@ class PerTask(nn.ModuleDict):
         super().__init__()
         self._modules.update(parts)  # add_module rejects tasks named like a method, such as `type`
 
-    def of_batch(self) -> nn.Module:
+    def of_batch(self) -> Any:
         """The module of the task of the batch that is being computed.
 
         Raises:

@@ -25,9 +25,13 @@ class Adapter(Section):
         train_rest: whether embeddings, norms and biases train too.
         start_from: the weights to adapt: `pretrained`, or another run's result.
         merges: whether the trained adapter can be merged into the layers that it adapts; otherwise it stays in the model.
+        per_task: whether it gives the encoder parts for each task.
+        merges_for_a_task: whether an adapter with parts for each task can be merged for one task at a time.
     """
 
     merges: ClassVar[bool] = True
+    per_task: ClassVar[bool] = False
+    merges_for_a_task: ClassVar[bool] = False
 
     method: str
     learning_rate: Positive
@@ -125,7 +129,83 @@ class Dora(LowRank):
         return DoraLinear
 
 
-AnyAdapter = Annotated[Lora | Dora, Field(discriminator="method")]
+class Houlsby(Adapter):
+    """Houlsby adapters: a bottleneck of width `size` after each attention and feed-forward network. All LayerNorms train too, as in
+    their paper.
+    """
+
+    merges: ClassVar[bool] = False
+
+    method: Literal["houlsby"]
+    size: int = Field(ge=1, le=4096)
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} of size {self.size}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.houlsby import insert
+
+        insert(model.encoder, self.size)
+
+    def selects(self, name: str) -> bool:
+        return "norm." in name
+
+
+class Pal(Adapter):
+    """PALs: for each task, an attention of width `size` beside each layer."""
+
+    merges: ClassVar[bool] = False
+    per_task: ClassVar[bool] = True
+
+    method: Literal["pal"]
+    size: int = Field(ge=1, le=4096)
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} of size {self.size}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.pal import insert
+
+        insert(model.encoder, list(model.heads), self.size)
+
+
+class MtLora(Adapter):
+    """MTLoRA: an update s B A that all tasks share, and one of each task.
+
+    Attributes:
+        rank, task_rank: r of the shared update, and of each task's.
+        alpha: the numerator of their s.
+        dropout: on the input of the updates.
+    """
+
+    merges: ClassVar[bool] = False
+    per_task: ClassVar[bool] = True
+    merges_for_a_task: ClassVar[bool] = True
+
+    method: Literal["mtlora"]
+    rank: int = Field(ge=1, le=4096)
+    task_rank: int = Field(ge=1, le=4096)
+    alpha: Positive
+    dropout: Probability
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} of rank {self.rank} and, for each task, {self.task_rank}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.model.dropout import Dropout
+        from mtbert.peft.convert import check_rank, convert
+        from mtbert.peft.mtlora import MtLoraLinear
+
+        check_rank(model, self.rank)
+        check_rank(model, self.task_rank, "task_rank")
+        tasks, dropout = list(model.heads), Dropout(self.dropout, model.encoder.noise)
+        convert(model, lambda linear: MtLoraLinear(linear, tasks, self.rank, self.task_rank, self.alpha, dropout))
+
+
+AnyAdapter = Annotated[Lora | Dora | Houlsby | Pal | MtLora, Field(discriminator="method")]
 ADAPTERS: dict[str, type[Adapter]] = {
     get_args(kind.model_fields["method"].annotation)[0]: kind for kind in get_args(get_args(AnyAdapter)[0])
 }

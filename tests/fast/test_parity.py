@@ -55,11 +55,13 @@ class Cell:
         """A model as in training: no parameter has a value at which omitting it would not show."""
         model = tiny_model(self.pooling, dropout=self.dropout, head_dropout=self.dropout)
         if self.method != "full":
-            own = {} if self.exact_norm else {"norm_gradient": "detached"}
-            adapt(model, self.method, rank=4, alpha=8, dropout=self.adapter_dropout, train_rest=self.train_rest, **own)
+            own: dict[str, Any] = {} if self.exact_norm else {"norm_gradient": "detached"}
+            if self.method != "houlsby":
+                own |= {"rank": 4, "alpha": 8, "dropout": self.adapter_dropout}
+            adapt(model, self.method, train_rest=self.train_rest, **own)
             draw = torch.Generator().manual_seed(2)
             for name, parameter in model.named_parameters():
-                if name.endswith(("lora_b", "magnitude")):
+                if name.endswith(("lora_b", "magnitude", ".up.weight", ".down.weight")):
                     parameter.data += 0.1 * torch.randn(parameter.shape, generator=draw)
         return model.to(self.device)
 
@@ -78,9 +80,15 @@ CELLS += [  # what the axes above leave out
     for p, rest in ((0.0, True), (0.3, False))
 ]
 CELLS += [Cell("lora", adapter_dropout=0.3, train_rest=False), Cell("dora", adapter_dropout=0.3, pooling="cls")]
+CELLS += [  # layers that the engine calls as they are
+    Cell(method, bf16, pooling, 0.2, train_rest=False)
+    for method in ("houlsby", "mtlora")
+    for bf16 in (False, True)
+    for pooling in ("cls", "mean")
+]
 CELLS += [  # CUDA draws other dropout masks
     pytest.param(Cell(method, True, pooling, device="cuda"), marks=pytest.mark.gpu)
-    for method in METHODS
+    for method in (*METHODS, "houlsby", "mtlora")
     for pooling in POOLINGS
 ]
 

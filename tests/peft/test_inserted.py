@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.data.batches import Batch, make_batch
@@ -17,7 +16,8 @@ from mtbert.model.bert import Layer, Padding
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.houlsby import HoulsbyLinear
-from mtbert.peft.mtlora import MtLoraLinear
+from mtbert.peft.convert import adapter_state
+from mtbert.peft.mtlora import MtLoraLinear, merged_state
 from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from mtbert.training.compute import Compute
 from mtbert.training.recipe import Recipe
@@ -77,7 +77,9 @@ def test_a_houlsby_layer_is_figure_2() -> None:
     expected = []
     for x_LD in x.split([4, 7]):
         attention, feed_forward = layer.attention, layer.feed_forward
-        h = norm(x_LD + adapter(linear(attention_of(layer, x_LD), attention.output), attention.output), layer.attention_norm)
+        h = norm(
+            x_LD + adapter(linear(attention_of(layer, x_LD), attention.output), attention.output), layer.attention_norm
+        )
         fed = linear(GELU(linear(h, feed_forward.up)), feed_forward.down)
         expected.append(norm(h + adapter(fed, feed_forward.down), layer.feed_forward_norm))
     torch.testing.assert_close(layer(x, Padding.of(stream)), torch.cat(expected))
@@ -133,9 +135,14 @@ def test_mtlora_is_its_formula() -> None:
             torch.testing.assert_close(layer(x), x @ whole.T + layer.bias)
 
 
+METHODS = ("houlsby", "pal", "mtlora")
+ALL = pytest.mark.parametrize("method", METHODS)
 PER_TASK = pytest.mark.parametrize("method", ["pal", "mtlora"])
-ALL = pytest.mark.parametrize("method", ["houlsby", "pal", "mtlora"])
 POOLINGS = pytest.mark.parametrize("pooling", ["mean", "cls"])
+LINEARS = [
+    *(f"attention.{name}" for name in ("query", "key", "value", "output")),
+    *("feed_forward.up", "feed_forward.down"),
+]
 
 
 def adapted(method: str, pooling: str = "mean") -> MultitaskModel:
@@ -147,6 +154,47 @@ def adapted(method: str, pooling: str = "mean") -> MultitaskModel:
 
 def batch_of(model: MultitaskModel, task: str, *rows: int) -> Batch:
     return make_batch(task, tiny_split(task, 8), np.array(rows or range(8)), model.views(task), WRAPPER)
+
+
+@ALL
+@POOLINGS
+def test_a_new_adapter_is_the_identity_or_near_it(method: str, pooling: str) -> None:
+    model = tiny_model(pooling, dropout=0.0, head_dropout=0.0)
+    with torch.no_grad():
+        before = [model(batch_of(model, task)) for task in TASKS]
+        adapt(model, method)
+        for scores, task in zip(before, TASKS, strict=True):
+            limit = 0.02 if method == "houlsby" else 1e-6
+            torch.testing.assert_close(model(batch_of(model, task)), scores, atol=limit, rtol=0)
+
+
+@ALL
+@pytest.mark.parametrize("train_rest", [False, True])
+def test_the_trainable_set(method: str, train_rest: bool) -> None:
+    model = tiny_model("cls")
+    plain = {name for name, _ in model.named_parameters()}
+    weights = {f"encoder.layers.{n}.{name}.weight" for n in (0, 1) for name in LINEARS} | {"encoder.pooler.weight"}
+    rest = {name for name in plain - weights if name.startswith("encoder.")}
+    low_rank = ("shared.lora_a", "shared.lora_b", *(f"tasks.{task}.lora_{part}" for task in TASKS for part in "ab"))
+    bottleneck = ("down.weight", "down.bias", "up.weight", "up.bias")
+    small = [f"{name}.{part}" for name in ("query", "key", "value") for part in ("weight", "bias")]
+    own = {
+        "houlsby": {
+            f"encoder.layers.{n}.{place}.{part}"
+            for n in (0, 1)
+            for place in ("attention.output", "feed_forward.down")
+            for part in bottleneck
+        }
+        | {name for name in rest if "norm" in name},
+        "pal": {f"encoder.layers.{n}.pal.{task}.{part}" for n in (0, 1) for task in TASKS for part in small}
+        | {f"encoder.pal.{task}.{side}code.weight" for task in TASKS for side in ("en", "de")},
+        "mtlora": {f"{weight.removesuffix('weight')}{part}" for weight in weights for part in low_rank},
+    }[method]
+    adapt(model, method, train_rest=train_rest)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable == own | (plain - weights - rest) | (rest if train_rest else set())
+    assert adapter_state(model).keys() == own, "its own rate, and what converted/RUN holds"
+    assert set(model.state_dict()) == plain | own, "each parameter has one name"
 
 
 @ALL
@@ -193,10 +241,30 @@ def test_a_step_on_one_task_leaves_the_others_parts_as_they_are(method: str) -> 
 @PER_TASK
 def test_a_sentence_of_no_task_is_refused(method: str) -> None:
     model = adapted(method)
-    with pytest.raises(MtbertError, match="parts for each task.*name one of sst, quora, sts"):
+    with pytest.raises(MtbertError, match=r"parts for each task.*name one of sst, quora, sts"):
         model.pooled(stream_of(4, 7))
     stream = stream_of(4, 7)
     assert not torch.equal(model.pooled(stream, "sst"), model.pooled(stream, "sts"))
+
+
+def test_mtlora_is_merged_for_a_task() -> None:
+    """What exports that hold one task write: a plain encoder."""
+    for pooling in ("mean", "cls"):
+        model = adapted("mtlora", pooling)
+        for task in TASKS:
+            plain = tiny_model(pooling, dropout=0.0, head_dropout=0.0).double().eval()
+            plain.encoder.load_state_dict(merged_state(model.encoder, task))
+            plain.heads.load_state_dict(model.heads.state_dict())
+            torch.testing.assert_close(plain(batch_of(model, task)), model(batch_of(model, task)), atol=1e-6, rtol=1e-6)
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    for method, settings, message in (
+        ("pal", {"size": 5}, r"^adapter\.size is 5, .*2 heads.*such as 6$"),
+        ("mtlora", {"task_rank": 33}, r"^adapter\.task_rank is 33, .*lower it to at most 32$"),
+    ):
+        with pytest.raises(MtbertError, match=message):
+            adapt(tiny_model(), method, **settings)
 
 
 def test_the_fast_engines_refuse_layers_that_they_do_not_know(capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,4 +273,4 @@ def test_the_fast_engines_refuse_layers_that_they_do_not_know(capsys: pytest.Cap
     adapt(model, "pal", size=6)
     engine_for(model, CPU)
     assert model.engine is None
-    assert "this encoder has PalLayer" in capsys.readouterr().err
+    assert "the run's adapter changes them" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from mtbert.engines import engine_for, kernels
 from mtbert.errors import MtbertError, Stopped
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.registry import ADAPTERS
 from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
 from mtbert.training import average, loop
 from mtbert.training.checkpoint import load_checkpoint
@@ -102,7 +103,7 @@ class Bench:
     def model(self, method: str = "full") -> MultitaskModel:
         model = self.make_model("mean", ["u", "v", "c"], ["|u-v|", "c"])
         if method != "full":
-            adapt(model, method, dropout=0.1)
+            adapt(model, method, **({"dropout": 0.1} if "dropout" in ADAPTERS[method].model_fields else {}))
         return model
 
     def run(
@@ -180,6 +181,9 @@ def at(*event: Any) -> Callable[[str, int], bool]:
         ("full", "annealed", TokenCount(tokens="one_pass")),
         ("dora", "proportional", "depletion"),
         ("dora", "balanced", "depletion"),
+        ("houlsby", "round_robin", "depletion"),
+        ("pal", "round_robin", "depletion"),
+        ("mtlora", "round_robin", "depletion"),
     ],
 )
 def test_interrupted_at_any_step_a_run_ends_in_the_same_bits(
