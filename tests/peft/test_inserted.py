@@ -15,8 +15,8 @@ from mtbert.model.active import computing
 from mtbert.model.bert import Layer, Padding
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.houlsby import HoulsbyLinear
 from mtbert.peft.convert import adapter_state
+from mtbert.peft.houlsby import HoulsbyLinear
 from mtbert.peft.mtlora import MtLoraLinear, merged_state
 from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from mtbert.training.compute import Compute
