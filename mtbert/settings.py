@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, m
 
 from mtbert.errors import nearest
 from mtbert.model.pooling import POOLINGS
-from mtbert.peft.registry import AnyAdapter
+from mtbert.peft.registry import AnyAdapter, LinearProbe
 from mtbert.section import Contradiction, Positive, Probability, Section, one_of
 from mtbert.tasks.objective import OBJECTIVES, AnyObjective, CosineEmbedding
 from mtbert.tasks.paper import TASKS, known_tasks
@@ -291,6 +291,12 @@ class Run(Model):
             if name not in self.heads:
                 raise Contradiction(
                     f"{name!r} has no head{nearest(name, list(self.heads))}; give it one under heads, or remove it",
+                    *("tasks", str(number)),
+                )
+            if isinstance(self.adapter, LinearProbe) and self.heads[name].head != "linear":
+                raise Contradiction(
+                    f"the head of {name} has no weights, so a linear probe has nothing to train for it; give the head another "
+                    "objective, or remove the task here",
                     *("tasks", str(number)),
                 )
         return self

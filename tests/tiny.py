@@ -15,7 +15,7 @@ from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter
-from mtbert.peft.registry import ADAPTERS
+from mtbert.peft.registry import ADAPTERS, Selection
 from mtbert.tasks.paper import TASKS
 
 # Of a size that our kernels take, in fp32.
@@ -52,19 +52,30 @@ def tiny_model(
     return model
 
 
-def adapt(model: MultitaskModel, method: str, *, seed: int = 3, **settings: Any) -> MultitaskModel:
-    """Add an adapter to the model, in place; settings that are not given have a small value, and the rest of the encoder trains."""
+def adapt(
+    model: MultitaskModel, method: str, *, seed: int = 3, dropout: float = 0.0, **settings: Any
+) -> MultitaskModel:
+    """Add an adapter to the model, in place; settings that are not given have a small value, and the rest of the encoder trains.
+
+    Args:
+        dropout: of methods that have it.
+    """
     kind = ADAPTERS[method]
     small = {
         "rank": 2,
-        "alpha": 2.0,
-        "dropout": 0.0,
-        "train_rest": True,
+        "alpha": 4.0,
+        "dropout": dropout,
+        "block_size": 4,
         "norm_gradient": "exact",
         "size": 4,
         "task_rank": 3,
     }
-    shared = {"method": method, "learning_rate": 1e-3, "start_from": "pretrained"}
+    shared = {
+        "method": method,
+        "learning_rate": 1e-3,
+        "start_from": "pretrained",
+        "train_rest": not issubclass(kind, Selection),
+    }
     fitting = {key: value for key, value in small.items() if key in kind.model_fields}
     add_adapter(model, kind.model_validate(shared | fitting | settings), seed)
     return model

@@ -76,10 +76,10 @@ def add_adapter(model: MultitaskModel, adapter: Adapter, seed: int, initialise: 
         adapter.insert(model)
     if initialise:
         adapter.initialise(model)
-    parameters = dict(model.encoder.named_parameters(prefix="encoder"))
-    own = [name for name in parameters if name not in before or adapter.selects(name.removeprefix("encoder."))]
+    parameters = dict(model.named_parameters())
+    own = [name for name in parameters if name not in before or adapter.selects(name)]
     model.adapter_rates = {name: adapter.rate_factor(name) for name in own}
-    for name, parameter in parameters.items():
+    for name, parameter in model.encoder.named_parameters(prefix="encoder"):
         if name not in model.adapter_rates and (name in weights or not adapter.train_rest):
             parameter.requires_grad_(False)
 

@@ -7,13 +7,17 @@ a model, so that reading the settings needs no torch.
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mtbert.section import Positive, Probability, Section
+from mtbert.errors import MtbertError
+from mtbert.section import Contradiction, Positive, Probability, Section
 
 if TYPE_CHECKING:
     from mtbert.model.multitask import MultitaskModel
     from mtbert.peft.lora import LoraLinear
+
+
+Rank = Annotated[int, Field(ge=1, le=4096)]
 
 
 class Adapter(Section):
@@ -52,7 +56,7 @@ class Adapter(Section):
         """Set initial values that are computed from the encoder's weights."""
 
     def selects(self, name: str) -> bool:
-        """Whether a parameter that the encoder has without the adapter, such as layers.0.attention.query.bias, is the method's own."""
+        """Whether a parameter that the model has without the adapter, such as encoder.layers.0.attention.query.bias, is the method's own."""
         return False
 
     def rate_factor(self, name: str) -> float:
@@ -66,14 +70,14 @@ class Adapter(Section):
 
 
 class LowRank(Adapter):
-    """Base of the adapters that add a low-rank update s B A to every linear layer of the encoder.
+    """Base of LoRA and what follows from it: every linear layer of the encoder gets a low-rank update s B A.
 
     Attributes:
-        rank, alpha: r, and the numerator of s.
+        rank, alpha: r, and the numerator of s = alpha / r.
         dropout: on the input of the update.
     """
 
-    rank: int = Field(ge=1, le=4096)
+    rank: Rank
     alpha: Positive
     dropout: Probability
 
@@ -81,15 +85,22 @@ class LowRank(Adapter):
     def title(self) -> str:
         return f"{self.method} of rank {self.rank}"
 
-    @classmethod
-    @abstractmethod
-    def layer(cls) -> "type[LoraLinear]":
-        """The class of the layer."""
+    @property
+    def numerator(self) -> float:
+        """s r."""
+        return self.alpha
 
     @property
     def own(self) -> dict[str, Any]:
         """Further arguments of the layer, after (linear, rank, alpha, dropout)."""
         return {}
+
+    @classmethod
+    def layer(cls) -> "type[LoraLinear]":
+        """The class of the layer."""
+        from mtbert.peft.lora import LoraLinear
+
+        return LoraLinear
 
     def insert(self, model: "MultitaskModel") -> None:
         from mtbert.model.dropout import Dropout
@@ -97,19 +108,37 @@ class LowRank(Adapter):
 
         check_rank(model, self.rank)
         layer, dropout = self.layer(), Dropout(self.dropout, model.encoder.noise)
-        convert(model, lambda linear: layer(linear, self.rank, self.alpha, dropout, **self.own))
+        convert(model, lambda linear: layer(linear, self.rank, self.numerator, dropout, **self.own))
 
 
 class Lora(LowRank):
-    """LoRA: W0 + s B A."""
+    """LoRA: W0 + s B A (Hu et al. 2021)."""
 
     method: Literal["lora"]
 
-    @classmethod
-    def layer(cls) -> "type[LoraLinear]":
-        from mtbert.peft.lora import LoraLinear
 
-        return LoraLinear
+class RsLora(LowRank):
+    """rsLoRA: LoRA with s = alpha / sqrt(r), which keeps the size of the update independent of the rank (Kalajdzievski 2023)."""
+
+    method: Literal["rslora"]
+
+    @property
+    def numerator(self) -> float:
+        return self.alpha * self.rank**0.5
+
+
+class LoraPlus(LowRank):
+    """LoRA+: LoRA whose B has a higher learning rate than its A (Hayou et al. 2024).
+
+    Attributes:
+        rate_ratio: λ, by which B's rate is higher; A's is `learning_rate`.
+    """
+
+    method: Literal["lora_plus"]
+    rate_ratio: Positive = 16.0
+
+    def rate_factor(self, name: str) -> float:
+        return self.rate_ratio if name.endswith(".lora_b") else 1.0
 
 
 class Dora(LowRank):
@@ -129,19 +158,170 @@ class Dora(LowRank):
         return DoraLinear
 
 
-class Houlsby(Adapter):
-    """Houlsby adapters: a bottleneck of width `size` after each attention and feed-forward network. All LayerNorms train too, as in
-    their paper.
+class Pissa(Adapter):
+    """PiSSA: the principal singular triplets of W0 are trained, the rest is frozen (mtbert/peft/pissa.py)."""
+
+    method: Literal["pissa"]
+    rank: Rank
+
+    @property
+    def title(self) -> str:
+        return f"pissa of rank {self.rank}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.convert import check_rank, convert
+        from mtbert.peft.pissa import PissaLinear
+
+        check_rank(model, self.rank)
+        convert(model, lambda linear: PissaLinear(linear, self.rank))
+
+    def initialise(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.pissa import PissaLinear
+
+        for layer in model.encoder.modules():
+            if isinstance(layer, PissaLinear):
+                layer.initialise()
+
+
+class Miss(Adapter):
+    """MiSS: one shard of r rows, repeated along the inputs, is added to W0 (mtbert/peft/miss.py)."""
+
+    method: Literal["miss"]
+    rank: Rank
+
+    @property
+    def title(self) -> str:
+        return f"miss of rank {self.rank}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.convert import check_rank, convert
+        from mtbert.peft.miss import MissLinear
+
+        check_rank(model, self.rank)
+        convert(model, lambda linear: MissLinear(linear, self.rank))
+
+
+class Vera(Adapter):
+    """VeRA: two vectors for each layer scale one random low-rank update (mtbert/peft/vera.py).
+
+    Attributes:
+        rank: r; it may exceed a layer's width, since A and B are not trained.
+        d_initial: the initial value of d's elements.
+    """
+
+    method: Literal["vera"]
+    rank: Rank
+    d_initial: Positive = 0.1
+
+    @property
+    def title(self) -> str:
+        return f"vera of rank {self.rank}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.convert import convert, linears
+        from mtbert.peft.vera import SharedPair, VeraLinear
+
+        outputs, inputs = (
+            max(sizes) for sizes in zip(*(one.weight.shape for one in linears(model).values()), strict=True)
+        )
+        pair = SharedPair(self.rank, inputs, outputs)
+        convert(model, lambda linear: VeraLinear(linear, pair, self.d_initial))
+
+
+class Oft(Adapter):
+    """OFT: each layer's input is rotated in blocks (mtbert/peft/oft.py).
+
+    Attributes:
+        block_size: b; a layer of I inputs has I (b - 1) / 2 parameters.
+    """
+
+    method: Literal["oft"]
+    block_size: int = Field(ge=2, le=4096)
+
+    @property
+    def title(self) -> str:
+        return f"oft of block size {self.block_size}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.convert import convert, linears
+        from mtbert.peft.oft import OftLinear
+
+        for name, linear in linears(model).items():
+            if linear.in_features % self.block_size:
+                raise MtbertError(
+                    f"adapter.block_size is {self.block_size}, which does not divide the {linear.in_features} inputs of {name}; "
+                    "set it to a number that divides the inputs of every layer, such as a power of 2"
+                )
+        convert(model, lambda linear: OftLinear(linear, self.block_size))
+
+
+class Ia3(Adapter):
+    """(IA)³: vectors scale keys, values and the inner activations of the feed-forward network (mtbert/peft/ia3.py)."""
+
+    method: Literal["ia3"]
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.convert import linears, swap
+        from mtbert.peft.ia3 import Ia3Linear
+
+        for name, linear in linears(model).items():
+            if name.endswith((".key", ".value", ".down")):
+                swap(model, name, Ia3Linear(linear, on_input=name.endswith(".down")))
+
+
+class Selection(Adapter):
+    """Base of the methods that add nothing and train some of the model's parameters, at the adapter's rate."""
+
+    train_rest: bool = False
+
+    def insert(self, model: "MultitaskModel") -> None:
+        pass
+
+    @model_validator(mode="after")
+    def _nothing_else_trains(self) -> "Selection":
+        if self.train_rest:
+            raise Contradiction(f"{self.method} trains nothing else of the encoder; set it to false", "train_rest")
+        return self
+
+
+class BitFit(Selection):
+    """BitFit: all biases of the encoder are trained, those of norms too (Ben Zaken et al. 2022)."""
+
+    method: Literal["bitfit"]
+
+    def selects(self, name: str) -> bool:
+        return name.startswith("encoder.") and name.endswith(".bias")
+
+
+class LinearProbe(Selection):
+    """Linear probe: the heads alone are trained (Alain and Bengio 2017)."""
+
+    method: Literal["linear_probe"]
+
+    def selects(self, name: str) -> bool:
+        return name.startswith("heads.")
+
+
+class Inserted(Adapter):
+    """Base of the methods whose modules are inserted into the encoder and stay there.
+
+    Attributes:
+        size: the width of the modules.
     """
 
     merges: ClassVar[bool] = False
 
-    method: Literal["houlsby"]
     size: int = Field(ge=1, le=4096)
 
     @property
     def title(self) -> str:
         return f"{self.method} of size {self.size}"
+
+
+class Houlsby(Inserted):
+    """Houlsby adapters: a bottleneck after each attention and feed-forward network; all LayerNorms train too (mtbert/peft/houlsby.py)."""
+
+    method: Literal["houlsby"]
 
     def insert(self, model: "MultitaskModel") -> None:
         from mtbert.peft.houlsby import insert
@@ -149,21 +329,15 @@ class Houlsby(Adapter):
         insert(model.encoder, self.size)
 
     def selects(self, name: str) -> bool:
-        return "norm." in name
+        return name.startswith("encoder.") and "norm." in name
 
 
-class Pal(Adapter):
-    """PALs: for each task, an attention of width `size` beside each layer."""
+class Pal(Inserted):
+    """PALs: for each task, an attention beside each layer (mtbert/peft/pal.py)."""
 
-    merges: ClassVar[bool] = False
     per_task: ClassVar[bool] = True
 
     method: Literal["pal"]
-    size: int = Field(ge=1, le=4096)
-
-    @property
-    def title(self) -> str:
-        return f"{self.method} of size {self.size}"
 
     def insert(self, model: "MultitaskModel") -> None:
         from mtbert.peft.pal import insert
@@ -172,7 +346,7 @@ class Pal(Adapter):
 
 
 class MtLora(Adapter):
-    """MTLoRA: an update s B A that all tasks share, and one of each task.
+    """MTLoRA: an update s B A that all tasks share, and one of each task (mtbert/peft/mtlora.py).
 
     Attributes:
         rank, task_rank: r of the shared update, and of each task's.
@@ -185,8 +359,8 @@ class MtLora(Adapter):
     merges_for_a_task: ClassVar[bool] = True
 
     method: Literal["mtlora"]
-    rank: int = Field(ge=1, le=4096)
-    task_rank: int = Field(ge=1, le=4096)
+    rank: Rank
+    task_rank: Rank
     alpha: Positive
     dropout: Probability
 
@@ -205,7 +379,10 @@ class MtLora(Adapter):
         convert(model, lambda linear: MtLoraLinear(linear, tasks, self.rank, self.task_rank, self.alpha, dropout))
 
 
-AnyAdapter = Annotated[Lora | Dora | Houlsby | Pal | MtLora, Field(discriminator="method")]
+AnyAdapter = Annotated[
+    Lora | RsLora | LoraPlus | Dora | Pissa | Miss | Vera | Oft | Ia3 | BitFit | LinearProbe | Houlsby | Pal | MtLora,
+    Field(discriminator="method"),
+]
 ADAPTERS: dict[str, type[Adapter]] = {
     get_args(kind.model_fields["method"].annotation)[0]: kind for kind in get_args(get_args(AnyAdapter)[0])
 }

@@ -123,12 +123,12 @@ def parameter_groups(model: MultitaskModel, recipe: Recipe) -> list[dict[str, An
     """The optimizer's parameter groups by learning rate, of the parameters that train."""
     own, special = model.adapter_rates or {}, recipe.optimization
     adapter_rate = recipe.learning_rate if recipe.adapter_learning_rate is None else recipe.adapter_learning_rate
-    head_rate = recipe.learning_rate if special.head_learning_rate is None else special.head_learning_rate
     rates: dict[float, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = head_rate if name.startswith("heads.") else recipe.learning_rate
-            rate = adapter_rate * own[name] if name in own else rate
+            rate = adapter_rate * own[name] if name in own else recipe.learning_rate
+            if name.startswith("heads.") and special.head_learning_rate is not None:
+                rate = special.head_learning_rate
             rate *= special.layer_decay ** depth_below_heads(name, model.encoder.config.layers)
             rates.setdefault(rate, []).append(parameter)
     return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]

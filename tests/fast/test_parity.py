@@ -21,6 +21,7 @@ from mtbert.engines import engine_for
 from mtbert.fast.cpu import adamw, adapters, attention, embedding, encoder, narrow, passes
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.registry import ADAPTERS
 from mtbert.tasks.losses import binary_cross_entropy
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
@@ -55,13 +56,17 @@ class Cell:
         """A model as in training: no parameter has a value at which omitting it would not show."""
         model = tiny_model(self.pooling, dropout=self.dropout, head_dropout=self.dropout)
         if self.method != "full":
-            own: dict[str, Any] = {} if self.exact_norm else {"norm_gradient": "detached"}
-            if self.method != "houlsby":
-                own |= {"rank": 4, "alpha": 8, "dropout": self.adapter_dropout}
+            own: dict[str, Any] = (
+                {"rank": 4, "alpha": 8, "dropout": self.adapter_dropout} if self.method in METHODS else {}
+            )
+            if not self.exact_norm:
+                own["norm_gradient"] = "detached"
             adapt(model, self.method, train_rest=self.train_rest, **own)
             draw = torch.Generator().manual_seed(2)
             for name, parameter in model.named_parameters():
-                if name.endswith(("lora_b", "magnitude", ".up.weight", ".down.weight")):
+                if name.endswith(
+                    ("lora_b", "magnitude", ".shard", ".d", ".b", ".skew", ".factor", ".up.weight", ".down.weight")
+                ):
                     parameter.data += 0.1 * torch.randn(parameter.shape, generator=draw)
         return model.to(self.device)
 
@@ -80,11 +85,11 @@ CELLS += [  # what the axes above leave out
     for p, rest in ((0.0, True), (0.3, False))
 ]
 CELLS += [Cell("lora", adapter_dropout=0.3, train_rest=False), Cell("dora", adapter_dropout=0.3, pooling="cls")]
-CELLS += [  # layers that the engine calls as they are
-    Cell(method, bf16, pooling, 0.2, train_rest=False)
-    for method in ("houlsby", "mtlora")
+CELLS += [  # of these, the layers' own forward computes what they add
+    Cell(method, bf16, dropout=0.2, train_rest=False)
+    for method in ADAPTERS
+    if method not in (*METHODS, "pal")  # the engines refuse PALs
     for bf16 in (False, True)
-    for pooling in ("cls", "mean")
 ]
 CELLS += [  # CUDA draws other dropout masks
     pytest.param(Cell(method, True, pooling, device="cuda"), marks=pytest.mark.gpu)

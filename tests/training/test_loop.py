@@ -20,7 +20,6 @@ from mtbert.engines import engine_for, kernels
 from mtbert.errors import MtbertError, Stopped
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.registry import ADAPTERS
 from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
 from mtbert.training import average, loop
 from mtbert.training.checkpoint import load_checkpoint
@@ -103,7 +102,7 @@ class Bench:
     def model(self, method: str = "full") -> MultitaskModel:
         model = self.make_model("mean", ["u", "v", "c"], ["|u-v|", "c"])
         if method != "full":
-            adapt(model, method, **({"dropout": 0.1} if "dropout" in ADAPTERS[method].model_fields else {}))
+            adapt(model, method, dropout=0.1)
         return model
 
     def run(
