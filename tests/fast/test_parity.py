@@ -64,9 +64,7 @@ class Cell:
             adapt(model, self.method, train_rest=self.train_rest, **own)
             draw = torch.Generator().manual_seed(2)
             for name, parameter in model.named_parameters():
-                if name.endswith(
-                    ("lora_b", "magnitude", ".shard", ".d", ".b", ".skew", ".factor", ".up.weight", ".down.weight")
-                ):
+                if name.endswith(("lora_b", "magnitude", ".shard", ".d", ".b", ".skew", ".factor")):
                     parameter.data += 0.1 * torch.randn(parameter.shape, generator=draw)
         return model.to(self.device)
 

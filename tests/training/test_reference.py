@@ -19,7 +19,7 @@ from mtbert.engines import engine_for
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import merge
-from mtbert.peft.registry import ADAPTERS, LowRank
+from mtbert.peft.registry import ADAPTERS
 from mtbert.pretrained.weights import from_hf
 from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from mtbert.training.compute import Compute
@@ -173,7 +173,7 @@ def test_the_comparison_notices_a_wrong_optimizer(
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-@pytest.mark.parametrize("method", [name for name, kind in ADAPTERS.items() if issubclass(kind, LowRank)])
+@pytest.mark.parametrize("method", ADAPTERS)
 def test_a_trained_adapted_model_equals_its_merged_model(
     engine_of: MakeEngine, method: str, dropout: float, data: dict[str, Split], wrapper: Wrapper
 ) -> None:
