@@ -97,7 +97,7 @@ class TrainedModel:
         folder: where it was loaded from.
         tasks: what it predicts, by name.
         max_tokens: the longest sequence that it takes, special tokens included; what is longer is cut.
-        network: the torch model, its adapters merged.
+        network: the torch model, its adapter merged if it can be.
         settings: of the run.
         preprocess: how text is cleaned, as `mtbert.corpus.prepare.clean` takes it.
     """
