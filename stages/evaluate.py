@@ -13,7 +13,7 @@ from mtbert.pipeline.paths import METRICS, MODELS, PREPARED, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import EVALUATION, RECORD, check_trained, record, write_record
 from mtbert.pipeline.start import start
-from mtbert.pretrained.store import read_config
+from mtbert.pretrained.store import WEIGHTS, read_config
 from mtbert.seal import seal
 from mtbert.settings import Run
 from mtbert.training.compute import resolve
@@ -37,7 +37,11 @@ def main(run_name: str) -> None:
             there = splits(run, [task for task in run.known if has_split(PREPARED, task, part)], part)
             with engine.inference():
                 found[part] = evaluate_part(model, run.known, run.heads, there, tokens, part, folder)
-        trained_as = {"parameters": config["parameters"], "training": config["training"]}
+        trained_as = {
+            "parameters": config["parameters"],
+            "checkpoint_bytes": (MODELS / run_name / WEIGHTS).stat().st_size,
+            "training": config["training"],
+        }
         atomic_json(folder / "metrics.json", {"run": run_name, **found, **trained_as})
         for file in ("history.csv", RECORD):
             shutil.copyfile(MODELS / run_name / file, folder / file)

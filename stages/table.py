@@ -5,12 +5,12 @@ from mtbert.files import atomic_write_text
 from mtbert.pipeline.paths import REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
-from mtbert.report import studies, tables
+from mtbert.report import adapters, studies, tables
 from mtbert.report.measure import current_statistics
 from mtbert.report.statistics import STATISTICS
 from mtbert.report.text import to_csv, to_json, to_latex, to_markdown
 
-TABLES = tables.TABLES | studies.TABLES
+TABLES = tables.TABLES | studies.TABLES | adapters.TABLES
 
 
 def main(name: str) -> None:

@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from mtbert.errors import MtbertError
 from mtbert.export.card import write_card
 from mtbert.export.registry import Export
@@ -10,7 +13,7 @@ from mtbert.export.tokenizer import write_tokenizer
 from mtbert.export.transformers import write_tensors
 from mtbert.files import atomic_json
 from mtbert.peft.published import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BIAS, PARTS, PREFIX, published_module
-from mtbert.peft.registry import LowRank
+from mtbert.peft.registry import LowRank, Pissa
 from mtbert.pretrained.source import hub_name
 from mtbert.pretrained.store import WEIGHTS, read_safetensors
 
@@ -25,7 +28,9 @@ def write(export: Export, folder: Path) -> list[str]:
     """
     adapter, base = _adapter(export), export.config["base"]
     tensors = read_safetensors(export.model.folder / WEIGHTS)  # `load` has verified them
-    added = set(adapter.layer().added)
+    if isinstance(adapter, Pissa):
+        tensors = _doubled(tensors)
+    added = set(PARTS)
     adapted = {name.rpartition(".")[0] for name in tensors if name.rpartition(".")[2] in added}
     theirs, heads, saved = {}, {}, set()
     for name, tensor in tensors.items():
@@ -51,7 +56,7 @@ def write(export: Export, folder: Path) -> list[str]:
     return [f"the adapter, {adapter.title}{rest}, for {_name(base)}; the heads are in {HEADS}"]
 
 
-def _adapter(export: Export) -> LowRank:
+def _adapter(export: Export) -> LowRank | Pissa:
     """The run's adapter, if it is one that peft can load."""
     adapter, folder, base = export.model.settings.adapter, export.model.folder, export.config["base"]
     merged = "use --to transformers, which writes the merged model"
@@ -59,7 +64,7 @@ def _adapter(export: Export) -> LowRank:
         raise MtbertError("--task: the adapter belongs to the encoder, which all tasks share; leave --task out")
     if adapter is None:
         raise MtbertError(f"{folder}: was fine-tuned in full and has no adapter; use --to transformers")
-    if not isinstance(adapter, LowRank):
+    if not isinstance(adapter, LowRank | Pissa):
         raise MtbertError(f"{folder}: mtbert does not write {adapter.title} in peft's format; {merged}")
     if adapter.start_from != "pretrained":
         what = f"its adapter starts from the weights of the run {adapter.start_from}, not from a published encoder"
@@ -70,20 +75,35 @@ def _adapter(export: Export) -> LowRank:
     return adapter
 
 
+def _doubled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """PiSSA's update of W0, B A - B0 A0, as LoRA's of twice the rank."""
+    found = {name: tensor for name, tensor in tensors.items() if ".principal_" not in name}
+    for name, tensor in tensors.items():
+        layer, _, part = name.rpartition(".")
+        if part == "lora_a":
+            found[name] = torch.cat([tensor, tensors[f"{layer}.principal_a"]])
+        elif part == "lora_b":
+            found[name] = torch.cat([tensor, -tensors[f"{layer}.principal_b"]], dim=1)
+    return found
+
+
 def _name(base: dict[str, Any]) -> str:
     return hub_name(base) or str(base["name"])
 
 
-def _config(adapter: LowRank, base: dict[str, Any], modules: list[str], saved: list[str]) -> dict[str, Any]:
+def _config(adapter: LowRank | Pissa, base: dict[str, Any], modules: list[str], saved: list[str]) -> dict[str, Any]:
+    if isinstance(adapter, Pissa):
+        size: dict[str, Any] = {"r": 2 * adapter.rank, "lora_alpha": 2 * adapter.rank, "lora_dropout": 0.0}
+    else:
+        size = {"r": adapter.rank, "lora_alpha": adapter.alpha, "lora_dropout": adapter.dropout}
     return {
         "peft_type": "LORA",
         "task_type": "FEATURE_EXTRACTION",
         "base_model_name_or_path": _name(base),
         "revision": base.get("revision"),
-        "r": adapter.rank,
-        "lora_alpha": adapter.alpha,
-        "lora_dropout": adapter.dropout,
+        **size,
         "use_dora": adapter.method == "dora",
+        "use_rslora": adapter.method == "rslora",
         "target_modules": modules,
         "modules_to_save": saved or None,
         "bias": "lora_only" if saved else "none",
@@ -91,7 +111,7 @@ def _config(adapter: LowRank, base: dict[str, Any], modules: list[str], saved: l
     }
 
 
-def _use(export: Export, adapter: LowRank) -> list[str]:
+def _use(export: Export, adapter: LowRank | Pissa) -> list[str]:
     base, settings = export.config["base"], export.model.settings
     revision = f', revision="{base["revision"]}"' if "revision" in base else ""
     where = "downloaded, or a folder" if hub_name(base) else "the folder of the encoder"

@@ -248,6 +248,7 @@ def save_trained(
         "kept_epoch": kept_epoch(done.history),
         "batch_size": run.batch_size,
         "learning_rate": run.learning_rate,
+        "adapter": run.adapter.title if run.adapter else None,
         "adapter_learning_rate": run.adapter.learning_rate if run.adapter else None,
         "sizes": sizes,
         "batches": done.batches,

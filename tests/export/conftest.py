@@ -38,6 +38,7 @@ SENTENCES = [
 ]
 PAIRS = [*pairwise(SENTENCES), (LONG, LONG), (LONG, "short"), ("short", LONG), ("a", "a")]
 CROSS = {"sst": ["u"], "quora": ["c"], "sts": ["c"]}
+SHARED = ("learning_rate", "train_rest", "start_from")  # settings of every adapter
 LINEAR = {"sst": ["u"], "quora": ["u", "v", "|u-v|", "c"], "sts": ["|u+v|", "c"]}
 
 
@@ -103,6 +104,16 @@ def lora() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def rslora(lora: dict[str, Any]) -> dict[str, Any]:
+    return {**lora, "method": "rslora"}
+
+
+@pytest.fixture(scope="session")
+def pissa(lora: dict[str, Any]) -> dict[str, Any]:
+    return {"method": "pissa", "rank": 4, **{key: lora[key] for key in SHARED}}
+
+
+@pytest.fixture(scope="session")
 def dora(lora: dict[str, Any]) -> dict[str, Any]:
     """The settings of a DoRA adapter that trains embeddings, norms and biases too."""
     return {**lora, "method": "dora", "norm_gradient": "exact", "train_rest": True}
@@ -137,9 +148,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             (folder.parent / "pretrained").mkdir()
             save_model(folder.parent / "pretrained", model.encoder.state_dict(), {"encoder": config_to_json(size)})
             base_weights = read_config(folder.parent / "pretrained")["sha256"]
-            adapt(model, settings, "run")
+            adapt(model, settings, "run", initialise=True)
             for name, parameter in model.named_parameters():
-                if "lora_" in name or "magnitude" in name:
+                if name in (model.adapter_rates or {}) and parameter.requires_grad:
                     parameter.data = parameter.data + 0.1 * torch.randn_like(parameter)
         shutil.copyfile(_minilm() / TOKENIZER, folder / TOKENIZER)
         config = {

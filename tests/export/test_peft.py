@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import mtbert
 from mtbert.errors import MtbertError
 from mtbert.export.command import main
 from mtbert.peft.published import encoder_from
-from tests.export.conftest import LINEAR, SENTENCES, write_base
+from tests.export.conftest import LINEAR, SENTENCES, SHARED, write_base
 
 pytestmark = pytest.mark.filterwarnings("ignore::mtbert.LongInputWarning")
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
-@pytest.mark.parametrize("method", ["dora", "lora"])
+@pytest.mark.parametrize(
+    ("method", "pooling"), [*product(("dora", "lora"), ("cls", "mean")), ("rslora", "mean"), ("pissa", "mean")]
+)
 def test_peft_loads_it(made: Callable[..., Path], tmp_path: Path, request: Any, pooling: str, method: str) -> None:
     folder = made(pooling, LINEAR, adapter=request.getfixturevalue(method))
     write_base(tmp_path / "tiny-bert", spoil_what_trained=method == "dora")
@@ -64,6 +66,11 @@ def test_what_peft_cannot_load_is_refused(made: Callable[..., Path], tmp_path: P
             made("mean", LINEAR, adapter=lora, base={"name": "random", "seed": 1}),
             None,
             "starts from an encoder with random weights",
+        ),
+        (
+            made("mean", LINEAR, adapter={"method": "ia3", **{key: lora[key] for key in SHARED}}),
+            None,
+            "mtbert does not write ia3 in peft's format; use --to transformers, which writes the merged model",
         ),
         (made("mean", LINEAR, adapter=lora, base={"name": "x", "base": {}}), None, "an encoder with a merged adapter"),
     ]

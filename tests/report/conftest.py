@@ -82,6 +82,7 @@ def run_metrics(run: str, index: int) -> dict[str, Any]:
             "trainable": 200 + index if adapter else 1000,
             "adapters_only": 10 + index if adapter else None,
         },
+        "checkpoint_bytes": 4000 + index,
         "training": {
             "tasks": ["sst", "quora", "sts"],
             "sampler": "square_root",

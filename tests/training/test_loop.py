@@ -183,6 +183,8 @@ def at(*event: Any) -> Callable[[str, int], bool]:
         ("houlsby", "round_robin", "depletion"),
         ("pal", "round_robin", "depletion"),
         ("mtlora", "round_robin", "depletion"),
+        ("pissa", "square_root", 3),  # with frozen parameters of its own
+        ("vera", "square_root", 3),  # with a frozen pair that no file holds
     ],
 )
 def test_interrupted_at_any_step_a_run_ends_in_the_same_bits(

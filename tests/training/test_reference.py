@@ -172,14 +172,15 @@ def test_the_comparison_notices_a_wrong_optimizer(
     assert difference(train(engine_of(our_model(), FP32), data, wrapper, schedule(), eps=1e-3), slow) > 1e-3
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize(
+    ("method", "own"), [*((method, {}) for method in ADAPTERS), *((m, {"dropout": 0.2}) for m in ("lora", "dora"))]
+)
 def test_a_trained_adapted_model_equals_its_merged_model(
-    engine_of: MakeEngine, method: str, dropout: float, data: dict[str, Split], wrapper: Wrapper
+    engine_of: MakeEngine, method: str, own: dict[str, float], data: dict[str, Split], wrapper: Wrapper
 ) -> None:
     """After real steps, merged and unmerged models give the same scores."""
     model = our_model()
-    adapt(model, method, rank=4, alpha=4, dropout=dropout, train_rest=False)
+    adapt(model, method, train_rest=False, **own)
     engine = engine_of(model, FP32)
     train(engine, data, wrapper, schedule()[:15])
     batch = make_batch("quora", data["quora"], np.arange(20), model.views("quora"), wrapper)

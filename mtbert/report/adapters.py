@@ -1,0 +1,174 @@
+"""The study of adapters: of each method and size the learning rate that scores highest on held-out training examples, as a table and a figure.
+
+Dev takes no part in the choice. Functions are as in `mtbert.report.studies` and `mtbert.report.figures`.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mtbert.errors import MtbertError
+from mtbert.evaluation.resampling import holm
+from mtbert.report import results
+from mtbert.report.figures import GREY, Figure
+from mtbert.report.rows import Rows, nonempty
+from mtbert.report.significance import SIGNIFICANT, interval_note
+from mtbert.report.statistics import OVERALL, Statistics
+from mtbert.report.studies import METRICS
+from mtbert.report.tables import highest, score
+from mtbert.report.text import Estimate, Table, number, probability
+
+FULL = "full fine-tuning"
+SIZES = {"trainable_parameters": ("Trainable parameters", 1), "checkpoint_bytes": ("Checkpoint, MB", 1e6)}
+
+
+class Chosen(NamedTuple):
+    """The run of a method and size with the best rate.
+
+    Attributes:
+        title: method, size, and whether embeddings, norms and biases train too.
+        method: `adapter.method` of the run, or `FULL`.
+        rest: whether they do.
+        rate: of the adapter's parameters; without an adapter, of all.
+        held_out: its highest overall score on held-out training examples; None if none were held out.
+        rates: how many rates were compared.
+    """
+
+    title: str
+    run: str
+    method: str
+    rest: bool
+    rate: float
+    held_out: float | None
+    rates: int
+    trainable_parameters: int
+    checkpoint_bytes: int
+    dev: dict[str, float | None]
+
+
+def chosen(folder: Path, rows: Rows, key: str) -> list[Chosen]:
+    """The best run of each method and size, in the order of the rows.
+
+    Args:
+        key: where the rows stand in params.yaml, such as "tables.adapters".
+
+    Raises:
+        MtbertError: there is no row, or a choice has to be made among runs without a held-out score.
+    """
+    found: dict[str, list[Chosen]] = {}
+    for run in nonempty(rows, key).values():
+        one = _read(folder, run)
+        found.setdefault(one.title, []).append(one)
+    for alike in found.values():
+        without = [one.run for one in alike if one.held_out is None]
+        if len(alike) > 1 and without:
+            raise MtbertError(
+                f"params.yaml: {key}: {', '.join(one.run for one in alike)} are of one method and size, and the best is chosen by the score "
+                f"on held-out examples, which {', '.join(without)} lack; set optimization.hold_out, or leave one row"
+            )
+    return [max(alike, key=lambda one: one.held_out or 0.0)._replace(rates=len(alike)) for alike in found.values()]
+
+
+def _read(folder: Path, run: str) -> Chosen:
+    settings, found = results.record(folder, run)["settings"], results.metrics(folder, run)
+    history, adapter = results.history(folder, run), settings["adapter"]
+    held_out = history["held_out"].max() if "held_out" in history else None
+    rest = adapter is not None and adapter["train_rest"]
+    return Chosen(
+        (found["training"]["adapter"] or FULL) + (", and the rest" if rest else ""),
+        run,
+        adapter["method"] if adapter else FULL,
+        rest,
+        (adapter or settings)["learning_rate"],
+        held_out,
+        1,
+        found["parameters"]["trainable"],
+        found["checkpoint_bytes"],
+        results.scores(found["dev"]),
+    )
+
+
+def table(folder: Path, rows: Rows, statistics: Statistics) -> Table:
+    """Each method and size at its best rate: dev scores, the difference to full fine-tuning, and what is trained and kept."""
+    found = chosen(folder, rows, "tables.adapters")
+    full = next((one.run for one in found if one.method == FULL), None)
+    gaps = {one.run: statistics.difference(full, one.run, OVERALL) for one in found if full and one.method != FULL}
+    tested = {run: gap.p for run, gap in gaps.items() if gap.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    cells: list[tuple[str, ...]] = []
+    for one in found:
+        gap, p = gaps.get(one.run), adjusted.get(one.run)
+        defined = gap is not None and gap.value is not None and gap.low is not None and gap.high is not None
+        cells.append(
+            (
+                one.title,
+                f"{one.rate:.1e}",
+                number(one.held_out),
+                *(score(statistics, one.run, metric, one.dev.get(metric)) for metric in METRICS),
+                Estimate(gap.value, gap.low, gap.high) if gap and defined else "–",  # type: ignore[arg-type]
+                "–" if p is None else probability(p),
+                f"{one.trainable_parameters:,}",
+                f"{one.checkpoint_bytes / 1e6:.2f}",
+            )
+        )
+    notes = [
+        f"Of up to {max(one.rates for one in found)} rates of a method and size, the one with the highest overall score on training examples "
+        "that were held out. And the rest: embeddings, norms and biases train too. Checkpoint: the file of the trained model; an adapter's "
+        "holds only what was trained, and full fine-tuning's the whole model.",
+        f"Difference to full fine-tuning on the same development examples. p: whether the true one is zero, by bootstrap, with Holm's "
+        f"correction over the rows; below {SIGNIFICANT:.2f} it is taken to differ. Bold: the highest score.",
+        interval_note(statistics),
+    ]
+    header = ("Method", "Rate", "Held out", *METRICS.values(), "Less full", "p", "Trained", "MB")
+    numeric = (False, *[True] * (len(header) - 1))
+    return Table(
+        "Adapters at their best rates.", header, cells, notes, numeric, "adapters", highest(cells, range(3, 7))
+    )
+
+
+def figure(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
+    """Overall with its interval over trainable parameters, and over the bytes of the checkpoint; a point per method and size."""
+    found = chosen(folder, rows, "figures.adapters")
+    data = pd.DataFrame(
+        [
+            {
+                **{
+                    "model": one.title,
+                    "method": one.method,
+                    "rest": one.rest,
+                    "run": one.run,
+                    "learning_rate": one.rate,
+                },
+                **{name: getattr(one, name) for name in SIZES},
+                **dict(zip(("overall", "low", "high"), statistics.metric(one.run, OVERALL), strict=True)),
+            }
+            for one in found
+        ]
+    ).astype({"overall": float, "low": float, "high": float})
+    methods = [method for method in dict.fromkeys(data["method"]) if method != FULL]
+    colours = {FULL: GREY} | {method: matplotlib.colormaps["tab20"](n % 20) for n, method in enumerate(methods)}
+
+    def draw(size: str, axes: Axes) -> None:
+        label, unit = SIZES[size]
+        for row in data.dropna(subset="overall").itertuples():
+            style: Any = {"color": colours[row.method], "markersize": 6, "elinewidth": 0.8, "capsize": 2}
+            marker = "D" if row.method == FULL else "s" if row.rest else "o"
+            bars = [[row.overall - row.low], [row.high - row.overall]]
+            axes.errorbar(getattr(row, size) / unit, row.overall, bars, fmt=marker, label=row.model, **style)
+        axes.set(xscale="log", xlabel=label, ylabel="Overall score")
+        if size != next(iter(SIZES)):
+            axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+    caption = (
+        "Overall dev score of each method and size at its best rate, chosen on held-out training examples: over the parameters that are "
+        "trained, and over the bytes of the checkpoint. Squares: embeddings, norms and biases train too; diamond: full fine-tuning. "
+        "The bars are 95% intervals over development examples, not seeds."
+    )
+    return Figure(caption, [(SIZES[size][0], partial(draw, size)) for size in SIZES], data, (5.0, 3.8))
+
+
+TABLES, FIGURES = {"adapters": table}, {"adapters": figure}
