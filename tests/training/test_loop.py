@@ -180,9 +180,9 @@ def at(*event: Any) -> Callable[[str, int], bool]:
         ("full", "annealed", TokenCount(tokens="one_pass")),
         ("dora", "proportional", "depletion"),
         ("dora", "balanced", "depletion"),
-        ("houlsby", "round_robin", "depletion"),
-        ("pal", "round_robin", "depletion"),
-        ("mtlora", "round_robin", "depletion"),
+        ("houlsby", "round_robin", 3),
+        ("pal", "round_robin", 3),
+        ("mtlora", "round_robin", 3),
         ("pissa", "square_root", 3),  # with frozen parameters of its own
         ("vera", "square_root", 3),  # with a frozen pair that no file holds
     ],
