@@ -1,5 +1,7 @@
 """PALs: projected attention layers, a small attention of each task beside each transformer layer (Stickland and Murray 2019).
 
+Equations as in the paper; the authors' code also has biases in V_E and V_D and a GELU after V_D. They train all of BERT beside the PALs.
+
 Shapes: T tokens, D hidden, S the PALs' hidden size.
 """
 
@@ -15,7 +17,10 @@ STD = 0.02  # of the initial weights, as BERT's
 
 
 class Projection(nn.Module):
-    """V_E (S, D) and V_D (D, S) of a task, which its PALs in all layers share. V_D is zero at the start, so that TS is."""
+    """V_E (S, D) and V_D (D, S) of a task, which its PALs in all layers share.
+
+    V_D starts at zero, as B of LoRA does, so that the model starts as the pretrained one.
+    """
 
     def __init__(self, hidden: int, size: int) -> None:
         super().__init__()
@@ -40,9 +45,8 @@ class PalLayer(Layer):
         nn.Module.__init__(self)  # not Layer's: all of its parts are there already
         self._modules.update(layer._modules)
         self.pal = attentions
-        self._projections = (
-            projections,
-        )  # in a tuple: the encoder has registered it, and state dicts shall name it once
+        # In a tuple, so that it is not registered here too: the encoder has it, and a state dict names each parameter once.
+        self._projections = (projections,)
 
     def forward(self, x_TD: Tensor, padding: Padding, rows: Tensor | None = None) -> Tensor:
         """As `Layer`."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mtbert.data.batches import Batch, make_batch
 from mtbert.data.tokens import TokenStream, lay_out
-from mtbert.engines import engine_for
+from mtbert.engines import engine_for, kernels
 from mtbert.errors import MtbertError
 from mtbert.model.active import computing
 from mtbert.model.bert import Layer, Padding
@@ -23,7 +23,6 @@ from mtbert.training.compute import Compute
 from mtbert.training.recipe import Recipe
 from tests.tiny import TINY, WRAPPER, adapt, tiny_model, tiny_split
 
-GELU = lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2  # noqa: E731
 TASKS = ("sst", "quora", "sts")
 LOSSES = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
 CPU = Compute(torch.device("cpu"), bf16=False)
@@ -43,6 +42,10 @@ def stream_of(*lengths: int) -> TokenStream:
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     return x @ layer.weight.T + layer.bias
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x * (1 + torch.erf(x / 2**0.5)) / 2
 
 
 def norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
@@ -72,7 +75,7 @@ def test_a_houlsby_layer_is_figure_2() -> None:
     x = torch.randn(stream.tokens, TINY.hidden, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
     def adapter(h: Tensor, module: HoulsbyLinear) -> Tensor:
-        return h + linear(GELU(linear(h, module.down)), module.up)
+        return h + linear(gelu(linear(h, module.down)), module.up)
 
     expected = []
     for x_LD in x.split([4, 7]):
@@ -80,7 +83,7 @@ def test_a_houlsby_layer_is_figure_2() -> None:
         h = norm(
             x_LD + adapter(linear(attention_of(layer, x_LD), attention.output), attention.output), layer.attention_norm
         )
-        fed = linear(GELU(linear(h, feed_forward.up)), feed_forward.down)
+        fed = linear(gelu(linear(h, feed_forward.up)), feed_forward.down)
         expected.append(norm(h + adapter(fed, feed_forward.down), layer.feed_forward_norm))
     torch.testing.assert_close(layer(x, Padding.of(stream)), torch.cat(expected))
 
@@ -95,7 +98,7 @@ def test_dropout_comes_before_a_houlsby_adapter() -> None:
     disturb(layer)
     x = torch.randn(5, 6, dtype=torch.float64)
     h = linear(x, layer) / 2  # W0 and b0 keep their names
-    torch.testing.assert_close(layer(x), h + linear(GELU(linear(h, layer.down)), layer.up))
+    torch.testing.assert_close(layer(x), h + linear(gelu(linear(h, layer.down)), layer.up))
     model = tiny_model(dropout=0.3)
     adapt(model, "houlsby", size=6)
     assert [layer.dropout.p for layer in model.encoder.stack()] == [0, 0], "and not a second time after it"
@@ -116,7 +119,7 @@ def test_a_pal_is_its_formula(rows: bool) -> None:
             g = attend(*(linear(small, part) for part in (pal.query, pal.key, pal.value)), TINY.heads)
             ts = g @ projection.decode.weight.T
             h = norm(x_LD + linear(attention_of(layer, x_LD), layer.attention.output), layer.attention_norm)
-            fed = linear(GELU(linear(h, layer.feed_forward.up)), layer.feed_forward.down)
+            fed = linear(gelu(linear(h, layer.feed_forward.up)), layer.feed_forward.down)
             expected.append(norm(h + fed + ts, layer.feed_forward_norm)[: 1 if rows else None])
         with computing(task):
             found = layer(x, Padding.of(stream), stream.offsets[:-1] if rows else None)
@@ -267,10 +270,17 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
             adapt(tiny_model(), method, **settings)
 
 
-def test_the_fast_engines_refuse_layers_that_they_do_not_know(capsys: pytest.CaptureFixture[str]) -> None:
-    """They would leave the PALs out. The parity matrix has what they take."""
-    model = tiny_model()
-    adapt(model, "pal", size=6)
+def test_the_fast_engines_refuse_layers_that_they_do_not_know(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would leave the PALs out. The parity matrix has the methods that they take."""
+    model = adapted("pal").float()
+    batch = batch_of(model, "sts")
+    scores = model(batch)
     engine_for(model, CPU)
     assert model.engine is None
     assert "the run's adapter changes them" in capsys.readouterr().err
+    if kernels()[0]:
+        monkeypatch.setattr("mtbert.fast._is_plain", lambda _: True)
+        engine_for(model, CPU)
+        assert not torch.allclose(model(batch), scores, atol=0.01)

@@ -14,24 +14,19 @@ from mtbert.pretrained.store import read_config
 from stages import convert, evaluate, train
 
 RUN = "best_performance"
-ADAPTERS = {
+SIZES = {
     "houlsby": {"size": 4},
     "pal": {"size": 4},
     "mtlora": {"rank": 2, "task_rank": 1, "alpha": 4, "dropout": 0.1},
 }
 
 
-@pytest.fixture(params=ADAPTERS)
-def method(request: pytest.FixtureRequest, project: Path, change: Callable[..., None]) -> str:
-    """A method, with which RUN is trained and evaluated."""
-    adapter = {"method": request.param, "train_rest": False, "start_from": "pretrained", "learning_rate": 0.05}
-    change(**{RUN: {"adapter": {**adapter, **ADAPTERS[request.param]}}})
+@pytest.mark.parametrize("method", SIZES)
+def test_a_run_can_be_used(method: str, project: Path, change: Callable[..., None], tmp_path: Path) -> None:
+    adapter = {"method": method, "train_rest": False, "start_from": "pretrained", "learning_rate": 0.05}
+    change(**{RUN: {"adapter": {**adapter, **SIZES[method]}}})
     for stage in (convert, train, evaluate):
         stage.main(RUN)
-    return str(request.param)
-
-
-def test_a_run_can_be_used(method: str, project: Path, tmp_path: Path) -> None:
     model = mtbert.load(RUN, device="cpu", precision="fp32")
     for task in ("sst", "sts"):
         with (project / f"results/{RUN}/examples/{task}-dev.csv").open(encoding="utf-8") as file:
@@ -50,16 +45,17 @@ def test_a_run_can_be_used(method: str, project: Path, tmp_path: Path) -> None:
     parameters = read_config(project / "models" / RUN)["parameters"]
     assert parameters["total"] == sum(p.numel() for p in model.network.parameters()), "the adapter stays, so it counts"
 
+    _exports(method, tmp_path / "exported")
 
-def test_exports(method: str, tmp_path: Path) -> None:
-    folder = f"models/{RUN}"
-    if method != "mtlora":
-        for to in ("transformers", "sentence-transformers", "onnx", "peft"):
-            with pytest.raises(MtbertError, match=rf"^{folder}: .*{method} of size 4.*`mtbert predict`"):
-                export(RUN, tmp_path / "out", to)
-        return
-    for to in ("sentence-transformers", "peft"):
-        with pytest.raises(MtbertError, match=rf"^{folder}: .*mtlora of rank 2.*use --to transformers"):
-            export(RUN, tmp_path / "out", to)
-    export(RUN, tmp_path / "out", "transformers")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"sst", "quora", "sts"}
+
+def _exports(method: str, destination: Path) -> None:
+    refused = (
+        rf"{method} of size 4.*`mtbert predict`" if method != "mtlora" else r"mtlora of rank 2.*use --to transformers"
+    )
+    for to in ("sentence-transformers", "peft", *(("transformers", "onnx") if method != "mtlora" else ())):
+        with pytest.raises(MtbertError, match=rf"^models/{RUN}: .*{refused}"):
+            export(RUN, destination, to)
+    assert not destination.exists()
+    if method == "mtlora":
+        export(RUN, destination, "transformers")
+        assert {path.name for path in destination.iterdir()} == {"sst", "quora", "sts"}
