@@ -52,10 +52,24 @@ def tiny_model(
     return model
 
 
-def adapt(model: MultitaskModel, method: str, *, seed: int = 3, **settings: Any) -> MultitaskModel:
-    """Add an adapter to the model, in place; settings that are not given have a small value, and the rest of the encoder trains."""
+def adapt(
+    model: MultitaskModel, method: str, *, seed: int = 3, dropout: float = 0.0, **settings: Any
+) -> MultitaskModel:
+    """Add an adapter to the model, in place; settings that are not given have a small value, and the rest of the encoder trains.
+
+    Args:
+        dropout: of methods that have it.
+    """
     kind = ADAPTERS[method]
-    small = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "block_size": 4, "norm_gradient": "exact"}
+    small = {
+        "rank": 2,
+        "alpha": 4.0,
+        "dropout": dropout,
+        "block_size": 4,
+        "norm_gradient": "exact",
+        "size": 4,
+        "task_rank": 3,
+    }
     shared = {
         "method": method,
         "learning_rate": 1e-3,

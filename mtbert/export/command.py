@@ -28,7 +28,7 @@ def main(model: str, destination: Path, to: str, task: str | None = None) -> Non
     if task is not None:
         trained.task(task)
     adapter = trained.settings.adapter
-    if adapter is not None and not adapter.merges:
+    if adapter is not None and not adapter.merges and not adapter.merges_for_a_task:
         what = f"its adapter, {adapter.title}, cannot be merged into the encoder, and no format holds it"
         raise MtbertError(f"{trained.folder}: {what}; use it with mtbert.load or `mtbert predict`")
     export = Export(trained, read_config(trained.folder), task)

@@ -9,7 +9,6 @@ from mtbert.export.registry import Export
 from mtbert.export.tokenizer import write_tokenizer
 from mtbert.export.transformers import (
     encoder_config,
-    encoder_tensors,
     limits,
     remarks,
     trust,
@@ -30,8 +29,18 @@ ACTIVATIONS = {
 
 
 def write(export: Export, folder: Path) -> list[str]:
-    """Write a SentenceTransformer; for a chosen task, a CrossEncoder."""
+    """Write a SentenceTransformer; for a chosen task, a CrossEncoder.
+
+    Raises:
+        MtbertError: the format cannot hold the encoder or the task.
+    """
     if export.task is None:
+        adapter = export.model.settings.adapter
+        if adapter is not None and adapter.per_task:
+            what = f"its adapter, {adapter.title}, has parts for each task, and a SentenceTransformer holds one encoder for all"
+            raise MtbertError(
+                f"{export.model.folder}: {what}; name a --task, or use --to transformers, which writes each task"
+            )
         _write_bi_encoder(export.model, folder)
         tasks = list(export.model.tasks)
         write_card(export, folder, "sentence-transformers", _bi_use(), tasks, "sentence-similarity")
@@ -51,7 +60,7 @@ def write(export: Export, folder: Path) -> list[str]:
 
 def _write_bi_encoder(model: TrainedModel, folder: Path) -> None:
     hidden, pooling = model.network.encoder.config.hidden, model.settings.pooling
-    ours = encoder_tensors(model)
+    ours = model.network.encoder.state_dict()
     pooler = {name.removeprefix("pooler."): ours.pop(name) for name in sorted(POOLER & ours.keys())}
     write_tensors(folder / WEIGHTS, to_hf(ours))
     atomic_json(folder / CONFIG, {**encoder_config(model), "architectures": ["BertModel"]})

@@ -17,6 +17,7 @@ from mtbert.export.registry import Export
 from mtbert.export.tokenizer import write_tokenizer
 from mtbert.files import atomic_json, atomic_write_bytes
 from mtbert.inference.model import TrainedModel
+from mtbert.peft.mtlora import merged_state
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.store import CONFIG, WEIGHTS
 from mtbert.pretrained.weights import to_hf
@@ -54,7 +55,9 @@ def classifier(model: TrainedModel, task: str, one_logit: bool = False) -> tuple
     Args:
         one_logit: whether two labels have one logit, that of the second; otherwise they have two, of which the first is 0.
     """
-    tensors = {f"{BERT.prefix}{name}": tensor for name, tensor in to_hf(encoder_tensors(model)).items()}
+    tensors = {
+        f"{BERT.prefix}{name}": tensor for name, tensor in to_hf(merged_state(model.network.encoder, task)).items()
+    }
     two_logits = model.tasks[task].kind == "binary" and not one_logit
     for name, tensor in model.network.heads[task].state_dict().items():  # of a cosine head none
         whole = torch.cat([torch.zeros_like(tensor), tensor]) if two_logits else tensor
@@ -76,11 +79,6 @@ def is_plain(model: TrainedModel, task: str) -> bool:
     objective = model.settings.heads[task]
     whole = ["u"] if model.tasks[task].sentences == 1 else ["c"]
     return model.settings.pooling == "cls" and objective.head == "linear" and list(objective.inputs) == whole
-
-
-def encoder_tensors(model: TrainedModel) -> dict[str, Tensor]:
-    """The merged encoder's tensors under our names."""
-    return model.network.encoder.state_dict()
 
 
 def encoder_config(model: TrainedModel) -> dict[str, Any]:

@@ -29,7 +29,7 @@ DEVICES, PRECISIONS = ("auto", "cpu", "cuda"), ("auto", "fp32", "bf16")
 
 
 def load(model: str | Path, *, device: str = "auto", precision: str = "auto") -> TrainedModel:
-    """Load a trained model. Adapters are merged into the layers that they adapt.
+    """Load a trained model. Adapters that can be merged are merged into the layers that they adapt.
 
     Args:
         model: a model's folder, or a run's name for models/RUN.

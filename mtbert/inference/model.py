@@ -97,7 +97,7 @@ class TrainedModel:
         folder: where it was loaded from.
         tasks: what it predicts, by name.
         max_tokens: the longest sequence that it takes, special tokens included; what is longer is cut.
-        network: the torch model, its adapters merged.
+        network: the torch model, its adapter merged if it can be.
         settings: of the run.
         preprocess: how text is cleaned, as `mtbert.corpus.prepare.clean` takes it.
     """
@@ -154,18 +154,23 @@ class TrainedModel:
         info = self.task(task)
         return self._predictions(task, _rows(examples, info.sentences), batch_size)
 
-    def encode(self, sentences: Iterable[str], *, batch_size: int = BATCH) -> np.ndarray:
+    def encode(self, sentences: Iterable[str], *, task: str | None = None, batch_size: int = BATCH) -> np.ndarray:
         """The pooled vector u of each sentence (section 4.2), (N, D) float32, in their order.
+
+        Args:
+            task: a key of `tasks`, for an encoder with parts for each task; other encoders give the same vectors for all tasks.
 
         Raises:
             MtbertError, LongInputWarning: as `predict`.
         """
+        if task is not None:
+            self.task(task)
         parts = [np.empty((0, self.network.encoder.config.hidden), np.float32)]
         cut = seen = 0
         for chunk in chunks(_rows(sentences, 1), _length):
             found = self._checked(None, chunk, seen)
             cut, seen = cut + int(found.cut.sum()), seen + len(chunk)
-            parts.append(self._vectors(found.split, batch_size))
+            parts.append(self._vectors(found.split, task, batch_size))
         _warn(cut, self.max_tokens)
         return np.concatenate(parts)
 
@@ -228,7 +233,7 @@ class TrainedModel:
         split = split_of(task.name, "", self.folder, pieces)
         return Tokenized(split, empty, np.logical_or.reduce([over[view] for view in views]))
 
-    def _vectors(self, split: Split, batch_size: int) -> np.ndarray:
+    def _vectors(self, split: Split, task: str | None, batch_size: int) -> np.ndarray:
         out = np.empty((len(split), self.network.encoder.config.hidden), np.float32)
         with self._engine.inference():
             for rows in length_grouped(split, np.arange(len(split)), batch_size):
@@ -236,7 +241,7 @@ class TrainedModel:
                     self._wrapper.single(split.ids1[split.offsets1[row] : split.offsets1[row + 1]]) for row in rows
                 ]
                 stream = lay_out(sequences, filled_to(sum(len(ids) for ids, _ in sequences)))
-                out[rows] = self.network.pooled(stream.to(self._device)).float().cpu().numpy()
+                out[rows] = self.network.pooled(stream.to(self._device), task).float().cpu().numpy()
         return out
 
 

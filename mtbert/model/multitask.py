@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mtbert.data.batches import Batch
 from mtbert.data.shares import Share
 from mtbert.data.tokens import TokenStream
+from mtbert.model.active import computing
 from mtbert.model.bert import BertEncoder
 from mtbert.model.pooling import pool
 
@@ -47,24 +48,29 @@ class MultitaskModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The head's output for the batch's task: class logits (B, C), or a logit, score or cosine (B,). Float32."""
-        pooled_ND = self.pooled(batch.stream)
+        pooled_ND = self.pooled(batch.stream, batch.task)
         # Logits and similarities need more than the three digits of bf16, and these products are cheap.
         with torch.autocast(pooled_ND.device.type, enabled=False):
             views = pooled_ND.chunk(len(batch.views))
             return self.heads[batch.task](dict(zip(batch.views, views, strict=True))).float()
 
-    def pooled(self, stream: TokenStream) -> Tensor:
-        """Each sequence as one vector, in the caller's order, (N, D). Float32 or wider."""
-        encode = self.encoder if self.engine is None else self.engine.encode
-        if self.pooling == "cls":
-            pooled_ND = encode(stream, first_only=True)
-        else:
-            pooled_ND = pool(self.pooling, encode(stream), stream)
-        with torch.autocast(pooled_ND.device.type, enabled=False):
-            pooled_ND = pooled_ND.to(torch.promote_types(pooled_ND.dtype, torch.float32))
-            if self.encoder.pooler is not None:
-                pooled_ND = torch.tanh(self.encoder.pooler(pooled_ND))
-            return pooled_ND.index_select(0, stream.rank)
+    def pooled(self, stream: TokenStream, task: str | None = None) -> Tensor:
+        """Each sequence as one vector, in the caller's order, (N, D). Float32 or wider.
+
+        Args:
+            task: of the sequences; it matters if the encoder has parts for each task.
+        """
+        with computing(task):
+            encode = self.encoder if self.engine is None else self.engine.encode
+            if self.pooling == "cls":
+                pooled_ND = encode(stream, first_only=True)
+            else:
+                pooled_ND = pool(self.pooling, encode(stream), stream)
+            with torch.autocast(pooled_ND.device.type, enabled=False):
+                pooled_ND = pooled_ND.to(torch.promote_types(pooled_ND.dtype, torch.float32))
+                if self.encoder.pooler is not None:
+                    pooled_ND = torch.tanh(self.encoder.pooler(pooled_ND))
+                return pooled_ND.index_select(0, stream.rank)
 
     def views(self, task: str) -> tuple[str, ...]:
         """The sequences that the task's head needs of each example."""

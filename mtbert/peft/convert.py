@@ -37,8 +37,11 @@ def swap(model: MultitaskModel, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
-def check_rank(model: MultitaskModel, rank: int) -> None:
+def check_rank(model: MultitaskModel, rank: int, key: str = "rank") -> None:
     """Check that no layer of the encoder is narrower than the rank of its update.
+
+    Args:
+        key: the rank's, for the error.
 
     Raises:
         MtbertError: one is.
@@ -47,7 +50,7 @@ def check_rank(model: MultitaskModel, rank: int) -> None:
     narrowest = min(widths, key=widths.__getitem__)
     if rank > widths[narrowest]:
         raise MtbertError(
-            f"adapter.rank is {rank}, but the smallest layer, {narrowest}, is {widths[narrowest]} wide, "
+            f"adapter.{key} is {rank}, but the smallest layer, {narrowest}, is {widths[narrowest]} wide, "
             f"which bounds the rank of its update; lower it to at most {widths[narrowest]}"
         )
 

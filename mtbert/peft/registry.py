@@ -29,9 +29,13 @@ class Adapter(Section):
         train_rest: whether embeddings, norms and biases train too.
         start_from: the weights to adapt: `pretrained`, or another run's result.
         merges: whether the trained adapter can be merged into the layers that it adapts; otherwise it stays in the model.
+        per_task: whether it gives the encoder parts for each task.
+        merges_for_a_task: whether an adapter with parts for each task can be merged for one task at a time.
     """
 
     merges: ClassVar[bool] = True
+    per_task: ClassVar[bool] = False
+    merges_for_a_task: ClassVar[bool] = False
 
     method: str
     learning_rate: Positive
@@ -298,8 +302,85 @@ class LinearProbe(Selection):
         return name.startswith("heads.")
 
 
+class Inserted(Adapter):
+    """Base of the methods whose modules are inserted into the encoder and stay there.
+
+    Attributes:
+        size: the width of the modules.
+    """
+
+    merges: ClassVar[bool] = False
+
+    size: int = Field(ge=1, le=4096)
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} of size {self.size}"
+
+
+class Houlsby(Inserted):
+    """Houlsby adapters: a bottleneck after each attention and feed-forward network; all LayerNorms train too (mtbert/peft/houlsby.py)."""
+
+    method: Literal["houlsby"]
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.houlsby import insert
+
+        insert(model.encoder, self.size)
+
+    def selects(self, name: str) -> bool:
+        return name.startswith("encoder.") and "norm." in name
+
+
+class Pal(Inserted):
+    """PALs: for each task, an attention beside each layer (mtbert/peft/pal.py)."""
+
+    per_task: ClassVar[bool] = True
+
+    method: Literal["pal"]
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.peft.pal import insert
+
+        insert(model.encoder, list(model.heads), self.size)
+
+
+class MtLora(Adapter):
+    """MTLoRA: an update s B A that all tasks share, and one of each task (mtbert/peft/mtlora.py).
+
+    Attributes:
+        rank, task_rank: r of the shared update, and of each task's.
+        alpha: the numerator of their s.
+        dropout: on the input of the updates.
+    """
+
+    merges: ClassVar[bool] = False
+    per_task: ClassVar[bool] = True
+    merges_for_a_task: ClassVar[bool] = True
+
+    method: Literal["mtlora"]
+    rank: Rank
+    task_rank: Rank
+    alpha: Positive
+    dropout: Probability
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} of rank {self.rank} and, for each task, {self.task_rank}"
+
+    def insert(self, model: "MultitaskModel") -> None:
+        from mtbert.model.dropout import Dropout
+        from mtbert.peft.convert import check_rank, convert
+        from mtbert.peft.mtlora import MtLoraLinear
+
+        check_rank(model, self.rank)
+        check_rank(model, self.task_rank, "task_rank")
+        tasks, dropout = list(model.heads), Dropout(self.dropout, model.encoder.noise)
+        convert(model, lambda linear: MtLoraLinear(linear, tasks, self.rank, self.task_rank, self.alpha, dropout))
+
+
 AnyAdapter = Annotated[
-    Lora | RsLora | LoraPlus | Dora | Pissa | Miss | Vera | Oft | Ia3 | BitFit | LinearProbe,
+    Lora | RsLora | LoraPlus | Dora | Pissa | Miss | Vera | Oft | Ia3 | BitFit | LinearProbe | Houlsby | Pal | MtLora,
     Field(discriminator="method"),
 ]
 ADAPTERS: dict[str, type[Adapter]] = {

@@ -35,6 +35,7 @@ def card(
     settings, training, encoder = config["settings"], config["training"], config["encoder"]
     adapter, parameters, base = settings["adapter"], config["parameters"], config["base"]
     how = f"with {ADAPTERS[adapter['method']].model_validate(adapter).title}" if adapter else "in full"
+    per_task = adapter is not None and ADAPTERS[adapter["method"]].per_task
     limit, cleaning, parent = config["max_tokens"], CLEANING[config["preprocess"]], parent_of(config)
     known = {task: about for task, about in config["tasks"].items() if tasks is None or task in tasks}
     head = {"library_name": library, "pipeline_tag": pipeline, **metadata(config), "tags": ["mtbert"]}
@@ -55,7 +56,7 @@ def card(
         "",
         "## Use",
         "",
-        *(use if use is not None else _mtbert_use(name, known, config["base_weights"])),
+        *(use if use is not None else _mtbert_use(name, known, config["base_weights"], per_task)),
         "",
         *(_results(metrics, [*known, *(["overall"] if len(known) == len(config["tasks"]) else [])]) if metrics else []),
         "## Data and licences",
@@ -83,10 +84,11 @@ def card(
     return "\n".join(lines) + "\n"
 
 
-def _mtbert_use(name: str, tasks: Mapping[str, Any], base_weights: str | None) -> list[str]:
+def _mtbert_use(name: str, tasks: Mapping[str, Any], base_weights: str | None, per_task: bool) -> list[str]:
     beside = (
         "This folder holds only what was trained: copy `models/pretrained`, its base, to where you copy this folder."
     )
+    of_task = f', task="{next(iter(tasks))}"' if per_task else ""
     return [
         *([beside, ""] if base_weights else []),
         "```python",
@@ -94,7 +96,7 @@ def _mtbert_use(name: str, tasks: Mapping[str, Any], base_weights: str | None) -
         "",
         f'model = mtbert.load("models/{name}")  # or wherever this folder is',
         *(_call(task, about) for task, about in tasks.items()),
-        'model.encode(["A cat sleeps."])  # a vector for each sentence',
+        f'model.encode(["A cat sleeps."]{of_task})  # a vector for each sentence',
         "```",
         "",
         "On the command line: `mtbert predict FOLDER TASK TEXT ...`, or `--input FILE`.",

@@ -135,7 +135,9 @@ def parameter_groups(model: MultitaskModel, recipe: Recipe) -> list[dict[str, An
 
 
 def depth_below_heads(name: str, layers: int) -> int:
-    """How many layers a parameter lies below the heads: 0 for heads and pooler, 1 for the last layer, L + 1 for embeddings."""
+    """How many layers a parameter lies below the heads: 1 for the last layer, L + 1 for embeddings, and 0 for heads, pooler and what an
+    adapter shares among layers.
+    """
     part, *rest = name.removeprefix("encoder.").split(".")
     return layers + 1 if part == "embeddings" else layers - int(rest[0]) if part == "layers" else 0
 

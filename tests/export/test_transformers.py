@@ -54,6 +54,20 @@ def test_the_outputs_are_mtbert_s(
         np.testing.assert_allclose(values, expected(model, task, rows), atol=1e-5)
 
 
+def test_parts_of_a_task_are_merged_into_its_folder(
+    made: Callable[..., Path], lora: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = made("cls", CROSS, {**lora, "method": "mtlora", "task_rank": 2})
+    main(str(folder), tmp_path / "out", "transformers")
+    model = mtbert.load(folder, device="cpu", precision="fp32")
+    for task, info in model.tasks.items():
+        rows = rows_of(info, True)
+        logits = outputs(tmp_path / "out" / task, rows)
+        np.testing.assert_allclose(
+            logits.softmax(-1) if info.labels else logits, expected(model, task, rows), atol=1e-5
+        )
+
+
 def test_the_custom_code_has_every_feature_and_pooling() -> None:
     """It cannot import mtbert's, so whoever adds one adds it there too."""
     assert list(modeling_mtbert.FEATURES) == list(FEATURES)

@@ -86,12 +86,12 @@ CELLS += [Cell("lora", adapter_dropout=0.3, train_rest=False), Cell("dora", adap
 CELLS += [  # of these, the layers' own forward computes what they add
     Cell(method, bf16, dropout=0.2, train_rest=False)
     for method in ADAPTERS
-    if method not in METHODS
+    if method not in (*METHODS, "pal")  # the engines refuse PALs
     for bf16 in (False, True)
 ]
 CELLS += [  # CUDA draws other dropout masks
     pytest.param(Cell(method, True, pooling, device="cuda"), marks=pytest.mark.gpu)
-    for method in METHODS
+    for method in (*METHODS, "houlsby", "mtlora")
     for pooling in POOLINGS
 ]
 

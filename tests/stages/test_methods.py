@@ -14,7 +14,7 @@ from mtbert.pretrained.store import load_model
 from stages import convert, evaluate, train
 
 RUN = "sampler_round_robin"
-SIZES = {"rank": 2, "alpha": 2, "dropout": 0.1, "block_size": 4, "norm_gradient": "exact"}
+SIZES = {"rank": 2, "task_rank": 1, "size": 4, "alpha": 2, "dropout": 0.1, "block_size": 4, "norm_gradient": "exact"}
 
 
 @pytest.mark.parametrize("method", ADAPTERS)

@@ -102,7 +102,7 @@ class Bench:
     def model(self, method: str = "full") -> MultitaskModel:
         model = self.make_model("mean", ["u", "v", "c"], ["|u-v|", "c"])
         if method != "full":
-            adapt(model, method, **({"dropout": 0.1} if method in METHODS else {}))
+            adapt(model, method, dropout=0.1)
         return model
 
     def run(
@@ -180,6 +180,9 @@ def at(*event: Any) -> Callable[[str, int], bool]:
         ("full", "annealed", TokenCount(tokens="one_pass")),
         ("dora", "proportional", "depletion"),
         ("dora", "balanced", "depletion"),
+        ("houlsby", "round_robin", 3),
+        ("pal", "round_robin", 3),
+        ("mtlora", "round_robin", 3),
         ("pissa", "square_root", 3),  # with frozen parameters of its own
         ("vera", "square_root", 3),  # with a frozen pair that no file holds
     ],

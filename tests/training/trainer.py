@@ -57,12 +57,14 @@ class Case(NamedTuple):
 CASES = {
     "plain-fp64": Case(False, "fp64", "mean", "full", 0.3),
     "plain-fp64-dora": Case(False, "fp64", "cls", "dora", 0.3),
+    "plain-fp64-pal": Case(False, "fp64", "cls", "pal", 0.3),
     "plain-fp32": Case(False, "fp32", "mean", "full", 0.3),
     "plain-fp32-no-dropout": Case(False, "fp32", "mean", "full", 0.0),
     **(
         {
             "fast-fp32": Case(True, "fp32", "mean", "full", 0.3),
             "fast-fp32-dora": Case(True, "fp32", "cls", "dora", 0.3),
+            "fast-fp32-houlsby": Case(True, "fp32", "cls", "houlsby", 0.3),
             "fast-bf16": Case(True, "bf16", "mean", "full", 0.3),
         }
         if kernels()[0]
