@@ -12,6 +12,7 @@ from mtbert.section import Contradiction, Positive, Probability, Section, one_of
 from mtbert.tasks.objective import OBJECTIVES, AnyObjective, CosineEmbedding
 from mtbert.tasks.paper import TASKS, known_tasks
 from mtbert.tasks.task import Kind, Task
+from mtbert.training.aggregation import AGGREGATIONS
 from mtbert.training.optimization import Optimization
 from mtbert.training.recipe import TokenCount
 from mtbert.training.sampling import SAMPLERS
@@ -21,6 +22,9 @@ KIND_KEYS = {"classes": "classes", "low": "score", "high": "score"}
 KIND_NEEDS = {"classes": "the names of the classes as the files spell them", "score": "the ends of its range"}
 # The sources that each optional key of the encoder is for.
 ENCODER_KEYS = {"name": ["hub"], "revision": ["hub"], "sha256": ["minilm", "hub", "local"]}
+
+# Keys of a run that its dump leaves out if they are empty.
+OPTIONAL = {"declared", "aggregation", "measure_conflicts"}
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
@@ -213,9 +217,9 @@ class Model(Section):
 
     @model_serializer(mode="wrap")
     def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `declared` out of the dump if it is empty, so that the dump has the keys of params.yaml."""
+        """Leave keys of `OPTIONAL` out of the dump if they are empty, so that the dump has the keys of params.yaml."""
         dumped: dict[str, Any] = dump(self)
-        return dumped if dumped.get("declared") else {key: dumped[key] for key in dumped if key != "declared"}
+        return {key: value for key, value in dumped.items() if value or key not in OPTIONAL}
 
     @property
     def known(self) -> dict[str, Task]:
@@ -273,7 +277,12 @@ def _check_objective(task: Task, head: AnyObjective) -> None:
 
 
 class Run(Model):
-    """A run: its model, the tasks it is trained on, sampler, budget and, unless it is the paper's, optimization."""
+    """A run: its model, the tasks it is trained on, sampler, budget and, unless it is the paper's, optimization.
+
+    Attributes:
+        aggregation: how the tasks' gradients become one, for the joint sampler alone; None means mean.
+        measure_conflicts: the number of steps between two measurements of the tasks' gradients; None makes none.
+    """
 
     tasks: list[str] = Field(min_length=1)
     sampler: Annotated[str, one_of(SAMPLERS)] | Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -282,6 +291,23 @@ class Run(Model):
     batch_size: BatchSize
     learning_rate: Positive
     optimization: Optimization | None = None
+    aggregation: Annotated[str, one_of(AGGREGATIONS)] | None = None
+    measure_conflicts: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _several_gradients(self) -> "Run":
+        if self.aggregation is not None and self.sampler != "joint":
+            raise Contradiction(
+                f"only a step with a batch of every task has gradients to aggregate, but sampler is {self.sampler}; set "
+                "sampler: joint, or remove aggregation",
+                "aggregation",
+            )
+        if self.measure_conflicts is not None and len(self.tasks) < 2:
+            raise Contradiction(
+                "the gradients of two tasks or more are compared, but the run has one; remove it, or add a task",
+                "measure_conflicts",
+            )
+        return self
 
     @model_validator(mode="after")
     def _tasks_have_heads(self) -> "Run":

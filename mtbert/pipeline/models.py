@@ -25,6 +25,7 @@ from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, load_model, read
 from mtbert.pretrained.weights import config_to_json, for_pooling
 from mtbert.settings import Model, Run
 from mtbert.tasks.task import Task
+from mtbert.training.conflicts import CONFLICTS, write_conflicts
 from mtbert.training.log import write_history
 from mtbert.training.loop import Progress, kept_epoch
 from mtbert.training.optimization import PAPER
@@ -222,6 +223,8 @@ def recipe_of(run: Run) -> Recipe:
         adapter_rate,
         run.seed,
         run.optimization or PAPER,
+        run.aggregation or "mean",
+        run.measure_conflicts,
     )
 
 
@@ -280,6 +283,8 @@ def save_trained(
     shutil.copyfile(PREPARED / TOKENIZER, folder / TOKENIZER)
     atomic_write_text(folder / CARD, card(name, config))
     write_history(folder / "history.csv", done.history)
+    if done.conflicts:
+        write_conflicts(folder / CONFLICTS, done.conflicts)
     return str(read_config(folder)["sha256"])
 
 

@@ -23,13 +23,16 @@ class Recipe:
     """A run's schedule and rates.
 
     Attributes:
-        sampler: sequential, round_robin, proportional, square_root, balanced, annealed, or an exponent of the datasets' sizes.
+        sampler: sequential, round_robin, proportional, square_root, balanced, annealed, joint, or an exponent of the datasets'
+            sizes.
         epoch_end: depletion, one_pass, a number of steps, or a number of tokens.
         epochs, batch_size: numbers of epochs and of examples in a batch.
         learning_rate: of all parameters without a rate of their own.
         adapter_learning_rate: of the adapter's own parameters; None means `learning_rate`.
         seed: decides the schedule and dropout.
         optimization: how rates vary, and which weights are kept; by default as in the paper.
+        aggregation: how the tasks' gradients become one in a step of the joint sampler (mtbert/training/aggregation.py).
+        measure_conflicts: the number of steps between two measurements of the tasks' gradients; None makes none.
     """
 
     sampler: str | float
@@ -40,3 +43,5 @@ class Recipe:
     adapter_learning_rate: float | None = None
     seed: int = 0
     optimization: Optimization = PAPER
+    aggregation: str = "mean"
+    measure_conflicts: int | None = None

@@ -72,6 +72,9 @@ class CudaEngine(Plain):
         """
         self._batch_size = recipe.batch_size
         self._graphs.clear()
+        if self._record is not None and recipe.sampler == "joint":
+            print("note: steps that hold a batch of every task run without CUDA graphs, which is slower", file=sys.stderr)
+            self._record = None
         optimizer = super().optimizer(recipe)
         if recipe.optimization.varies:
             for group in optimizer.param_groups:
@@ -87,12 +90,15 @@ class CudaEngine(Plain):
         static.fill(batch)
         return replay()
 
+    def gradients(self, batch: Batch, loss_of: Loss) -> Tensor:
+        with self._merged.ready():
+            return super().gradients(batch, loss_of)
+
     def _update(self, batch: Batch, loss_of: Loss, skip: bool = False) -> Tensor:
         """Forward, backward, update; with `skip` neither weights nor optimizer state change."""
         optimizer = self._optimizer
         assert optimizer is not None, "call optimizer() first"
-        with self._merged.ready():
-            loss = self.backward(batch, loss_of)
+        loss = self.backward(batch, loss_of)
         bad = torch.ones_like(loss) if skip else loss.isfinite().logical_not().float()
         optimizer.found_inf = bad  # type: ignore[attr-defined]  # the fused kernel skips the update if this is not zero
         optimizer.step()
