@@ -32,7 +32,7 @@ class Rate(NamedTuple):
     """The speed of training, measured on one run.
 
     Attributes:
-        step, token: a step takes step + token * (its tokens) seconds, if the run pools all tokens.
+        step, token: a step of one batch takes step + token * (its tokens) seconds, if the run pools all tokens.
         run, tokens, seconds: the run, and the tokens and seconds of its longer steps.
         parameters, adapter, trained: numbers of weights: of the plain model, of the adapter, and those of both that
             train.
@@ -71,11 +71,13 @@ class Rates(NamedTuple):
         """The speed of the run with the largest checkpoint."""
         return max((rate for rate in (self.full, self.adapter) if rate), key=lambda rate: rate.trained)
 
-    def training(self, run: Run, steps: int, tokens: float, watched: float) -> float:
-        """Seconds of a run's training; `watched` counts the tokens of its dev metrics."""
+    def training(self, run: Run, passes: int, tokens: float, watched: float) -> float:
+        """Seconds of a run's training: of its passes forward and backward with these tokens, and of its dev metrics on `watched`
+        tokens. A pass counts as a step, although a step of joint has several and one update.
+        """
         rate = self.adapter if run.adapter else self.full
         assert rate is not None, "every kind of run was measured"
-        return rate.step * steps + rate.token * tokens * share(run, self.layers) + self.prediction(run, watched)
+        return rate.step * passes + rate.token * tokens * share(run, self.layers) + self.prediction(run, watched)
 
     def prediction(self, run: Run, tokens: float) -> float:
         """Seconds to predict on this many tokens."""

@@ -13,7 +13,7 @@ from mtbert.pipeline.ahead import views_of
 from mtbert.pipeline.sizes import Rows
 from mtbert.settings import Run
 from mtbert.tasks.paper import CURVE
-from mtbert.training.sampling import epoch_schedule, sampler_in
+from mtbert.training.sampling import batches_per_step, epoch_schedule, sampler_in
 
 
 class Workload(NamedTuple):
@@ -21,12 +21,15 @@ class Workload(NamedTuple):
 
     Attributes:
         steps, tokens: training steps, and the tokens of their batches.
+        passes, passed: passes forward and backward, and their tokens: those of the batches and of measured conflicts.
         watched: tokens of the dev metrics during training.
         evaluated: tokens of the evaluate stage.
     """
 
     steps: int
     tokens: float
+    passes: int
+    passed: float
     watched: float
     evaluated: float
 
@@ -41,13 +44,13 @@ def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
     train: dict[str, int] = {task: rows.sizes[task]["train"] - held_out[task] for task in run.tasks}
     every = {task: np.resize(sampled[task], size) for task, size in train.items()}
     # The epochs are alike unless tasks are sampled at random until something is used up; then all of them are counted.
-    varies = not isinstance(run.epoch_end, int) and run.sampler not in ("sequential", "round_robin")
+    varies = not isinstance(run.epoch_end, int) and run.sampler not in ("sequential", "round_robin", "joint")
     epochs, repeated = (run.epochs, 1) if varies or run.sampler == "annealed" else (1, run.epochs)
-    steps, examples = 0, Counter[str]()
+    batches, examples = 0, Counter[str]()
     for epoch in range(epochs):
         sampler = sampler_in(run.sampler, epoch, run.epochs)
         for task, chosen in epoch_schedule(train, run.batch_size, sampler, run.epoch_end, run.seed, epoch, every):
-            steps += 1
+            batches += 1
             examples[task] += len(chosen)
     sizes = {task: rows.sizes[task] for task in run.known}
     most = watched(run.epoch_end, run.batch_size, len(sizes))
@@ -57,9 +60,14 @@ def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
     for task, count in held_out.items():
         seen[task] += count
     evaluated = {task: splits["dev"] + splits.get("test", 0) for task, splits in sizes.items()}
+    batches, tokens = batches * repeated, _tokens(examples, lengths) * repeated
+    steps = batches // batches_per_step(run.sampler, len(run.tasks))
+    measured = -(-steps // run.measure_conflicts) if run.measure_conflicts else 0
     return Workload(
-        steps * repeated,
-        _tokens(examples, lengths) * repeated,
+        steps,
+        tokens,
+        batches + measured * len(run.tasks),
+        tokens + measured * _tokens({task: min(run.batch_size, size) for task, size in train.items()}, lengths),
         _tokens(seen, lengths) * (run.epochs + 1),
         _tokens(evaluated, lengths),
     )

@@ -39,6 +39,6 @@ def weights_by(aggregation: str) -> Weights:
         return AlignedMTLWeighting() if aggregation == "aligned_mtl" else UPGradWeighting()
     except ImportError as error:
         raise MtbertError(
-            f"aggregation: {aggregation} needs torchjd ({error}); install it with "
-            "`pip install 'torchjd[quadprog-projector]>=0.18'`, or set aggregation: mean"
+            f"aggregation: {aggregation} needs torchjd ({error}); install it (pip install 'mtbert[multitask]'), or set "
+            "aggregation: mean"
         ) from None

@@ -83,7 +83,7 @@ def layer_of(name: str) -> str:
     return str(int(rest[0]) + 1) if part == "layers" else part
 
 
-def write_conflicts(path: Path, rows: Sequence[Sequence[object]]) -> None:
+def write_conflicts(path: Path, rows: Sequence[Sequence[str | int | float | None]]) -> None:
     """Write conflicts.csv, a row per measurement, layer and pair of tasks."""
     write_csv(path, list(Conflict._fields), rows)
 

@@ -49,7 +49,9 @@ class Engine(Protocol):
             The whole batch's mean loss, (), on the device. If it is NaN or infinite, the update is skipped.
         """
 
-    def joint_step(self, batches: Sequence[Batch], losses: Mapping[str, Loss], seed: int, step: int) -> Sequence[Tensor]:
+    def joint_step(
+        self, batches: Sequence[Batch], losses: Mapping[str, Loss], seed: int, step: int
+    ) -> Sequence[Tensor]:
         """Take training step number `step` on a batch of each of N tasks, by the recipe's aggregation.
 
         The heads get 1 / N of their own task's gradient, and all other parameters what the aggregation makes of the gradients
@@ -110,7 +112,9 @@ class Plain:
         self._optimizer.zero_grad(set_to_none=True)
         return loss
 
-    def joint_step(self, batches: Sequence[Batch], losses: Mapping[str, Loss], seed: int, step: int) -> Sequence[Tensor]:
+    def joint_step(
+        self, batches: Sequence[Batch], losses: Mapping[str, Loss], seed: int, step: int
+    ) -> Sequence[Tensor]:
         assert self._optimizer is not None, "call optimizer() first"
         self.model.reseed(seed, step, batches[0].share)
         found, tasks = [], TaskGradients(self.model, len(batches))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from mtbert.model.multitask import MultitaskModel
-from mtbert.training.aggregation import Weights
 
 
 def shared_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -73,7 +73,9 @@ class CudaEngine(Plain):
         self._batch_size = recipe.batch_size
         self._graphs.clear()
         if self._record is not None and recipe.sampler == "joint":
-            print("note: steps that hold a batch of every task run without CUDA graphs, which is slower", file=sys.stderr)
+            print(
+                "note: steps that hold a batch of every task run without CUDA graphs, which is slower", file=sys.stderr
+            )
             self._record = None
         optimizer = super().optimizer(recipe)
         if recipe.optimization.varies:
