@@ -258,7 +258,10 @@ WORDS: list[tuple[str, list[Any]]] = [
     ("compute.threads", ["auto"]),
     ("compute.cuda_graphs", ["auto", True, False]),
     ("runs.baseline.pooling", ["cls", "mean", "max"]),
-    ("runs.baseline.sampler", ["sequential", "round_robin", "proportional", "square_root", "balanced", "annealed"]),
+    (
+        "runs.baseline.sampler",
+        ["sequential", "round_robin", "proportional", "square_root", "balanced", "annealed", "joint"],
+    ),
     ("runs.baseline.epoch_end", ["depletion", "one_pass", {"tokens": "one_pass"}, {"tokens": 1}]),
     ("runs.baseline.tasks", [["sst", "quora", "sts"]]),
     ("runs.concat_u_v.heads.sts.features", [["u", "v", "|u-v|", "|u+v|"]]),
@@ -420,6 +423,12 @@ def test_a_misspelt_objective_gets_a_suggestion(fault: Fault) -> None:
             "sqare_root",
             ["runs.baseline.sampler: 'sqare_root' is not valid", "did you mean 'square_root'? or a number"],
         ),
+        (
+            "runs.baseline.aggregation",
+            "mean",
+            ["runs.baseline.aggregation: ", "sampler is sequential; set sampler: joint"],
+        ),
+        ("runs.baseline.measure_conflicts", 0, ["runs.baseline.measure_conflicts: ", "greater than or equal to 1"]),
         (
             "runs.baseline.epoch_end",
             "deplete",

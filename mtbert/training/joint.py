@@ -1,4 +1,4 @@
-"""The gradients of a step that holds a batch of every task. Shapes: N tasks, P numbers in the parameters that the tasks share."""
+"""The gradients of a step that holds a batch of every task. Shapes: N tasks, P numbers in the encoder's trained parameters."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,26 +10,26 @@ from torch import Tensor, nn
 from mtbert.model.multitask import MultitaskModel
 
 
-def shared_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trained parameters that every task uses, by name: all but those of the heads."""
-    named = model.named_parameters()
-    return {name: one for name, one in named if one.requires_grad and not name.startswith("heads.")}
+def encoder_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The encoder's trained parameters, which the tasks share, by name."""
+    return {name: one for name, one in model.named_parameters() if one.requires_grad and name.startswith("encoder.")}
 
 
 class TaskGradients:
     """The gradients of N tasks' losses; call `take` after the backward of each.
 
     Attributes:
-        rows_NP: a task's gradient in each row, of the shared parameters in their order; one copy of them for each task.
+        rows_NP: a task's gradient in each row, of the encoder's parameters in their order; as large as N copies of them.
     """
 
     def __init__(self, model: MultitaskModel, tasks: int) -> None:
-        self._shared = list(shared_parameters(model).values())
-        self._heads = list(model.heads.parameters())
+        shared = encoder_parameters(model)
+        self._shared = list(shared.values())
+        self._others = [one for name, one in model.named_parameters() if one.requires_grad and name not in shared]
         self._sizes = [parameter.numel() for parameter in self._shared]
         like = next(model.parameters())
         self.rows_NP = torch.zeros(tasks, sum(self._sizes), dtype=like.dtype, device=like.device)
-        self._of_heads: list[tuple[nn.Parameter, Tensor]] = []
+        self._sums: dict[nn.Parameter, Tensor] = {}
         self._taken = 0
 
     def take(self) -> None:
@@ -38,26 +38,26 @@ class TaskGradients:
             if parameter.grad is not None:
                 part.copy_(parameter.grad.flatten())
                 parameter.grad = None
-        for parameter in self._heads:
+        for parameter in self._others:
             if parameter.grad is not None:
-                self._of_heads.append((parameter, parameter.grad))
+                self._sums[parameter] = parameter.grad + self._sums.get(parameter, 0)
                 parameter.grad = None
         self._taken += 1
 
     def columns(self) -> tuple[Tensor, ...]:
-        """Each shared parameter's part of the rows, (N, numel)."""
+        """Each parameter's part of the rows, (N, numel)."""
         return self.rows_NP.split(self._sizes, dim=1)
 
     def gramian(self) -> Tensor:
-        """The inner products of the shared parameters' gradients, (N, N) fp64 in host memory."""
+        """The inner products of the rows, (N, N) fp64 in host memory."""
         return (self.rows_NP @ self.rows_NP.T).double().cpu()
 
     def give(self, weights_N: Tensor) -> None:
-        """Set the gradients: of shared parameters the weighted sum of the tasks', of a head 1 / N of its own task's."""
+        """Set the gradients: of the encoder the weighted sum of the tasks', of all other parameters the tasks' mean."""
         sum_P = weights_N.to(self.rows_NP) @ self.rows_NP
         for parameter, part in zip(self._shared, sum_P.split(self._sizes), strict=True):
             parameter.grad = part.view_as(parameter)
-        for parameter, gradient in self._of_heads:
+        for parameter, gradient in self._sums.items():
             parameter.grad = gradient / len(weights_N)
 
 

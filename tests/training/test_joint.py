@@ -21,7 +21,7 @@ from mtbert.training import engine as engines
 from mtbert.training.aggregation import AGGREGATIONS, weights_by
 from mtbert.training.conflicts import layer_of, measure_conflicts
 from mtbert.training.engine import Plain
-from mtbert.training.joint import shared_parameters
+from mtbert.training.joint import encoder_parameters
 from mtbert.training.optimization import PAPER
 from mtbert.training.recipe import Recipe
 from tests.tiny import WRAPPER, tiny_model, tiny_split
@@ -71,8 +71,7 @@ def task_gradient(model: MultitaskModel, task: str) -> dict[str, Tensor]:
 
 def jacobian(model: MultitaskModel, tasks: Sequence[str] = TASKS) -> Tensor:
     """A row for each task's gradient, of the encoder's parameters."""
-    names = list(shared_parameters(model))
-    assert all(name.startswith("encoder.") for name in names)
+    names = list(encoder_parameters(model))
     return torch.stack(
         [
             torch.cat([gradient[name].flatten() for name in names])
@@ -82,7 +81,7 @@ def jacobian(model: MultitaskModel, tasks: Sequence[str] = TASKS) -> Tensor:
 
 
 def encoder_part(model: MultitaskModel, gradients: Mapping[str, Tensor]) -> Tensor:
-    return torch.cat([gradients[name].flatten() for name in shared_parameters(model)])
+    return torch.cat([gradients[name].flatten() for name in encoder_parameters(model)])
 
 
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))

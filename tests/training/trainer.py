@@ -34,13 +34,14 @@ SIZES = {"sst": 16, "quora": 19, "sts": 12}
 
 
 class Case(NamedTuple):
-    """A run: fast or plain engine, the type of weights or products, pooling, adapter, and the probability of all dropouts."""
+    """A run: fast or plain engine, the type of weights or products, pooling, adapter, the probability of all dropouts, sampler."""
 
     fast: bool
     type: str
     pooling: str
     method: str
     dropout: float
+    sampler: str = "round_robin"
 
     def model(self) -> MultitaskModel:
         model = tiny_model(self.pooling, HEADS, HEADS, dropout=self.dropout, head_dropout=self.dropout)
@@ -59,6 +60,7 @@ class Case(NamedTuple):
 CASES = {
     "plain-fp64": Case(False, "fp64", "mean", "full", 0.3),
     "plain-fp64-dora": Case(False, "fp64", "cls", "dora", 0.3),
+    "plain-fp64-joint": Case(False, "fp64", "mean", "full", 0.3, "joint"),
     "plain-fp32": Case(False, "fp32", "mean", "full", 0.3),
     "plain-fp32-no-dropout": Case(False, "fp32", "mean", "full", 0.0),
     **(
@@ -94,7 +96,15 @@ def trained(case: Case, group: Group = ALONE, device: str = "cpu") -> tuple[list
             engine,
             {task: tiny_split(task, rows) for task, rows in SIZES.items()},
             LOSSES,
-            Recipe("round_robin", "depletion", epochs=1, batch_size=5, learning_rate=1e-4, seed=11),
+            Recipe(
+                case.sampler,
+                "depletion",
+                epochs=1,
+                batch_size=5,
+                learning_rate=1e-4,
+                seed=11,
+                measure_conflicts=1 if case.sampler == "joint" else None,
+            ),
             wrapper=WRAPPER,
             evaluate=lambda _: {},
             observers=[losses],
