@@ -299,12 +299,12 @@ class Run(Model):
         if self.aggregation is not None and self.sampler != "joint":
             raise Contradiction(
                 f"only a step with a batch of every task has gradients to aggregate, but sampler is {self.sampler}; set "
-                "sampler: joint, or remove aggregation",
+                "sampler: joint, or aggregation: null",
                 "aggregation",
             )
         if self.measure_conflicts is not None and len(self.tasks) < 2:
             raise Contradiction(
-                "the gradients of two tasks or more are compared, but the run has one; remove it, or add a task",
+                "the gradients of two tasks or more are compared, but the run has one; set it to null, or add a task",
                 "measure_conflicts",
             )
         return self

@@ -33,6 +33,7 @@ from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_re
 from mtbert.pipeline.start import start
 from mtbert.settings import Run
 from mtbert.tasks.paper import CURVE
+from mtbert.training.aggregation import packages_of
 from mtbert.training.compute import MAY_DIFFER, Compute, resolve
 from mtbert.training.distributed import Group, joined, placed
 from mtbert.training.fingerprint import fingerprint
@@ -72,7 +73,8 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             data[task], held_out[task] = hold_out(split, share, run.seed)
     curve = {CURVE.name: data[CURVE.name]} if CURVE.name in data else splits(run, [CURVE.name], "train")
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
-    made_from = record("train", run_name, parents=parents, **compute.describe(), **engine.describe())
+    described = {**compute.describe(), **engine.describe(), **packages_of(run.aggregation or "mean")}
+    made_from = record("train", run_name, parents=parents, **described)
     group.check_same("start", made_from, "use the same checkout, data, packages and devices on every machine")
     with ExitStack() as writing:
         work, observers = (

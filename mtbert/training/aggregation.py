@@ -4,6 +4,7 @@ Shapes: N tasks, P shared parameters.
 """
 
 from collections.abc import Callable
+from importlib.metadata import version
 
 import torch
 from torch import Tensor
@@ -42,3 +43,13 @@ def weights_by(aggregation: str) -> Weights:
             f"aggregation: {aggregation} needs torchjd ({error}); install it (pip install 'mtbert[multitask]'), or set "
             "aggregation: mean"
         ) from None
+
+
+def packages_of(aggregation: str) -> dict[str, str]:
+    """The versions of the packages that an aggregation takes from elsewhere, for the provenance record.
+
+    Raises:
+        MtbertError: as `weights_by`.
+    """
+    weights_by(aggregation)
+    return {} if aggregation == "mean" else {"torchjd": version("torchjd")}

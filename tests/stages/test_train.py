@@ -15,12 +15,16 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from mtbert.cli import app
+from mtbert.errors import MtbertError
 from mtbert.params import load_params
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import plan_hash, read_log, read_record
 from mtbert.pretrained.store import read_config
+from mtbert.report.figures import render
+from mtbert.report.statistics import Statistics
 from mtbert.training.optimization import Optimization
 from stages import evaluate, plan, train
+from stages.figure import FIGURES
 from tests.stage_fixtures import ROOT
 
 
@@ -84,6 +88,25 @@ def test_tasks_are_trained_in_the_run_s_order(project: Path, change: Callable[..
     with (project / "models/sampler_sequential/steps.csv").open(encoding="utf-8") as file:
         order = [row["task"] for row in csv.DictReader(file)]
     assert order == ["sts"] * 2 + ["sst"] * 2 + ["quora"] * 2
+
+
+def test_a_joint_run_measures_its_conflicts(project: Path, change: Callable[..., None]) -> None:
+    """Datasets of 16 examples in batches of 8: two steps, each with a line for every task."""
+    change(best_performance={"sampler": "joint", "measure_conflicts": 1})
+    train.main("best_performance")
+    steps = pd.read_csv(project / "models/best_performance/steps.csv")
+    assert steps["step"].tolist() == [1, 1, 1, 2, 2, 2] and steps["task"].tolist() == ["sst", "quora", "sts"] * 2
+    assert pd.read_csv(project / "models/best_performance/history.csv")["step"].tolist() == [0, 2]
+    evaluate.main("best_performance")
+    figure = FIGURES["conflicts"](project / "results", {"best": "best_performance"}, Statistics({}, {}))
+    assert figure.data["step"].unique().tolist() == [0, 1]
+    assert set(figure.data["layer"]) == {"embeddings", "1", "all"} and len(figure.data) == 2 * 3 * 3
+    assert [title for title, _ in figure.panels] == ["sst and quora", "sst and sts", "quora and sts"]
+    render(figure, project / "conflicts")
+    assert (project / "conflicts.png").read_bytes().startswith(b"\x89PNG")
+    evaluate.main("baseline")
+    with pytest.raises(MtbertError, match=r"runs\.baseline measures no conflicts; set .*measure_conflicts"):
+        FIGURES["conflicts"](project / "results", {"base": "baseline"}, Statistics({}, {}))
 
 
 def test_the_run_of_docs_training(project: Path, change: Callable[..., None]) -> None:

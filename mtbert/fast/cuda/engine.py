@@ -49,7 +49,8 @@ class CudaEngine(Plain):
         self._record = self.recorder(compute.device) if compute.graphs else None
         self._graphs: dict[tuple[str, int], Graph | None] = {}
         self._batch_size = 0
-        self._merged = MergedWeights(model, torch.bfloat16 if compute.bf16 else None)
+        # Not the pooler, which computes in fp32.
+        self._merged = MergedWeights(model.encoder.layers, torch.bfloat16 if compute.bf16 else None)
         _use_noise(model, DeviceNoise())
 
     @property
@@ -92,15 +93,12 @@ class CudaEngine(Plain):
         static.fill(batch)
         return replay()
 
-    def gradients(self, batch: Batch, loss_of: Loss) -> Tensor:
-        with self._merged.ready():
-            return super().gradients(batch, loss_of)
-
     def _update(self, batch: Batch, loss_of: Loss, skip: bool = False) -> Tensor:
         """Forward, backward, update; with `skip` neither weights nor optimizer state change."""
         optimizer = self._optimizer
         assert optimizer is not None, "call optimizer() first"
-        loss = self.backward(batch, loss_of)
+        with self._merged.ready():
+            loss = self.backward(batch, loss_of)
         bad = torch.ones_like(loss) if skip else loss.isfinite().logical_not().float()
         optimizer.found_inf = bad  # type: ignore[attr-defined]  # the fused kernel skips the update if this is not zero
         optimizer.step()

@@ -7,6 +7,7 @@ What they cannot show waits for a card (`-m gpu`): that CUDA records this work a
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,12 +170,36 @@ def furthest(plain: MultitaskModel, fast: MultitaskModel, compute: Compute, batc
     return largest
 
 
+@pytest.mark.usefixtures("any_type")
+def test_a_joint_step_is_that_of_the_plain_engine(
+    variant: Model, batches: Batches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = []
+    for kind in (Plain, CudaEngine):
+        model = variant().double()
+        engine = engine_on(kind, model)
+        engine.optimizer(replace(recipe(), sampler="joint"))
+        for step in (1, 2):
+            engine.joint_step(list(batches(model, 3)), losses_for(model), 7, step)
+        models.append(model)
+    assert equal(*models, atol=1e-9)
+    assert capsys.readouterr().err.count("without CUDA graphs") == 1
+
+
 @pytest.mark.usefixtures("stand_in")
 def test_it_equals_the_plain_engine(variant: Model, batches: Batches) -> None:
     """In bf16 up to rounding; in fp32, which has no flash kernel, the same modules run."""
     plain, fast = variant(), variant()
     assert furthest(plain, fast, CPU._replace(bf16=True), batches(plain, 6)) < 0.05
     assert furthest(plain, fast, CPU, batches(plain, 3)) == 0
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_step_in_bf16_takes_every_variant(variant: Model, batches: Batches) -> None:
+    """Also an adapted pooler, which computes in fp32 while all other adapted layers are merged in bf16."""
+    model = variant()
+    losses = curve(engine_on(CudaEngine, model, CPU._replace(bf16=True)), batches(model, 6), losses_for(model))
+    assert np.isfinite(losses).all()
 
 
 def _one_sequence(qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: float) -> Tensor:
