@@ -59,7 +59,7 @@ def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
     evaluated = {task: splits["dev"] + splits.get("test", 0) for task, splits in sizes.items()}
     return Workload(
         steps * repeated,
-        _tokens(examples, lengths) * repeated,
+        run.passes * _tokens(examples, lengths) * repeated,
         _tokens(seen, lengths) * (run.epochs + 1),
         _tokens(evaluated, lengths),
     )

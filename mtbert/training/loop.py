@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -159,10 +160,10 @@ def train(
                 step += 1
                 if step <= done:
                     continue
-                batch = make_batch(task, data[task], rows, model.views(task), wrapper)
+                batch = make_batch(task, data[task], np.tile(rows, recipe.passes), model.views(task), wrapper)
                 tokens = batch.stream.tokens
                 if group.size > 1:
-                    batch = batch.part(group.rank, group.size)
+                    batch = batch.part(group.rank, group.size, recipe.passes)
                 if recipe.optimization.varies:
                     set_rates(optimizer, recipe.optimization.factor(step, steps))
                 with naming_batch_size(engine.compute, f"step {step} ({task})"):

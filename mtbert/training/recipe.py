@@ -30,6 +30,8 @@ class Recipe:
         adapter_learning_rate: of the adapter's own parameters; None means `learning_rate`.
         seed: decides the schedule and dropout.
         optimization: how rates vary, and which weights are kept; by default as in the paper.
+        passes: how many times a step lays a batch's examples into the stream, each time with dropout masks of its own.
+        uncertainty_learning_rate: of the log-variances of `mtbert.training.uncertainty`.
     """
 
     sampler: str | float
@@ -40,3 +42,5 @@ class Recipe:
     adapter_learning_rate: float | None = None
     seed: int = 0
     optimization: Optimization = PAPER
+    passes: int = 1
+    uncertainty_learning_rate: float = 0.0

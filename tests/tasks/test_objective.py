@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from benchmarks.work import objectives
-from mtbert.tasks.objective import OBJECTIVES, CosineEmbedding, MeanSquaredError
+from mtbert.tasks.objective import CosineEmbedding, MeanSquaredError
 from mtbert.tasks.paper import QUORA, SST, STS, known_tasks
+from mtbert.tasks.registry import OBJECTIVES
 
 LAYERS, COSINES = objectives(["u"], ["u"]), objectives(None, None)
 
