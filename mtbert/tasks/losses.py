@@ -53,9 +53,10 @@ def conditional_ordinal(logits_BR: Tensor, labels_B: Tensor) -> Tensor:
 def log_probabilities_of_ranks(logits_BR: Tensor) -> Tensor:
     """log P(y = k) of each class, (B, C), from CORN's logits: y passes the ranks below k, and not rank k."""
     logits_BR = logits_BR.reshape(len(logits_BR), -1)
-    end = torch.zeros_like(logits_BR[:, :1])
-    reached = torch.cat([end, F.logsigmoid(logits_BR).cumsum(1)], dim=1)
-    return reached + torch.cat([F.logsigmoid(-logits_BR), end], dim=1)
+    ranks = logits_BR.shape[1]
+    # A product sums over the ranks below k, since cumsum on CUDA is not deterministic.
+    below_RC = logits_BR.new_ones(ranks, ranks + 1).triu(1)
+    return F.logsigmoid(logits_BR) @ below_RC + F.pad(F.logsigmoid(-logits_BR), (0, 1))
 
 
 def log_probabilities_of_logit(logits_B: Tensor) -> Tensor:
