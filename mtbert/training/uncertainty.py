@@ -32,4 +32,4 @@ class UncertaintyWeights(nn.Module):
 
     def learned(self) -> dict[str, float]:
         """s of each task."""
-        return {task: float(self.log_variances[number]) for task, (number, _) in self._tasks.items()}
+        return {task: self.log_variances[number].item() for task, (number, _) in self._tasks.items()}
