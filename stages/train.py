@@ -24,6 +24,7 @@ from mtbert.pipeline.models import (
     recipe_of,
     save_trained,
     splits,
+    uncertainty_of,
     weights_of,
     wrapper,
 )
@@ -62,9 +63,18 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             f"params.yaml: runs.{run_name}.batch_size is {run.batch_size}, too few examples for {group.size} "
             f"processes; start {run.batch_size} at most, or raise batch_size"
         )
+    whole = [task for task in run.tasks if not run.heads[task].mean_of_examples]
+    if group.size > 1 and whole:
+        objective = run.heads[whole[0]].objective
+        raise MtbertError(
+            f"params.yaml: runs.{run_name}.heads.{whole[0]}.objective: {objective} compares the examples of a whole batch, so {group.size} "
+            "processes cannot share it; train this run by one process, or choose another objective"
+        )
     confine(*DATA, PRETRAINED, CONVERTED / run_name, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)
     check_prepared(PREPARED, ["train", "dev"])
-    engine = engine_for(load_start(run, run_name).to(compute.device), compute, quiet=not group.first)
+    model = load_start(run, run_name)
+    model.uncertainty = uncertainty = uncertainty_of(run)
+    engine = engine_for(model.to(compute.device), compute, quiet=not group.first)
     tokens = wrapper(engine.model, plan["settings"]["max_tokens"])
     data, dev = splits(run, run.tasks, "train"), splits(run, run.known, "dev")
     held_out: dict[str, Split] = {}
@@ -84,7 +94,7 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
         done = train(
             engine,
             data,
-            losses_of(run),
+            losses_of(run, uncertainty),
             recipe_of(run),
             wrapper=tokens,
             evaluate=partial(

@@ -592,7 +592,7 @@ START = "runs.dora_r4.adapter.start_from"
         ),
         (
             {START: "concat_u_v"},
-            f"{START}: heads, pooling or encoding of 'concat_u_v' differ from those of dora_r4; name another run",
+            f"{START}: heads, pooling, encoding or pair_layer of 'concat_u_v' differ from those of dora_r4; name another run",
         ),
         (
             {"tables.table1.baseline": "baselin"},

@@ -29,7 +29,7 @@ def write(export: Export, folder: Path) -> list[str]:
     adapted = {name.rpartition(".")[0] for name in tensors if name.rpartition(".")[2] in added}
     theirs, heads, saved = {}, {}, set()
     for name, tensor in tensors.items():
-        if name.startswith("heads."):
+        if name.startswith(("heads.", "pair_layer.")):
             heads[name.removeprefix("heads.").replace(".linear.", ".")] = tensor
             continue
         layer, _, part = name.rpartition(".")
@@ -99,6 +99,10 @@ def _use(export: Export, adapter: Adapter) -> list[str]:
         "max": "output.last_hidden_state.masked_fill(mask == 0, -torch.inf).amax(1)",
     }
     heads = [f"{task}: {', '.join(head.inputs)}" for task, head in settings.heads.items() if head.head == "linear"]
+    over = (
+        settings.pair_layer
+        and f" For pairs, `pair_layer` and tanh come first, {settings.pair_layer.size} units that their heads take."
+    )
     trains = " It holds the embeddings, norms and biases too, which were trained." if adapter.train_rest else ""
     return [
         "```python",
@@ -119,5 +123,5 @@ def _use(export: Export, adapter: Adapter) -> list[str]:
         f"The base's weights have the sha256 {base.get('sha256', 'unknown')}; on others the adapter computes something else.{trains}",
         "",
         f"`{HEADS}` has the weights of the tasks' heads, which peft does not load: linear layers over the concatenated features "
-        f"({'; '.join(heads)}), where u and v are the pooled sentences of a pair, and c is the pair pooled as one sequence.",
+        f"({'; '.join(heads)}), where u and v are the pooled sentences of a pair, and c is the pair pooled as one sequence.{over or ''}",
     ]

@@ -119,7 +119,7 @@ def count_parameters(model: MultitaskModel) -> dict[str, int | None]:
     """
     parameters = dict(model.named_parameters())
     adapters = adapter_names(model)
-    heads = sum(parameter.numel() for parameter in model.heads.parameters())
+    heads = sum(p.numel() for name, p in parameters.items() if name.startswith(("heads.", "pair_layer.")))
     return {
         # Adapters disappear by merging, so they don't count for the model's size.
         "total": sum(p.numel() for name, p in parameters.items() if name not in adapters),

@@ -34,7 +34,7 @@ def show(
     """Print the estimate: a table of the runs and some lines, at most 100 columns wide."""
     console.width = min(console.width, 100)
     seconds = {
-        name: rates.training(run, work[name].passes, work[name].passed, work[name].watched)
+        name: rates.training(run, work[name].backwards, work[name].backward_tokens, work[name].watched)
         for name, run in params.runs.items()
     }
     evaluation = sum(rates.prediction(params.runs[name], work[name].evaluated) for name in params.runs)

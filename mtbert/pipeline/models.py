@@ -13,7 +13,7 @@ from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text, sha256_file
 from mtbert.model.bert import BertConfig, BertEncoder
-from mtbert.model.heads import build_heads
+from mtbert.model.heads import HeadOverPairLayer, PairLayer, build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter, count_parameters, load_adapter, trained_state
 from mtbert.pipeline.card import CARD, card
@@ -32,6 +32,8 @@ from mtbert.training.optimization import PAPER
 from mtbert.training.recipe import Recipe
 from mtbert.training.sampling import probabilities, sampler_exponent
 from mtbert.training.step import Loss
+from mtbert.training.task_losses import task_losses
+from mtbert.training.uncertainty import UncertaintyWeights
 
 
 def weights_of(folder: Path) -> dict[str, Any]:
@@ -58,13 +60,24 @@ def build(settings: Model, config: BertConfig) -> MultitaskModel:
     torch.manual_seed(settings.seed)
     with _NoInit():
         encoder = BertEncoder(config, settings.encoder_dropout)
-    heads = build_heads(settings.heads, settings.known, config.hidden, settings.head_dropout, encoder.noise)
-    return MultitaskModel(encoder, settings.pooling, heads)
+    size = settings.pair_layer.size if settings.pair_layer else None
+    dropout, noise = settings.head_dropout, encoder.noise
+    heads = build_heads(settings.heads, settings.known, config.hidden, dropout, noise, size)
+    pair_layer = None
+    if size is not None:  # the settings have checked that its heads have the same features
+        features = next(head.features for head in heads.values() if isinstance(head, HeadOverPairLayer))
+        pair_layer = PairLayer(features, config.hidden, size, dropout, noise)
+    return MultitaskModel(encoder, settings.pooling, heads, pair_layer)
 
 
-def losses_of(settings: Model) -> dict[str, Loss]:
-    """The loss of each head, by task."""
-    return {name: settings.heads[name].loss(task) for name, task in settings.known.items()}
+def losses_of(run: Run, uncertainty: UncertaintyWeights | None = None) -> dict[str, Loss]:
+    """The loss of each head, by task; `uncertainty` are the weights that the run learns."""
+    return task_losses(run.heads, run.known, r_drop=run.r_drop, weights=run.task_weights, uncertainty=uncertainty)
+
+
+def uncertainty_of(run: Run) -> UncertaintyWeights | None:
+    """The weights that the run learns; None if it learns none."""
+    return UncertaintyWeights({name: run.known[name] for name in run.tasks}) if run.uncertainty else None
 
 
 def adapt(model: MultitaskModel, settings: Model, where: str) -> None:
@@ -223,6 +236,8 @@ def recipe_of(run: Run) -> Recipe:
         adapter_rate,
         run.seed,
         run.optimization or PAPER,
+        run.passes,
+        run.uncertainty.learning_rate if run.uncertainty else 0.0,
         run.aggregation or "mean",
         run.measure_conflicts,
     )
@@ -241,6 +256,8 @@ def save_trained(
     source: str,
 ) -> str:
     """Write a trained model with all that prediction needs, its history and its card; returns the checksum of its weights.
+
+    Weights of the tasks that were learned are no part of the model: they are removed from it, and written into config.json.
 
     Args:
         data: the training splits.
@@ -267,6 +284,9 @@ def save_trained(
         "tokens": sum(done.tokens.values()),
         "tokens_of_tasks": done.tokens,
     }
+    if isinstance(model.uncertainty, UncertaintyWeights):
+        training["log_variances"] = model.uncertainty.learned()
+        model.uncertainty = None
     config = {
         "encoder": config_to_json(model.encoder.config),
         "settings": run.model_dump(),

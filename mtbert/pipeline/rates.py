@@ -71,13 +71,14 @@ class Rates(NamedTuple):
         """The speed of the run with the largest checkpoint."""
         return max((rate for rate in (self.full, self.adapter) if rate), key=lambda rate: rate.trained)
 
-    def training(self, run: Run, passes: int, tokens: float, watched: float) -> float:
-        """Seconds of a run's training: of its passes forward and backward with these tokens, and of its dev metrics on `watched`
-        tokens. A pass counts as a step, although a step of joint has several and one update.
+    def training(self, run: Run, backwards: int, tokens: float, watched: float) -> float:
+        """Seconds of a run's training: of its backward passes, with these tokens, and of its dev metrics, on `watched` tokens.
+
+        A pass takes as long as a step of one batch, although a joint step has several and one update.
         """
         rate = self.adapter if run.adapter else self.full
         assert rate is not None, "every kind of run was measured"
-        return rate.step * passes + rate.token * tokens * share(run, self.layers) + self.prediction(run, watched)
+        return rate.step * backwards + rate.token * tokens * share(run, self.layers) + self.prediction(run, watched)
 
     def prediction(self, run: Run, tokens: float) -> float:
         """Seconds to predict on this many tokens."""
@@ -107,7 +108,9 @@ def measure(
     for adapted in (False, True):
         names = [name for name, rank in ranks.items() if bool(rank) == adapted]
         if names:
-            name = max(names, key=lambda name: (ranks[name], sum(map(len, views_of(runs[name]).values()))))
+            name = max(
+                names, key=lambda name: (ranks[name], runs[name].passes * sum(map(len, views_of(runs[name]).values())))
+            )
             model = _model(name, runs[name], config).to(compute.device)
             rates[adapted] = _training(model, name, runs[name], sample, wrapper, compute)
             predict = predict or _prediction(model, sample, wrapper, compute) / share(runs[name], config.layers)
@@ -141,12 +144,14 @@ def _training(
     tokens = {task: row_tokens(sample[task], model.views(task), wrapper.max_tokens) for task in run.tasks}
     light, heavy = (choose(run.tasks, key=lambda task: tokens[task].mean()) for choose in (min, max))
     engine = engine_for(model, compute)
-    engine.optimizer(Recipe(run.sampler, run.epoch_end, run.epochs, run.batch_size, run.learning_rate))
+    engine.optimizer(
+        Recipe(run.sampler, run.epoch_end, run.epochs, run.batch_size, run.learning_rate, passes=run.passes)
+    )
     losses = losses_of(run)
 
     def step_on(task: str, rows: np.ndarray) -> Callable[[], float]:
         def step() -> float:
-            batch = make_batch(task, sample[task], rows, model.views(task), wrapper)
+            batch = make_batch(task, sample[task], np.tile(rows, run.passes), model.views(task), wrapper)
             with naming_batch_size(compute, f"runs.{name}: a step ({task})"):
                 return float(engine.step(batch, losses[task], run.seed, 1))
 
@@ -155,7 +160,7 @@ def _training(
     timed = []
     for task in (light, heavy):
         rows = np.random.default_rng(run.seed).integers(len(sample[task]), size=run.batch_size)
-        timed.append((int(tokens[task][rows].sum()), _seconds(step_on(task, rows))))
+        timed.append((run.passes * int(tokens[task][rows].sum()), _seconds(step_on(task, rows))))
     (few, short), (many, long) = timed
     # A line through both points. If they coincide, or noise makes the slope or intercept negative, a line through zero.
     token = (long - short) / (many - few) if many > few else 0.0
@@ -163,7 +168,7 @@ def _training(
         token = long / many
     step = long - token * many
     rows = np.argsort(tokens[heavy])[-run.batch_size :]
-    if step + token * tokens[heavy][rows].sum() < SECONDS:
+    if step + token * run.passes * tokens[heavy][rows].sum() < SECONDS:
         step_on(heavy, rows)()  # the longest batch, for the peak of memory
     added = adapter_names(model)
     adapter = sum(parameter.numel() for key, parameter in model.named_parameters() if key in added)

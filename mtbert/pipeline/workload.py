@@ -21,15 +21,15 @@ class Workload(NamedTuple):
 
     Attributes:
         steps, tokens: training steps, and the tokens of their batches.
-        passes, passed: passes forward and backward, and their tokens: those of the batches and of measured conflicts.
+        backwards, backward_tokens: backward passes, one a batch, and their tokens: of the steps and of measured conflicts.
         watched: tokens of the dev metrics during training.
         evaluated: tokens of the evaluate stage.
     """
 
     steps: int
     tokens: float
-    passes: int
-    passed: float
+    backwards: int
+    backward_tokens: float
     watched: float
     evaluated: float
 
@@ -60,14 +60,15 @@ def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
     for task, count in held_out.items():
         seen[task] += count
     evaluated = {task: splits["dev"] + splits.get("test", 0) for task, splits in sizes.items()}
-    batches, tokens = batches * repeated, _tokens(examples, lengths) * repeated
+    batches, tokens = batches * repeated, run.passes * _tokens(examples, lengths) * repeated
     steps = batches // batches_per_step(run.sampler, len(run.tasks))
     measured = -(-steps // run.measure_conflicts) if run.measure_conflicts else 0
+    a_batch_each = run.passes * _tokens({task: min(run.batch_size, size) for task, size in train.items()}, lengths)
     return Workload(
         steps,
         tokens,
         batches + measured * len(run.tasks),
-        tokens + measured * _tokens({task: min(run.batch_size, size) for task, size in train.items()}, lengths),
+        tokens + measured * a_batch_each,
         _tokens(seen, lengths) * (run.epochs + 1),
         _tokens(evaluated, lengths),
     )

@@ -62,7 +62,7 @@ def measure_conflicts(
     for index, (task, split) in enumerate(data.items()):
         rng = np.random.default_rng([recipe.seed, APART, done, index])
         rows = rng.choice(len(split), size=min(recipe.batch_size, len(split)), replace=False)
-        batch = make_batch(task, split, rows, model.views(task), wrapper)
+        batch = make_batch(task, split, np.tile(rows, recipe.passes), model.views(task), wrapper)
         engine.gradients(batch.to(engine.compute.device), losses[task])
         tasks.take()
     gramians: dict[str, Tensor] = defaultdict(lambda: torch.zeros(len(data), len(data), dtype=torch.float64))

@@ -180,10 +180,15 @@ def parameter_groups(model: MultitaskModel, recipe: Recipe) -> list[dict[str, An
     added, special = adapter_names(model), recipe.optimization
     adapter_rate = recipe.learning_rate if recipe.adapter_learning_rate is None else recipe.adapter_learning_rate
     head_rate = recipe.learning_rate if special.head_learning_rate is None else special.head_learning_rate
+    rate_of_part = {
+        "heads": head_rate,
+        "pair_layer": head_rate,
+        "uncertainty": recipe.uncertainty_learning_rate,
+    }
     rates: dict[float, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = adapter_rate if name in added else head_rate if name.startswith("heads.") else recipe.learning_rate
+            rate = adapter_rate if name in added else rate_of_part.get(name.partition(".")[0], recipe.learning_rate)
             rate *= special.layer_decay ** depth_below_heads(name, model.encoder.config.layers)
             rates.setdefault(rate, []).append(parameter)
     return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]

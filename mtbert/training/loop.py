@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -167,10 +168,13 @@ def train(
                     rows_now = measure_conflicts(engine, data, losses, recipe, wrapper, step - 1)
                     progress.conflicts += map(list, rows_now)
                 drawn = draws[start : start + per_step]
-                batches = [make_batch(task, data[task], rows, model.views(task), wrapper) for task, rows in drawn]
+                batches = [
+                    make_batch(task, data[task], np.tile(rows, recipe.passes), model.views(task), wrapper)
+                    for task, rows in drawn
+                ]
                 tokens = [batch.stream.tokens for batch in batches]
                 if group.size > 1:
-                    batches = [batch.part(group.rank, group.size) for batch in batches]
+                    batches = [batch.part(group.rank, group.size, recipe.passes) for batch in batches]
                 if recipe.optimization.varies:
                     set_rates(optimizer, recipe.optimization.factor(step, steps))
                 tasks = [task for task, _ in drawn]

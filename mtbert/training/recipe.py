@@ -31,6 +31,8 @@ class Recipe:
         adapter_learning_rate: of the adapter's own parameters; None means `learning_rate`.
         seed: decides the schedule and dropout.
         optimization: how rates vary, and which weights are kept; by default as in the paper.
+        passes: how many times a step lays a batch's examples into the stream, each time with dropout masks of its own.
+        uncertainty_learning_rate: of the log-variances of `mtbert.training.uncertainty`.
         aggregation: how the tasks' gradients become one in a step of the joint sampler (mtbert/training/aggregation.py).
         measure_conflicts: the number of steps between two measurements of the tasks' gradients; None makes none.
     """
@@ -43,5 +45,7 @@ class Recipe:
     adapter_learning_rate: float | None = None
     seed: int = 0
     optimization: Optimization = PAPER
+    passes: int = 1
+    uncertainty_learning_rate: float = 0.0
     aggregation: str = "mean"
     measure_conflicts: int | None = None

@@ -125,14 +125,14 @@ def test_tokens_of_unequal_sentences_are_those_of_the_loop(make_split: Callable[
     assert (work.steps, round(work.tokens)) == tokens_of_training(run, data, wrapper)
 
 
-def test_a_joint_run_has_passes_for_every_task_and_for_what_it_measures(make_split: Callable[..., Split]) -> None:
+def test_a_joint_run_passes_back_for_every_task_and_for_what_it_measures(make_split: Callable[..., Split]) -> None:
     """One epoch of six steps, each with a batch of every task; conflicts are measured before steps 1, 5."""
     change = {"sampler": "joint", "measure_conflicts": 4, "epochs": 1, "epoch_end": 6, "batch_size": 8}
     run = RUNS["best_performance"].model_copy(update=change)
     sizes: Any = {task: {"train": 64, "dev": 4} for task in TASKS}
     work = workload(run, Rows(sizes, {task: make_split(task, 64) for task in TASKS}, ""), 256)
-    assert (work.steps, work.passes) == (6, (6 + 2) * 3)
-    assert work.passed == pytest.approx(work.tokens * 8 / 6)
+    assert (work.steps, work.backwards) == (6, (6 + 2) * 3)
+    assert work.backward_tokens == pytest.approx(work.tokens * 8 / 6)
 
 
 def _equal(rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -71,7 +71,7 @@ class CudaEngine(Plain):
         """As in `Plain`. Its settings must not change afterwards, since graphs hold their values, except rates that vary: those
         are tensors.
         """
-        self._batch_size = recipe.batch_size
+        self._batch_size = recipe.batch_size * recipe.passes
         self._graphs.clear()
         if self._record is not None and recipe.sampler == "joint":
             print(

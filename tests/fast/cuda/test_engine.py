@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.work import objectives
 from mtbert.data.arrays import Split
 from mtbert.data.batches import Batch, make_batch
 from mtbert.data.tokens import TokenStream, Wrapper
@@ -30,12 +31,18 @@ from mtbert.model.bert import BertConfig
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter
+from mtbert.tasks.correlation import CoSent, Pearson
 from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
+from mtbert.tasks.objective import Objective
+from mtbert.tasks.ordinal import Corn
+from mtbert.tasks.paper import TASKS as PAPER_TASKS
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Plain
 from mtbert.training.log import Observer, Step
 from mtbert.training.loop import train
 from mtbert.training.recipe import Recipe
+from mtbert.training.task_losses import task_losses
+from mtbert.training.uncertainty import UncertaintyWeights
 
 TASKS = ("sst", "quora", "sts")
 LOSSES: dict[str, Any] = {"sst": cross_entropy, "quora": binary_cross_entropy, "sts": mean_squared_error}
@@ -473,6 +480,48 @@ def test_a_static_step_does_not_wait_for_values(
     batch = make_batch(task, make_split(task, SIZE), np.arange(SIZE), model.views(task), wrapper)
     taken_on_meta(model, batch, losses_for(model)[task])
     assert model.encoder.embeddings.token.weight.grad is not None
+
+
+OTHERS: dict[str, Objective] = {
+    "corn": Corn(objective="corn", features=["u"]),
+    "pearson": Pearson(objective="pearson", features=["u"], clamp=True),
+    "cosent": CoSent(objective="cosent", features=["u"], clamp=True),
+}
+
+
+@pytest.mark.usefixtures("_autocast")
+@pytest.mark.parametrize(("name", "task"), [("corn", "sst"), ("pearson", "sts"), ("cosent", "sts")])
+def test_nor_does_one_with_another_loss(
+    make_model: Model, name: str, task: str, make_split: Callable[..., Split], wrapper: Wrapper
+) -> None:
+    model = make_model(dropout=0.1)
+    model.uncertainty = weights = UncertaintyWeights({task: PAPER_TASKS[task]})
+    loss = task_losses({task: OTHERS[name]}, {task: PAPER_TASKS[task]}, r_drop=1.0, uncertainty=weights)[task]
+    passes = np.tile(np.arange(SIZE), 2)
+    taken_on_meta(model, make_batch(task, make_split(task, SIZE), passes, model.views(task), wrapper), loss)
+    assert weights.log_variances[0].grad is not None
+
+
+@pytest.mark.usefixtures("any_type")
+def test_replayed_steps_of_two_passes_are_plain_steps(
+    make_model: Model, make_split: Callable[..., Split], wrapper: Wrapper
+) -> None:
+    def run(kind: type[Plain]) -> tuple[list[float], Any]:
+        model = make_model(dropout=0.0, head_dropout=0.0).double()
+        model.uncertainty = weights = UncertaintyWeights(PAPER_TASKS)
+        losses = task_losses(objectives(["u"], ["u"]), PAPER_TASKS, r_drop=1.0, uncertainty=weights)
+        engine = engine_on(kind, model)
+        engine.optimizer(replace(recipe(), passes=2, uncertainty_learning_rate=0.01))
+        made = []
+        for step in range(1, 13):
+            task, rows = TASKS[step % 3], np.tile(np.arange(SIZE - (step % 5 == 0)), 2)
+            made.append(make_batch(task, make_split(task, SIZE, step), rows, model.views(task), wrapper))
+        return curve(engine, iter(made), losses), engine
+
+    (expected, plain), (found, graphed) = run(Plain), run(CudaEngine)
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-7)
+    assert equal(plain.model, graphed.model, atol=1e-7, rtol=1e-6)
+    assert 3 <= graphed.recorded < 12
 
 
 @pytest.mark.usefixtures("_autocast")
