@@ -25,6 +25,7 @@ from mtbert.report.statistics import Statistics
 from mtbert.training.optimization import Optimization
 from stages import evaluate, plan, train
 from stages.figure import FIGURES
+from tests.project import add_settings
 from tests.stage_fixtures import ROOT
 
 
@@ -107,6 +108,14 @@ def test_a_joint_run_measures_its_conflicts(project: Path, change: Callable[...,
     evaluate.main("baseline")
     with pytest.raises(MtbertError, match=r"runs\.baseline measures no conflicts; set .*measure_conflicts"):
         FIGURES["conflicts"](project / "results", {"base": "baseline"}, Statistics({}, {}))
+
+
+def test_the_joint_run_of_docs_training_is_valid(tmp_path: Path) -> None:
+    block = (ROOT / "docs/training.md").read_text(encoding="utf-8").split("```yaml\n")[2].partition("```")[0]
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    add_settings(tmp_path, block)
+    run = load_params(tmp_path / "params.yaml").run("surgery")
+    assert (run.sampler, run.aggregation, run.measure_conflicts) == ("joint", "pcgrad", 20)
 
 
 def test_the_run_of_docs_training(project: Path, change: Callable[..., None]) -> None:
