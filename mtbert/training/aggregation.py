@@ -1,6 +1,6 @@
 """How the tasks' gradients become one, in a step that holds a batch of every task. All but the mean are torchjd's code.
 
-Shapes: N tasks, P shared parameters.
+Shapes: N tasks.
 """
 
 from collections.abc import Callable

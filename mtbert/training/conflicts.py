@@ -4,6 +4,7 @@ A measurement changes nothing of the training. Its batches and dropout masks are
 those of a training step.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -35,7 +36,7 @@ class Conflict(NamedTuple):
         step: training steps done before the measurement.
         layer: embeddings, 1 to L, pooler, or all of them together.
         first, second: the tasks.
-        cosine: of their gradients; below 0 they conflict. None if a gradient is zero.
+        cosine: of their gradients; below 0 they conflict. None if a gradient is zero or not finite.
         first_norm, second_norm: of the gradients.
     """
 
@@ -91,5 +92,6 @@ def write_conflicts(path: Path, rows: Sequence[Sequence[str | int | float | None
 def _conflict(done: int, layer: str, gramian: Tensor, pair: tuple[int, int], tasks: Sequence[str]) -> Conflict:
     first, second = pair
     norms = [float(gramian[one, one]) ** 0.5 for one in pair]
-    cosine = float(gramian[pair]) / (norms[0] * norms[1]) if all(norms) else None
+    product = norms[0] * norms[1]
+    cosine = float(gramian[pair]) / product if 0 < product < math.inf else None
     return Conflict(done, layer, tasks[first], tasks[second], cosine, *norms)
