@@ -5,16 +5,17 @@ Shapes: N tasks.
 
 from collections.abc import Callable
 from importlib.metadata import version
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mtbert.errors import MtbertError
+
+if TYPE_CHECKING:  # the settings read the names without importing torch
+    from torch import Tensor
 
 AGGREGATIONS = ("mean", "pcgrad", "aligned_mtl", "upgrad")
 
 # Of the Gramian (N, N) of the tasks' gradients: the weights (N,) of their sum.
-Weights = Callable[[Tensor], Tensor]
+Weights = Callable[["Tensor"], "Tensor"]
 
 
 def weights_by(aggregation: str) -> Weights:
@@ -30,7 +31,7 @@ def weights_by(aggregation: str) -> Weights:
         MtbertError: torchjd, or what it needs for upgrad, is not installed.
     """
     if aggregation == "mean":
-        return lambda gramian: torch.full((len(gramian),), 1 / len(gramian), dtype=gramian.dtype)
+        return lambda gramian: gramian.new_full((len(gramian),), 1 / len(gramian))
     try:
         from torchjd.aggregation import AlignedMTLWeighting, PCGradWeighting, UPGradWeighting
 
