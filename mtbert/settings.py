@@ -15,7 +15,7 @@ from mtbert.tasks.registry import OBJECTIVES, AnyObjective
 from mtbert.tasks.task import Kind, Task
 from mtbert.training.aggregation import AGGREGATIONS
 from mtbert.training.optimization import Optimization
-from mtbert.training.recipe import TokenCount
+from mtbert.training.recipe import FurtherPretraining, TokenCount
 from mtbert.training.sampling import SAMPLERS
 
 # The kind of label that needs each optional key of a declared task, and what the key holds.
@@ -36,7 +36,16 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 BatchSize = Annotated[int, Field(ge=1, le=65536)]
 SplitSize = Annotated[int, Field(ge=8, le=1_000_000)]
 # Keys that are left out of a dump while they are off, so that a run without them has the plan that it had before they existed.
-DUMPED_IF_SET = ("declared", "pair_layer", "task_weights", "uncertainty", "r_drop", "aggregation", "measure_conflicts")
+DUMPED_IF_SET = (
+    "declared",
+    "pair_layer",
+    "task_weights",
+    "uncertainty",
+    "r_drop",
+    "aggregation",
+    "measure_conflicts",
+    "further_pretraining",
+)
 
 
 class SampleSizes(Section):
@@ -321,6 +330,7 @@ class Run(Model):
         r_drop: α of `mtbert.training.task_losses.with_r_drop`; None for one pass a step.
         aggregation: how the tasks' gradients become one, for the joint sampler alone; None means mean.
         measure_conflicts: the number of steps between two measurements of the tasks' gradients; None makes none.
+        further_pretraining: trains the encoder on the tasks' text first; None: not.
     """
 
     tasks: list[str] = Field(min_length=1)
@@ -335,6 +345,7 @@ class Run(Model):
     r_drop: Positive | None = None
     aggregation: Annotated[str, one_of(AGGREGATIONS)] | None = None
     measure_conflicts: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    further_pretraining: FurtherPretraining | None = None
 
     @property
     def passes(self) -> int:
@@ -353,6 +364,15 @@ class Run(Model):
             raise Contradiction(
                 "the gradients of two tasks or more are compared, but the run has one; set it to null, or add a task",
                 "measure_conflicts",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_the_encoder(self) -> "Run":
+        if self.further_pretraining is not None and self.adapter is not None:
+            raise Contradiction(
+                "trains the encoder's own weights, which an adapter keeps as they are; set it or adapter to null",
+                "further_pretraining",
             )
         return self
 

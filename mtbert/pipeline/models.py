@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from mtbert.corpus.tokenizer import read_tokenizer
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
@@ -197,6 +198,20 @@ def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
             f"params.yaml: prepare.max_tokens is {max_tokens}, but the encoder has {positions} positions; lower it to that"
         )
     return wrapper_for(PREPARED / TOKENIZER, max_tokens, BERT.special_tokens)
+
+
+def mask_token() -> int:
+    """The id of [MASK].
+
+    Raises:
+        MtbertError: the prepared tokenizer is missing or damaged, or has no such token.
+    """
+    path = PREPARED / TOKENIZER
+    tokenizer = read_tokenizer(path, "run `dvc repro prepare`", "run `dvc repro --force --single-item prepare`")
+    mask: int | None = tokenizer.token_to_id("[MASK]")
+    if mask is None:
+        raise MtbertError(f"{path}: has no [MASK], which further_pretraining needs; set further_pretraining to null")
+    return mask
 
 
 def _check_parent(parent: dict[str, Any], folder: Path, stage: str) -> None:

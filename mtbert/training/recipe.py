@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mtbert.section import Section
+from mtbert.section import Positive, Section
 from mtbert.training.optimization import PAPER, Optimization
 
 
@@ -13,6 +13,19 @@ class TokenCount(Section):
     """The length of an epoch in tokens: a number, or `one_pass`, as many as the training sets have together."""
 
     tokens: Literal["one_pass"] | Annotated[int, Field(ge=1, le=1_000_000_000_000)]
+
+
+class FurtherPretraining(Section):
+    """A run's section `further_pretraining`: training on masked tokens of the tasks' training text, before that on the tasks.
+
+    Attributes:
+        steps, batch_size: numbers of steps and of sentences in a batch.
+        learning_rate: of all parameters; constant.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=1_000_000)]
+    batch_size: Annotated[int, Field(ge=1, le=65536)]
+    learning_rate: Positive
 
 
 EpochEnd = str | int | TokenCount
