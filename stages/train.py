@@ -34,6 +34,7 @@ from mtbert.pipeline.paths import CONVERTED, MODELS, PLOTS, PREPARED, PRETRAINED
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_record
 from mtbert.pipeline.start import start
+from mtbert.pretrained.store import load_masked_head
 from mtbert.settings import Run
 from mtbert.tasks.paper import CURVE
 from mtbert.training.aggregation import packages_of
@@ -150,6 +151,7 @@ def _pretrained_further(
         run.further_pretraining,
         seed=run.seed,
         mask=mask_token(),
+        head=load_masked_head(PRETRAINED),
         wrapper=tokens,
         observers=[one for one in observers if isinstance(one, TrainingProgress)],
         work=work / "further",

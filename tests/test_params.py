@@ -428,6 +428,11 @@ def test_a_misspelt_objective_gets_a_suggestion(fault: Fault) -> None:
             "mean",
             ["runs.baseline.aggregation: ", "sampler is sequential; set sampler: joint"],
         ),
+        (
+            "runs.dora_r4.further_pretraining",
+            {"steps": 9, "batch_size": 8, "learning_rate": 1e-4},
+            ["runs.dora_r4.further_pretraining: ", "an adapter keeps", "set it or adapter to null"],
+        ),
         ("runs.baseline.measure_conflicts", 0, ["runs.baseline.measure_conflicts: ", "greater than or equal to 1"]),
         (
             "runs.baseline.epoch_end",

@@ -21,7 +21,8 @@ class Workload(NamedTuple):
 
     Attributes:
         steps, tokens: training steps, and the tokens of their batches.
-        backwards, backward_tokens: backward passes, one a batch, and their tokens: of the steps and of measured conflicts.
+        backwards, backward_tokens: backward passes, one a batch, and their tokens: of the steps, of measured conflicts and of
+            further pretraining.
         watched: tokens of the dev metrics during training.
         evaluated: tokens of the evaluate stage.
     """
@@ -64,14 +65,28 @@ def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
     steps = batches // batches_per_step(run.sampler, len(run.tasks))
     measured = -(-steps // run.measure_conflicts) if run.measure_conflicts else 0
     a_batch_each = run.passes * _tokens({task: min(run.batch_size, size) for task, size in train.items()}, lengths)
+    further, further_tokens = _further(run, rows, max_tokens)
     return Workload(
         steps,
         tokens,
-        batches + measured * len(run.tasks),
-        tokens + measured * a_batch_each,
+        batches + measured * len(run.tasks) + further,
+        tokens + measured * a_batch_each + further_tokens,
         _tokens(seen, lengths) * (run.epochs + 1),
         _tokens(evaluated, lengths),
     )
+
+
+def _further(run: Run, rows: Rows, max_tokens: int) -> tuple[int, float]:
+    """Steps and tokens of further pretraining, whose sentences are drawn from all of the tasks'."""
+    if (further := run.further_pretraining) is None:
+        return 0, 0.0
+    sentences, tokens = 0, 0.0
+    for task in run.tasks:
+        for view in ("u", "v")[: len(run.known[task].texts)]:
+            size = rows.sizes[task]["train"]
+            sentences += size
+            tokens += size * float(row_tokens(rows.sample[task], (view,), max_tokens).mean())
+    return further.steps, further.steps * further.batch_size * tokens / sentences
 
 
 def _tokens(examples: Mapping[str, int], lengths: Mapping[str, float]) -> float:

@@ -5,7 +5,7 @@ the same bits.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ def pretrain_further(
     *,
     seed: int,
     mask: int,
+    head: Mapping[str, Tensor] | None = None,
     wrapper: Wrapper,
     observers: Sequence[Observer] = (),
     work: Path,
@@ -47,12 +48,13 @@ def pretrain_further(
 ) -> list[float]:
     """Train the engine's encoder in place to predict masked tokens, resuming from the checkpoint in `work` if there is one.
 
-    The head for masked tokens starts from random weights and is dropped afterwards. A checkpoint of the last step stays in `work`.
+    The head for masked tokens is dropped afterwards. A checkpoint of the last step stays in `work`.
 
     Args:
         data: the splits whose sentences are trained on, each sentence by itself.
         seed: the run's.
         mask: the id of [MASK].
+        head: the head's tensors; None for random ones.
         work: a folder of its own for checkpoints.
 
     Returns:
@@ -63,7 +65,10 @@ def pretrain_further(
     """
     model, sentences = engine.model, Sentences(data)
     seed += APART
-    head = model.masked = MaskedTokenHead(model.encoder.config, seed).to(engine.compute.device)
+    masked_head = MaskedTokenHead(model.encoder.config, seed)
+    if head is not None:
+        masked_head.load_state_dict(head)
+    model.masked = masked_head.to(engine.compute.device)
     recipe = Recipe("sequential", settings.steps, 1, settings.batch_size, settings.learning_rate, seed=seed)
     optimizer = engine.optimizer(recipe)
     losses: list[float] = []
@@ -81,7 +86,7 @@ def pretrain_further(
                 continue
             stream = sentences.stream(rows, wrapper)
             with naming_batch_size(engine.compute, f"step {step} of further_pretraining"):
-                loss = float(_step(engine, head, optimizer, stream, wrapper, mask, seed, step))
+                loss = float(_step(engine, masked_head, optimizer, stream, wrapper, mask, seed, step))
             if loss - loss != 0:  # NaN or infinite
                 raise MtbertError(
                     f"step {step} of further_pretraining: the loss is {loss}; lower its learning_rate, or set "

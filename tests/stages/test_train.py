@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from mtbert.cli import app
+from mtbert.data.arrays import Split
 from mtbert.errors import MtbertError
 from mtbert.params import load_params
 from mtbert.pipeline.plans import planned
@@ -108,6 +109,38 @@ def test_a_joint_run_measures_its_conflicts(project: Path, change: Callable[...,
     evaluate.main("baseline")
     with pytest.raises(MtbertError, match=r"runs\.baseline measures no conflicts; set .*measure_conflicts"):
         FIGURES["conflicts"](project / "results", {"base": "baseline"}, Statistics({}, {}))
+
+
+def test_a_run_pretrains_its_encoder_further_on_the_training_text_alone(
+    project: Path, change: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Split] = []
+    real = train.pretrain_further
+    monkeypatch.setattr(
+        train,
+        "pretrain_further",
+        lambda engine, data, *more, **options: real(engine, kept(seen, data), *more, **options),
+    )
+    change(
+        sampler_sequential={
+            "further_pretraining": {"steps": 5, "batch_size": 4, "learning_rate": 1e-3},
+            "optimization": {"hold_out": 0.25},
+        }
+    )
+    train.main("sampler_sequential")
+    assert {(split.task, split.split) for split in seen} == {(task, "train") for task in ("sst", "quora", "sts")}
+    assert {len(split) for split in seen} == {12}, "without what is held out"
+    assert pd.read_csv(project / "models/sampler_sequential/further.csv")["step"].tolist() == [1, 2, 3, 4, 5]
+    evaluate.main("sampler_sequential")
+    before = read_config(project / "models/sampler_sequential")["sha256"]
+    monkeypatch.setattr(train, "_pretrained_further", lambda *_: [])
+    train.main("sampler_sequential")
+    assert read_config(project / "models/sampler_sequential")["sha256"] != before
+
+
+def kept(seen: list[Split], data: Iterable[Split]) -> list[Split]:
+    seen += data
+    return seen
 
 
 def test_the_joint_run_of_docs_training_is_valid(tmp_path: Path) -> None:
