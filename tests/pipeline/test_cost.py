@@ -125,6 +125,16 @@ def test_tokens_of_unequal_sentences_are_those_of_the_loop(make_split: Callable[
     assert (work.steps, round(work.tokens)) == tokens_of_training(run, data, wrapper)
 
 
+def test_two_passes_take_twice_the_tokens(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
+    data = {task: make_split(task, size) for task, size in SIZES.items()}
+    rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
+    once, twice = (
+        workload(RUNS["baseline"].model_copy(update={"r_drop": alpha}), rows, wrapper.max_tokens)
+        for alpha in (None, 1.0)
+    )
+    assert twice == once._replace(tokens=2 * once.tokens)
+
+
 def _equal(rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     return np.full(rows * length, 5, np.uint16), np.arange(rows + 1) * length
 
