@@ -372,7 +372,7 @@ def test_an_unknown_key_called_like_an_inner_word(fault: Fault, place: str, word
         ),
         (
             "runs.concat_u_v.heads.sts.objective",
-            "missing key runs.concat_u_v.heads.sts.objective; add it (valid: cross_entropy, bce, mse, cosine_embedding, cosine)",
+            "missing key runs.concat_u_v.heads.sts.objective; add it (valid: cross_entropy, corn, bce, cosine, mse, pearson, cosent, cosine_embedding, cosine_cosent)",
         ),
         (
             "profiles.only.budget.epochs",
@@ -598,6 +598,29 @@ START = "runs.dora_r4.adapter.start_from"
         (
             {START: "concat_u_v"},
             f"{START}: heads, pooling, encoding or pair_layer of 'concat_u_v' differ from those of dora_r4; name another run",
+        ),
+        (
+            {"runs.best_performance.pair_layer": {"size": 8}, "runs.best_performance.heads.sts.features": ["u", "c"]},
+            "runs.best_performance.heads.sts.features: must be u, v, c, as those of quora: with pair_layer all tasks of pairs "
+            "have the same; change them, or remove pair_layer",
+        ),
+        (
+            {"runs.baseline.pair_layer": {"size": 8}},
+            "runs.baseline.pair_layer: no task of pairs has a linear head; give one `features`, or remove pair_layer",
+        ),
+        (
+            {"runs.best_performance.task_weights": {"qora": 2.0}},
+            "runs.best_performance.task_weights.qora: 'qora' is not a task of this run; did you mean 'quora'?; correct the "
+            "name, or remove it",
+        ),
+        (
+            {"runs.baseline.task_weights": {"sst": 2.0}, "runs.baseline.uncertainty": {}},
+            "runs.baseline.task_weights: the weights are learned by uncertainty; remove one of the two keys",
+        ),
+        (
+            {"runs.baseline.r_drop": 1.0, "runs.baseline.encoder_dropout": 0.0, "runs.baseline.head_dropout": 0.0},
+            "runs.baseline.r_drop: needs dropout, which makes the two passes differ; set encoder_dropout or head_dropout, or "
+            "remove it",
         ),
         (
             {"tables.table1.baseline": "baselin"},

@@ -13,6 +13,7 @@ from mtbert.peft.published import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BIAS, PARTS, 
 from mtbert.peft.registry import Adapter
 from mtbert.pretrained.source import hub_name
 from mtbert.pretrained.store import WEIGHTS, read_safetensors
+from mtbert.tasks.ordinal import Corn
 
 HEADS = "heads.safetensors"  # which peft does not read
 
@@ -99,10 +100,11 @@ def _use(export: Export, adapter: Adapter) -> list[str]:
         "max": "output.last_hidden_state.masked_fill(mask == 0, -torch.inf).amax(1)",
     }
     heads = [f"{task}: {', '.join(head.inputs)}" for task, head in settings.heads.items() if head.head == "linear"]
-    over = (
-        settings.pair_layer
-        and f" For pairs, `pair_layer` and tanh come first, {settings.pair_layer.size} units that their heads take."
-    )
+    more = ""
+    if settings.pair_layer is not None:
+        more += " For pairs, `pair_layer` and tanh come first, and their heads take its output."
+    if ordinal := [task for task, head in settings.heads.items() if isinstance(head, Corn)]:
+        more += f" The logits of {', '.join(ordinal)} are those of P(y > k | y >= k)."
     trains = " It holds the embeddings, norms and biases too, which were trained." if adapter.train_rest else ""
     return [
         "```python",
@@ -123,5 +125,5 @@ def _use(export: Export, adapter: Adapter) -> list[str]:
         f"The base's weights have the sha256 {base.get('sha256', 'unknown')}; on others the adapter computes something else.{trains}",
         "",
         f"`{HEADS}` has the weights of the tasks' heads, which peft does not load: linear layers over the concatenated features "
-        f"({'; '.join(heads)}), where u and v are the pooled sentences of a pair, and c is the pair pooled as one sequence.{over or ''}",
+        f"({'; '.join(heads)}), where u and v are the pooled sentences of a pair, and c is the pair pooled as one sequence.{more}",
     ]

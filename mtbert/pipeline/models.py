@@ -147,8 +147,9 @@ def load_run(run: Run, name: str) -> MultitaskModel:
     """
     folder = MODELS / name
     tensors, config = load_model(folder)
-    if config["settings"] != run.model_dump():
-        changed = [key for key, value in run.model_dump().items() if config["settings"].get(key) != value]
+    before, now = config["settings"], run.model_dump()
+    if before != now:
+        changed = [key for key in now | before if before.get(key) != now.get(key)]
         raise MtbertError(
             f"{folder}: was trained with other settings ({', '.join(changed)}); run `dvc repro train@{name}` to train it again"
         )

@@ -40,7 +40,7 @@ def cosine_embedding(cosine_B: Tensor, labels_B: Tensor, margin: float, threshol
 
 
 def conditional_ordinal(logits_BR: Tensor, labels_B: Tensor) -> Tensor:
-    """CORN (Shi, Cao and Raschka 2021, section 3.3): each rank's binary cross-entropy over the examples that reach it.
+    """CORN (Shi, Cao and Raschka 2021): each rank's binary cross-entropy over the examples that reach it.
 
     The paper divides their sum by the number of these terms. Here it is divided by B: the mean of -log P(y = label).
 
@@ -83,5 +83,5 @@ def cosent(scores_B: Tensor, labels_B: Tensor, scale: float) -> Tensor:
 
 
 def symmetric_kl(log_p_BC: Tensor, log_q_BC: Tensor) -> Tensor:
-    """The mean of KL(p || q) and KL(q || p), averaged over the examples (Liang et al. 2021, equation 2)."""
+    """The mean of KL(p || q) and KL(q || p), averaged over the examples (Liang et al. 2021)."""
     return ((log_p_BC.exp() - log_q_BC.exp()) * (log_p_BC - log_q_BC)).sum(1).mean() / 2

@@ -135,6 +135,16 @@ def test_a_joint_run_passes_back_for_every_task_and_for_what_it_measures(make_sp
     assert work.backward_tokens == pytest.approx(work.tokens * 8 / 6)
 
 
+def test_two_passes_take_twice_the_tokens(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
+    data = {task: make_split(task, size) for task, size in SIZES.items()}
+    rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
+    once, twice = (
+        workload(RUNS["baseline"].model_copy(update={"r_drop": alpha}), rows, wrapper.max_tokens)
+        for alpha in (None, 1.0)
+    )
+    assert twice == once._replace(tokens=2 * once.tokens, backward_tokens=2 * once.tokens)
+
+
 def _equal(rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     return np.full(rows * length, 5, np.uint16), np.arange(rows + 1) * length
 

@@ -161,7 +161,7 @@ def test_corn_s_probabilities_are_consistent(logits: list[float]) -> None:
 
 
 def test_corn_is_binary_cross_entropy_over_the_examples_that_reach_a_rank() -> None:
-    """The sum of the paper's equation 4, divided by the number of examples."""
+    """The paper's sum, divided by the number of examples."""
     logits = LOGITS[:, :4]
     value, gradient = value_and_gradient(conditional_ordinal, logits, CLASSES)
 

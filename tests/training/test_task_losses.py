@@ -1,4 +1,4 @@
-"""R-Drop and the tasks' weights, against their formulas; training with them resumes, and is shared by processes, as without."""
+"""R-Drop and the tasks' weights, against their formulas; training with them resumes to the same bits."""
 
 import math
 from collections.abc import Callable
@@ -158,26 +158,3 @@ def test_interrupted_at_any_step_a_run_ends_in_the_same_bits(
             run(str(step), step)
         resumed = run(str(step))
         assert all(torch.equal(value, resumed[name]) for name, value in undisturbed.items()), step
-
-
-@pytest.mark.parametrize("rows", [5, 2])
-def test_the_shares_of_processes_add_up(
-    rows: int, make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper
-) -> None:
-    """Both passes of an example are in one share, with the masks of the whole batch."""
-    model, losses = fresh(make_model)
-    model = model.double().train()
-    views, passes = model.views("quora"), np.tile(np.arange(rows), 2)
-    batch = make_batch("quora", make_split("quora", rows), passes, views, wrapper)
-
-    def gradients(part: Any) -> dict[str, Tensor]:
-        model.zero_grad()
-        model.reseed(3, 4, part.share)
-        (losses["quora"](model(part), part.labels) * (part.share.weight if part.share else 1)).backward()
-        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-    whole = gradients(batch)
-    shares = [gradients(batch.part(process, 3, passes=2)) for process in range(3)]
-    assert "uncertainty.log_variances.1" in whole
-    for name, gradient in whole.items():
-        torch.testing.assert_close(sum(share[name] for share in shares), gradient, atol=1e-6, rtol=1e-5)
