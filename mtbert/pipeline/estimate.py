@@ -83,14 +83,17 @@ def show(
 
 
 def disk_bytes(params: Params, rows: Rows, rates: Rates) -> float:
-    """Bytes on disk: data, models, results, and two checkpoints, since the old one is kept until the new one is written."""
+    """Bytes on disk: data, models, results, and two checkpoints, since the old one is kept until the new one is written. That of
+    further pretraining is kept too.
+    """
     weights = 4.0 * rates.largest.parameters
     total = weights  # the encoder's
     for run in params.runs.values():
         adapter = 4 * rates.adapter_parameters(run)
         start = 0.0 if not adapter or run.adapter is None or run.adapter.start_from == "pretrained" else weights
         total += weights + 2 * adapter + start  # models/RUN and models/converted/RUN
-    total += 2 * 3 * 4 * rates.largest.trained  # weights and two moments
+    checkpoints = 3 if any(run.further_pretraining for run in params.runs.values()) else 2
+    total += checkpoints * 3 * 4 * rates.largest.trained  # weights and two moments
     text = {
         (task, split): count * float(row_tokens(rows.sample[task], ("u", "v"), 10**6).mean()) * BYTES_PER_WORDPIECE
         for task, splits in rows.sizes.items()

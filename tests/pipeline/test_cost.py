@@ -24,6 +24,8 @@ from mtbert.pipeline.sizes import Rows, count_rows, encoder_size
 from mtbert.pipeline.workload import workload
 from mtbert.settings import Run
 from mtbert.tasks.paper import TASKS
+from mtbert.training.further import Sentences
+from mtbert.training.recipe import FurtherPretraining
 from mtbert.training.sampling import epoch_schedule
 from tests.processes import unread
 from tests.tiny import tiny_model
@@ -133,6 +135,20 @@ def test_a_joint_run_passes_back_for_every_task_and_for_what_it_measures(make_sp
     work = workload(run, Rows(sizes, {task: make_split(task, 64) for task in TASKS}, ""), 256)
     assert (work.steps, work.backwards) == (6, (6 + 2) * 3)
     assert work.backward_tokens == pytest.approx(work.tokens * 8 / 6)
+
+
+def test_further_pretraining_reads_single_sentences(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
+    data = {task: make_split(task, 64) for task in TASKS}
+    rows = Rows({task: {"train": 64, "dev": 4} for task in TASKS}, data, "")
+    before = workload(RUNS["best_performance"], rows, wrapper.max_tokens)
+    settings = FurtherPretraining(steps=5, batch_size=4, learning_rate=0.1)
+    after = workload(
+        RUNS["best_performance"].model_copy(update={"further_pretraining": settings}), rows, wrapper.max_tokens
+    )
+    sentences = Sentences(data.values())
+    lengths = [len(wrapper.single(sentences[n])[0]) for n in range(len(sentences))]
+    assert after.backwards == before.backwards + 5
+    assert after.backward_tokens - before.backward_tokens == pytest.approx(5 * 4 * np.mean(lengths))
 
 
 def test_two_passes_take_twice_the_tokens(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
