@@ -108,9 +108,13 @@ class Params(Section):
             raise Contradiction(
                 f"{start!r} is not a fully fine-tuned run; an adapter must start from one, or from pretrained", *key
             )
-        if any(getattr(run, part) != getattr(self.runs[start], part) for part in ("heads", "pooling", "encoding")):
+        if any(
+            getattr(run, part) != getattr(self.runs[start], part)
+            for part in ("heads", "pooling", "encoding", "pair_layer")
+        ):
             raise Contradiction(
-                f"heads, pooling or encoding of {start!r} differ from those of {name}; name another run", *key
+                f"heads, pooling, encoding or pair_layer of {start!r} differ from those of {name}; name another run",
+                *key,
             )
 
     def run(self, name: str) -> Run:

@@ -9,11 +9,13 @@ from mtbert.errors import nearest
 from mtbert.model.pooling import POOLINGS
 from mtbert.peft.registry import AnyAdapter, LinearProbe
 from mtbert.section import Contradiction, Positive, Probability, Section, one_of
-from mtbert.tasks.objective import OBJECTIVES, AnyObjective, CosineEmbedding
+from mtbert.tasks.objective import CosineEmbedding
 from mtbert.tasks.paper import TASKS, known_tasks
+from mtbert.tasks.registry import OBJECTIVES, AnyObjective
 from mtbert.tasks.task import Kind, Task
+from mtbert.training.aggregation import AGGREGATIONS
 from mtbert.training.optimization import Optimization
-from mtbert.training.recipe import TokenCount
+from mtbert.training.recipe import FurtherPretraining, TokenCount
 from mtbert.training.sampling import SAMPLERS
 
 # The kind of label that needs each optional key of a declared task, and what the key holds.
@@ -33,6 +35,17 @@ EpochEnd = Annotated[
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 BatchSize = Annotated[int, Field(ge=1, le=65536)]
 SplitSize = Annotated[int, Field(ge=8, le=1_000_000)]
+# Keys that are left out of a dump while they are off, so that a run without them has the plan that it had before they existed.
+DUMPED_IF_SET = (
+    "declared",
+    "pair_layer",
+    "task_weights",
+    "uncertainty",
+    "r_drop",
+    "aggregation",
+    "measure_conflicts",
+    "further_pretraining",
+)
 
 
 class SampleSizes(Section):
@@ -195,10 +208,27 @@ class DeclaredTask(Section):
         return self
 
 
+class PairLayer(Section):
+    """A layer between the features and the heads that all tasks of pairs share; `size` is its width."""
+
+    size: int = Field(ge=1, le=8192)
+
+
+class Uncertainty(Section):
+    """Task weights that are learned (`mtbert.training.uncertainty`).
+
+    Attributes:
+        learning_rate: of the log-variances. AdamW moves one by about this much a step, so they need a higher rate than the encoder.
+    """
+
+    learning_rate: Positive = 1e-3
+
+
 class Model(Section):
     """A run's model: how it represents sentences, its heads by task, and its adapter.
 
     Attributes:
+        pair_layer: below the linear heads of pairs; None for none.
         declared: the declared tasks that the run has a head for; `mtbert.resolve` copies them here.
     """
 
@@ -209,13 +239,13 @@ class Model(Section):
     head_dropout: Probability
     seed: Seed
     adapter: AnyAdapter | None = None
+    pair_layer: PairLayer | None = None
     declared: dict[str, DeclaredTask] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
     def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `declared` out of the dump if it is empty, so that the dump has the keys of params.yaml."""
         dumped: dict[str, Any] = dump(self)
-        return dumped if dumped.get("declared") else {key: dumped[key] for key in dumped if key != "declared"}
+        return {key: value for key, value in dumped.items() if value or key not in DUMPED_IF_SET}
 
     @property
     def known(self) -> dict[str, Task]:
@@ -246,7 +276,26 @@ class Model(Section):
         if self.encoding == "both" and len(needed) == 1:
             only = needed.pop()
             raise ValueError(f"encoding is both, but every feature is {only}-encoded; set encoding: {only}")
+        if self.pair_layer is not None:
+            pairs = [name for name, task in self.known.items() if task.is_pair and self.heads[name].head == "linear"]
+            _check_pair_layer({name: list(self.heads[name].inputs) for name in pairs})
         return self
+
+
+def _check_pair_layer(features: dict[str, list[str]]) -> None:
+    """Check the features, by task, of the heads over the pair layer."""
+    if not features:
+        raise Contradiction(
+            "no task of pairs has a linear head; give one `features`, or remove pair_layer", "pair_layer"
+        )
+    first, *others = features
+    for name in others:
+        if features[name] != features[first]:
+            raise Contradiction(
+                f"must be {', '.join(features[first])}, as those of {first}: with pair_layer all tasks of pairs have the same; "
+                "change them, or remove pair_layer",
+                *("heads", name, "features"),
+            )
 
 
 def _check_objective(task: Task, head: AnyObjective) -> None:
@@ -273,7 +322,16 @@ def _check_objective(task: Task, head: AnyObjective) -> None:
 
 
 class Run(Model):
-    """A run: its model, the tasks it is trained on, sampler, budget and, unless it is the paper's, optimization."""
+    """A run: its model, the tasks it is trained on, sampler, budget and, unless it is the paper's, optimization and losses.
+
+    Attributes:
+        task_weights: factors of the tasks' losses, 1 for a task without one; None for none.
+        uncertainty: learns the factors; None: not.
+        r_drop: α of `mtbert.training.task_losses.with_r_drop`; None for one pass a step.
+        aggregation: how the tasks' gradients become one, for the joint sampler alone; None means mean.
+        measure_conflicts: the number of steps between two measurements of the tasks' gradients; None makes none.
+        further_pretraining: trains the encoder on the tasks' text first; None: not.
+    """
 
     tasks: list[str] = Field(min_length=1)
     sampler: Annotated[str, one_of(SAMPLERS)] | Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -282,6 +340,41 @@ class Run(Model):
     batch_size: BatchSize
     learning_rate: Positive
     optimization: Optimization | None = None
+    task_weights: dict[str, Positive] | None = None
+    uncertainty: Uncertainty | None = None
+    r_drop: Positive | None = None
+    aggregation: Annotated[str, one_of(AGGREGATIONS)] | None = None
+    measure_conflicts: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    further_pretraining: FurtherPretraining | None = None
+
+    @property
+    def passes(self) -> int:
+        """How many times a step passes a batch through the model."""
+        return 1 if self.r_drop is None else 2
+
+    @model_validator(mode="after")
+    def _several_gradients(self) -> "Run":
+        if self.aggregation is not None and self.sampler != "joint":
+            raise Contradiction(
+                f"only a step with a batch of every task has gradients to aggregate, but sampler is {self.sampler}; set "
+                "sampler: joint, or aggregation: null",
+                "aggregation",
+            )
+        if self.measure_conflicts is not None and len(self.tasks) < 2:
+            raise Contradiction(
+                "the gradients of two tasks or more are compared, but the run has one; set it to null, or add a task",
+                "measure_conflicts",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_the_encoder(self) -> "Run":
+        if self.further_pretraining is not None and self.adapter is not None:
+            raise Contradiction(
+                "trains the encoder's own weights, which an adapter keeps as they are; set it or adapter to null",
+                "further_pretraining",
+            )
+        return self
 
     @model_validator(mode="after")
     def _tasks_have_heads(self) -> "Run":
@@ -299,6 +392,24 @@ class Run(Model):
                     "objective, or remove the task here",
                     *("tasks", str(number)),
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _losses_agree(self) -> "Run":
+        for name in self.task_weights or {}:
+            if name not in self.tasks:
+                raise Contradiction(
+                    f"{name!r} is not a task of this run{nearest(name, self.tasks)}; correct the name, or remove it",
+                    *("task_weights", name),
+                )
+        if self.task_weights and self.uncertainty is not None:
+            raise Contradiction("the weights are learned by uncertainty; remove one of the two keys", "task_weights")
+        adapter_dropout = getattr(self.adapter, "dropout", 0.0)
+        if self.r_drop is not None and self.encoder_dropout == self.head_dropout == adapter_dropout == 0:
+            raise Contradiction(
+                "needs dropout, which makes the two passes differ; set encoder_dropout or head_dropout, or remove it",
+                "r_drop",
+            )
         return self
 
 

@@ -6,7 +6,7 @@ from mtbert.peft.published import encoder_from
 from mtbert.pipeline.paths import PRETRAINED, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
-from mtbert.pretrained.store import TOKENIZER, save_model
+from mtbert.pretrained.store import TOKENIZER, save_masked_head, save_model
 from mtbert.pretrained.weights import config_to_json
 from mtbert.training.compute import resolve
 
@@ -21,7 +21,8 @@ def main() -> None:
         raise MtbertError(f"params.yaml: {error}" if str(error).startswith("encoder.") else str(error)) from None
     with replaced_folder(PRETRAINED) as folder:
         (folder / TOKENIZER).write_bytes(found.tokenizer)
-        save_model(folder, found.tensors, {"encoder": config_to_json(found.config), "source": found.source})
+        head = {} if found.masked_head is None else save_masked_head(folder, found.masked_head)
+        save_model(folder, found.tensors, {"encoder": config_to_json(found.config), "source": found.source, **head})
     size = sum(tensor.numel() for tensor in found.tensors.values())
     print(f"{found.source['name']}: {size:,} parameters in {len(found.tensors)} tensors")
 

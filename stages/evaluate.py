@@ -17,6 +17,7 @@ from mtbert.pretrained.store import WEIGHTS, read_config
 from mtbert.seal import seal
 from mtbert.settings import Run
 from mtbert.training.compute import resolve
+from mtbert.training.conflicts import CONFLICTS
 
 
 def main(run_name: str) -> None:
@@ -43,7 +44,7 @@ def main(run_name: str) -> None:
             "training": config["training"],
         }
         atomic_json(folder / "metrics.json", {"run": run_name, **found, **trained_as})
-        for file in ("history.csv", RECORD):
+        for file in ("history.csv", RECORD, *([CONFLICTS] if run.measure_conflicts else [])):
             shutil.copyfile(MODELS / run_name / file, folder / file)
         made_by = record("evaluate", run_name, parents=[trained], **compute.describe(), **engine.describe())
         write_record(folder / EVALUATION, made_by)

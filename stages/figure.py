@@ -4,12 +4,12 @@ from mtbert.errors import MtbertError, nearest
 from mtbert.pipeline.paths import REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
-from mtbert.report import adapters, figures, samplers
+from mtbert.report import adapters, conflicts, figures, samplers
 from mtbert.report.figures import render
 from mtbert.report.measure import current_statistics
 from mtbert.report.statistics import STATISTICS
 
-FIGURES = figures.FIGURES | samplers.FIGURES | adapters.FIGURES
+FIGURES = figures.FIGURES | samplers.FIGURES | adapters.FIGURES | conflicts.FIGURES
 
 
 def main(name: str) -> None:

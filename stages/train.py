@@ -5,13 +5,14 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mtbert.data.arrays import Split, check_prepared, hold_out
+from mtbert.data.tokens import Wrapper
 from mtbert.engines import engine_for
 from mtbert.errors import MtbertError
 from mtbert.evaluation.development import development_metrics, watched
@@ -20,10 +21,12 @@ from mtbert.pipeline.ahead import overall
 from mtbert.pipeline.models import (
     load_start,
     losses_of,
+    mask_token,
     parents_of,
     recipe_of,
     save_trained,
     splits,
+    uncertainty_of,
     weights_of,
     wrapper,
 )
@@ -31,11 +34,15 @@ from mtbert.pipeline.paths import CONVERTED, MODELS, PLOTS, PREPARED, PRETRAINED
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_record
 from mtbert.pipeline.start import start
+from mtbert.pretrained.store import load_masked_head
 from mtbert.settings import Run
 from mtbert.tasks.paper import CURVE
+from mtbert.training.aggregation import packages_of
 from mtbert.training.compute import MAY_DIFFER, Compute, resolve
 from mtbert.training.distributed import Group, joined, placed
+from mtbert.training.engine import Engine
 from mtbert.training.fingerprint import fingerprint
+from mtbert.training.further import pretrain_further, write_losses
 from mtbert.training.log import LearningCurve, Observer, StepLog, write_history
 from mtbert.training.loop import train
 from mtbert.training.progress import TrainingProgress
@@ -61,9 +68,22 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             f"params.yaml: runs.{run_name}.batch_size is {run.batch_size}, too few examples for {group.size} "
             f"processes; start {run.batch_size} at most, or raise batch_size"
         )
+    if group.size > 1 and run.further_pretraining is not None:
+        raise MtbertError(
+            f"params.yaml: runs.{run_name}.further_pretraining takes one process; start this run without torchrun, or set it to null"
+        )
+    whole = [task for task in run.tasks if not run.heads[task].mean_of_examples]
+    if group.size > 1 and whole:
+        objective = run.heads[whole[0]].objective
+        raise MtbertError(
+            f"params.yaml: runs.{run_name}.heads.{whole[0]}.objective: {objective} compares the examples of a whole batch, so {group.size} "
+            "processes cannot share it; train this run by one process, or choose another objective"
+        )
     confine(*DATA, PRETRAINED, CONVERTED / run_name, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)
     check_prepared(PREPARED, ["train", "dev"])
-    engine = engine_for(load_start(run, run_name).to(compute.device), compute, quiet=not group.first)
+    model = load_start(run, run_name)
+    model.uncertainty = uncertainty = uncertainty_of(run)
+    engine = engine_for(model.to(compute.device), compute, quiet=not group.first)
     tokens = wrapper(engine.model, plan["settings"]["max_tokens"])
     data, dev = splits(run, run.tasks, "train"), splits(run, run.known, "dev")
     held_out: dict[str, Split] = {}
@@ -72,17 +92,19 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             data[task], held_out[task] = hold_out(split, share, run.seed)
     curve = {CURVE.name: data[CURVE.name]} if CURVE.name in data else splits(run, [CURVE.name], "train")
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
-    made_from = record("train", run_name, parents=parents, **compute.describe(), **engine.describe())
+    described = {**compute.describe(), **engine.describe(), **packages_of(run.aggregation or "mean")}
+    made_from = record("train", run_name, parents=parents, **described)
     group.check_same("start", made_from, "use the same checkout, data, packages and devices on every machine")
     with ExitStack() as writing:
         work, observers = (
             writing.enter_context(_writing(root, run_name, plan, made_from)) if group.first else (root, ())
         )
         work = Path(group.of_first(str(work)))
+        further = _pretrained_further(run, engine, data.values(), tokens, work, observers)
         done = train(
             engine,
             data,
-            losses_of(run),
+            losses_of(run, uncertainty),
             recipe_of(run),
             wrapper=tokens,
             evaluate=partial(
@@ -107,12 +129,34 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             text = {key: plan["settings"][key] for key in ("max_tokens", "preprocess", "source")}
             weights = save_trained(folder, run, engine.model, done, data, name=run_name, **text)
             shutil.copyfile(work / "steps.csv", folder / "steps.csv")
+            if further:
+                write_losses(folder / "further.csv", further)
             processes = {} if done.processes == [1] else {"processes": done.processes}
             write_record(folder / RECORD, {**made_from, **processes, "weights": weights})
         # DVC plots only files that are outputs themselves, not files in an output folder.
         write_history(PLOTS / f"{run_name}.csv", done.history)
         speed = sum(done.tokens.values()) / done.seconds
         write_log(root, "train", run_name, weights, seconds=done.seconds, tokens_per_second=speed)
+
+
+def _pretrained_further(
+    run: Run, engine: Engine, data: Iterable[Split], tokens: Wrapper, work: Path, observers: Iterable[Observer]
+) -> list[float]:
+    """Pretrain the encoder further on the training text, if the run does; the losses by step."""
+    if run.further_pretraining is None:
+        return []
+    return pretrain_further(
+        engine,
+        data,
+        run.further_pretraining,
+        seed=run.seed,
+        mask=mask_token(),
+        head=load_masked_head(PRETRAINED),
+        wrapper=tokens,
+        observers=[one for one in observers if isinstance(one, TrainingProgress)],
+        work=work / "further",
+        checkpoint_seconds=CHECKPOINT_SECONDS,
+    )
 
 
 @contextmanager

@@ -258,7 +258,10 @@ WORDS: list[tuple[str, list[Any]]] = [
     ("compute.threads", ["auto"]),
     ("compute.cuda_graphs", ["auto", True, False]),
     ("runs.baseline.pooling", ["cls", "mean", "max"]),
-    ("runs.baseline.sampler", ["sequential", "round_robin", "proportional", "square_root", "balanced", "annealed"]),
+    (
+        "runs.baseline.sampler",
+        ["sequential", "round_robin", "proportional", "square_root", "balanced", "annealed", "joint"],
+    ),
     ("runs.baseline.epoch_end", ["depletion", "one_pass", {"tokens": "one_pass"}, {"tokens": 1}]),
     ("runs.baseline.tasks", [["sst", "quora", "sts"]]),
     ("runs.concat_u_v.heads.sts.features", [["u", "v", "|u-v|", "|u+v|"]]),
@@ -369,7 +372,7 @@ def test_an_unknown_key_called_like_an_inner_word(fault: Fault, place: str, word
         ),
         (
             "runs.concat_u_v.heads.sts.objective",
-            "missing key runs.concat_u_v.heads.sts.objective; add it (valid: cross_entropy, bce, mse, cosine_embedding, cosine)",
+            "missing key runs.concat_u_v.heads.sts.objective; add it (valid: cross_entropy, corn, bce, cosine, mse, pearson, cosent, cosine_embedding, cosine_cosent)",
         ),
         (
             "profiles.only.budget.epochs",
@@ -420,6 +423,17 @@ def test_a_misspelt_objective_gets_a_suggestion(fault: Fault) -> None:
             "sqare_root",
             ["runs.baseline.sampler: 'sqare_root' is not valid", "did you mean 'square_root'? or a number"],
         ),
+        (
+            "runs.baseline.aggregation",
+            "mean",
+            ["runs.baseline.aggregation: ", "sampler is sequential; set sampler: joint"],
+        ),
+        (
+            "runs.dora_r4.further_pretraining",
+            {"steps": 9, "batch_size": 8, "learning_rate": 1e-4},
+            ["runs.dora_r4.further_pretraining: ", "an adapter keeps", "set it or adapter to null"],
+        ),
+        ("runs.baseline.measure_conflicts", 0, ["runs.baseline.measure_conflicts: ", "greater than or equal to 1"]),
         (
             "runs.baseline.epoch_end",
             "deplete",
@@ -583,7 +597,30 @@ START = "runs.dora_r4.adapter.start_from"
         ),
         (
             {START: "concat_u_v"},
-            f"{START}: heads, pooling or encoding of 'concat_u_v' differ from those of dora_r4; name another run",
+            f"{START}: heads, pooling, encoding or pair_layer of 'concat_u_v' differ from those of dora_r4; name another run",
+        ),
+        (
+            {"runs.best_performance.pair_layer": {"size": 8}, "runs.best_performance.heads.sts.features": ["u", "c"]},
+            "runs.best_performance.heads.sts.features: must be u, v, c, as those of quora: with pair_layer all tasks of pairs "
+            "have the same; change them, or remove pair_layer",
+        ),
+        (
+            {"runs.baseline.pair_layer": {"size": 8}},
+            "runs.baseline.pair_layer: no task of pairs has a linear head; give one `features`, or remove pair_layer",
+        ),
+        (
+            {"runs.best_performance.task_weights": {"qora": 2.0}},
+            "runs.best_performance.task_weights.qora: 'qora' is not a task of this run; did you mean 'quora'?; correct the "
+            "name, or remove it",
+        ),
+        (
+            {"runs.baseline.task_weights": {"sst": 2.0}, "runs.baseline.uncertainty": {}},
+            "runs.baseline.task_weights: the weights are learned by uncertainty; remove one of the two keys",
+        ),
+        (
+            {"runs.baseline.r_drop": 1.0, "runs.baseline.encoder_dropout": 0.0, "runs.baseline.head_dropout": 0.0},
+            "runs.baseline.r_drop: needs dropout, which makes the two passes differ; set encoder_dropout or head_dropout, or "
+            "remove it",
         ),
         (
             {"tables.table1.baseline": "baselin"},

@@ -37,18 +37,22 @@ class Batch:
         labels = None if self.labels is None else moved(self.labels, device)
         return Batch(self.task, self.views, self.stream.to(device), labels, self.share)
 
-    def part(self, process: int, processes: int) -> "Batch":
+    def part(self, process: int, processes: int, passes: int = 1) -> "Batch":
         """The share of one of several processes: each takes every `processes`-th example of this labelled batch.
+
+        Of a batch that has its examples `passes` times, one pass after another, a share has its own as many times.
 
         A process that is left without one takes the first example with weight 0, so that every process has a gradient
         for the same parameters.
         """
         assert self.labels is not None, "training splits are labelled"
         examples = len(self.labels)
-        chosen = np.arange(process, examples, processes)
-        weight = len(chosen) / examples
+        once = examples // passes
+        chosen = np.arange(process, once, processes)
+        weight = len(chosen) / once
         if not len(chosen):
             chosen = np.zeros(1, np.int64)
+        chosen = np.concatenate([once * n + chosen for n in range(passes)])
         places = (view * examples + int(example) for view in range(len(self.views)) for example in chosen)
         stream = _stream([self.stream.sequence(n) for n in places])
         share = Share.of(process, weight, self.stream, stream, chosen, examples)

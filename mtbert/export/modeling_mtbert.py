@@ -6,7 +6,9 @@ a sentence or a pair, [CLS] s1 [SEP] (s2 [SEP]), padded on the right, and reads 
     u = [CLS] s1 [SEP]        v = [CLS] s2 [SEP]        c = [CLS] s1 [SEP] s2 [SEP]
 
 Each is cut to `config.max_tokens`, of a pair the longer sentence first, then encoded and pooled by itself. The head is a linear layer over
-the concatenated features, or cos(u, v). Of two labels, the first has logit 0; a score is the logit, on the scale of the training labels.
+the concatenated features, with a layer of `config.pair_layer` units and tanh before it if that is not 0, or cos(u, v). Of two labels, the
+first has logit 0; a score is the logit, on the scale of the training labels. A `corn` head's logits are those of P(y > k | y >= k); here
+they become log P(y = k) of each class.
 
 Shapes: B examples, L tokens, N sequences, D hidden.
 """
@@ -28,7 +30,8 @@ FEATURES = {
 
 
 class MtbertConfig(BertConfig):
-    """BERT's config.json, and: pooling (cls, mean or max), features, head (linear or cosine), max_tokens, low and high (of a score)."""
+    """BERT's config.json, and: pooling (cls, mean or max), features, head (linear, corn or cosine), max_tokens, low and high (of a score),
+    pair_layer (its size, or 0)."""
 
     model_type = "mtbert"
 
@@ -41,8 +44,11 @@ class MtbertForSequenceClassification(BertPreTrainedModel):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.bert = BertModel(config, add_pooling_layer=config.pooling == "cls")
-        if config.head == "linear":
-            self.classifier = nn.Linear(config.hidden_size * len(config.features), config.num_labels)
+        if config.head != "cosine":
+            width = config.hidden_size * len(config.features)
+            if config.pair_layer:
+                self.pair_layer = nn.Linear(width, config.pair_layer)
+            self.classifier = nn.Linear(config.pair_layer or width, config.num_labels - (config.head == "corn"))
         self.post_init()
 
     def forward(
@@ -61,8 +67,14 @@ class MtbertForSequenceClassification(BertPreTrainedModel):
         sequences = [getattr(self, f"_{name}")(input_ids, n1, n2) for name in names]
         vectors = self._pooled(*map(torch.cat, zip(*sequences, strict=True)))
         pooled = dict(zip(names, vectors.reshape(len(names), input_ids.shape[0], -1), strict=True))
-        if self.config.head == "linear":
-            logits = self.classifier(torch.cat([FEATURES[name](pooled) for name in self.config.features], dim=-1))
+        if self.config.head != "cosine":
+            inputs = torch.cat([FEATURES[name](pooled) for name in self.config.features], dim=-1)
+            if self.config.pair_layer:
+                inputs = torch.tanh(self.pair_layer(inputs))
+            logits = self.classifier(inputs)
+            if self.config.head == "corn":
+                higher, end = nn.functional.logsigmoid(logits).cumsum(1), torch.zeros_like(logits[:, :1])
+                logits = torch.cat([end, higher], 1) + torch.cat([nn.functional.logsigmoid(-logits), end], 1)
         else:
             cosine = nn.functional.cosine_similarity(pooled["u"], pooled["v"])[:, None]
             if self.config.num_labels == 2:

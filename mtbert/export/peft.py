@@ -16,6 +16,7 @@ from mtbert.peft.published import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BIAS, PARTS, 
 from mtbert.peft.registry import LowRank, Pissa
 from mtbert.pretrained.source import hub_name
 from mtbert.pretrained.store import WEIGHTS, read_safetensors
+from mtbert.tasks.ordinal import Corn
 
 HEADS = "heads.safetensors"  # which peft does not read
 
@@ -34,7 +35,7 @@ def write(export: Export, folder: Path) -> list[str]:
     adapted = {name.rpartition(".")[0] for name in tensors if name.rpartition(".")[2] in added}
     theirs, heads, saved = {}, {}, set()
     for name, tensor in tensors.items():
-        if name.startswith("heads."):
+        if name.startswith(("heads.", "pair_layer.")):
             heads[name.removeprefix("heads.").replace(".linear.", ".")] = tensor
             continue
         layer, _, part = name.rpartition(".")
@@ -121,6 +122,11 @@ def _use(export: Export, adapter: LowRank | Pissa) -> list[str]:
         "max": "output.last_hidden_state.masked_fill(mask == 0, -torch.inf).amax(1)",
     }
     heads = [f"{task}: {', '.join(head.inputs)}" for task, head in settings.heads.items() if head.head == "linear"]
+    more = ""
+    if settings.pair_layer is not None:
+        more += " For pairs, `pair_layer` and tanh come first, and their heads take its output."
+    if ordinal := [task for task, head in settings.heads.items() if isinstance(head, Corn)]:
+        more += f" The logits of {', '.join(ordinal)} are those of P(y > k | y >= k)."
     trains = " It holds the embeddings, norms and biases too, which were trained." if adapter.train_rest else ""
     return [
         "```python",
@@ -141,5 +147,5 @@ def _use(export: Export, adapter: LowRank | Pissa) -> list[str]:
         f"The base's weights have the sha256 {base.get('sha256', 'unknown')}; on others the adapter computes something else.{trains}",
         "",
         f"`{HEADS}` has the weights of the tasks' heads, which peft does not load: linear layers over the concatenated features "
-        f"({'; '.join(heads)}), where u and v are the pooled sentences of a pair, and c is the pair pooled as one sequence.",
+        f"({'; '.join(heads)}), where u and v are the pooled sentences of a pair, and c is the pair pooled as one sequence.{more}",
     ]

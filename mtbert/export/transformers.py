@@ -17,10 +17,13 @@ from mtbert.export.registry import Export
 from mtbert.export.tokenizer import write_tokenizer
 from mtbert.files import atomic_json, atomic_write_bytes
 from mtbert.inference.model import TrainedModel
+from mtbert.model.heads import HeadOverPairLayer
 from mtbert.peft.mtlora import merged_state
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.store import CONFIG, WEIGHTS
 from mtbert.pretrained.weights import to_hf
+from mtbert.tasks.objective import Objective
+from mtbert.tasks.ordinal import Corn
 
 CODE = Path(__file__).with_name("modeling_mtbert.py")
 
@@ -62,6 +65,10 @@ def classifier(model: TrainedModel, task: str, one_logit: bool = False) -> tuple
     for name, tensor in model.network.heads[task].state_dict().items():  # of a cosine head none
         whole = torch.cat([torch.zeros_like(tensor), tensor]) if two_logits else tensor
         tensors[name.replace("linear", "classifier")] = whole
+    if pair_size(model, task):
+        assert model.network.pair_layer is not None
+        for name, tensor in model.network.pair_layer.state_dict().items():
+            tensors[name.replace("linear", "pair_layer")] = tensor
     return _config(model, task, one_logit), tensors
 
 
@@ -78,7 +85,18 @@ def is_plain(model: TrainedModel, task: str) -> bool:
     """Whether the task's head and pooling are those of `BertForSequenceClassification`."""
     objective = model.settings.heads[task]
     whole = ["u"] if model.tasks[task].sentences == 1 else ["c"]
-    return model.settings.pooling == "cls" and objective.head == "linear" and list(objective.inputs) == whole
+    one_layer = _head(objective) == "linear" and not pair_size(model, task)
+    return model.settings.pooling == "cls" and one_layer and list(objective.inputs) == whole
+
+
+def pair_size(model: TrainedModel, task: str) -> int:
+    """The size of the pair layer below the task's head; 0 if there is none."""
+    head, pair_layer = model.network.heads[task], model.settings.pair_layer
+    return pair_layer.size if pair_layer is not None and isinstance(head, HeadOverPairLayer) else 0
+
+
+def _head(objective: Objective) -> str:
+    return "corn" if isinstance(objective, Corn) else objective.head
 
 
 def encoder_config(model: TrainedModel) -> dict[str, Any]:
@@ -122,7 +140,8 @@ def _config(model: TrainedModel, task: str, one_logit: bool) -> dict[str, Any]:
         },
         "pooling": settings.pooling,
         "features": list(objective.inputs),
-        "head": objective.head,
+        "head": _head(objective),
+        "pair_layer": pair_size(model, task),
         "max_tokens": model.max_tokens,
         **({} if info.labels else {"low": info.low, "high": info.high}),
     }

@@ -11,6 +11,7 @@ from mtbert.data.shares import Share
 from mtbert.data.tokens import TokenStream
 from mtbert.model.active import computing
 from mtbert.model.bert import BertEncoder
+from mtbert.model.heads import HeadOverPairLayer, PairLayer
 from mtbert.model.pooling import pool
 
 
@@ -30,12 +31,20 @@ class MultitaskModel(nn.Module):
             trainable.
         pooling: cls, mean or max; cls is followed by BERT's pooler, tanh(W h + b), as in the course's framework.
         heads: by task, from `mtbert.model.heads.build_heads`; their dropout uses the encoder's noise.
+        pair_layer: below the heads of pairs, if they are made for one.
 
     Attributes:
         adapter_rates: of an adapter's own parameters, by name, what its learning rate is multiplied by; None without an adapter.
+        uncertainty: parameters of the losses that train with the model and are removed after it; they are in checkpoints.
     """
 
-    def __init__(self, encoder: BertEncoder, pooling: str, heads: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self,
+        encoder: BertEncoder,
+        pooling: str,
+        heads: Mapping[str, nn.Module],
+        pair_layer: PairLayer | None = None,
+    ) -> None:
         super().__init__()
         if pooling != "cls":
             encoder.pooler = None
@@ -45,6 +54,8 @@ class MultitaskModel(nn.Module):
         self.adapter_rates: dict[str, float] | None = None
         self.heads = nn.ModuleDict()
         self.heads._modules.update(heads)  # add_module rejects tasks named like a method, such as `type`
+        self.pair_layer = pair_layer
+        self.uncertainty: nn.Module | None = None
 
     def forward(self, batch: Batch) -> Tensor:
         """The head's output for the batch's task: class logits (B, C), or a logit, score or cosine (B,). Float32."""
@@ -52,7 +63,10 @@ class MultitaskModel(nn.Module):
         # Logits and similarities need more than the three digits of bf16, and these products are cheap.
         with torch.autocast(pooled_ND.device.type, enabled=False):
             views = pooled_ND.chunk(len(batch.views))
-            return self.heads[batch.task](dict(zip(batch.views, views, strict=True))).float()
+            pooled, head = dict(zip(batch.views, views, strict=True)), self.heads[batch.task]
+            if self.pair_layer is not None and isinstance(head, HeadOverPairLayer):
+                return head(self.pair_layer(pooled)).float()
+            return head(pooled).float()
 
     def pooled(self, stream: TokenStream, task: str | None = None) -> Tensor:
         """Each sequence as one vector, in the caller's order, (N, D). Float32 or wider.

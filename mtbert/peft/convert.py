@@ -139,5 +139,7 @@ def count_parameters(model: MultitaskModel) -> dict[str, int | None]:
         "trainable": sum(trainable.values()),
         "adapters_only": None
         if own is None
-        else sum(count for name, count in trainable.items() if name in own or name.startswith("heads.")),
+        else sum(
+            count for name, count in trainable.items() if name in own or name.startswith(("heads.", "pair_layer."))
+        ),
     }

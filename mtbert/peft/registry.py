@@ -299,7 +299,7 @@ class LinearProbe(Selection):
     method: Literal["linear_probe"]
 
     def selects(self, name: str) -> bool:
-        return name.startswith("heads.")
+        return name.startswith(("heads.", "pair_layer."))
 
 
 class Inserted(Adapter):

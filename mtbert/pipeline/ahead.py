@@ -45,4 +45,4 @@ def _tokens(name: str) -> int:
     middle = run.epochs // 2
     sampler = sampler_in(run.sampler, middle, run.epochs)
     epoch = epoch_schedule(sizes, run.batch_size, sampler, run.epoch_end, run.seed, middle, lengths)
-    return round(run.epochs * sum(means[task] * len(rows) for task, rows in epoch))
+    return round(run.passes * run.epochs * sum(means[task] * len(rows) for task, rows in epoch))

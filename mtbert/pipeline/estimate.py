@@ -14,6 +14,7 @@ from mtbert.pipeline.planning import settings_of_stages
 from mtbert.pipeline.rates import Rates
 from mtbert.pipeline.sizes import EncoderSize, Rows
 from mtbert.pipeline.workload import Workload
+from mtbert.settings import Run
 from mtbert.training.compute import Compute, machine
 
 SECONDS_PER_STAGE = 2.0  # start, imports and DVC's own work: 0.5 s without torch, 3 s with it, on two cores of an EPYC
@@ -32,7 +33,10 @@ def show(
 ) -> None:
     """Print the estimate: a table of the runs and some lines, at most 100 columns wide."""
     console.width = min(console.width, 100)
-    seconds = {name: rates.seconds(params.runs[name], *work[name][:3]) for name in params.runs}
+    seconds = {
+        name: rates.seconds(run, work[name].backwards, work[name].backward_tokens, work[name].watched)
+        for name, run in params.runs.items()
+    }
     evaluation = sum(rates.prediction(params.runs[name], work[name].evaluated) for name in params.runs)
     stages = len(settings_of_stages(params)) + 1
     starts = stages * SECONDS_PER_STAGE
@@ -49,7 +53,10 @@ def show(
         _count(sum(one.tokens for one in every)),
         _minutes(sum(seconds.values())),
     )
+    # The steps that were measured hold one gradient, not one of each task.
+    held = 4 * rates.largest.trained * max(map(_gradients, params.runs.values()))
     main, gpu = rates.memory
+    main, gpu = (main, gpu + held) if gpu else (main + held, gpu)
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     busy = f" It is busy now (load {load:.1f} on {cores} cores), so an idle machine needs less." if load > cores else ""
     seconds_in_all = sum(seconds.values()) + evaluation + starts
@@ -76,14 +83,17 @@ def show(
 
 
 def disk_bytes(params: Params, rows: Rows, rates: Rates) -> float:
-    """Bytes on disk: data, models, results, and two checkpoints, since the old one is kept until the new one is written."""
+    """Bytes on disk: data, models, results, and two checkpoints, since the old one is kept until the new one is written. That of
+    further pretraining is kept too.
+    """
     weights = 4.0 * rates.largest.parameters
     total = weights  # the encoder's
     for name, run in params.runs.items():
         adapter = 4.0 * rates.added[name]
         start = 0.0 if run.adapter is None or run.adapter.start_from == "pretrained" else weights
         total += weights + 2 * adapter + start  # models/RUN and models/converted/RUN
-    total += 2 * 3 * 4 * rates.largest.trained  # weights and two moments
+    checkpoints = 3 if any(run.further_pretraining for run in params.runs.values()) else 2
+    total += checkpoints * 3 * 4 * rates.largest.trained  # weights and two moments
     text = {
         (task, split): count * float(row_tokens(rows.sample[task], ("u", "v"), 10**6).mean()) * BYTES_PER_WORDPIECE
         for task, splits in rows.sizes.items()
@@ -92,6 +102,11 @@ def disk_bytes(params: Params, rows: Rows, rates: Rates) -> float:
     # As fetched, and prepared twice: text and wordpieces. Each run lists its dev and test examples.
     total += 3 * sum(text.values())
     return total + len(params.runs) * sum(count for (_, split), count in text.items() if split != "train")
+
+
+def _gradients(run: Run) -> int:
+    """How many gradients training holds besides the parameters' own."""
+    return len(run.tasks) if run.sampler == "joint" or run.measure_conflicts else 0
 
 
 def _facts(**texts: str) -> Table:

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from mtbert.corpus.tokenizer import read_tokenizer
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text, sha256_file
 from mtbert.model.bert import BertConfig, BertEncoder
-from mtbert.model.heads import build_heads
+from mtbert.model.heads import HeadOverPairLayer, PairLayer, build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter, count_parameters, kept_state, load_adapter
 from mtbert.pipeline.card import CARD, card
@@ -25,12 +26,15 @@ from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, load_model, read
 from mtbert.pretrained.weights import config_to_json, for_pooling
 from mtbert.settings import Model, Run
 from mtbert.tasks.task import Task
+from mtbert.training.conflicts import CONFLICTS, write_conflicts
 from mtbert.training.log import write_history
 from mtbert.training.loop import Progress, kept_epoch
 from mtbert.training.optimization import PAPER
 from mtbert.training.recipe import Recipe
 from mtbert.training.sampling import probabilities, sampler_exponent
 from mtbert.training.step import Loss
+from mtbert.training.task_losses import task_losses
+from mtbert.training.uncertainty import UncertaintyWeights
 
 
 def weights_of(folder: Path) -> dict[str, Any]:
@@ -57,13 +61,24 @@ def build(settings: Model, config: BertConfig) -> MultitaskModel:
     torch.manual_seed(settings.seed)
     with _NoInit():
         encoder = BertEncoder(config, settings.encoder_dropout)
-    heads = build_heads(settings.heads, settings.known, config.hidden, settings.head_dropout, encoder.noise)
-    return MultitaskModel(encoder, settings.pooling, heads)
+    size = settings.pair_layer.size if settings.pair_layer else None
+    dropout, noise = settings.head_dropout, encoder.noise
+    heads = build_heads(settings.heads, settings.known, config.hidden, dropout, noise, size)
+    pair_layer = None
+    if size is not None:  # the settings have checked that its heads have the same features
+        features = next(head.features for head in heads.values() if isinstance(head, HeadOverPairLayer))
+        pair_layer = PairLayer(features, config.hidden, size, dropout, noise)
+    return MultitaskModel(encoder, settings.pooling, heads, pair_layer)
 
 
-def losses_of(settings: Model) -> dict[str, Loss]:
-    """The loss of each head, by task."""
-    return {name: settings.heads[name].loss(task) for name, task in settings.known.items()}
+def losses_of(run: Run, uncertainty: UncertaintyWeights | None = None) -> dict[str, Loss]:
+    """The loss of each head, by task; `uncertainty` are the weights that the run learns."""
+    return task_losses(run.heads, run.known, r_drop=run.r_drop, weights=run.task_weights, uncertainty=uncertainty)
+
+
+def uncertainty_of(run: Run) -> UncertaintyWeights | None:
+    """The weights that the run learns; None if it learns none."""
+    return UncertaintyWeights({name: run.known[name] for name in run.tasks}) if run.uncertainty else None
 
 
 def adapt(model: MultitaskModel, settings: Model, where: str, initialise: bool = False) -> None:
@@ -124,8 +139,9 @@ def load_run(run: Run, name: str) -> MultitaskModel:
     """
     folder = MODELS / name
     tensors, config = load_model(folder)
-    if config["settings"] != run.model_dump():
-        changed = [key for key, value in run.model_dump().items() if config["settings"].get(key) != value]
+    before, now = config["settings"], run.model_dump()
+    if before != now:
+        changed = [key for key in now | before if before.get(key) != now.get(key)]
         raise MtbertError(
             f"{folder}: was trained with other settings ({', '.join(changed)}); run `dvc repro train@{name}` to train it again"
         )
@@ -177,6 +193,20 @@ def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
     return wrapper_for(PREPARED / TOKENIZER, max_tokens, BERT.special_tokens)
 
 
+def mask_token() -> int:
+    """The id of [MASK].
+
+    Raises:
+        MtbertError: the prepared tokenizer is missing or damaged, or has no such token.
+    """
+    path = PREPARED / TOKENIZER
+    tokenizer = read_tokenizer(path, "run `dvc repro prepare`", "run `dvc repro --force --single-item prepare`")
+    mask: int | None = tokenizer.token_to_id("[MASK]")
+    if mask is None:
+        raise MtbertError(f"{path}: has no [MASK], which further_pretraining needs; set further_pretraining to null")
+    return mask
+
+
 def _check_parent(parent: dict[str, Any], folder: Path, stage: str) -> None:
     """Check that the adapter was made from these weights: its magnitudes fit no others, even of equal shape."""
     if weights_of(Path(parent["folder"])) != parent:
@@ -214,6 +244,10 @@ def recipe_of(run: Run) -> Recipe:
         adapter_rate,
         run.seed,
         run.optimization or PAPER,
+        run.passes,
+        run.uncertainty.learning_rate if run.uncertainty else 0.0,
+        run.aggregation or "mean",
+        run.measure_conflicts,
     )
 
 
@@ -230,6 +264,8 @@ def save_trained(
     source: str,
 ) -> str:
     """Write a trained model with all that prediction needs, its history and its card; returns the checksum of its weights.
+
+    Weights of the tasks that were learned are no part of the model: they are removed from it, and written into config.json.
 
     Args:
         data: the training splits.
@@ -257,6 +293,9 @@ def save_trained(
         "tokens": sum(done.tokens.values()),
         "tokens_of_tasks": done.tokens,
     }
+    if isinstance(model.uncertainty, UncertaintyWeights):
+        training["log_variances"] = model.uncertainty.learned()
+        model.uncertainty = None
     config = {
         "encoder": config_to_json(model.encoder.config),
         "settings": run.model_dump(),
@@ -273,6 +312,8 @@ def save_trained(
     shutil.copyfile(PREPARED / TOKENIZER, folder / TOKENIZER)
     atomic_write_text(folder / CARD, card(name, config))
     write_history(folder / "history.csv", done.history)
+    if done.conflicts:
+        write_conflicts(folder / CONFLICTS, done.conflicts)
     return str(read_config(folder)["sha256"])
 
 

@@ -33,7 +33,7 @@ class Rate(NamedTuple):
     """The speed of training, measured on one run.
 
     Attributes:
-        step, token: a step takes step + token * (its tokens) seconds, if the run pools all tokens.
+        step, token: a step of one batch takes step + token * (its tokens) seconds, if the run pools all tokens.
         run, tokens, seconds: the run, and the tokens and seconds of its longer steps.
         parameters, trained: numbers of weights: of the plain model, and those of model and adapter that train.
     """
@@ -69,10 +69,13 @@ class Rates(NamedTuple):
         """The speed of the run with the largest checkpoint."""
         return max(self.training.values(), key=lambda rate: rate.trained)
 
-    def seconds(self, run: Run, steps: int, tokens: float, watched: float) -> float:
-        """Seconds of a run's training; `watched` counts the tokens of its dev metrics."""
+    def seconds(self, run: Run, backwards: int, tokens: float, watched: float) -> float:
+        """Seconds of a run's training: of its backward passes, with these tokens, and of its dev metrics, on `watched` tokens.
+
+        A pass takes as long as a step of one batch, although a joint step has several and one update.
+        """
         rate = self.training[kind(run)]
-        return rate.step * steps + rate.token * tokens * share(run, self.layers) + self.prediction(run, watched)
+        return rate.step * backwards + rate.token * tokens * share(run, self.layers) + self.prediction(run, watched)
 
     def prediction(self, run: Run, tokens: float) -> float:
         """Seconds to predict on this many tokens."""
@@ -97,7 +100,9 @@ def measure(
     predict = 0.0
     for what in sorted({kind(run) for run in runs.values()}, key=lambda what: (what != FULL, what)):
         names = [name for name, run in runs.items() if kind(run) == what]
-        name = max(names, key=lambda name: (added[name], sum(map(len, views_of(runs[name]).values()))))
+        name = max(
+            names, key=lambda name: (added[name], runs[name].passes * sum(map(len, views_of(runs[name]).values())))
+        )
         model = _model(name, runs[name], config).to(compute.device)
         rates[what] = _training(model, name, runs[name], sample, wrapper, compute)
         predict = predict or _prediction(model, sample, wrapper, compute) / share(runs[name], config.layers)
@@ -146,12 +151,14 @@ def _training(
     tokens = {task: row_tokens(sample[task], model.views(task), wrapper.max_tokens) for task in run.tasks}
     light, heavy = (choose(run.tasks, key=lambda task: tokens[task].mean()) for choose in (min, max))
     engine = engine_for(model, compute)
-    engine.optimizer(Recipe(run.sampler, run.epoch_end, run.epochs, run.batch_size, run.learning_rate))
+    engine.optimizer(
+        Recipe(run.sampler, run.epoch_end, run.epochs, run.batch_size, run.learning_rate, passes=run.passes)
+    )
     losses = losses_of(run)
 
     def step_on(task: str, rows: np.ndarray) -> Callable[[], float]:
         def step() -> float:
-            batch = make_batch(task, sample[task], rows, model.views(task), wrapper)
+            batch = make_batch(task, sample[task], np.tile(rows, run.passes), model.views(task), wrapper)
             with naming_batch_size(compute, f"runs.{name}: a step ({task})"):
                 return float(engine.step(batch, losses[task], run.seed, 1))
 
@@ -160,7 +167,7 @@ def _training(
     timed = []
     for task in (light, heavy):
         rows = np.random.default_rng(run.seed).integers(len(sample[task]), size=run.batch_size)
-        timed.append((int(tokens[task][rows].sum()), _seconds(step_on(task, rows))))
+        timed.append((run.passes * int(tokens[task][rows].sum()), _seconds(step_on(task, rows))))
     (few, short), (many, long) = timed
     # A line through both points. If they coincide, or noise makes the slope or intercept negative, a line through zero.
     token = (long - short) / (many - few) if many > few else 0.0
@@ -168,7 +175,7 @@ def _training(
         token = long / many
     step = long - token * many
     rows = np.argsort(tokens[heavy])[-run.batch_size :]
-    if step + token * tokens[heavy][rows].sum() < SECONDS:
+    if step + token * run.passes * tokens[heavy][rows].sum() < SECONDS:
         step_on(heavy, rows)()  # the longest batch, for the peak of memory
     counts = count_parameters(model)
     return Rate(step, token, name, many, long, counts["total"] or 0, counts["trainable"] or 0)

@@ -45,6 +45,13 @@ BERT = Family(
     layer=re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)"),
     layer_names=LAYER_NAMES,
     buffers=frozenset({"embeddings.position_ids"}),
+    masked_head={
+        "cls.predictions.transform.dense.weight": "dense.weight",
+        "cls.predictions.transform.dense.bias": "dense.bias",
+        "cls.predictions.transform.LayerNorm.weight": "norm.weight",
+        "cls.predictions.transform.LayerNorm.bias": "norm.bias",
+        "cls.predictions.bias": "bias",
+    },
     heads=re.compile(r"(cls|classifier|qa_outputs)\..+"),
     special_tokens=("[CLS]", "[SEP]"),
 )

@@ -37,7 +37,8 @@ class Family:
         layer: pattern of a layer's tensors; its groups are the layer's number, a key of `layer_names`, and weight or bias.
         layer_names: their module in a layer -> ours.
         buffers: tensors that hold no weights; they are left out.
-        heads: tensors of pretraining and task heads; they are left out with a note.
+        masked_head: their tensor of the head for masked tokens -> ours, in `MaskedTokenHead`.
+        heads: tensors of other pretraining and task heads; they are left out with a note.
         special_tokens: the token that begins a sequence, and the token that ends each sentence in it.
     """
 
@@ -52,6 +53,7 @@ class Family:
     layer: re.Pattern[str]
     layer_names: Mapping[str, str]
     buffers: frozenset[str]
+    masked_head: Mapping[str, str]
     heads: re.Pattern[str]
     special_tokens: tuple[str, str]
 

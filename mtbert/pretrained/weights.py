@@ -1,6 +1,6 @@
 """An encoder's tensors under our names: translated from a published checkpoint, or random."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder, initialise
+from mtbert.model.masked import MaskedTokenHead
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.checks import check_sizes, check_tensors, first_names
 from mtbert.pretrained.family import Family, note
@@ -29,12 +30,14 @@ def from_hf(tensors: Mapping[str, Tensor], config: BertConfig, source: str, fami
     """
     ours: dict[str, Tensor] = {}
     unknown, heads = [], []
+    keeps_head = has_masked_head(tensors, family)
     for published, tensor in tensors.items():
         plain = family.plain_name(published)
         if plain in family.buffers:
             continue
         if family.heads.fullmatch(plain):
-            heads.append(published)
+            if not keeps_head or plain not in family.masked_head:
+                heads.append(published)
             continue
         name = family.our_name(plain)
         if name is None:
@@ -56,6 +59,32 @@ def from_hf(tensors: Mapping[str, Tensor], config: BertConfig, source: str, fami
     if heads:
         note(f"{source}: ignored heads of other tasks: {first_names(heads)}")
     return ours
+
+
+def masked_head_from_hf(
+    tensors: Mapping[str, Tensor], config: BertConfig, source: str, family: Family = BERT
+) -> dict[str, Tensor] | None:
+    """A checkpoint's head for masked tokens, as `MaskedTokenHead` names its tensors, in float32; None if it has none.
+
+    Args:
+        tensors, source: as for `from_hf`.
+
+    Raises:
+        MtbertError: a tensor has another shape, or is not finite.
+    """
+    if not has_masked_head(tensors, family):
+        return None
+    plain = {family.plain_name(published): tensor for published, tensor in tensors.items()}
+    ours = {name: plain[published].float() for published, name in family.masked_head.items()}
+    with torch.device("meta"):
+        expected = MaskedTokenHead(config, 0).state_dict()
+    check_tensors(ours, {name: tuple(tensor.shape) for name, tensor in expected.items()}, source)
+    return ours
+
+
+def has_masked_head(tensors: Iterable[str], family: Family = BERT) -> bool:
+    """Whether a checkpoint with tensors of these names has the whole head for masked tokens."""
+    return family.masked_head.keys() <= set(map(family.plain_name, tensors))
 
 
 def to_hf(tensors: Mapping[str, Tensor], family: Family = BERT) -> dict[str, Tensor]:

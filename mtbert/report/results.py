@@ -76,6 +76,24 @@ def history(results: Path, run: str, columns: Sequence[str] = ()) -> pd.DataFram
     return table
 
 
+def conflicts(results: Path, run: str) -> pd.DataFrame:
+    """The run's conflicts.csv, a row per measurement, layer and pair of tasks (`mtbert.training.conflicts`).
+
+    Raises:
+        MtbertError: the run was not asked to measure them, or the file is damaged.
+    """
+    if "measure_conflicts" not in record(results, run)["settings"]:
+        raise MtbertError(
+            f"params.yaml: runs.{run} measures no conflicts; set runs.{run}.measure_conflicts: 20, or remove it from the figure"
+        )
+    with _reading(results, run, "conflicts.csv") as path:
+        table = pd.DataFrame(read_csv(path), dtype=str)
+        _require(("step", "layer", "first", "second", "cosine"), table)
+        numbers = [name for name in table.columns if name not in ("layer", "first", "second")]
+        table[numbers] = table[numbers].apply(pd.to_numeric)
+    return table
+
+
 def dotted(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """The settings of a run's record by dotted key, as in params.yaml."""
     found: dict[str, Any] = {}

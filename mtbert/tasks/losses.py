@@ -1,5 +1,9 @@
-"""The objectives' losses (section 4.4). Shapes: B examples, C classes; each returns the mean over the batch, ()."""
+"""The objectives' losses (section 4.4 and later papers), and what R-Drop compares. Shapes: B examples, C classes; each returns ().
 
+A loss is the mean over the batch, except `pearson` and `cosent`, which are of the batch as a whole.
+"""
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,3 +37,51 @@ def cosine_embedding(cosine_B: Tensor, labels_B: Tensor, margin: float, threshol
     pulled = 1 - cosine_B
     pushed = (cosine_B - margin).clamp_min(0)
     return pulled.where(labels_B >= threshold, pushed).mean()
+
+
+def conditional_ordinal(logits_BR: Tensor, labels_B: Tensor) -> Tensor:
+    """CORN (Shi, Cao and Raschka 2021): each rank's binary cross-entropy over the examples that reach it.
+
+    The paper divides their sum by the number of these terms. Here it is divided by B: the mean of -log P(y = label).
+
+    Args:
+        logits_BR: of P(y > k | y >= k), R = C - 1; (B,) of two classes.
+    """
+    return F.nll_loss(log_probabilities_of_ranks(logits_BR), labels_B.long())
+
+
+def log_probabilities_of_ranks(logits_BR: Tensor) -> Tensor:
+    """log P(y = k) of each class, (B, C), from CORN's logits: y passes the ranks below k, and not rank k."""
+    logits_BR = logits_BR.reshape(len(logits_BR), -1)
+    ranks = logits_BR.shape[1]
+    # A product sums over the ranks below k, since cumsum on CUDA is not deterministic.
+    below_RC = logits_BR.new_ones(ranks, ranks + 1).triu(1)
+    return F.logsigmoid(logits_BR) @ below_RC + F.pad(F.logsigmoid(-logits_BR), (0, 1))
+
+
+def log_probabilities_of_logit(logits_B: Tensor) -> Tensor:
+    """log P of labels 0 and 1, (B, 2), from the logit of label 1."""
+    return torch.stack([F.logsigmoid(-logits_B), F.logsigmoid(logits_B)], dim=1)
+
+
+def pearson(scores_B: Tensor, labels_B: Tensor) -> Tensor:
+    """1 - r. Where r is undefined, in a batch of one example or of equal scores or labels, r is 0 without a gradient."""
+    x, y = scores_B - scores_B.mean(), labels_B - labels_B.mean()
+    xx, yy = x.square().mean(), y.square().mean()
+    # What rounding leaves of equal values is 1e-7 of them.
+    defined = (xx > 1e-12 * scores_B.square().mean()) & (yy > 1e-12 * labels_B.square().mean())
+    r = (x * y).mean() / torch.where(defined, xx * yy, 1).sqrt()
+    return 1 - torch.where(defined, r, 0)
+
+
+def cosent(scores_B: Tensor, labels_B: Tensor, scale: float) -> Tensor:
+    """CoSENT (Su 2022), as in sentence-transformers: log(1 + the sum of exp(scale (s_i - s_j)) over pairs with y_i < y_j)."""
+    differences_BB = scale * (scores_B[:, None] - scores_B[None, :])
+    wrong_way_BB = labels_B[:, None] < labels_B[None, :]
+    terms = differences_BB.masked_fill(~wrong_way_BB, -torch.inf).flatten()
+    return torch.logsumexp(F.pad(terms, (1, 0)), 0)
+
+
+def symmetric_kl(log_p_BC: Tensor, log_q_BC: Tensor) -> Tensor:
+    """The mean of KL(p || q) and KL(q || p), averaged over the examples (Liang et al. 2021)."""
+    return ((log_p_BC.exp() - log_q_BC.exp()) * (log_p_BC - log_q_BC)).sum(1).mean() / 2

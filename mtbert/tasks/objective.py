@@ -1,12 +1,12 @@
-"""Objectives of heads (sections 4.1 to 4.4). Each is one class: kind of head, loss, decision, metric and settings.
+"""The paper's objectives of heads (sections 4.1 to 4.4). Each is one class: kind of head, loss, decision, metric and settings.
 
-To add one, write a class and add it to `AnyObjective`, which the settings and `OBJECTIVES` use. Shapes: B examples, C classes.
+The others are in files beside this one; registry.py lists all of them. Shapes: B examples, C classes.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -43,6 +43,7 @@ class Objective(Section):
         kinds: the kinds of label that it can be used with.
         head: `linear`, a layer over `inputs`, or `cosine`, cos(u, v), which has no parameters.
         metric: the task's metric (section 5.2), a key of `mtbert.evaluation.metrics.METRICS`.
+        mean_of_examples: whether the loss is a mean over the examples, so that several processes can share a batch.
     """
 
     objective: str
@@ -50,15 +51,26 @@ class Objective(Section):
     kinds: ClassVar[tuple[Kind, ...]]
     head: ClassVar[Literal["linear", "cosine"]]
     metric: ClassVar[Literal["accuracy", "pearson"]]
+    mean_of_examples: ClassVar[bool] = True
 
     @property
     @abstractmethod
     def inputs(self) -> Sequence[Feature]:
         """The features that the head takes (section 4.2)."""
 
+    def outputs(self, task: Task) -> int:
+        """Number of outputs of a linear head per example."""
+        return task.outputs
+
     @abstractmethod
     def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
         """The loss of (scores, labels)."""
+
+    def divergence(self, one: "Tensor", other: "Tensor") -> "Tensor":
+        """How far two outputs of the head for the same examples are apart, (): their mean squared difference."""
+        from mtbert.tasks.losses import mean_squared_error
+
+        return mean_squared_error(one, other)
 
     @abstractmethod
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
@@ -105,6 +117,12 @@ class CrossEntropy(Linear):
 
         return partial(cross_entropy, label_smoothing=self.label_smoothing)
 
+    def divergence(self, one: "Tensor", other: "Tensor") -> "Tensor":
+        """The symmetric divergence of the classes' probabilities, ()."""
+        from mtbert.tasks.losses import symmetric_kl
+
+        return symmetric_kl(one.log_softmax(-1), other.log_softmax(-1))
+
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
         values = raw.argmax(1)
         return Predictions(values.astype(np.float64), self.probabilities(raw, task)[np.arange(len(raw)), values])
@@ -125,6 +143,12 @@ class LogitOfOne(Objective):
         from mtbert.tasks.losses import binary_cross_entropy
 
         return binary_cross_entropy
+
+    def divergence(self, one: "Tensor", other: "Tensor") -> "Tensor":
+        """The symmetric divergence of the two labels' probabilities, ()."""
+        from mtbert.tasks.losses import log_probabilities_of_logit, symmetric_kl
+
+        return symmetric_kl(log_probabilities_of_logit(one), log_probabilities_of_logit(other))
 
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
         raw = raw.astype(np.float64)
@@ -153,19 +177,13 @@ class Cosine(LogitOfOne, CosineOfPair):
     objective: Literal["cosine"]
 
 
-class MeanSquaredError(Linear):
-    """Predicts the score; `clamp` limits predictions to the task's range (section 4.4)."""
+class LinearScore(Linear):
+    """A linear layer gives the score; `clamp` limits predictions to the task's range (section 4.4)."""
 
-    objective: Literal["mse"]
     clamp: bool
 
     kinds: ClassVar = ("score",)
     metric: ClassVar = "pearson"
-
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
-        from mtbert.tasks.losses import mean_squared_error
-
-        return mean_squared_error
 
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
         values = raw.astype(np.float64)
@@ -174,23 +192,22 @@ class MeanSquaredError(Linear):
         return Predictions(values, values)
 
 
-class CosineEmbedding(CosineOfPair):
-    """Equation 1 on (u, v): y = 1 for labels of at least `threshold`, -1 for lower ones (section 4.4).
+class MeanSquaredError(LinearScore):
+    """Mean squared error of the score (section 4.4)."""
 
-    The prediction maps the cosine linearly from -1..1 to the task's range, which does not change Pearson's r.
-    """
+    objective: Literal["mse"]
 
-    objective: Literal["cosine_embedding"]
-    margin: float = Field(ge=-1, le=1)
-    threshold: float
+    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+        from mtbert.tasks.losses import mean_squared_error
+
+        return mean_squared_error
+
+
+class CosineScore(CosineOfPair):
+    """The prediction maps cos(u, v) linearly from -1..1 to the task's range, which does not change Pearson's r."""
 
     kinds: ClassVar = ("score",)
     metric: ClassVar = "pearson"
-
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
-        from mtbert.tasks.losses import cosine_embedding
-
-        return partial(cosine_embedding, margin=self.margin, threshold=self.threshold)
 
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
         values = task.low + (task.high - task.low) / 2 * (1 + raw.astype(np.float64))
@@ -198,9 +215,14 @@ class CosineEmbedding(CosineOfPair):
         return Predictions(values, values)
 
 
-AnyObjective = Annotated[
-    CrossEntropy | BinaryCrossEntropy | MeanSquaredError | CosineEmbedding | Cosine, Field(discriminator="objective")
-]
-OBJECTIVES: dict[str, type[Objective]] = {
-    get_args(kind.model_fields["objective"].annotation)[0]: kind for kind in get_args(get_args(AnyObjective)[0])
-}
+class CosineEmbedding(CosineScore):
+    """Equation 1 on (u, v): y = 1 for labels of at least `threshold`, -1 for lower ones (section 4.4)."""
+
+    objective: Literal["cosine_embedding"]
+    margin: float = Field(ge=-1, le=1)
+    threshold: float
+
+    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+        from mtbert.tasks.losses import cosine_embedding
+
+        return partial(cosine_embedding, margin=self.margin, threshold=self.threshold)

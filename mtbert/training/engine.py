@@ -1,6 +1,6 @@
 """Engines take a model's training steps: `Plain` with the modules as they are, those of mtbert/fast faster."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from mtbert.data.batches import Batch
 from mtbert.data.tokens import TokenStream
+from mtbert.errors import MtbertError
 from mtbert.model.multitask import MultitaskModel
+from mtbert.training.aggregation import weights_by
 from mtbert.training.compute import Compute
 from mtbert.training.distributed import summed
+from mtbert.training.joint import TaskGradients, seeded
 from mtbert.training.recipe import Recipe
 from mtbert.training.step import Loss
 
@@ -45,6 +48,26 @@ class Engine(Protocol):
             The whole batch's mean loss, (), on the device. If it is NaN or infinite, the update is skipped.
         """
 
+    def joint_step(
+        self, batches: Sequence[Batch], losses: Mapping[str, Loss], seed: int, step: int
+    ) -> Sequence[Tensor]:
+        """Take training step number `step` on a batch of each of N tasks, by the recipe's aggregation.
+
+        The encoder gets what the aggregation makes of the tasks' gradients, and all other parameters the mean, so a head 1 / N
+        of its own task's gradient. With `mean` this is the gradient of the mean of the losses.
+
+        Returns:
+            As `step`, for each batch.
+
+        Raises:
+            MtbertError: a gradient is NaN or infinite, though no loss is; the weights are not updated.
+        """
+
+    def gradients(self, batch: Batch, loss_of: Loss) -> Tensor:
+        """Add the whole batch's gradients to the parameters', with the other processes if this is a share; returns its mean
+        loss, (), without its graph.
+        """
+
     def inference(self) -> AbstractContextManager[None]:
         """A context for prediction: no gradients, the engine's precision, and no weight may change."""
 
@@ -62,6 +85,7 @@ class Plain:
         self.model, self.compute = model, compute
         self._optimizer: torch.optim.Optimizer | None = None
         self._clip_norm: float | None = None
+        self._weights_of = weights_by("mean")
 
     def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
         states: Tensor = self.model.encoder(stream, first_only)
@@ -69,8 +93,13 @@ class Plain:
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         self._optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), **ADAMW)
-        self._clip_norm = recipe.optimization.clip_norm
+        self._follow(recipe)
         return self._optimizer
+
+    def _follow(self, recipe: Recipe) -> None:
+        """Take what else a step depends on from the recipe."""
+        self._clip_norm = recipe.optimization.clip_norm
+        self._weights_of = weights_by(recipe.aggregation)
 
     def step(self, batch: Batch, loss_of: Loss, seed: int, step: int) -> Tensor:
         assert self._optimizer is not None, "call optimizer() first"
@@ -82,10 +111,39 @@ class Plain:
         self._optimizer.zero_grad(set_to_none=True)
         return loss
 
+    def joint_step(
+        self, batches: Sequence[Batch], losses: Mapping[str, Loss], seed: int, step: int
+    ) -> Sequence[Tensor]:
+        assert self._optimizer is not None, "call optimizer() first"
+        self.model.reseed(seed, step, batches[0].share)
+        found, tasks = [], TaskGradients(self.model, len(batches))
+        for batch in batches:
+            self.model.encoder.noise.share = batch.share
+            found.append(self.gradients(batch.to(self.compute.device), losses[batch.task]))
+            tasks.take()
+        if torch.stack(found).isfinite().all():
+            gramian = tasks.gramian()
+            if not gramian.isfinite().all():
+                raise MtbertError(
+                    f"step {step}: a gradient is NaN or infinite; lower this run's learning_rate, or set "
+                    "compute.precision: fp32"
+                )
+            with seeded(seed, step):  # PCGrad goes through the tasks in random order
+                tasks.give(self._weights_of(gramian))
+            if self._clip_norm is not None:
+                clip(self.model.parameters(), self._clip_norm)
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return found
+
     def backward(self, batch: Batch, loss_of: Loss) -> Tensor:
-        """Compute the whole batch's gradients, with the other processes if this is a share, and clip them; returns its
-        mean loss, ().
-        """
+        """As `gradients`, and clip them."""
+        loss = self.gradients(batch, loss_of)
+        if self._clip_norm is not None:
+            clip(self.model.parameters(), self._clip_norm)
+        return loss
+
+    def gradients(self, batch: Batch, loss_of: Loss) -> Tensor:
         with self.compute.autocast():
             scores = self.model(batch)
         assert batch.labels is not None, "training splits are labelled"
@@ -93,10 +151,7 @@ class Plain:
         if batch.share is not None:
             loss = batch.share.weight * loss
         loss.backward()
-        loss = loss.detach() if batch.share is None else summed(self.model.parameters(), loss.detach())
-        if self._clip_norm is not None:
-            clip(self.model.parameters(), self._clip_norm)
-        return loss
+        return loss.detach() if batch.share is None else summed(self.model.parameters(), loss.detach())
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -123,12 +178,18 @@ def parameter_groups(model: MultitaskModel, recipe: Recipe) -> list[dict[str, An
     """The optimizer's parameter groups by learning rate, of the parameters that train."""
     own, special = model.adapter_rates or {}, recipe.optimization
     adapter_rate = recipe.learning_rate if recipe.adapter_learning_rate is None else recipe.adapter_learning_rate
+    head_rate = special.head_learning_rate
+    rate_of_part = {
+        "heads": head_rate,
+        "pair_layer": head_rate,
+        "uncertainty": recipe.uncertainty_learning_rate,
+    }
     rates: dict[float, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = adapter_rate * own[name] if name in own else recipe.learning_rate
-            if name.startswith("heads.") and special.head_learning_rate is not None:
-                rate = special.head_learning_rate
+            rate = rate_of_part.get(name.partition(".")[0])
+            if rate is None:
+                rate = adapter_rate * own[name] if name in own else recipe.learning_rate
             rate *= special.layer_decay ** depth_below_heads(name, model.encoder.config.layers)
             rates.setdefault(rate, []).append(parameter)
     return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]

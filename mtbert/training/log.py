@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -11,7 +12,10 @@ from mtbert.tabular import write_csv
 
 
 class Step(NamedTuple):
-    """The log of a training step: `loss` is the batch's mean, `tokens` counts its real tokens."""
+    """The log of a training step's batch: `loss` is its mean, `tokens` counts its real tokens.
+
+    A step of the joint sampler has several, all with its number.
+    """
 
     step: int
     steps: int
@@ -28,14 +32,14 @@ class Observer:
         """The run resumes from a checkpoint after `done` steps."""
 
     def step(self, step: Step) -> None:
-        """A step is done and its loss is known."""
+        """A step is done and the loss of a batch of it is known."""
 
     def epoch(self, history: Sequence[dict[str, Any]]) -> None:
         """An epoch ended; the last row of `history` is its own, the first that of the model before training, epoch 0."""
 
 
 def log_line(step: Step) -> str:
-    """A step's line in steps.csv."""
+    """A batch's line in steps.csv."""
     return f"{step.step},{step.epoch},{step.task},{step.loss!r},{step.tokens}\n"
 
 
@@ -45,7 +49,7 @@ def log_checksum(before: str, line: str) -> str:
 
 
 class StepLog(Observer):
-    """Writes steps.csv, a line per step: step, epoch, task, loss, tokens.
+    """Writes steps.csv, a line per batch: step, epoch, task, loss, tokens.
 
     Args:
         path: the file, kept beside the checkpoints during training.
@@ -62,11 +66,12 @@ class StepLog(Observer):
         path.parent.mkdir(parents=True, exist_ok=True)
         remedy = f"remove {path.parent} to train from the beginning"
         text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
-        lines = text.splitlines(keepends=True)[: done + 1]
-        if done and len(lines) <= done:
-            raise MtbertError(
-                f"{path}: has {max(0, len(lines) - 1)} steps, but the checkpoint beside it has {done}; {remedy}"
-            )
+        text = text[: text.rfind("\n") + 1]  # a kill may have torn the last line
+        header, *rows = text.splitlines(keepends=True) or [""]
+        lines = [header, *takewhile(lambda line: _step_of(line) <= done, rows)]
+        last = _step_of(lines[-1])
+        if last < done:
+            raise MtbertError(f"{path}: has {last} steps, but the checkpoint beside it has {done}; {remedy}")
         found = ""
         for line in lines[1:]:
             found = log_checksum(found, line)
@@ -88,6 +93,12 @@ class StepLog(Observer):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _step_of(line: str) -> int:
+    """The number of a line's step; 0 if it has none."""
+    number = line.partition(",")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 class LearningCurve(Observer):

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +18,12 @@ from mtbert.errors import MtbertError, Stopped
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.average import Average
 from mtbert.training.checkpoint import check_finite, load_checkpoint, save_checkpoint, trained
+from mtbert.training.conflicts import measure_conflicts
 from mtbert.training.distributed import ALONE, Group
 from mtbert.training.engine import Engine, set_rates
 from mtbert.training.log import Observer, Step, log_checksum, log_line
 from mtbert.training.recipe import Recipe
-from mtbert.training.sampling import schedule
+from mtbert.training.sampling import batches_per_step, schedule
 from mtbert.training.step import Loss, naming_batch_size
 from mtbert.training.stop import stop_requests
 
@@ -40,6 +42,7 @@ class Progress:
         log: checksum of the step log.
         seconds: training time, summed over resumed processes; time after a process's last checkpoint is not counted.
         processes: the numbers of processes that took the steps, in order: one number unless a run was resumed by more or fewer.
+        conflicts: the rows of conflicts.csv, as in `mtbert.training.conflicts.Conflict`.
     """
 
     batches: dict[str, int]
@@ -49,10 +52,11 @@ class Progress:
     log: str = ""
     seconds: float = 0.0
     processes: list[int] = field(default_factory=list)
+    conflicts: list[list[Any]] = field(default_factory=list)
 
 
 class Taken(NamedTuple):
-    """A step whose loss, (), is still on the device."""
+    """A batch of a step, whose loss, (), is still on the device."""
 
     step: int
     epoch: int
@@ -112,7 +116,8 @@ def train(
     schedules = schedule(
         sizes, recipe.batch_size, recipe.sampler, recipe.epoch_end, recipe.seed, recipe.epochs, lengths
     )
-    steps = sum(map(len, schedules))
+    per_step = batches_per_step(recipe.sampler, len(data))
+    steps = sum(map(len, schedules)) // per_step
     step = 0
     taken: list[Taken] = []
 
@@ -154,21 +159,32 @@ def train(
 
         model.train()
         for epoch, draws in enumerate(schedules, start=1):
-            last = step + len(draws)
-            for task, rows in draws:
+            last = step + len(draws) // per_step
+            for start in range(0, len(draws), per_step):
                 step += 1
                 if step <= done:
                     continue
-                batch = make_batch(task, data[task], rows, model.views(task), wrapper)
-                tokens = batch.stream.tokens
+                if group.first and recipe.measure_conflicts and (step - 1) % recipe.measure_conflicts == 0:
+                    rows_now = measure_conflicts(engine, data, losses, recipe, wrapper, step - 1)
+                    progress.conflicts += map(list, rows_now)
+                drawn = draws[start : start + per_step]
+                batches = [
+                    make_batch(task, data[task], np.tile(rows, recipe.passes), model.views(task), wrapper)
+                    for task, rows in drawn
+                ]
+                tokens = [batch.stream.tokens for batch in batches]
                 if group.size > 1:
-                    batch = batch.part(group.rank, group.size)
+                    batches = [batch.part(group.rank, group.size, recipe.passes) for batch in batches]
                 if recipe.optimization.varies:
                     set_rates(optimizer, recipe.optimization.factor(step, steps))
-                with naming_batch_size(engine.compute, f"step {step} ({task})"):
-                    loss = engine.step(batch, losses[task], recipe.seed, step)
+                tasks = [task for task, _ in drawn]
+                with naming_batch_size(engine.compute, f"step {step} ({', '.join(tasks)})"):
+                    if recipe.sampler == "joint":
+                        found_losses = engine.joint_step(batches, losses, recipe.seed, step)
+                    else:
+                        found_losses = [engine.step(batches[0], losses[tasks[0]], recipe.seed, step)]
                 average.update(step)
-                taken.append(Taken(step, epoch, task, loss, tokens))
+                taken += [Taken(step, epoch, *one) for one in zip(tasks, found_losses, tokens, strict=True)]
                 stopping = stop.agreed(group)
                 due = group.first and time.monotonic() - saved >= checkpoint_seconds and step < last
                 if due or stopping or len(taken) >= UNREAD[device]:

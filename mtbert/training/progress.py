@@ -62,7 +62,7 @@ class TrainingProgress(Observer):
         self._task = self._bar.add_task(run, total=None, loss="", speed="", overall="")
         self._loss: float | None = None
         self._began = time.monotonic()
-        self._tokens = self._steps = 0
+        self._tokens = self._steps = self._latest = 0
         self._estimate = ""
 
     def __enter__(self) -> Self:
@@ -82,7 +82,8 @@ class TrainingProgress(Observer):
     def step(self, step: Step) -> None:
         """Update the bar; it shows a running mean of the loss, since single batches jump between tasks."""
         self._tokens += step.tokens
-        self._steps += 1
+        self._steps += step.step != self._latest  # a step of several batches counts once
+        self._latest = step.step
         self._loss = step.loss if self._loss is None else 0.98 * self._loss + 0.02 * step.loss
         speed = self._tokens / max(time.monotonic() - self._began, 1e-9)
         self._estimate = "" if self._overall is None else _time_left(self._overall, self._remaining_tokens(step), speed)

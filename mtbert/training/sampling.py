@@ -11,11 +11,11 @@ from mtbert.training.recipe import EpochEnd, TokenCount
 
 # The three sampling-based methods differ in the exponent of p_i ~ |D_i| ** exponent (Table 3).
 EXPONENTS = {"proportional": 1.0, "square_root": 0.5, "balanced": 0.0}
-SAMPLERS = ("sequential", "round_robin", *EXPONENTS, "annealed")
+SAMPLERS = ("sequential", "round_robin", *EXPONENTS, "annealed", "joint")
 
 
 class Draw(NamedTuple):
-    """One training step's batch: the task, and the rows of its training split."""
+    """A batch: the task, and the rows of its training split."""
 
     task: str
     rows: np.ndarray
@@ -31,7 +31,7 @@ def probabilities(sizes: Mapping[str, int], exponent: float) -> dict[str, float]
 
 
 def sampler_exponent(sampler: str | float) -> float | None:
-    """The exponent of a sampling-based method; None for sequential and round_robin, and for annealed, which has many."""
+    """The exponent of a sampling-based method; None for sequential, round_robin and joint, and for annealed, which has many."""
     return EXPONENTS.get(sampler) if isinstance(sampler, str) else float(sampler)
 
 
@@ -44,6 +44,11 @@ def sampler_in(sampler: str | float, epoch: int, epochs: int) -> str | float:
     if sampler != "annealed":
         return sampler
     return 1.0 - 0.8 * epoch / (epochs - 1) if epochs > 1 else 1.0
+
+
+def batches_per_step(sampler: str | float, tasks: int) -> int:
+    """How many batches of the schedule a training step takes: for joint one of each task, for any other sampler one."""
+    return tasks if sampler == "joint" else 1
 
 
 # The most steps of a run: its schedule is kept in memory, some 200 bytes a step.
@@ -59,7 +64,7 @@ def schedule(
     epochs: int,
     lengths: Mapping[str, np.ndarray] | None = None,
 ) -> list[list[Draw]]:
-    """All batches of a run, by epoch; arguments as for `epoch_schedule`.
+    """All batches of a run, by epoch; arguments as for `epoch_schedule`. A step takes `batches_per_step` of them.
 
     Raises:
         MtbertError: the run has more than MOST_STEPS steps.
@@ -75,7 +80,7 @@ def schedule(
             )
         chosen = sampler_in(sampler, epoch, epochs)
         drawn.append(epoch_schedule(sizes, batch_size, chosen, epoch_end, seed, epoch, lengths))
-        length = len(drawn[-1])
+        length = len(drawn[-1]) // batches_per_step(sampler, len(sizes))
     return drawn
 
 
@@ -106,12 +111,14 @@ def epoch_schedule(
         sizes: training examples per task, in the order of the tasks.
         batch_size: B; the last batch of a pass over a task may be smaller.
         sampler: `sequential` D1 -> D2 -> D3; `round_robin` b1, b2, b3, b1, ..., restarting smaller datasets until the
-            largest is depleted; or a sampling-based method, by name or exponent, until any dataset is depleted. For
-            `annealed` give the exponent of the epoch, `sampler_in`.
+            largest is depleted; joint, b1, b2, b3 in every step, until any dataset is depleted; or a sampling-based
+            method, by name or exponent, until any dataset is depleted. For `annealed` give the exponent of the epoch,
+            `sampler_in`.
         epoch_end: `depletion` for the rules above; a number of steps, or `one_pass`, as many as the datasets have batches;
             or a number of tokens, which the last batch reaches. Datasets then restart as needed, and sequential divides
             the steps in proportion to the sizes, or the tokens in proportion to the datasets' tokens. In every case an
-            epoch of `one_pass` by sequential takes each dataset exactly once, as by `depletion`.
+            epoch of `one_pass` by sequential takes each dataset exactly once, as by `depletion`. A step of joint has a batch
+            of every task, so that `one_pass` has as many batches as the datasets, rounded up to whole steps.
         seed, epoch: seed the random order; equal arguments give equal schedules.
         lengths: the tokens of each training example, by task; read only if `epoch_end` is a number of tokens.
     """
@@ -139,13 +146,13 @@ def _draws_of_tokens(
     turns = dict(zip(tasks, accumulate(int(lengths[task].sum()) for task in tasks), strict=True))
     total = turns[tasks[-1]]
     wanted = total if epoch_end.tokens == "one_pass" else int(epoch_end.tokens)
-    chances = None if sampler in ("sequential", "round_robin") else _chances(sizes, sampler)
+    chances = None if sampler in ("sequential", "round_robin", "joint") else _chances(sizes, sampler)
     draws: list[Draw] = []
     count = 0
-    while count < wanted:
+    while count < wanted or len(draws) % batches_per_step(sampler, len(tasks)):
         if chances is not None:
             task = tasks[rng.choice(len(tasks), p=chances)]
-        elif sampler == "round_robin":
+        elif sampler in ("round_robin", "joint"):
             task = tasks[len(draws) % len(tasks)]
         else:
             task = next(task for task, end in turns.items() if count * total < wanted * end)
@@ -170,6 +177,9 @@ def _task_order(
     if sampler == "sequential" and epoch_end == "one_pass":
         epoch_end = "depletion"
     one_pass = sum(batches.values())
+    if sampler == "joint":
+        whole = {"depletion": min(batches.values()), "one_pass": -(-one_pass // len(tasks))}
+        return tasks * (whole[epoch_end] if isinstance(epoch_end, str) else epoch_end)
     steps = None if epoch_end == "depletion" else one_pass if epoch_end == "one_pass" else int(epoch_end)
     if sampler == "sequential":
         return [task for task, count in _shares(sizes, batches, steps).items() for _ in range(count)]

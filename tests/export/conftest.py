@@ -39,13 +39,20 @@ SENTENCES = [
 PAIRS = [*pairwise(SENTENCES), (LONG, LONG), (LONG, "short"), ("short", LONG), ("a", "a")]
 CROSS = {"sst": ["u"], "quora": ["c"], "sts": ["c"]}
 SHARED = ("learning_rate", "train_rest", "start_from")  # settings of every adapter
+SAME = {"sst": ["u"], "quora": ["u", "|u-v|", "c"], "sts": ["u", "|u-v|", "c"]}
 LINEAR = {"sst": ["u"], "quora": ["u", "v", "|u-v|", "c"], "sts": ["|u+v|", "c"]}
 
 
-def run(pooling: str, features: dict[str, list[str]] | None, adapter: dict[str, Any] | None) -> Run:
-    """A run with linear heads over these features, or cosine heads for pairs."""
+def run(
+    pooling: str,
+    features: dict[str, list[str]] | None,
+    adapter: dict[str, Any] | None,
+    corn: bool = False,
+    pair_size: int | None = None,
+) -> Run:
+    """A run with linear heads over these features, or cosine heads for pairs; with CORN for classes, and with a pair layer."""
     linear = features or {"sst": ["u"]}
-    heads: dict[str, Any] = {"sst": {"objective": "cross_entropy", "features": linear["sst"]}}
+    heads: dict[str, Any] = {"sst": {"objective": "corn" if corn else "cross_entropy", "features": linear["sst"]}}
     if features:
         heads["quora"] = {"objective": "bce", "features": features["quora"]}
         heads["sts"] = {"objective": "mse", "features": features["sts"], "clamp": False}
@@ -58,6 +65,7 @@ def run(pooling: str, features: dict[str, list[str]] | None, adapter: dict[str, 
             **{"pooling": pooling, "heads": heads, "encoding": views.pop() if len(views) == 1 else "both"},
             **{"encoder_dropout": 0.1, "head_dropout": 0.3, "seed": 1, "tasks": ["sst"], "sampler": "sequential"},
             **{"epoch_end": 1, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "adapter": adapter},
+            **({"pair_layer": {"size": pair_size}} if pair_size else {}),
         }
     )
 
@@ -121,7 +129,7 @@ def dora(lora: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a trained model and returns its folder. `features` None: cosine heads; `minilm`: the weights and size of MiniLM-L6."""
+    """Makes a trained model and returns its folder. `features` None: cosine heads; `minilm`: the weights and size of MiniLM-L6; `more`: as of `run`."""
     pytest.importorskip(MINILM_PACKAGE)
 
     def make(
@@ -132,8 +140,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         max_tokens: int = 24,
         base: dict[str, Any] | None = None,
         minilm: bool = False,
+        **more: Any,
     ) -> Path:
-        settings = run(pooling, features, adapter)
+        settings = run(pooling, features, adapter, **more)
         size = SIZE
         if minilm:
             encoder = pretrained("minilm")

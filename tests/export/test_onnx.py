@@ -19,21 +19,27 @@ pytestmark = pytest.mark.filterwarnings(
 )
 # One graph takes some ten seconds to trace.
 CASES = [
-    ("mean", LINEAR, "quora"),
+    ("mean", LINEAR, "quora", {}),
     *(
         pytest.param(*case, marks=pytest.mark.slow)
-        for case in [("cls", CROSS, "sts"), ("cls", CROSS, "sst"), ("max", None, "sts")]
+        for case in [
+            ("cls", CROSS, "sts", {}),
+            ("cls", CROSS, "sst", {}),
+            ("max", None, "sts", {}),
+            ("cls", CROSS, "sst", {"corn": True}),
+            ("cls", CROSS, "quora", {"pair_size": 6}),
+        ]
     ),
 ]
 
 
-@pytest.mark.parametrize(("pooling", "features", "task"), CASES)
+@pytest.mark.parametrize(("pooling", "features", "task", "more"), CASES)
 def test_the_outputs_are_mtbert_s(
-    made: Callable[..., Path], tmp_path: Path, pooling: str, features: Any, task: str
+    made: Callable[..., Path], tmp_path: Path, pooling: str, features: Any, task: str, more: dict[str, Any]
 ) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    folder = made(pooling, features)
+    folder = made(pooling, features, **more)
     main(str(folder), tmp_path / "out", "onnx", task)
     model = mtbert.load(folder, device="cpu", precision="fp32")
     info = model.tasks[task]

@@ -17,7 +17,7 @@ import mtbert
 from mtbert.errors import MtbertError
 from mtbert.export.command import main
 from mtbert.peft.published import encoder_from
-from tests.export.conftest import LINEAR, SENTENCES, SHARED, write_base
+from tests.export.conftest import LINEAR, SAME, SENTENCES, SHARED, write_base
 
 pytestmark = pytest.mark.filterwarnings("ignore::mtbert.LongInputWarning")
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::mtbert.LongInputWarning")
     ("method", "pooling"), [*product(("dora", "lora"), ("cls", "mean")), ("rslora", "mean"), ("pissa", "mean")]
 )
 def test_peft_loads_it(made: Callable[..., Path], tmp_path: Path, request: Any, pooling: str, method: str) -> None:
-    folder = made(pooling, LINEAR, adapter=request.getfixturevalue(method))
+    folder = made(pooling, SAME, adapter=request.getfixturevalue(method), corn=True, pair_size=6)
     write_base(tmp_path / "tiny-bert", spoil_what_trained=method == "dora")
     main(str(folder), tmp_path / "out", "peft")
     base = AutoModel.from_pretrained(tmp_path / "tiny-bert")
@@ -46,7 +46,11 @@ def test_peft_loads_it(made: Callable[..., Path], tmp_path: Path, request: Any, 
     layers = 2 * 6 + (pooling == "cls")
     assert len(tensors) == (layers * 4 + 3 + 2 * 5 if method == "dora" else layers * 2)
     heads = load_file(tmp_path / "out/heads.safetensors")
-    assert torch.equal(heads["sts.weight"], ours.network.state_dict()["heads.sts.linear.weight"])
+    state = ours.network.state_dict()
+    assert torch.equal(heads["sts.weight"], state["heads.sts.linear.weight"])
+    assert torch.equal(heads["pair_layer.weight"], state["pair_layer.linear.weight"])
+    about = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "`pair_layer` and tanh come first" in about and "The logits of sst are those of P(y > k | y >= k)" in about
 
     config = json.loads((tmp_path / "out/adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == "tiny-bert"

@@ -14,7 +14,7 @@ from mtbert.export import modeling_mtbert
 from mtbert.export.command import main
 from mtbert.model.pooling import POOLINGS
 from mtbert.tasks.features import FEATURES
-from tests.export.conftest import CROSS, LINEAR, LONG, PAIRS, SENTENCES, expected
+from tests.export.conftest import CROSS, LINEAR, LONG, PAIRS, SAME, SENTENCES, expected
 
 pytestmark = pytest.mark.filterwarnings("ignore::mtbert.LongInputWarning")
 
@@ -101,3 +101,15 @@ def test_an_adapter_is_merged(made: Callable[..., Path], tmp_path: Path, dora: d
     model = mtbert.load(folder, device="cpu", precision="fp32")
     logits = outputs(tmp_path / "out/sts", PAIRS, trust_remote_code=True)
     np.testing.assert_allclose(logits, expected(model, "sts", PAIRS), atol=1e-5)
+
+
+@pytest.mark.parametrize(("pooling", "features"), [("cls", CROSS), ("mean", SAME)])
+def test_corn_and_a_pair_layer(made: Callable[..., Path], tmp_path: Path, pooling: str, features: Any) -> None:
+    folder = made(pooling, features, corn=True, pair_size=6)
+    main(str(folder), tmp_path / "out", "transformers")
+    model = mtbert.load(folder, device="cpu", precision="fp32")
+    for task, info in model.tasks.items():
+        rows = rows_of(info, plain=False)
+        logits = outputs(tmp_path / "out" / task, rows, trust_remote_code=True)
+        values = logits.softmax(-1) if info.labels else logits
+        np.testing.assert_allclose(values, expected(model, task, rows), atol=1e-5)

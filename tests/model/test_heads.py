@@ -1,10 +1,19 @@
 """Task heads: their formulas and the views that they read."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
+from benchmarks.work import objectives
+from mtbert.data.batches import make_batch
+from mtbert.model.bert import BertEncoder
 from mtbert.model.dropout import Noise
-from mtbert.model.heads import CosineHead, LinearHead
+from mtbert.model.heads import CosineHead, HeadOverPairLayer, LinearHead, PairLayer, build_heads
+from mtbert.model.multitask import MultitaskModel
+from mtbert.tasks.paper import TASKS
+from tests.tiny import NARROW, WRAPPER, tiny_split
 
 POOLED = {name: torch.randn(4, 3, generator=torch.Generator().manual_seed(seed)) for seed, name in enumerate("uvc")}
 
@@ -48,3 +57,22 @@ def test_the_cosine_of_bf16_vectors_is_computed_in_fp32() -> None:
     cosine = CosineHead()({"u": u, "v": u})
     assert cosine.dtype == torch.float32
     assert cosine.tolist() == pytest.approx([1] * 4, abs=1e-6)
+
+
+def test_the_pair_layer_is_one_layer_for_all_tasks_of_pairs() -> None:
+    features = ["|u-v|", "c"]
+    heads = build_heads(objectives(features, features), TASKS, 3, 0.5, Noise(), pair_size=7)
+    layer = PairLayer(features, 3, 7, 0.5, Noise()).eval()
+    model = MultitaskModel(BertEncoder(NARROW), "mean", heads, layer).eval()
+    inputs = torch.cat([(POOLED["u"] - POOLED["v"]).abs(), POOLED["c"]], 1)
+    shared = torch.tanh(inputs @ layer.linear.weight.T + layer.linear.bias)
+    batch = make_batch("quora", tiny_split("quora", 4), np.arange(4), model.views("quora"), WRAPPER)
+    model.pooled = lambda _: torch.cat([POOLED[name] for name in batch.views])  # type: ignore[method-assign]
+    for task in ("quora", "sts"):
+        head = heads[task]
+        assert isinstance(head, HeadOverPairLayer) and head.views == ("u", "v", "c") and head.linear.in_features == 7
+        expected = (shared @ head.linear.weight.T + head.linear.bias).squeeze(-1)
+        torch.testing.assert_close(model(replace(batch, task=task)), expected)
+    assert isinstance(heads["sst"], LinearHead), "a sentence has no pair layer"
+    names = [name for name in model.state_dict() if name.startswith("pair_layer")]
+    assert names == ["pair_layer.linear.weight", "pair_layer.linear.bias"], "once, whatever the number of tasks"

@@ -24,6 +24,8 @@ from mtbert.pipeline.sizes import Rows, count_rows, encoder_size
 from mtbert.pipeline.workload import workload
 from mtbert.settings import Run
 from mtbert.tasks.paper import TASKS
+from mtbert.training.further import Sentences
+from mtbert.training.recipe import FurtherPretraining
 from mtbert.training.sampling import epoch_schedule
 from tests.processes import unread
 from tests.tiny import tiny_model
@@ -123,6 +125,40 @@ def test_tokens_of_unequal_sentences_are_those_of_the_loop(make_split: Callable[
     rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
     work = workload(run, rows, wrapper.max_tokens)
     assert (work.steps, round(work.tokens)) == tokens_of_training(run, data, wrapper)
+
+
+def test_a_joint_run_passes_back_for_every_task_and_for_what_it_measures(make_split: Callable[..., Split]) -> None:
+    """One epoch of six steps, each with a batch of every task; conflicts are measured before steps 1, 5."""
+    change = {"sampler": "joint", "measure_conflicts": 4, "epochs": 1, "epoch_end": 6, "batch_size": 8}
+    run = RUNS["best_performance"].model_copy(update=change)
+    sizes: Any = {task: {"train": 64, "dev": 4} for task in TASKS}
+    work = workload(run, Rows(sizes, {task: make_split(task, 64) for task in TASKS}, ""), 256)
+    assert (work.steps, work.backwards) == (6, (6 + 2) * 3)
+    assert work.backward_tokens == pytest.approx(work.tokens * 8 / 6)
+
+
+def test_further_pretraining_reads_single_sentences(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
+    data = {task: make_split(task, 64) for task in TASKS}
+    rows = Rows({task: {"train": 64, "dev": 4} for task in TASKS}, data, "")
+    before = workload(RUNS["best_performance"], rows, wrapper.max_tokens)
+    settings = FurtherPretraining(steps=5, batch_size=4, learning_rate=0.1)
+    after = workload(
+        RUNS["best_performance"].model_copy(update={"further_pretraining": settings}), rows, wrapper.max_tokens
+    )
+    sentences = Sentences(data.values())
+    lengths = [len(wrapper.single(sentences[n])[0]) for n in range(len(sentences))]
+    assert after.backwards == before.backwards + 5
+    assert after.backward_tokens - before.backward_tokens == pytest.approx(5 * 4 * np.mean(lengths))
+
+
+def test_two_passes_take_twice_the_tokens(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
+    data = {task: make_split(task, size) for task, size in SIZES.items()}
+    rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
+    once, twice = (
+        workload(RUNS["baseline"].model_copy(update={"r_drop": alpha}), rows, wrapper.max_tokens)
+        for alpha in (None, 1.0)
+    )
+    assert twice == once._replace(tokens=2 * once.tokens, backward_tokens=2 * once.tokens)
 
 
 def _equal(rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from mtbert.errors import MtbertError
-from mtbert.pretrained.store import load_model, read_config, read_safetensors, save_model
+from mtbert.pretrained.store import (
+    MASKED_HEAD,
+    load_masked_head,
+    load_model,
+    read_config,
+    read_safetensors,
+    save_masked_head,
+    save_model,
+)
 
 TENSORS = {"a": torch.randn(5, 3), "b": torch.arange(6.0).view(2, 3).T}
 
@@ -102,3 +110,15 @@ def test_safetensors_faults(tmp_path: Path) -> None:
         (tmp_path / "a").write_bytes(data)
         with pytest.raises(MtbertError, match="a: not a readable safetensors file"):
             read_safetensors(tmp_path / "a")
+
+
+def test_a_head_for_masked_tokens_is_beside_its_encoder(tmp_path: Path) -> None:
+    save_model(tmp_path, {"a": torch.ones(2)}, {})
+    assert load_masked_head(tmp_path) is None
+    save_model(tmp_path, {"a": torch.ones(2)}, save_masked_head(tmp_path, {"bias": torch.arange(3.0)}))
+    head = load_masked_head(tmp_path)
+    assert head is not None and torch.equal(head["bias"], torch.arange(3.0))
+    with (tmp_path / MASKED_HEAD).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(MtbertError, match=r"masked_head\.safetensors: missing or changed since it was written"):
+        load_masked_head(tmp_path)

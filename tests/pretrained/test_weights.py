@@ -10,8 +10,16 @@ from torch import Tensor
 
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
+from mtbert.model.masked import MaskedTokenHead
 from mtbert.pretrained.bert import BERT, LAYER_NAMES, NAMES
-from mtbert.pretrained.weights import for_pooling, from_hf, parameter_count, random_weights, to_hf
+from mtbert.pretrained.weights import (
+    for_pooling,
+    from_hf,
+    masked_head_from_hf,
+    parameter_count,
+    random_weights,
+    to_hf,
+)
 from tests.pretrained.test_registry import CONFIG, THEIR_CONFIG
 
 
@@ -92,6 +100,16 @@ def test_the_encoder_of_every_bert_model_of_transformers_is_found(kind: str) -> 
     transformers = pytest.importorskip("transformers")
     theirs = getattr(transformers, f"BertFor{kind}")(transformers.BertConfig(**THEIR_CONFIG))
     assert same(from_hf(theirs.state_dict(), CONFIG, "file"), from_hf(theirs.bert.state_dict(), CONFIG, "file"))
+
+
+def test_a_head_for_masked_tokens_is_kept_apart() -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.BertForMaskedLM(transformers.BertConfig(**THEIR_CONFIG))
+    head = MaskedTokenHead(CONFIG, 0)
+    head.load_state_dict(masked_head_from_hf(theirs.state_dict(), CONFIG, "file") or {})
+    states, table = torch.randn(3, CONFIG.hidden), theirs.bert.embeddings.word_embeddings.weight
+    torch.testing.assert_close(head(states, table), theirs.cls(states))
+    assert masked_head_from_hf(theirs.bert.state_dict(), CONFIG, "file") is None
 
 
 def test_half_precision_becomes_fp32() -> None:

@@ -136,7 +136,9 @@ def _graphs_kept() -> None:
         return kept[-1]
 
     patch.object(
-        stages.train, "losses_of", lambda run: {task: partial(keeping, loss) for task, loss in losses(run).items()}
+        stages.train,
+        "losses_of",
+        lambda *given: {task: partial(keeping, loss) for task, loss in losses(*given).items()},
     ).start()
 
 

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -15,12 +15,18 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from mtbert.cli import app
+from mtbert.data.arrays import Split
+from mtbert.errors import MtbertError
 from mtbert.params import load_params
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import plan_hash, read_log, read_record
 from mtbert.pretrained.store import read_config
+from mtbert.report.figures import render
+from mtbert.report.statistics import Statistics
 from mtbert.training.optimization import Optimization
 from stages import evaluate, plan, train
+from stages.figure import FIGURES
+from tests.project import add_settings
 from tests.stage_fixtures import ROOT
 
 
@@ -84,6 +90,66 @@ def test_tasks_are_trained_in_the_run_s_order(project: Path, change: Callable[..
     with (project / "models/sampler_sequential/steps.csv").open(encoding="utf-8") as file:
         order = [row["task"] for row in csv.DictReader(file)]
     assert order == ["sts"] * 2 + ["sst"] * 2 + ["quora"] * 2
+
+
+def test_a_joint_run_measures_its_conflicts(project: Path, change: Callable[..., None]) -> None:
+    """Datasets of 16 examples in batches of 8: two steps, each with a line for every task."""
+    change(best_performance={"sampler": "joint", "measure_conflicts": 1})
+    train.main("best_performance")
+    steps = pd.read_csv(project / "models/best_performance/steps.csv")
+    assert steps["step"].tolist() == [1, 1, 1, 2, 2, 2] and steps["task"].tolist() == ["sst", "quora", "sts"] * 2
+    assert pd.read_csv(project / "models/best_performance/history.csv")["step"].tolist() == [0, 2]
+    evaluate.main("best_performance")
+    figure = FIGURES["conflicts"](project / "results", {"best": "best_performance"}, Statistics({}, {}))
+    assert figure.data["step"].unique().tolist() == [0, 1]
+    assert set(figure.data["layer"]) == {"embeddings", "1", "all"} and len(figure.data) == 2 * 3 * 3
+    assert [title for title, _ in figure.panels] == ["sst and quora", "sst and sts", "quora and sts"]
+    render(figure, project / "conflicts")
+    assert (project / "conflicts.png").read_bytes().startswith(b"\x89PNG")
+    evaluate.main("baseline")
+    with pytest.raises(MtbertError, match=r"runs\.baseline measures no conflicts; set .*measure_conflicts"):
+        FIGURES["conflicts"](project / "results", {"base": "baseline"}, Statistics({}, {}))
+
+
+def test_a_run_pretrains_its_encoder_further_on_the_training_text_alone(
+    project: Path, change: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Split] = []
+    real = train.pretrain_further
+    monkeypatch.setattr(
+        train,
+        "pretrain_further",
+        lambda engine, data, *more, **options: real(engine, kept(seen, data), *more, **options),
+    )
+    change(
+        sampler_sequential={
+            "further_pretraining": {"steps": 5, "batch_size": 4, "learning_rate": 1e-3},
+            "optimization": {"hold_out": 0.25},
+        }
+    )
+    train.main("sampler_sequential")
+    assert {(split.task, split.split) for split in seen} == {(task, "train") for task in ("sst", "quora", "sts")}
+    assert {len(split) for split in seen} == {12}, "without what is held out"
+    assert pd.read_csv(project / "models/sampler_sequential/further.csv")["step"].tolist() == [1, 2, 3, 4, 5]
+    evaluate.main("sampler_sequential")
+    before = read_config(project / "models/sampler_sequential")["sha256"]
+    monkeypatch.setattr(train, "_pretrained_further", lambda *_: [])
+    train.main("sampler_sequential")
+    assert read_config(project / "models/sampler_sequential")["sha256"] != before
+
+
+def kept(seen: list[Split], data: Iterable[Split]) -> list[Split]:
+    seen += data
+    return seen
+
+
+def test_the_joint_run_of_docs_training_is_valid(tmp_path: Path) -> None:
+    blocks = (ROOT / "docs/training.md").read_text(encoding="utf-8").split("```yaml\n")
+    block = next(one.partition("```")[0] for one in blocks if "surgery:" in one)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    add_settings(tmp_path, block)
+    run = load_params(tmp_path / "params.yaml").run("surgery")
+    assert (run.sampler, run.aggregation, run.measure_conflicts) == ("joint", "pcgrad", 20)
 
 
 def test_the_run_of_docs_training(project: Path, change: Callable[..., None]) -> None:

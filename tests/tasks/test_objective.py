@@ -2,16 +2,27 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.work import objectives
-from mtbert.tasks.objective import OBJECTIVES, CosineEmbedding, MeanSquaredError
+from mtbert.tasks.correlation import CoSent, CosineCoSent, Pearson
+from mtbert.tasks.losses import log_probabilities_of_ranks, mean_squared_error
+from mtbert.tasks.objective import CosineEmbedding, MeanSquaredError
+from mtbert.tasks.ordinal import Corn
 from mtbert.tasks.paper import QUORA, SST, STS, known_tasks
+from mtbert.tasks.registry import OBJECTIVES
 
 LAYERS, COSINES = objectives(["u"], ["u"]), objectives(None, None)
+EACH: dict[str, Any] = {one.objective: one for one in (*LAYERS.values(), *COSINES.values())} | {
+    "corn": Corn(objective="corn", features=["u"]),
+    "pearson": Pearson(objective="pearson", features=["u"], clamp=True),
+    "cosent": CoSent(objective="cosent", features=["u"], clamp=True),
+    "cosine_cosent": CosineCoSent(objective="cosine_cosent"),
+}
 
 
 def test_classes_are_decided_by_the_likeliest_with_its_probability() -> None:
@@ -49,12 +60,37 @@ def test_a_cosine_maps_to_the_whole_range() -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_each_loss_takes_what_its_head_gives(name: str) -> None:
-    found = next(one for one in (*LAYERS.values(), *COSINES.values()) if one.objective == name)
+    found = EACH[name]
     task = next(task for task in (SST, QUORA, STS) if task.kind in found.kinds)
-    scores = torch.zeros((4, task.outputs) if task.outputs > 1 else 4, requires_grad=True)
+    scores = torch.zeros((4, found.outputs(task)) if found.outputs(task) > 1 else 4, requires_grad=True)
     loss = found.loss(task)(scores, torch.tensor([0.0, 1.0, 1.0, 0.0]))
-    expected = {"cross_entropy": np.log(5), "bce": np.log(2), "cosine": np.log(2), "mse": 0.5, "cosine_embedding": 0.0}
+    expected = {
+        **{"cross_entropy": np.log(5), "corn": 1.5 * np.log(2), "bce": np.log(2), "cosine": np.log(2)},
+        **{"mse": 0.5, "pearson": 1 + 0.1 * 0.5, "cosent": np.log(5) + 0.1 * 0.5},
+        **{"cosine_embedding": 0.0, "cosine_cosent": np.log(5)},
+    }
     assert loss.item() == pytest.approx(expected[name])
+    assert found.divergence(scores, scores).item() == 0
+
+
+def test_corn_gives_each_class_a_probability() -> None:
+    """P(y = k) is P(y >= k) (1 - P(y > k | y >= k)); of two classes the head gives one logit."""
+    raw = np.array([[0, 0, 0, 0], [-800, 0, 0, 0], [800, 800, 800, 800], [2, 1, -1, 0]], np.float32)
+    shares = EACH["corn"].probabilities(raw, SST)
+    np.testing.assert_allclose(shares[:3], [[1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1]])
+    np.testing.assert_allclose(shares, log_probabilities_of_ranks(torch.tensor(raw)).exp(), atol=1e-6)
+    found = EACH["corn"].decide(raw, SST)
+    assert found.values.tolist() == [0, 0, 4, 2]
+    assert found.scores.tolist() == shares.max(1).tolist()
+    two = EACH["corn"].probabilities(np.array([0, 3], np.float32), SST)
+    np.testing.assert_allclose(two[:, 1], 1 / (1 + np.exp([0, -3])), rtol=1e-6)
+
+
+def test_cosent_of_a_score_is_that_of_the_cosine_that_it_maps_to() -> None:
+    cosines, labels = torch.linspace(-1, 1, 6)[torch.randperm(6)], torch.arange(6.0)
+    scores = 2.5 * (1 + cosines)
+    expected = EACH["cosine_cosent"].loss(STS)(cosines, labels) + 0.1 * mean_squared_error(scores, labels)
+    torch.testing.assert_close(EACH["cosent"].loss(STS)(scores, labels), expected)
 
 
 def test_the_cosine_loss_has_its_own_margin_and_threshold() -> None:

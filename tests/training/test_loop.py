@@ -69,6 +69,7 @@ class Watch(Observer):
     def __init__(self, die: Callable[[str, int], bool] | None) -> None:
         self.die, self.died = die, set[tuple[str, int]]()
         self.steps: dict[int, Step] = {}
+        self.batches: dict[tuple[int, str], Step] = {}  # a joint step has several
         self.epochs: dict[int, dict[str, Any]] = {}
         self.resumed: list[tuple[int, int]] = []
 
@@ -81,7 +82,8 @@ class Watch(Observer):
         self.resumed.append((done, steps))
 
     def step(self, step: Step) -> None:
-        assert self.steps.setdefault(step.step, step) == step, "a repeated step gives the same loss"
+        assert self.batches.setdefault((step.step, step.task), step) == step, "a repeated step gives the same loss"
+        self.steps[step.step] = step
         self.perhaps_die("step", step.step)
 
     def epoch(self, history: Sequence[dict[str, Any]]) -> None:

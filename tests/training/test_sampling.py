@@ -1,6 +1,7 @@
 """Schedules: exact for small sizes, with the paper's probabilities, stop rules, and nothing lost or repeated."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ from hypothesis import strategies as st
 from mtbert.errors import MtbertError
 from mtbert.training import sampling
 from mtbert.training.recipe import TokenCount
-from mtbert.training.sampling import Draw, epoch_schedule, probabilities, sampler_exponent, sampler_in, schedule
+from mtbert.training.sampling import (
+    Draw,
+    batches_per_step,
+    epoch_schedule,
+    probabilities,
+    sampler_exponent,
+    sampler_in,
+    schedule,
+)
 
 PAPER = {"sst": 8544, "quora": 283_003, "sts": 6040}
 SMALL = {"sst": 5, "quora": 7, "sts": 3}  # in batches of 2: 3, 4 and 2
@@ -61,6 +70,18 @@ def test_round_robin_takes_turns_until_the_largest_is_depleted() -> None:
     assert len(passes(schedule, 7, "quora")) == 1
     assert [len(rows) for rows in passes(schedule, 5, "sst")] == [5, 2]
     assert [len(rows) for rows in passes(schedule, 3, "sts")] == [3, 2]
+
+
+# Two steps have 2 · 2, 2 · 4 and 2 + 1 examples, of 1, 2 and 3 tokens.
+@pytest.mark.parametrize(
+    ("epoch_end", "steps"),
+    [("depletion", 2), ("one_pass", 3), (5, 5), (TokenCount(tokens=21), 2), (TokenCount(tokens=22), 3)],
+)
+def test_a_joint_step_has_a_batch_of_every_task(epoch_end: Any, steps: int) -> None:
+    lengths = {task: np.full(size, n + 1) for n, (task, size) in enumerate(SMALL.items())}
+    epoch = epoch_schedule(SMALL, 2, "joint", epoch_end, 0, 0, lengths)
+    assert tasks(epoch) == ["sst", "quora", "sts"] * steps
+    assert len(epoch) == steps * batches_per_step("joint", 3) and batches_per_step("round_robin", 3) == 1
 
 
 @pytest.mark.parametrize("sampler", ["proportional", "square_root", "balanced", 2.0])

@@ -7,6 +7,7 @@ and FOLDER/CASE.safetensors, the weights.
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,27 +25,35 @@ from mtbert.training.engine import Engine, Plain
 from mtbert.training.log import Observer, Step
 from mtbert.training.loop import train
 from mtbert.training.recipe import Recipe
+from mtbert.training.task_losses import task_losses
+from mtbert.training.uncertainty import UncertaintyWeights
 from tests.tiny import WRAPPER, adapt, tiny_model, tiny_split
 
 HEADS = ("u", "v", "c")
-LOSSES = {name: one.loss(TASKS[name]) for name, one in objectives(HEADS, HEADS).items()}
+OBJECTIVES = objectives(HEADS, HEADS)
+LOSSES = {name: one.loss(TASKS[name]) for name, one in OBJECTIVES.items()}
 # Batches of 5, the last one of each pass of 1, 4 and 2.
 SIZES = {"sst": 16, "quora": 19, "sts": 12}
 
 
 class Case(NamedTuple):
-    """A run: fast or plain engine, the type of weights or products, pooling, adapter, and the probability of all dropouts."""
+    """A run: fast or plain engine, the type of weights or products, pooling, adapter, the probability of all dropouts, whether it
+    has R-Drop and learned weights of the tasks, and its sampler."""
 
     fast: bool
     type: str
     pooling: str
     method: str
     dropout: float
+    other_losses: bool = False
+    sampler: str = "round_robin"
 
     def model(self) -> MultitaskModel:
         model = tiny_model(self.pooling, HEADS, HEADS, dropout=self.dropout, head_dropout=self.dropout)
         if self.method != "full":
             adapt(model, self.method, dropout=self.dropout)
+        if self.other_losses:
+            model.uncertainty = UncertaintyWeights(TASKS)
         return model.double() if self.type == "fp64" else model
 
     def engine(self, device: str = "cpu") -> Engine:
@@ -58,6 +67,8 @@ CASES = {
     "plain-fp64": Case(False, "fp64", "mean", "full", 0.3),
     "plain-fp64-dora": Case(False, "fp64", "cls", "dora", 0.3),
     "plain-fp64-pal": Case(False, "fp64", "cls", "pal", 0.3),
+    "plain-fp64-other-losses": Case(False, "fp64", "mean", "full", 0.3, True),
+    "plain-fp64-joint": Case(False, "fp64", "mean", "full", 0.3, True, "joint"),
     "plain-fp32": Case(False, "fp32", "mean", "full", 0.3),
     "plain-fp32-no-dropout": Case(False, "fp32", "mean", "full", 0.0),
     **(
@@ -88,13 +99,19 @@ class Losses(Observer, list[float]):
 
 def trained(case: Case, group: Group = ALONE, device: str = "cpu") -> tuple[list[float], dict[str, Tensor]]:
     """Losses by step and weights after one epoch; without checkpoints."""
-    engine, losses = case.engine(device), Losses()
+    engine, losses, weights = case.engine(device), Losses(), None
+    if case.other_losses:
+        weights = engine.model.uncertainty
+        assert isinstance(weights, UncertaintyWeights)
+    recipe = Recipe(case.sampler, "depletion", epochs=1, batch_size=5, learning_rate=1e-4, seed=11)
+    if case.sampler == "joint":
+        recipe = replace(recipe, measure_conflicts=2)
     with tempfile.TemporaryDirectory() as folder:
         train(
             engine,
             {task: tiny_split(task, rows) for task, rows in SIZES.items()},
-            LOSSES,
-            Recipe("round_robin", "depletion", epochs=1, batch_size=5, learning_rate=1e-4, seed=11),
+            LOSSES if weights is None else task_losses(OBJECTIVES, TASKS, r_drop=1.0, uncertainty=weights),
+            recipe if weights is None else replace(recipe, passes=2, uncertainty_learning_rate=0.01),
             wrapper=WRAPPER,
             evaluate=lambda _: {},
             observers=[losses],

@@ -46,7 +46,7 @@ class CpuEngine(Plain):
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         self._optimizer = AdamW(parameter_groups(self.model, recipe), self._products.copies, self._table)
-        self._clip_norm = recipe.optimization.clip_norm
+        self._follow(recipe)
         return self._optimizer
 
     @contextmanager

@@ -49,7 +49,8 @@ class CudaEngine(Plain):
         self._record = self.recorder(compute.device) if compute.graphs else None
         self._graphs: dict[tuple[str, int], Graph | None] = {}
         self._batch_size = 0
-        self._merged = MergedWeights(model, torch.bfloat16 if compute.bf16 else None)
+        # Not the pooler, which computes in fp32.
+        self._merged = MergedWeights(model.encoder.layers, torch.bfloat16 if compute.bf16 else None)
         _use_noise(model, DeviceNoise())
 
     @property
@@ -70,8 +71,13 @@ class CudaEngine(Plain):
         """As in `Plain`. Its settings must not change afterwards, since graphs hold their values, except rates that vary: those
         are tensors.
         """
-        self._batch_size = recipe.batch_size
+        self._batch_size = recipe.batch_size * recipe.passes
         self._graphs.clear()
+        if self._record is not None and recipe.sampler == "joint":
+            print(
+                "note: steps that hold a batch of every task run without CUDA graphs, which is slower", file=sys.stderr
+            )
+            self._record = None
         optimizer = super().optimizer(recipe)
         if recipe.optimization.varies:
             for group in optimizer.param_groups:

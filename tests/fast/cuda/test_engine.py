@@ -7,6 +7,7 @@ What they cannot show waits for a card (`-m gpu`): that CUDA records this work a
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.work import objectives
 from mtbert.data.arrays import Split
 from mtbert.data.batches import Batch, make_batch
 from mtbert.data.tokens import TokenStream, Wrapper
@@ -28,12 +30,18 @@ from mtbert.fast.cuda.static import StaticBatch
 from mtbert.model.bert import BertConfig
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.multitask import MultitaskModel
+from mtbert.tasks.correlation import CoSent, Pearson
 from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
+from mtbert.tasks.objective import Objective
+from mtbert.tasks.ordinal import Corn
+from mtbert.tasks.paper import TASKS as PAPER_TASKS
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Plain
 from mtbert.training.log import Observer, Step
 from mtbert.training.loop import train
 from mtbert.training.recipe import Recipe
+from mtbert.training.task_losses import task_losses
+from mtbert.training.uncertainty import UncertaintyWeights
 from tests.tiny import adapt
 
 TASKS = ("sst", "quora", "sts")
@@ -168,12 +176,36 @@ def furthest(plain: MultitaskModel, fast: MultitaskModel, compute: Compute, batc
     return largest
 
 
+@pytest.mark.usefixtures("any_type")
+def test_a_joint_step_is_that_of_the_plain_engine(
+    variant: Model, batches: Batches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = []
+    for kind in (Plain, CudaEngine):
+        model = variant().double()
+        engine = engine_on(kind, model)
+        engine.optimizer(replace(recipe(), sampler="joint"))
+        for step in (1, 2):
+            engine.joint_step(list(batches(model, 3)), losses_for(model), 7, step)
+        models.append(model)
+    assert equal(*models, atol=1e-9)
+    assert capsys.readouterr().err.count("without CUDA graphs") == 1
+
+
 @pytest.mark.usefixtures("stand_in")
 def test_it_equals_the_plain_engine(variant: Model, batches: Batches) -> None:
     """In bf16 up to rounding; in fp32, which has no flash kernel, the same modules run."""
     plain, fast = variant(), variant()
     assert furthest(plain, fast, CPU._replace(bf16=True), batches(plain, 6)) < 0.05
     assert furthest(plain, fast, CPU, batches(plain, 3)) == 0
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_step_in_bf16_takes_every_variant(variant: Model, batches: Batches) -> None:
+    """Also an adapted pooler, which computes in fp32 while all other adapted layers are merged in bf16."""
+    model = variant()
+    losses = curve(engine_on(CudaEngine, model, CPU._replace(bf16=True)), batches(model, 6), losses_for(model))
+    assert np.isfinite(losses).all()
 
 
 def _one_sequence(qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: float) -> Tensor:
@@ -447,6 +479,48 @@ def test_a_static_step_does_not_wait_for_values(
     batch = make_batch(task, make_split(task, SIZE), np.arange(SIZE), model.views(task), wrapper)
     taken_on_meta(model, batch, losses_for(model)[task])
     assert model.encoder.embeddings.token.weight.grad is not None
+
+
+OTHERS: dict[str, Objective] = {
+    "corn": Corn(objective="corn", features=["u"]),
+    "pearson": Pearson(objective="pearson", features=["u"], clamp=True),
+    "cosent": CoSent(objective="cosent", features=["u"], clamp=True),
+}
+
+
+@pytest.mark.usefixtures("_autocast")
+@pytest.mark.parametrize(("name", "task"), [("corn", "sst"), ("pearson", "sts"), ("cosent", "sts")])
+def test_nor_does_one_with_another_loss(
+    make_model: Model, name: str, task: str, make_split: Callable[..., Split], wrapper: Wrapper
+) -> None:
+    model = make_model(dropout=0.1)
+    model.uncertainty = weights = UncertaintyWeights({task: PAPER_TASKS[task]})
+    loss = task_losses({task: OTHERS[name]}, {task: PAPER_TASKS[task]}, r_drop=1.0, uncertainty=weights)[task]
+    passes = np.tile(np.arange(SIZE), 2)
+    taken_on_meta(model, make_batch(task, make_split(task, SIZE), passes, model.views(task), wrapper), loss)
+    assert weights.log_variances[0].grad is not None
+
+
+@pytest.mark.usefixtures("any_type")
+def test_replayed_steps_of_two_passes_are_plain_steps(
+    make_model: Model, make_split: Callable[..., Split], wrapper: Wrapper
+) -> None:
+    def run(kind: type[Plain]) -> tuple[list[float], Any]:
+        model = make_model(dropout=0.0, head_dropout=0.0).double()
+        model.uncertainty = weights = UncertaintyWeights(PAPER_TASKS)
+        losses = task_losses(objectives(["u"], ["u"]), PAPER_TASKS, r_drop=1.0, uncertainty=weights)
+        engine = engine_on(kind, model)
+        engine.optimizer(replace(recipe(), passes=2, uncertainty_learning_rate=0.01))
+        made = []
+        for step in range(1, 13):
+            task, rows = TASKS[step % 3], np.tile(np.arange(SIZE - (step % 5 == 0)), 2)
+            made.append(make_batch(task, make_split(task, SIZE, step), rows, model.views(task), wrapper))
+        return curve(engine, iter(made), losses), engine
+
+    (expected, plain), (found, graphed) = run(Plain), run(CudaEngine)
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-7)
+    assert equal(plain.model, graphed.model, atol=1e-7, rtol=1e-6)
+    assert 3 <= graphed.recorded < 12
 
 
 @pytest.mark.usefixtures("_autocast")

@@ -1,0 +1,70 @@
+"""The gradients of a step that holds a batch of every task. Shapes: N tasks, P numbers in the encoder's trained parameters."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mtbert.model.multitask import MultitaskModel
+
+
+def encoder_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The encoder's trained parameters, which the tasks share, by name."""
+    return {name: one for name, one in model.named_parameters() if one.requires_grad and name.startswith("encoder.")}
+
+
+class TaskGradients:
+    """The gradients of N tasks' losses; call `take` after the backward of each.
+
+    Attributes:
+        rows_NP: a task's gradient in each row, of the encoder's parameters in their order; as large as N copies of them.
+    """
+
+    def __init__(self, model: MultitaskModel, tasks: int) -> None:
+        shared = encoder_parameters(model)
+        self._shared = list(shared.values())
+        self._others = [one for name, one in model.named_parameters() if one.requires_grad and name not in shared]
+        self._sizes = [parameter.numel() for parameter in self._shared]
+        like = next(model.parameters())
+        self.rows_NP = torch.zeros(tasks, sum(self._sizes), dtype=like.dtype, device=like.device)
+        self._sums: dict[nn.Parameter, Tensor] = {}
+        self._taken = 0
+
+    def take(self) -> None:
+        """Move the parameters' gradients here, as the next task's; the parameters then have none."""
+        for parameter, part in zip(self._shared, self.rows_NP[self._taken].split(self._sizes), strict=True):
+            if parameter.grad is not None:
+                part.copy_(parameter.grad.flatten())
+                parameter.grad = None
+        for parameter in self._others:
+            if parameter.grad is not None:
+                self._sums[parameter] = parameter.grad + self._sums.get(parameter, 0)
+                parameter.grad = None
+        self._taken += 1
+
+    def columns(self) -> tuple[Tensor, ...]:
+        """Each parameter's part of the rows, (N, numel)."""
+        return self.rows_NP.split(self._sizes, dim=1)
+
+    def gramian(self) -> Tensor:
+        """The inner products of the rows, (N, N) fp64 in host memory."""
+        return (self.rows_NP @ self.rows_NP.T).double().cpu()
+
+    def give(self, weights_N: Tensor) -> None:
+        """Set the gradients: of the encoder the weighted sum of the tasks', of all other parameters the tasks' mean."""
+        sum_P = weights_N.to(self.rows_NP) @ self.rows_NP
+        for parameter, part in zip(self._shared, sum_P.split(self._sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+        for parameter, gradient in self._sums.items():
+            parameter.grad = gradient / len(weights_N)
+
+
+@contextmanager
+def seeded(seed: int, step: int) -> Iterator[None]:
+    """Make torch's random numbers on the CPU a function of (seed, step) in the block, and unchanged after it."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which seeds CUDA's generators too.
+        torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+        yield

@@ -1,0 +1,58 @@
+"""What a step minimises for each task: the objective's loss, with R-Drop's term and the task's weight if the run has them."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mtbert.tasks.objective import Objective
+from mtbert.tasks.task import Task
+from mtbert.training.step import Loss
+from mtbert.training.uncertainty import UncertaintyWeights
+
+
+def task_losses(
+    objectives: Mapping[str, Objective],
+    tasks: Mapping[str, Task],
+    *,
+    r_drop: float | None = None,
+    weights: Mapping[str, float] | None = None,
+    uncertainty: UncertaintyWeights | None = None,
+) -> dict[str, Loss]:
+    """The loss of each task, of (scores, labels).
+
+    Args:
+        objectives, tasks: by name.
+        r_drop: α of `with_r_drop`; None for none.
+        weights: factors of the tasks' losses; 1 for a task without one.
+        uncertainty: learned weights.
+    """
+    return {
+        name: _loss(objectives[name], task, r_drop, (weights or {}).get(name, 1.0), uncertainty)
+        for name, task in tasks.items()
+    }
+
+
+def with_r_drop(objective: Objective, task: Task, alpha: float) -> Loss:
+    """R-Drop (Liang et al. 2021): the mean loss of two passes of a batch, plus α times their divergence.
+
+    The loss takes both passes' scores, one after the other, (2B, ...), and their labels, (2B,). The divergence is the objective's: the
+    mean of KL(p || q) and KL(q || p) for labels, the mean squared difference for scores.
+    """
+    loss = objective.loss(task)
+
+    def of(scores: Tensor, labels: Tensor) -> Tensor:
+        (one, other), (label, _) = scores.chunk(2), labels.chunk(2)
+        return (loss(one, label) + loss(other, label)) / 2 + alpha * objective.divergence(one, other)
+
+    return of
+
+
+def _loss(
+    objective: Objective, task: Task, r_drop: float | None, weight: float, uncertainty: UncertaintyWeights | None
+) -> Loss:
+    loss = objective.loss(task) if r_drop is None else with_r_drop(objective, task, r_drop)
+    if uncertainty is not None:
+        return lambda scores, labels: uncertainty.weighted(task.name, loss(scores, labels))
+    if weight != 1:
+        return lambda scores, labels: weight * loss(scores, labels)
+    return loss
