@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtbert.peft.registry import ADAPTERS
 from mtbert.pipeline.licences import data_terms, encoder_terms, metadata, parent_of
 
 CARD = "README.md"
@@ -34,7 +33,7 @@ def card(
     """
     settings, training, encoder = config["settings"], config["training"], config["encoder"]
     adapter, parameters, base = settings["adapter"], config["parameters"], config["base"]
-    how = f"with {ADAPTERS[adapter['method']].model_validate(adapter).title}" if adapter else "in full"
+    how = f"with {training.get('adapter') or adapter['method']}" if adapter else "in full"
     limit, cleaning, parent = config["max_tokens"], CLEANING[config["preprocess"]], parent_of(config)
     known = {task: about for task, about in config["tasks"].items() if tasks is None or task in tasks}
     head = {"library_name": library, "pipeline_tag": pipeline, **metadata(config), "tags": ["mtbert"]}
