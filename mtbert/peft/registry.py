@@ -104,7 +104,9 @@ class LowRank(Adapter):
 
         check_rank(model, self.rank)
         layer, noise = self.layer(), model.encoder.noise
-        convert(model, lambda linear: layer(linear, self.rank, self.numerator, Dropout(self.dropout, noise), **self.own))
+        convert(
+            model, lambda linear: layer(linear, self.rank, self.numerator, Dropout(self.dropout, noise), **self.own)
+        )
 
 
 class Lora(LowRank):
