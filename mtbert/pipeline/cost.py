@@ -24,7 +24,8 @@ from mtbert.training.compute import resolve
 def main(
     profile: str | None = None, data: str | None = None, study: str | None = None, console: Console | None = None
 ) -> None:
-    """Print what the profile will cost on this machine if nothing of it is done yet. This takes some twenty seconds.
+    """Print what the profile will cost on this machine if nothing of it is done yet. This takes some ten seconds for each
+    kind of run: full fine-tuning, and each method of adapters.
 
     Args:
         profile: a key of `profiles`; by default the one that params.yaml names.
