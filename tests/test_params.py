@@ -364,8 +364,8 @@ def test_an_unknown_key_called_like_an_inner_word(fault: Fault, place: str, word
         ),
         (
             "runs.dora_r8.adapter.start_from",
-            "missing key runs.dora_r8.adapter.start_from; add it (valid here: method, rank, alpha, learning_rate, "
-            "dropout, train_rest, start_from, norm_gradient)",
+            "missing key runs.dora_r8.adapter.start_from; add it (valid here: method, learning_rate, train_rest, "
+            "start_from, rank, alpha, dropout, norm_gradient)",
         ),
         (
             "runs.concat_u_v.heads.sts.objective",
@@ -443,7 +443,12 @@ def test_a_misspelt_objective_gets_a_suggestion(fault: Fault) -> None:
         (
             "runs.dora_r4.adapter.method",
             "lora",
-            ["unknown key runs.dora_r4.adapter.norm_gradient; valid: method, rank"],
+            ["unknown key runs.dora_r4.adapter.norm_gradient; valid: method, learning_rate"],
+        ),
+        (
+            "runs.best_performance.adapter",
+            {"method": "bitfit", "start_from": "pretrained", "train_rest": True},
+            ["runs.best_performance.adapter.train_rest: bitfit trains nothing else of the encoder; set it to false"],
         ),
         ("runs.dora_r4.adapter", "dora", ["runs.dora_r4.adapter: ", "not 'dora'"]),
         ("runs.baseline", None, ["runs.baseline: expected settings, found None"]),
@@ -463,6 +468,14 @@ def test_a_mistyped_or_out_of_range_value(fault: Fault, key: str, value: Any, pa
     assert len(lines) < 300
     for part in parts:
         assert part in lines
+
+
+def test_a_linear_probe_of_a_head_without_weights_is_refused(fault: Fault) -> None:
+    probe = {"method": "linear_probe", "start_from": "pretrained"}
+    assert fault({"runs.baseline.tasks": ["sst", "sts"], "runs.baseline.adapter": probe}) == (
+        "runs.baseline.tasks.1: the head of sts has no weights, so a linear probe has nothing to train for it; give the head another "
+        "objective, or remove the task here"
+    )
 
 
 def test_runs_of_several_seeds_differ_in_nothing_else(flat: dict[str, Any], load: Load, fault: Fault) -> None:

@@ -34,7 +34,7 @@ def card(
     """
     settings, training, encoder = config["settings"], config["training"], config["encoder"]
     adapter, parameters, base = settings["adapter"], config["parameters"], config["base"]
-    how = f"with {ADAPTERS[adapter['method']].model_validate(adapter).title}" if adapter else "in full"
+    how = f"with {training.get('adapter') or adapter['method']}" if adapter else "in full"
     per_task = adapter is not None and ADAPTERS[adapter["method"]].per_task
     limit, cleaning, parent = config["max_tokens"], CLEANING[config["preprocess"]], parent_of(config)
     known = {task: about for task, about in config["tasks"].items() if tasks is None or task in tasks}
