@@ -25,6 +25,7 @@ FACTS = (
     ("bytes_on_disk", "Model on disk, MB", 1e6, 1),
     ("seconds", "Training, seconds", 1, 0),
     ("tokens_per_second", "Training, tokens/s", 1, 0),
+    ("peak_bytes", "Peak memory, MB", 1e6, 0),  # of the GPU, or without one of the process
 )
 
 
@@ -68,7 +69,7 @@ def _facts(first: str, second: str) -> dict[str, tuple[Any, Any]]:
     sizes = [sum(path.stat().st_size for path in (MODELS / run).rglob("*") if path.is_file()) or None for run in both]
     return {
         "bytes_on_disk": (sizes[0], sizes[1]),
-        **{key: (logs[0].get(key), logs[1].get(key)) for key in ("seconds", "tokens_per_second")},
+        **{key: (logs[0].get(key), logs[1].get(key)) for key in ("seconds", "tokens_per_second", "peak_bytes")},
     }
 
 

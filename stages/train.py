@@ -33,7 +33,7 @@ from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_re
 from mtbert.pipeline.start import start
 from mtbert.settings import Run
 from mtbert.tasks.paper import CURVE
-from mtbert.training.compute import MAY_DIFFER, Compute, resolve
+from mtbert.training.compute import MAY_DIFFER, Compute, peak_memory, resolve
 from mtbert.training.distributed import Group, joined, placed
 from mtbert.training.fingerprint import fingerprint
 from mtbert.training.log import LearningCurve, Observer, StepLog, write_history
@@ -112,7 +112,9 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
         # DVC plots only files that are outputs themselves, not files in an output folder.
         write_history(PLOTS / f"{run_name}.csv", done.history)
         speed = sum(done.tokens.values()) / done.seconds
-        write_log(root, "train", run_name, weights, seconds=done.seconds, tokens_per_second=speed)
+        main_memory, gpu_memory = peak_memory(compute.device)
+        measured = {"seconds": done.seconds, "tokens_per_second": speed, "peak_bytes": gpu_memory or main_memory}
+        write_log(root, "train", run_name, weights, **measured)
 
 
 @contextmanager

@@ -37,4 +37,5 @@ class Ia3Linear(AdaptedLinear):
         return self.weight * (self.factor if self.on_input else self.factor[:, None])
 
     def merged_bias(self) -> Tensor | None:
+        """The bias that goes with W', (O,): scaled with the output."""
         return self.bias if self.on_input or self.bias is None else self.factor * self.bias

@@ -107,8 +107,10 @@ class LowRank(Adapter):
         from mtbert.peft.convert import check_rank, convert
 
         check_rank(model, self.rank)
-        layer, dropout = self.layer(), Dropout(self.dropout, model.encoder.noise)
-        convert(model, lambda linear: layer(linear, self.rank, self.numerator, dropout, **self.own))
+        layer, noise = self.layer(), model.encoder.noise
+        convert(
+            model, lambda linear: layer(linear, self.rank, self.numerator, Dropout(self.dropout, noise), **self.own)
+        )
 
 
 class Lora(LowRank):

@@ -1,6 +1,5 @@
 """Measure how fast this machine trains and predicts, by timing steps of models of the encoder's size with random weights."""
 
-import resource
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from mtbert.pipeline.ahead import views_of
 from mtbert.pipeline.models import adapt, build, losses_of
 from mtbert.pretrained.weights import random_weights
 from mtbert.settings import Run
-from mtbert.training.compute import Compute
+from mtbert.training.compute import Compute, peak_memory
 from mtbert.training.recipe import Recipe
 from mtbert.training.step import naming_batch_size
 
@@ -102,9 +101,7 @@ def measure(
         rates[what] = _training(model, name, runs[name], sample, wrapper, compute)
         predict = predict or _prediction(model, sample, wrapper, compute) / share(runs[name], config.layers)
         del model
-    main = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    gpu = torch.cuda.max_memory_allocated(compute.device) if compute.device.type == "cuda" else 0
-    return Rates(rates, added, predict, config.layers, (main, gpu))
+    return Rates(rates, added, predict, config.layers, peak_memory(compute.device))
 
 
 def kind(run: Run) -> str:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import resource
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -80,6 +81,12 @@ def resolve(device: str, precision: str, threads: str | int, cuda_graphs: str | 
 
 
 @cache
+def peak_memory(device: torch.device) -> tuple[int, int]:
+    """Peak bytes of this process so far: of main memory, and of the GPU (0 without one)."""
+    gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, gpu
+
+
 def _note(text: str) -> None:
     """Print a note, once in a process."""
     print(f"note: {text}", file=sys.stderr)

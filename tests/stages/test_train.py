@@ -38,7 +38,7 @@ def test_the_record_holds_the_run_s_inputs(trained: Path) -> None:
     assert record["torch"] == torch.__version__
     log = read_log(trained / ".mtbert", "train", "baseline", record["weights"])
     assert log["seconds"] > 0
-    assert log["tokens_per_second"] > 0
+    assert log["tokens_per_second"] > 0 and log["peak_bytes"] > 10_000_000
     assert log["commit"].startswith(("commit ", "not under git"))
 
 
