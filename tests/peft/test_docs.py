@@ -65,7 +65,7 @@ def test_methods_of_a_size_have_about_as_many_parameters_as_lora(study: str) -> 
         if (
             run.adapter
             and not run.adapter.train_rest
-            and set(ADAPTERS[run.adapter.method].model_fields) & {"rank", "block_size"}
+            and set(ADAPTERS[run.adapter.method].model_fields) & {"rank", "block_size", "size"}
         ):
             sizes[run.adapter.method] = trained(run.adapter, MINILM)[0]
     lora = sizes["lora"]
