@@ -318,6 +318,10 @@ def bundle(
             autocompletion=completion.keys("runs"),
         ),
     ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STUDY", help="A folder of studies/, to train all of its runs there; may be repeated."),
+    ] = None,
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Halve the size by rounding the encoder. `take` refuses such runs.")
     ] = False,
@@ -337,7 +341,9 @@ def bundle(
     more = {"python": python} if python else {}
     pack = importlib.import_module("mtbert.bundle.pack").main
     raise typer.Exit(
-        _guarded(lambda: pack(dest, run or (), fp16=fp16, more=add or (), megabytes=part_megabytes, **more))
+        _guarded(
+            lambda: pack(dest, run or (), study or (), fp16=fp16, more=add or (), megabytes=part_megabytes, **more)
+        )
     )
 
 

@@ -398,7 +398,7 @@ class Run(Model):
                 )
         if self.task_weights and self.uncertainty is not None:
             raise Contradiction("the weights are learned by uncertainty; remove one of the two keys", "task_weights")
-        adapter_dropout = self.adapter.dropout if self.adapter else 0
+        adapter_dropout = getattr(self.adapter, "dropout", 0)
         if self.r_drop is not None and self.encoder_dropout == self.head_dropout == adapter_dropout == 0:
             raise Contradiction(
                 "needs dropout, which makes the two passes differ; set encoder_dropout or head_dropout, or remove it",

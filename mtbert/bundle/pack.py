@@ -11,6 +11,7 @@ import stat
 import tarfile
 import tempfile
 from collections.abc import Sequence
+from contextlib import chdir
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from mtbert.bundle import MANIFEST
+from mtbert.bundle import MANIFEST, PROJECT, folder_of, place
 from mtbert.bundle.packages import HERE, collect
 from mtbert.errors import MtbertError, nearest
 from mtbert.files import replaced_folder
-from mtbert.params import PARAMS_FILE, Params, load_params
+from mtbert.params import PARAMS_FILE, Params, load_params, load_study
+from mtbert.pipeline.cost import longest_first
 from mtbert.pipeline.paths import CONVERTED, PREPARED, PRETRAINED
+from mtbert.pipeline.planning import refresh_study
 from mtbert.pipeline.plans import PLAN
 from mtbert.pipeline.provenance import commit, data_hash
 from mtbert.pretrained.store import WEIGHTS, load_model
@@ -95,6 +98,7 @@ class Parts(io.RawIOBase):
 def main(
     dest: Path,
     runs: Sequence[str] = (),
+    studies: Sequence[str] = (),
     *,
     fp16: bool = False,
     more: Sequence[str] = (),
@@ -105,14 +109,16 @@ def main(
 
     Args:
         dest: a new folder, or one that an earlier call wrote.
-        runs: what to train; by default all runs that are not trained and evaluated yet.
+        runs: what to train; by default, if there are no `studies`, all runs that are not trained and evaluated yet.
+        studies: folders of `studies`, all of whose runs are to be trained too.
         fp16: round the encoder's weights, which halves the bundle; `take` refuses what is trained from them.
         more: further packages to carry.
         python: the other machine's version.
         megabytes: the largest size of a file.
 
     Raises:
-        MtbertError: a stage before training is not up to date, a run is unknown, a package is missing, or `dest` has results.
+        MtbertError: a stage before training is not up to date, a run or study is unknown, a package is missing, or `dest` has
+            results.
     """
     if dest.exists() and not (dest / SCRIPT).is_file():
         raise MtbertError(f"{dest}: exists and is no bundle; name a new folder")
@@ -121,7 +127,7 @@ def main(
             f"{dest / 'results'}: would be deleted; `mtbert take` it and move it away, then give the same command again"
         )
     params = load_params()
-    chosen = _chosen(params, runs)
+    chosen = _chosen(params, runs, studies)
     manifest = {
         **{"commit": commit(), "profile": params.profile, "runs": chosen, "fp16": fp16, "python": python},
         "prepared": data_hash([PREPARED]),
@@ -147,7 +153,8 @@ def main(
     print(f"There: bash {dest.name}/{SCRIPT} --help. Then bring the folder `results` back: mtbert take FOLDER")
 
 
-def _chosen(params: Params, runs: Sequence[str]) -> list[str]:
+def _chosen(params: Params, runs: Sequence[str], studies: Sequence[str]) -> list[str]:
+    """What to train: of the project, then of each study, the runs that take longest first."""
     for run in runs:
         if run not in params.runs:
             raise MtbertError(f"--run: no run of params.yaml is called {run!r}{nearest(run, list(params.runs))}")
@@ -157,22 +164,41 @@ def _chosen(params: Params, runs: Sequence[str]) -> list[str]:
             f"--run: {named[0]} starts from another run's weights, which a bundle does not carry; train it here"
         )
     stale = {job.stage for job in stale_jobs()}
-    wanted = runs or [
-        run for run in params.runs if stale & {f"train@{run}", f"evaluate@{run}"} and run not in dependent
-    ]
+    untrained = [run for run in params.runs if stale & {f"train@{run}", f"evaluate@{run}"} and run not in dependent]
+    wanted = list(runs) or ([] if studies else untrained)
     early = sorted(stage for stage in stale if stage.partition("@")[0] in EARLY)
     early = [stage for stage in early if "@" not in stage or stage.partition("@")[2] in wanted]
     if early:
         raise MtbertError(
             f"{', '.join(early)}: not up to date; run `dvc repro prepare convert`, then the same command again"
         )
-    return [run for run in params.runs if run in wanted]
+    return longest_first(params, wanted) + [run for study in studies for run in _runs_of(study)]
+
+
+def _runs_of(study: str) -> list[str]:
+    """A study's runs, those that take longest first, as STUDY/RUN; its plan is written."""
+    folder, known = folder_of(study), sorted(path.parent.name for path in Path("studies").glob(f"*/{PARAMS_FILE}"))
+    if study not in known:
+        raise MtbertError(f"--study: {folder / PARAMS_FILE}: not found{nearest(study, known)}")
+    params = load_study(folder / PARAMS_FILE)
+    for name, run in params.runs.items():
+        if run.adapter and run.adapter.start_from != "pretrained":
+            raise MtbertError(
+                f"--study: {name} of {study} starts from another run's weights, which a bundle does not carry"
+            )
+    project = Path.cwd()
+    with chdir(folder):
+        refresh_study(params, project)
+    return [f"{study}/{run}" for run in longest_first(params, list(params.runs))]
 
 
 def _add_project(tar: tarfile.TarFile, runs: Sequence[str], fp16: bool) -> None:
-    # Adapters are made from the encoder's weights, so of rounded ones they are made there.
-    converted = [CONVERTED / run for run in runs if not (fp16 and (CONVERTED / run / WEIGHTS).is_file())]
-    for path in [*CODE, *map(str, (PLAN, PREPARED, *converted))]:
+    places = [place(run) for run in runs]
+    # Adapters are made from the encoder's weights, so of rounded ones they are made there; those of studies always are.
+    made = [CONVERTED / run for folder, run in places if folder == PROJECT]
+    converted = [path for path in made if not (fp16 and (path / WEIGHTS).is_file())]
+    plans = dict.fromkeys([PLAN, *(folder / PLAN for folder, _ in places)])
+    for path in [*CODE, *map(str, (*plans, PREPARED, *converted))]:
         if Path(path).exists():  # an installed package has no tests and benchmarks
             tar.add(path, f"project/{path}", filter=_kept)
     for file in sorted(PRETRAINED.iterdir()):

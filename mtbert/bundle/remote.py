@@ -20,11 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtbert.bundle import CHECKSUM, LOG, MANIFEST
+from mtbert.bundle import CHECKSUM, LOG, MANIFEST, PROJECT, place
 from mtbert.bundle.packages import arrange
 from mtbert.files import atomic_write_text, replaced_file, replaced_folder, sha256_file
-from mtbert.pipeline.paths import CONVERTED, METRICS, MODELS, PLOTS, PRETRAINED, RESULTS
-from mtbert.pipeline.plans import planned
+from mtbert.pipeline.paths import CONVERTED, METRICS, MODELS, PLOTS, PREPARED, PRETRAINED, RESULTS
 
 STEPS = ("tests", "train", "benchmarks")
 BENCHMARKS = Path("reports/benchmarks")
@@ -63,13 +62,17 @@ class Work:
         for process in tuple(self._running):
             process.kill()
 
-    def call(self, name: str, *command: str) -> bool:
-        """Run `python -m COMMAND` to its end, with its output in logs/NAME.log; whether it succeeded."""
+    def call(self, name: str, *command: str, folder: Path = PROJECT) -> bool:
+        """Run `python -m COMMAND` in `folder` to its end, with its output in logs/NAME.log; whether it succeeded."""
         if self.stopping.is_set():
             return False
         began = time.monotonic()
-        with (self.out / "logs" / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=subprocess.STDOUT)
+        written = self.out / "logs" / f"{name}.log"
+        written.parent.mkdir(parents=True, exist_ok=True)
+        with written.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command], stdout=log, stderr=subprocess.STDOUT, cwd=folder
+            )
             self._running.add(process)
             if self.stopping.is_set():
                 process.terminate()
@@ -151,6 +154,8 @@ def _train(work: Work, manifest: dict[str, Any], runs: Sequence[str], jobs: int,
     """Train and evaluate runs, several at once; a run that is finished is only packed again."""
     if manifest["fp16"]:
         _restore_weights()
+    for folder in dict.fromkeys(place(run)[0] for run in runs):
+        _give_inputs(folder)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for run in runs:
         waiting.put(run)
@@ -162,7 +167,8 @@ def _train(work: Work, manifest: dict[str, Any], runs: Sequence[str], jobs: int,
                 run = waiting.get_nowait()
             except queue.Empty:
                 return
-            if all(work.call(run, f"stages.{stage}", run) for stage in _stages(run)):
+            folder, name = place(run)
+            if all(work.call(run, f"stages.{stage}", name, folder=folder) for stage in _stages(run)):
                 try:
                     bring_back(work.out, run, weights)
                 except OSError as error:
@@ -182,10 +188,21 @@ def _train(work: Work, manifest: dict[str, Any], runs: Sequence[str], jobs: int,
 
 def _stages(run: str) -> list[str]:
     """What is still to be done for a run. A stage that was killed may have written all but its last file."""
-    adapter = planned("train", run)["settings"]["run"]["adapter"]
-    convert = ["convert"] if adapter and not (CONVERTED / run).is_dir() else []
-    train = [] if (MODELS / run).is_dir() and Path(LOG.format(run=run)).is_file() else ["train"]
-    return convert + train + ([] if (METRICS / f"{run}.json").is_file() else ["evaluate"])
+    folder, name = place(run)
+    last = {
+        "convert": (folder / CONVERTED / name,),
+        "train": (folder / MODELS / name, folder / LOG.format(run=name)),
+        "evaluate": (folder / METRICS / f"{name}.json",),
+    }
+    return [stage for stage, written in last.items() if not all(path.exists() for path in written)]
+
+
+def _give_inputs(folder: Path) -> None:
+    """Put the project's prepared data and encoder into a study's folder, as links to the same files."""
+    for path in (PREPARED, PRETRAINED):
+        if not (folder / path).exists():
+            with replaced_folder(folder / path) as fresh:
+                shutil.copytree(path, fresh, copy_function=os.link, dirs_exist_ok=True)
 
 
 def _restore_weights() -> None:
@@ -200,23 +217,25 @@ def _restore_weights() -> None:
 
 
 def bring_back(out: Path, run: str, weights: bool) -> None:
-    """Write OUT/runs/RUN.tar.gz, and its sha256 beside it."""
+    """Write OUT/runs/RUN.tar.gz, and its sha256 beside it. Of a study it also has the converted model, as the study's graph does."""
+    folder, name = place(run)
 
     def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         heavy = entry.name.startswith(f"{MODELS}/") and entry.name.endswith(("/model.safetensors", "/tokenizer.json"))
         return None if heavy and not weights else entry
 
-    paths = (
-        MODELS / run,
-        RESULTS / run,
-        PLOTS / f"{run}.csv",
-        METRICS / f"{run}.json",
-        Path(LOG.format(run=run)),
-    )
+    paths = [
+        *(() if folder == PROJECT else (CONVERTED / name,)),
+        MODELS / name,
+        RESULTS / name,
+        PLOTS / f"{name}.csv",
+        METRICS / f"{name}.json",
+        Path(LOG.format(run=name)),
+    ]
     archive = out / "runs" / f"{run}.tar.gz"
     with replaced_file(archive) as file, tarfile.open(fileobj=file, mode="w:gz") as tar:
         for path in paths:
-            tar.add(path, path.as_posix(), filter=kept)
+            tar.add(folder / path, path.as_posix(), filter=kept)
     atomic_write_text(archive.with_name(archive.name + CHECKSUM), f"{sha256_file(archive)}  {archive.name}\n")
 
 

@@ -6,16 +6,17 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Mapping
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from mtbert.bundle import CHECKSUM, LOG, MANIFEST
+from mtbert.bundle import CHECKSUM, LOG, MANIFEST, PROJECT, place
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, scratch_folder, sha256_file
-from mtbert.params import load_params
+from mtbert.params import PARAMS_FILE, Params, load_params, load_study
 from mtbert.pipeline.models import parents_of, weights_of
-from mtbert.pipeline.paths import METRICS, MODELS, PLOTS, PREPARED, RESULTS, confine
-from mtbert.pipeline.planning import refresh
+from mtbert.pipeline.paths import CONVERTED, METRICS, MODELS, PLOTS, PREPARED, RESULTS, confine
+from mtbert.pipeline.planning import refresh, refresh_study
 from mtbert.pipeline.plans import PLAN, planned
 from mtbert.pipeline.provenance import EVALUATION, RECORD, data_hash, differences, plan_hash, read_sealed
 from mtbert.pretrained.store import CONFIG, WEIGHTS, read_config
@@ -27,36 +28,83 @@ from mtbert.training.work import work_root
 def main(folder: Path) -> None:
     """Check the results of all runs in `folder`, put them into models, results, plots and metrics, and record them with `dvc commit`.
 
+    Those of a study's runs go into the study's folder.
+
     Raises:
         MtbertError: a result is damaged, was made from other inputs, or DVC fails. Nothing is changed before all are checked.
     """
-    params = load_params()
-    refresh(params)
+    folder = folder.resolve()
     manifest = _manifest(folder)
-    archives = sorted((folder / "runs").glob("*.tar.gz"))
+    archives: dict[Path, dict[str, Path]] = {}
+    for archive in sorted((folder / "runs").rglob("*.tar.gz")):
+        graph, run = place(archive.relative_to(folder / "runs").as_posix().removesuffix(".tar.gz"))
+        archives.setdefault(graph, {})[run] = archive
     if not archives:
         raise MtbertError(f"{folder / 'runs'}: no run has finished there; run the bundle again, with more --minutes")
-    with scratch_folder(PLAN.parent / "taken") as scratch:
-        found = {}
-        for archive in archives:
-            run = archive.name.removesuffix(".tar.gz")
-            if run not in params.runs:
-                raise MtbertError(f"{archive}: params.yaml has no run {run}; add it as it was, or move the file away")
-            found[run] = _unpacked(archive, scratch / run)
-            _check_files(run, found[run], archive)
-            _check_inputs(run, params.runs[run], found[run], archive, manifest)
-        for run, source in found.items():
-            _install(run, source, manifest["commit"])
-    stages = [f"{stage}@{run}" for run in found for stage in ("train", "evaluate")]
-    done = subprocess.run([sys.executable, "-m", "dvc", "commit", "--quiet", "--force", *stages])
-    if done.returncode:
-        raise MtbertError(f"DVC does not record the results; run `dvc commit --force {' '.join(stages)}`")
-    bare = [run for run in found if not (MODELS / run / WEIGHTS).is_file()]
-    print(f"taken: {', '.join(found)}. `dvc repro` makes the report of them without training them again.")
+    project = Path.cwd()
+    with scratch_folder(project / PLAN.parent / "taken") as scratch:
+        found: dict[Path, dict[str, Path]] = {}
+        for graph, of_runs in archives.items():
+            params = _refreshed(graph)
+            with chdir(graph):
+                found[graph] = {
+                    run: _checked(run, params, archive, scratch / graph / run, manifest)
+                    for run, archive in of_runs.items()
+                }
+        for graph, of_runs in found.items():
+            with chdir(graph):
+                for run, source in of_runs.items():
+                    _install(run, source, manifest["commit"])
+    for graph, of_runs in found.items():
+        _record(graph, list(of_runs))
+
+
+def _refreshed(graph: Path) -> Params:
+    """The settings of a graph, the project's or a study's, whose plan and inputs are brought up to date."""
+    if graph == PROJECT:
+        params = load_params()
+        refresh(params)
+        return params
+    params, project = load_study(graph / PARAMS_FILE), Path.cwd()
+    if not (graph / "dvc.yaml").exists():
+        raise MtbertError(
+            f"{graph}: not linked to DVC; run `ln -s ../study.yaml {graph}/dvc.yaml`, then the same command again"
+        )
+    with chdir(graph):
+        refresh_study(params, project)
+    if _dvc(graph, "repro", "--quiet", "inputs"):
+        raise MtbertError(f"{graph}: DVC cannot make the study's inputs; run `dvc repro {graph}/dvc.yaml:inputs`")
+    return params
+
+
+def _checked(run: str, params: Params, archive: Path, scratch: Path, manifest: Mapping[str, Any]) -> Path:
+    """Unpack a run's archive, and check it."""
+    if run not in params.runs:
+        raise MtbertError(f"{archive}: params.yaml has no run {run}; add it as it was, or move the file away")
+    source = _unpacked(archive, scratch)
+    _check_files(run, source, archive)
+    _check_inputs(run, params.runs[run], source, archive, manifest)
+    return source
+
+
+def _record(graph: Path, runs: list[str]) -> None:
+    stages = [f"{stage}@{run}" for run in runs for stage in ("train", "evaluate")]
+    if _dvc(graph, "commit", "--quiet", "--force", *stages):
+        raise MtbertError(
+            f"{graph}: DVC does not record the results; run `dvc commit --force {' '.join(stages)}` there"
+        )
+    names = [run if graph == PROJECT else f"{graph.name}/{run}" for run in runs]
+    target = "" if graph == PROJECT else f" {graph}/dvc.yaml"
+    print(f"taken: {', '.join(names)}. `dvc repro{target}` makes the report of them without training them again.")
+    bare = [name for name, run in zip(names, runs, strict=True) if not (graph / MODELS / run / WEIGHTS).is_file()]
     if bare:
         print(
             f"Without weights, for the report and comparisons only: {', '.join(bare)}; `--weights` there brings them too."
         )
+
+
+def _dvc(graph: Path, *arguments: str) -> int:
+    return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=graph).returncode
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -132,7 +180,11 @@ def _check_inputs(run: str, settings: Run, source: Path, archive: Path, manifest
     """Compare what a run was trained and evaluated from with what the graph has now."""
     confine(MODELS / run, RESULTS / run, PLOTS / f"{run}.csv", METRICS / f"{run}.json")
     weights = _weights(run, source, archive)
-    parents = [weights_of(folder) for folder in parents_of(settings, run)]
+    # A study converts a model in the stage that trains it, so the converted model comes with the trained one.
+    parents = [
+        {**weights_of(source / folder if (source / folder).is_dir() else folder), "folder": str(folder)}
+        for folder in parents_of(settings, run)
+    ]
     trained = {"plan": plan_hash(planned("train", run)), "data": data_hash(), "parents": parents, "weights": weights}
     evaluated = {
         "plan": plan_hash(planned("evaluate", run)),
@@ -150,7 +202,8 @@ def _check_inputs(run: str, settings: Run, source: Path, archive: Path, manifest
 
 
 def _install(run: str, source: Path, commit: str) -> None:
-    for path in (MODELS / run, RESULTS / run):
+    converted = [CONVERTED / run] if (source / CONVERTED / run).is_dir() else []
+    for path in (*converted, MODELS / run, RESULTS / run):
         with replaced_folder(path) as folder:
             for file in sorted((source / path).rglob("*")):
                 if file.is_file():

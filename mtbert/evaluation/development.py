@@ -20,13 +20,13 @@ WATCHED = 500
 
 def watched(epoch_end: object, batch_size: int, tasks: int) -> int:
     """The number of examples of each task in a point of the learning curve: fewer where epochs are short, so that training
-    takes longer than watching it.
+    takes much longer than watching it.
 
     Args:
         epoch_end, batch_size: as in `Recipe`.
         tasks: how many tasks are watched.
     """
-    return min(WATCHED, max(1, epoch_end * batch_size // tasks)) if isinstance(epoch_end, int) else WATCHED
+    return min(WATCHED, max(1, epoch_end * batch_size // (2 * tasks))) if isinstance(epoch_end, int) else WATCHED
 
 
 def development_metrics(
@@ -54,7 +54,8 @@ def development_metrics(
 
     def measure(name: str, split: Split, rows: np.ndarray) -> float | None:
         assert split.labels is not None
-        values = objectives[name].decide(raw_scores(model, name, split, wrapper, rows=rows), tasks[name]).values
+        raw = raw_scores(model, name, split, wrapper, rows=rows)
+        values = objectives[name].values_while_training(raw, tasks[name])
         try:
             return METRICS[objectives[name].metric](split.labels[rows], values)
         except MtbertError:  # Pearson's r of constant predictions

@@ -1,19 +1,20 @@
 """Estimate what a profile will cost: count its steps and tokens, and time a few steps for minutes and memory.
 
-This is no stage of the graph: `mtbert plan [PROFILE]` calls it.
+This is no stage of the graph: `mtbert plan [PROFILE]` calls it, and `mtbert bundle` for the order of runs.
 """
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from mtbert.data.tokens import wrapper_for
-from mtbert.params import PARAMS_FILE, load_params, load_study
+from mtbert.data.tokens import Wrapper, wrapper_for
+from mtbert.params import PARAMS_FILE, Params, load_params, load_study
 from mtbert.pipeline.estimate import show
 from mtbert.pipeline.planning import check_paths
 from mtbert.pipeline.rates import measure
-from mtbert.pipeline.sizes import count_rows, encoder_size
+from mtbert.pipeline.sizes import EncoderSize, Rows, count_rows, encoder_size
 from mtbert.pipeline.workload import workload
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.store import TOKENIZER
@@ -44,11 +45,26 @@ def main(
         params = params.model_copy(update={"data": params.data.model_copy(update=change)})
     check_paths(params)
     compute = resolve(**params.compute.model_dump())
+    size, rows, wrapper = _counted(params)
+    work = {name: workload(run, rows, params.prepare.max_tokens) for name, run in params.runs.items()}
+    rates = measure(params.runs, size.config, rows.sample, wrapper, compute)
+    show(console or Console(), params, rows, size, work, rates, compute, study)
+
+
+def longest_first(params: Params, runs: Sequence[str]) -> list[str]:
+    """Runs by the tokens that they train on, so that the last ones to start, several at once, are short.
+
+    Raises:
+        MtbertError: as `main`.
+    """
+    _, rows, _ = _counted(params)
+    tokens = {run: workload(params.runs[run], rows, params.prepare.max_tokens).tokens for run in runs}
+    return sorted(runs, key=lambda run: -tokens[run])
+
+
+def _counted(params: Params) -> tuple[EncoderSize, Rows, Wrapper]:
     size = encoder_size(params)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / TOKENIZER).write_bytes(size.tokenizer)
         wrapper = wrapper_for(Path(folder) / TOKENIZER, params.prepare.max_tokens, BERT.special_tokens)
-        rows = count_rows(params, Path(folder))
-    work = {name: workload(run, rows, params.prepare.max_tokens) for name, run in params.runs.items()}
-    rates = measure(params.runs, size.config, rows.sample, wrapper, compute)
-    show(console or Console(), params, rows, size, work, rates, compute, study)
+        return size, count_rows(params, Path(folder)), wrapper

@@ -14,7 +14,7 @@ from mtbert.bundle.pack import Parts, main
 from mtbert.bundle.packages import GIVEN, installed, required
 from mtbert.errors import MtbertError
 from mtbert.workflow.graph import Job
-from tests.project import commit, keep_runs, must, tiny_project
+from tests.project import ROOT, commit, keep_runs, must, tiny_project
 
 
 def test_parts_have_a_size_and_make_the_whole(tmp_path: Path) -> None:
@@ -27,22 +27,41 @@ def test_parts_have_a_size_and_make_the_whole(tmp_path: Path) -> None:
     assert b"".join(found) == b"a" * 7 + b"b" * 25 + b"c" * 8
 
 
+def write_study(runs: str, project: Path = Path()) -> None:
+    """The study `ranks`, with DVC's link to its graph."""
+    folder = project / "studies/ranks"
+    folder.mkdir(parents=True)
+    (folder / "params.yaml").write_text(f"tables: {{}}\nfigures: {{}}\nruns:\n  {runs}\n", encoding="utf-8")
+    (folder / "dvc.yaml").symlink_to("../study.yaml")
+
+
 @pytest.mark.parametrize(
-    ("runs", "stale", "message"),
+    ("runs", "studies", "stale", "message"),
     [
-        (["best_performace"], [], r"--run: no run of params\.yaml is called .best_performace.; did you mean"),
-        (["dora_r4"], ["prepare", "convert@dora_r4", "convert@dora_r8"], "^convert@dora_r4, prepare: not up to date"),
-        (["dora_r8"], [], r"--run: dora_r8 starts from another run's weights"),
+        (["best_performace"], [], [], r"--run: no run of params\.yaml is called .best_performace.; did you mean"),
+        (
+            ["dora_r4"],
+            [],
+            ["prepare", "convert@dora_r4", "convert@dora_r8"],
+            "^convert@dora_r4, prepare: not up to date",
+        ),
+        (["dora_r8"], [], [], r"--run: dora_r8 starts from another run's weights"),
+        ([], ["rank"], [], r"--study: studies/rank/params\.yaml: not found; did you mean 'ranks'"),
+        ([], ["ranks"], ["encoder"], "^encoder: not up to date"),
+        ([], ["ranks"], [], "--study: dora_r2 of ranks starts from another run's weights"),
     ],
 )
 def test_what_cannot_be_packed_is_one_error_and_writes_nothing(
     change: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    runs: list[str], stale: list[str], message: str,
+    runs: list[str], studies: list[str], stale: list[str], message: str,
 ) -> None:  # fmt: skip
+    write_study(
+        "dora_r2: {from: dora_r4, adapter: {rank: 2, alpha: 2, start_from: other}}\n  other: {from: best_performance}"
+    )
     change(dora_r8={"adapter": {"start_from": "best_performance"}})
     monkeypatch.setattr(pack, "stale_jobs", lambda: [Job(stage, "", []) for stage in stale])
     with pytest.raises(MtbertError, match=message):
-        main(tmp_path / "bundle", runs)
+        main(tmp_path / "bundle", runs, studies)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -82,14 +101,19 @@ def without_a_network() -> list[str]:
 
 @pytest.mark.slow
 def test_a_run_elsewhere_is_up_to_date_here(tmp_path: Path) -> None:
-    """Two runs in a bundle, with torch and numpy alone and no network; a run that was stopped goes on; DVC accepts the results."""
+    """Two runs and a study's in a bundle, with torch and numpy alone and no network; a run that was stopped goes on; DVC accepts the
+    results.
+    """
     project = tiny_project(tmp_path / "home", profiles__sample__budget__epoch_end=30)
     keep_runs(project, "baseline", "dora_r4")
+    write_study("dora_r2: {from: dora_r4, adapter: {rank: 2, alpha: 2}}", project)
+    shutil.copy(ROOT / "studies/study.yaml", project / "studies")
     commit(project, "tiny")
     must(project, "dvc", "repro", "prepare", "convert")
     there = tmp_path / "there"
-    printed = must(project, "python", "-m", "mtbert", "bundle", str(there), "--part-megabytes", "10")
-    assert "2 parts" in printed and "runs: baseline, dora_r4" in printed
+    chosen = ("--run", "baseline", "--run", "dora_r4", "--study", "ranks")
+    printed = must(project, "python", "-m", "mtbert", "bundle", str(there), "--part-megabytes", "10", *chosen)
+    assert "2 parts" in printed and "runs: baseline, dora_r4, ranks/dora_r2" in printed
     environment = {
         **{key: os.environ[key] for key in ("PATH",)},
         **{"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "HF_HUB_OFFLINE": "1", "HTTPS_PROXY": "http://127.0.0.1:9"},
@@ -104,11 +128,14 @@ def test_a_run_elsewhere_is_up_to_date_here(tmp_path: Path) -> None:
     assert "part-2: not found; copy all parts" in run("train").stderr
     moved.rename(there / "part-2")
     stopped = run("train", "--minutes", "0")
-    assert "runs finished: 0 of 2; not: baseline, dora_r4" in stopped.stdout, stopped
+    assert "runs finished: 0 of 3; not: baseline, dora_r4, ranks/dora_r2" in stopped.stdout, stopped
     done = run("train", "--jobs", "2")
-    assert "runs finished: 2 of 2" in done.stdout, done
-    assert "taken: baseline, dora_r4" in must(project, "python", "-m", "mtbert", "take", str(there / "results"))
+    assert "runs finished: 3 of 3" in done.stdout, done
+    taken = must(project, "python", "-m", "mtbert", "take", str(there / "results"))
+    assert "taken: baseline, dora_r4. `dvc repro`" in taken
+    assert "taken: ranks/dora_r2. `dvc repro studies/ranks/dvc.yaml`" in taken
     names = [f"{stage}@{run}" for stage in ("train", "evaluate") for run in ("baseline", "dora_r4")]
     assert "up to date" in must(project, "dvc", "status", *names)
     assert "stages.train" not in must(project, "dvc", "repro")
     assert (project / "reports/sample/index.html").is_file()
+    assert "stages.train" not in must(project, "dvc", "repro", "studies/ranks/dvc.yaml")

@@ -51,6 +51,7 @@ def test_results_that_cannot_be_written_fail_their_run_alone(
 
     monkeypatch.setattr(remote, "_stages", lambda run: [])
     monkeypatch.setattr(remote, "bring_back", bring_back)
+    monkeypatch.setattr(remote, "_give_inputs", lambda folder: None)
     work = Work(tmp_path, 600)
     remote._train(work, {"fp16": False}, ["first", "second"], 1, False)
     printed = capsys.readouterr().out

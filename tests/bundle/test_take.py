@@ -25,7 +25,7 @@ def committed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `dvc commit` would be called with."""
     seen: list[str] = []
 
-    def call(command: list[str]) -> subprocess.CompletedProcess[str]:
+    def call(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
         seen.extend(command[6:])
         return subprocess.CompletedProcess(command, 0)
 
