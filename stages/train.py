@@ -36,6 +36,7 @@ from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_re
 from mtbert.pipeline.start import start
 from mtbert.pretrained.store import load_masked_head
 from mtbert.settings import Run
+from mtbert.tasks.correlation import Correlated
 from mtbert.tasks.paper import CURVE
 from mtbert.training.aggregation import packages_of
 from mtbert.training.compute import MAY_DIFFER, Compute, peak_memory, resolve
@@ -46,6 +47,7 @@ from mtbert.training.further import pretrain_further, write_losses
 from mtbert.training.log import LearningCurve, Observer, StepLog, write_history
 from mtbert.training.loop import train
 from mtbert.training.progress import TrainingProgress
+from mtbert.training.score_line import fit_line
 from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
 
 LOCKS = Path(".mtbert/locks")
@@ -125,6 +127,10 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
         )
         if not group.first:
             return
+        with engine.inference():
+            for task, split in data.items():
+                if isinstance(run.heads[task], Correlated):
+                    fit_line(engine.model, task, split, tokens, run.seed)
         with replaced_folder(MODELS / run_name) as folder:
             text = {key: plan["settings"][key] for key in ("max_tokens", "preprocess", "source")}
             weights = save_trained(folder, run, engine.model, done, data, name=run_name, **text)

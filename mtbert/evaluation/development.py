@@ -54,7 +54,8 @@ def development_metrics(
 
     def measure(name: str, split: Split, rows: np.ndarray) -> float | None:
         assert split.labels is not None
-        values = objectives[name].decide(raw_scores(model, name, split, wrapper, rows=rows), tasks[name]).values
+        raw = raw_scores(model, name, split, wrapper, rows=rows)
+        values = objectives[name].values_while_training(raw, tasks[name])
         try:
             return METRICS[objectives[name].metric](split.labels[rows], values)
         except MtbertError:  # Pearson's r of constant predictions

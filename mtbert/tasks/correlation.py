@@ -1,11 +1,14 @@
 """Objectives that train a score for its correlation with the labels: Pearson's r and CoSENT. Shapes: B examples.
 
-A correlation leaves the score's scale open. On a linear head the mean squared error is therefore added, with a small weight, so that
-predictions are on the labels' scale; a cosine has a scale of its own. These losses are of a batch, not means over its examples, so
-several processes cannot share a batch.
+A correlation leaves the score's scale open. For a linear head, `mtbert.training.score_line` therefore fits a line to the labels when
+training ends; a cosine has a scale of its own. These losses are of a batch, not means over its examples, so several processes cannot
+share a batch.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
 
 from mtbert.section import Positive
 from mtbert.tasks.objective import CosineScore, LinearScore
@@ -18,16 +21,19 @@ if TYPE_CHECKING:
 
 
 class Correlated(LinearScore):
-    """A linear score, trained by a correlation plus `mse_weight` times the mean squared error."""
-
-    mse_weight: Positive = 0.1
+    """A linear layer gives a score that is on no scale until training ends."""
 
     mean_of_examples: ClassVar = False
 
-    def _with_error(self, correlation: "Callable[[Tensor, Tensor], Tensor]") -> "Callable[[Tensor, Tensor], Tensor]":
-        from mtbert.tasks.losses import mean_squared_error
+    def values_while_training(self, raw: np.ndarray, task: Task) -> np.ndarray:
+        """The scores as they are: limits to the task's range mean nothing yet."""
+        return raw.astype(np.float64)
 
-        return lambda scores, labels: correlation(scores, labels) + self.mse_weight * mean_squared_error(scores, labels)
+    def divergence(self, one: "Tensor", other: "Tensor") -> "Tensor":
+        """1 - r of the two outputs, (): a difference could be lowered by shrinking all scores."""
+        from mtbert.tasks.losses import pearson
+
+        return pearson(one, other)
 
 
 class Pearson(Correlated):
@@ -38,11 +44,11 @@ class Pearson(Correlated):
     def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import pearson
 
-        return self._with_error(pearson)
+        return pearson
 
 
 class CoSent(Correlated):
-    """CoSENT on the score, mapped linearly from the task's range to a cosine's, -1..1, so that `scale` means the same."""
+    """CoSENT on the score."""
 
     objective: Literal["cosent"]
     scale: Positive = 20.0
@@ -50,8 +56,7 @@ class CoSent(Correlated):
     def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import cosent
 
-        scale = 2 * self.scale / (task.high - task.low)  # of differences, which do not change with the middle
-        return self._with_error(lambda scores, labels: cosent(scores, labels, scale))
+        return partial(cosent, scale=self.scale)
 
 
 class CosineCoSent(CosineScore):
@@ -65,4 +70,4 @@ class CosineCoSent(CosineScore):
     def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import cosent
 
-        return lambda cosines, labels: cosent(cosines, labels, self.scale)
+        return partial(cosent, scale=self.scale)

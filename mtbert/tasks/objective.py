@@ -76,6 +76,10 @@ class Objective(Section):
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
         """Predictions from the head's output, (B, C) or (B,)."""
 
+    def values_while_training(self, raw: np.ndarray, task: Task) -> np.ndarray:
+        """What the metric is computed from before training has ended, (B,) float64."""
+        return self.decide(raw, task).values
+
     def probabilities(self, raw: np.ndarray, task: Task) -> np.ndarray:
         """The probability of each label, (B, C) float64; of a score there is none, (B, 0)."""
         return np.empty((len(raw), 0))

@@ -65,7 +65,7 @@ def measure_conflicts(
         rows = rng.choice(len(split), size=min(recipe.batch_size, len(split)), replace=False)
         batch = make_batch(task, split, np.tile(rows, recipe.passes), model.views(task), wrapper)
         engine.gradients(batch.to(engine.compute.device), losses[task])
-        tasks.take()
+        tasks.take(index)
     gramians: dict[str, Tensor] = defaultdict(lambda: torch.zeros(len(data), len(data), dtype=torch.float64))
     for name, columns in zip(encoder_parameters(model), tasks.columns(), strict=True):
         gramian = (columns @ columns.T).double().cpu()

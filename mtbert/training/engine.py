@@ -86,6 +86,7 @@ class Plain:
         self._optimizer: torch.optim.Optimizer | None = None
         self._clip_norm: float | None = None
         self._weights_of = weights_by("mean")
+        self._tasks: TaskGradients | None = None
 
     def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
         states: Tensor = self.model.encoder(stream, first_only)
@@ -100,6 +101,7 @@ class Plain:
         """Take what else a step depends on from the recipe."""
         self._clip_norm = recipe.optimization.clip_norm
         self._weights_of = weights_by(recipe.aggregation)
+        self._tasks = None
 
     def step(self, batch: Batch, loss_of: Loss, seed: int, step: int) -> Tensor:
         assert self._optimizer is not None, "call optimizer() first"
@@ -116,11 +118,13 @@ class Plain:
     ) -> Sequence[Tensor]:
         assert self._optimizer is not None, "call optimizer() first"
         self.model.reseed(seed, step, batches[0].share)
-        found, tasks = [], TaskGradients(self.model, len(batches))
-        for batch in batches:
+        if self._tasks is None:
+            self._tasks = TaskGradients(self.model, len(batches))
+        found, tasks = [], self._tasks
+        for row, batch in enumerate(batches):
             self.model.encoder.noise.share = batch.share
             found.append(self.gradients(batch.to(self.compute.device), losses[batch.task]))
-            tasks.take()
+            tasks.take(row)
         if torch.stack(found).isfinite().all():
             gramian = tasks.gramian()
             if not gramian.isfinite().all():

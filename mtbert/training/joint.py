@@ -16,7 +16,8 @@ def encoder_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 class TaskGradients:
-    """The gradients of N tasks' losses; call `take` after the backward of each.
+    """The gradients of N tasks' losses; call `take` after the backward of each. One object serves all steps, since memory that is
+    new in each step has to be cleared by the kernel.
 
     Attributes:
         rows_NP: a task's gradient in each row, of the encoder's parameters in their order; as large as N copies of them.
@@ -28,21 +29,24 @@ class TaskGradients:
         self._others = [one for name, one in model.named_parameters() if one.requires_grad and name not in shared]
         self._sizes = [parameter.numel() for parameter in self._shared]
         like = next(model.parameters())
-        self.rows_NP = torch.zeros(tasks, sum(self._sizes), dtype=like.dtype, device=like.device)
+        self.rows_NP = torch.empty(tasks, sum(self._sizes), dtype=like.dtype, device=like.device)
+        self._sum_P = torch.empty_like(self.rows_NP[0])
         self._sums: dict[nn.Parameter, Tensor] = {}
-        self._taken = 0
 
-    def take(self) -> None:
-        """Move the parameters' gradients here, as the next task's; the parameters then have none."""
-        for parameter, part in zip(self._shared, self.rows_NP[self._taken].split(self._sizes), strict=True):
-            if parameter.grad is not None:
+    def take(self, row: int) -> None:
+        """Move the parameters' gradients here, as those of task number `row`; the parameters then have none. Row 0 comes first."""
+        for parameter, part in zip(self._shared, self.rows_NP[row].split(self._sizes), strict=True):
+            if parameter.grad is None:
+                part.zero_()
+            else:
                 part.copy_(parameter.grad.flatten())
-                parameter.grad = None
+            parameter.grad = None
+        if row == 0:
+            self._sums.clear()
         for parameter in self._others:
             if parameter.grad is not None:
                 self._sums[parameter] = parameter.grad + self._sums.get(parameter, 0)
                 parameter.grad = None
-        self._taken += 1
 
     def columns(self) -> tuple[Tensor, ...]:
         """Each parameter's part of the rows, (N, numel)."""
@@ -54,8 +58,8 @@ class TaskGradients:
 
     def give(self, weights_N: Tensor) -> None:
         """Set the gradients: of the encoder the weighted sum of the tasks', of all other parameters the tasks' mean."""
-        sum_P = weights_N.to(self.rows_NP) @ self.rows_NP
-        for parameter, part in zip(self._shared, sum_P.split(self._sizes), strict=True):
+        torch.mv(self.rows_NP.T, weights_N.to(self.rows_NP), out=self._sum_P)
+        for parameter, part in zip(self._shared, self._sum_P.split(self._sizes), strict=True):
             parameter.grad = part.view_as(parameter)
         for parameter, gradient in self._sums.items():
             parameter.grad = gradient / len(weights_N)

@@ -36,7 +36,7 @@ def with_r_drop(objective: Objective, task: Task, alpha: float) -> Loss:
     """R-Drop (Liang et al. 2021): the mean loss of two passes of a batch, plus α times their divergence.
 
     The loss takes both passes' scores, one after the other, (2B, ...), and their labels, (2B,). The divergence is the objective's: the
-    mean of KL(p || q) and KL(q || p) for labels, the mean squared difference for scores.
+    mean of KL(p || q) and KL(q || p) for labels, the mean squared difference for scores, 1 - r for scores without a scale.
     """
     loss = objective.loss(task)
 
