@@ -165,8 +165,9 @@ def train(
                 if step <= done:
                     continue
                 if group.first and recipe.measure_conflicts and (step - 1) % recipe.measure_conflicts == 0:
-                    rows_now = measure_conflicts(engine, data, losses, recipe, wrapper, step - 1)
-                    progress.conflicts += map(list, rows_now)
+                    with naming_batch_size(engine.compute, f"conflicts after step {step - 1}"):
+                        measured = measure_conflicts(engine, data, losses, recipe, wrapper, step - 1)
+                    progress.conflicts += map(list, measured)
                 drawn = draws[start : start + per_step]
                 batches = [
                     make_batch(task, data[task], np.tile(rows, recipe.passes), model.views(task), wrapper)
