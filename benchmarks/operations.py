@@ -21,7 +21,7 @@ from benchmarks.adapters import adapted
 from benchmarks.card import TOKENS, made_up
 from benchmarks.work import LOSSES, multitask
 from mtbert.data.batches import make_batch
-from mtbert.fast.cuda import encoder
+from mtbert.fast.cuda import encoder, products
 from mtbert.fast.cuda.encoder import DeviceNoise
 from mtbert.fast.cuda.engine import CudaEngine
 from mtbert.model.bert import BertConfig, initialise
@@ -82,6 +82,7 @@ def counted() -> Iterator[Count]:
     count = Count()
     with (
         patch.object(encoder, "flash_attention", lambda qkv, *_: Attention.apply(qkv, count)),
+        patch.object(products, "product", count.as_one("mm", products.product)),
         patch.object(DeviceNoise, "drop", lambda _self, x, p, *_: torch.native_dropout(x, p, True)[0]),
         count,
     ):

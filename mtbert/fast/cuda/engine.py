@@ -23,7 +23,8 @@ from mtbert.data.tokens import TokenStream
 from mtbert.errors import out_of_memory
 from mtbert.fast.cuda.encoder import DeviceNoise, encode
 from mtbert.fast.cuda.graphs import CudaRecorder, Recorder
-from mtbert.fast.cuda.merged import MergedWeights
+from mtbert.fast.cuda.passes import TorchPasses
+from mtbert.fast.cuda.products import Products
 from mtbert.fast.cuda.static import StaticBatch, rows_for
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.multitask import MultitaskModel
@@ -49,7 +50,7 @@ class CudaEngine(Plain):
         self._record = self.recorder(compute.device) if compute.graphs else None
         self._graphs: dict[tuple[str, int], Graph | None] = {}
         self._batch_size = 0
-        self._merged = MergedWeights(model, torch.bfloat16 if compute.bf16 else None)
+        self._products = Products(model.encoder, torch.bfloat16 if compute.bf16 else None, biased=True)
         _use_noise(model, DeviceNoise())
 
     @property
@@ -64,7 +65,7 @@ class CudaEngine(Plain):
     def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
         if not torch.is_autocast_enabled(self.compute.device.type):  # the flash kernel takes bf16
             return super().encode(stream, first_only)
-        return encode(self.model.encoder, stream, first_only)
+        return encode(self.model.encoder, stream, first_only, self._products, TorchPasses())
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         """As in `Plain`. Its settings must not change afterwards, since graphs hold their values, except rates that vary: those
@@ -87,12 +88,20 @@ class CudaEngine(Plain):
         static.fill(batch)
         return replay()
 
+    def backward(self, batch: Batch, loss_of: Loss) -> Tensor:
+        with self._products.ready():
+            return super().backward(batch, loss_of)
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        with super().inference(), self._products.ready():
+            yield
+
     def _update(self, batch: Batch, loss_of: Loss, skip: bool = False) -> Tensor:
         """Forward, backward, update; with `skip` neither weights nor optimizer state change."""
         optimizer = self._optimizer
         assert optimizer is not None, "call optimizer() first"
-        with self._merged.ready():
-            loss = self.backward(batch, loss_of)
+        loss = self.backward(batch, loss_of)
         bad = torch.ones_like(loss) if skip else loss.isfinite().logical_not().float()
         optimizer.found_inf = bad  # type: ignore[attr-defined]  # the fused kernel skips the update if this is not zero
         optimizer.step()

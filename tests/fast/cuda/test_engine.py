@@ -24,11 +24,13 @@ from mtbert.fast.cuda import encoder
 from mtbert.fast.cuda import engine as module
 from mtbert.fast.cuda.encoder import DeviceNoise, Ragged
 from mtbert.fast.cuda.engine import CudaEngine
+from mtbert.fast.cuda.passes import TorchPasses
 from mtbert.fast.cuda.static import StaticBatch
 from mtbert.model.bert import BertConfig
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter
+from mtbert.peft.dora import DoraLinear
 from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Plain
@@ -81,7 +83,7 @@ def any_type(monkeypatch: pytest.MonkeyPatch, stand_in: None) -> None:
     """The engine's own forward also without autocast: in float64, AdamW does not amplify rounding errors."""
 
     def encode(self: CudaEngine, stream: TokenStream, first_only: bool = False) -> Tensor:
-        return encoder.encode(self.model.encoder, stream, first_only)
+        return encoder.encode(self.model.encoder, stream, first_only, self._products, TorchPasses())
 
     monkeypatch.setattr(CudaEngine, "encode", encode)
 
@@ -171,9 +173,10 @@ def furthest(plain: MultitaskModel, fast: MultitaskModel, compute: Compute, batc
 
 @pytest.mark.usefixtures("stand_in")
 def test_it_equals_the_plain_engine(variant: Model, batches: Batches) -> None:
-    """In bf16 up to rounding; in fp32, which has no flash kernel, the same modules run."""
+    """In bf16 up to rounding, that of DoRA's merged weights among it; in fp32, which has no flash kernel, the same modules run."""
     plain, fast = variant(), variant()
-    assert furthest(plain, fast, CPU._replace(bf16=True), batches(plain, 6)) < 0.05
+    limit = 0.3 if any(isinstance(one, DoraLinear) for one in plain.modules()) else 0.05
+    assert furthest(plain, fast, CPU._replace(bf16=True), batches(plain, 6)) < limit
     assert furthest(plain, fast, CPU, batches(plain, 3)) == 0
 
 
@@ -189,9 +192,8 @@ def test_the_comparison_notices_a_bug_in_the_forward(
     if bug == "attention across sequences":
         monkeypatch.setattr(encoder, "flash_attention", _one_sequence)
     elif bug == "another token's residual":
-        monkeypatch.setattr(
-            encoder, "_attend", lambda a, x, r, rows, real=encoder._attend: real(a, x, r, rows).roll(1, 0)
-        )
+        rolled = lambda self, x, *rest, real=TorchPasses.residual_norm: real(self, x.roll(1, 0), *rest)  # noqa: E731
+        monkeypatch.setattr(TorchPasses, "residual_norm", rolled)
     else:
         swapped = lambda qkv, *rest: dense_attention(torch.cat(qkv.chunk(3, -1)[::-1], -1), *rest)  # noqa: E731
         monkeypatch.setattr(encoder, "flash_attention", swapped)
