@@ -5,9 +5,11 @@ counted as one operation. Views and allocations are not counted. What torch does
 `_fused_adamw_`) counts as one operation too; on a card it takes some launches, and so do a few others, such as the gradient of an embedding.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from typing import Annotated, Any
 from unittest.mock import patch
 
@@ -24,6 +26,7 @@ from mtbert.data.batches import make_batch
 from mtbert.fast.cuda import encoder, products
 from mtbert.fast.cuda.encoder import DeviceNoise
 from mtbert.fast.cuda.engine import CudaEngine
+from mtbert.fast.cuda.passes import Passes
 from mtbert.model.bert import BertConfig, initialise
 from mtbert.training.compute import Compute
 from mtbert.training.recipe import Recipe
@@ -31,6 +34,7 @@ from mtbert.training.recipe import Recipe
 SMALL = BertConfig(vocabulary=30_522, positions=256, layers=12, hidden=64, heads=2, intermediate=128)
 FREE = (
     "aten::empty",
+    "aten::new_empty",
     "aten::detach",
     "aten::_unsafe_view",
     "aten::_local_scalar_dense",
@@ -77,42 +81,56 @@ class Attention(torch.autograd.Function):
 
 
 @contextmanager
-def counted() -> Iterator[Count]:
-    """A context in which the engine for CUDA takes steps on a CPU, and their operations are counted."""
+def counted(passes: type[Passes]) -> Iterator[Count]:
+    """A context in which the engine for CUDA takes steps on a CPU by these passes, and their operations are counted.
+
+    Triton's kernels are counted without being run, so the numbers that they would write are whatever was in memory.
+    """
     count = Count()
-    with (
-        patch.object(encoder, "flash_attention", lambda qkv, *_: Attention.apply(qkv, count)),
-        patch.object(products, "product", count.as_one("mm", products.product)),
-        patch.object(DeviceNoise, "drop", lambda _self, x, p, *_: torch.native_dropout(x, p, True)[0]),
-        count,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(CudaEngine, "passes_for", lambda *_: passes))
+        stack.enter_context(patch.object(encoder, "flash_attention", lambda qkv, *_: Attention.apply(qkv, count)))
+        stack.enter_context(patch.object(products, "product", count.as_one("mm", products.product)))
+        drop = lambda _self, x, p, *_: torch.native_dropout(x, p, True)[0]  # noqa: E731
+        stack.enter_context(patch.object(DeviceNoise, "drop", drop))
+        if passes is not Passes:
+            launch = count.as_one("Triton's kernel", lambda *_, **__: None)
+            stack.enter_context(patch.object(sys.modules[passes.__module__], "launch", launch))
+        stack.enter_context(count)
         yield count
 
 
-def operations(method: str, batch_size: int = 16) -> Counter[str]:
+def operations(method: str, passes: type[Passes], batch_size: int = 16) -> Counter[str]:
     """The operations of one step on Quora's pairs, u, v and c in one batch, of an encoder with 12 layers."""
     torch.manual_seed(0)
     model = multitask(SMALL, ["u", "v", "c"], 0.1, lambda one: one.apply(initialise))
     if method != "full":
         model = adapted(model, method)
-    engine = model.train().engine = CudaEngine(model, Compute(torch.device("cpu"), bf16=True))
-    engine.optimizer(Recipe("sequential", "depletion", 1, batch_size, 1e-5))
     data = made_up("quora", batch_size)
     batch = make_batch("quora", data, np.arange(batch_size), model.views("quora"), TOKENS)
-    with counted() as count:
+    with counted(passes) as count:
+        engine = model.train().engine = CudaEngine(model, Compute(torch.device("cpu"), bf16=True))
+        engine.optimizer(Recipe("sequential", "depletion", 1, batch_size, 1e-5))
         for step in (1, 2):  # the first one makes the optimizer's state
             count.operations.clear()
             engine.step(batch, LOSSES["quora"], 0, step)
     return count.operations
 
 
-def main(method: Annotated[str, typer.Option(help="also list the operations of full, lora or dora")] = "") -> None:
-    """Operations of one step by full fine-tuning, LoRA and DoRA."""
-    for name in ("full", "lora", "dora"):
-        found = operations(name)
-        print(f"{found.total():6,}  {name}")
-        if name == method:
-            for operation, times in found.most_common():
+def main(
+    method: Annotated[str, typer.Option(help="list the operations of full, lora or dora")] = "",
+) -> None:
+    """Operations of one step by full fine-tuning, LoRA and DoRA, with torch's operations between products, and with Triton's kernels."""
+    kinds: dict[str, type[Passes]] = {"torch": Passes}
+    if find_spec("triton"):
+        from mtbert.fast.cuda.fused import FusedPasses
+
+        kinds["Triton"] = FusedPasses
+    for name in [method] if method else ("full", "lora", "dora"):
+        for by, passes in kinds.items():
+            found = operations(name, passes)
+            print(f"{found.total():6,}  {name}, {by}")
+            for operation, times in found.most_common() if method else ():
                 print(f"{times:6,}    {operation}")
 
 

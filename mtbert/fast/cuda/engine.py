@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +22,9 @@ from torch import Tensor
 from mtbert.data.batches import Batch
 from mtbert.data.tokens import TokenStream
 from mtbert.errors import out_of_memory
+from mtbert.fast.cuda.choice import passes_for
 from mtbert.fast.cuda.encoder import DeviceNoise, encode
 from mtbert.fast.cuda.graphs import CudaRecorder, Recorder
-from mtbert.fast.cuda.passes import TorchPasses
 from mtbert.fast.cuda.products import Products
 from mtbert.fast.cuda.static import StaticBatch, rows_for
 from mtbert.model.dropout import Dropout, Noise
@@ -37,20 +38,26 @@ Graph = tuple[StaticBatch, Callable[[], Tensor]]
 
 
 class CudaEngine(Plain):
-    """Flash attention, dropout by CUDA's generator, merged adapters, and steps replayed from CUDA graphs if `compute.graphs` is set.
+    """Flash attention, dropout by CUDA's generator, merged adapters, fused passes, and steps replayed from CUDA graphs if
+    `compute.graphs` is set.
 
     A batch that is not full, has more than `static.LARGEST` rows, or could not be recorded is launched kernel by
     kernel; the choice depends on the batch alone. A step does not wait for the device.
     """
 
     recorder: Callable[[torch.device], Recorder] = CudaRecorder
+    passes_for = staticmethod(passes_for)
 
     def __init__(self, model: MultitaskModel, compute: Compute) -> None:
         super().__init__(model, compute)
         self._record = self.recorder(compute.device) if compute.graphs else None
         self._graphs: dict[tuple[str, int], Graph | None] = {}
         self._batch_size = 0
-        self._products = Products(model.encoder, torch.bfloat16 if compute.bf16 else None, biased=True)
+        config = model.encoder.config
+        self._passes = self.passes_for(compute.device, config.hidden, config.intermediate)
+        self._products = Products(
+            model.encoder, torch.bfloat16 if compute.bf16 else None, biased=not self._passes.adds_bias
+        )
         _use_noise(model, DeviceNoise())
 
     @property
@@ -65,7 +72,10 @@ class CudaEngine(Plain):
     def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
         if not torch.is_autocast_enabled(self.compute.device.type):  # the flash kernel takes bf16
             return super().encode(stream, first_only)
-        return encode(self.model.encoder, stream, first_only, self._products, TorchPasses())
+        return encode(self.model.encoder, stream, first_only, self._products, self._passes())
+
+    def describe(self) -> dict[str, Any]:
+        return {"kernels": self._passes.compiler} if self._passes.compiler else {}
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         """As in `Plain`. Its settings must not change afterwards, since graphs hold their values, except rates that vary: those

@@ -90,7 +90,7 @@ class Products:
             product: Tensor = Product.apply(x, weight, bias, len(weights), *weights, *biases)
             return product, layers[0].bias if bias is None else None
         if len(layers) == 1:
-            return layers[0](x), None
+            return layers[0](x).to(self.dtype), None
         return torch.cat([self(x, layer)[0] for layer in layers], dim=-1), None
 
 

@@ -24,7 +24,7 @@ from mtbert.fast.cuda import encoder
 from mtbert.fast.cuda import engine as module
 from mtbert.fast.cuda.encoder import DeviceNoise, Ragged
 from mtbert.fast.cuda.engine import CudaEngine
-from mtbert.fast.cuda.passes import TorchPasses
+from mtbert.fast.cuda.passes import Passes
 from mtbert.fast.cuda.static import StaticBatch
 from mtbert.model.bert import BertConfig
 from mtbert.model.dropout import Dropout, Noise
@@ -83,7 +83,7 @@ def any_type(monkeypatch: pytest.MonkeyPatch, stand_in: None) -> None:
     """The engine's own forward also without autocast: in float64, AdamW does not amplify rounding errors."""
 
     def encode(self: CudaEngine, stream: TokenStream, first_only: bool = False) -> Tensor:
-        return encoder.encode(self.model.encoder, stream, first_only, self._products, TorchPasses())
+        return encoder.encode(self.model.encoder, stream, first_only, self._products, self._passes())
 
     monkeypatch.setattr(CudaEngine, "encode", encode)
 
@@ -192,8 +192,8 @@ def test_the_comparison_notices_a_bug_in_the_forward(
     if bug == "attention across sequences":
         monkeypatch.setattr(encoder, "flash_attention", _one_sequence)
     elif bug == "another token's residual":
-        rolled = lambda self, x, *rest, real=TorchPasses.residual_norm: real(self, x.roll(1, 0), *rest)  # noqa: E731
-        monkeypatch.setattr(TorchPasses, "residual_norm", rolled)
+        rolled = lambda self, x, *rest, real=Passes.residual_norm: real(self, x.roll(1, 0), *rest)  # noqa: E731
+        monkeypatch.setattr(Passes, "residual_norm", rolled)
     else:
         swapped = lambda qkv, *rest: dense_attention(torch.cat(qkv.chunk(3, -1)[::-1], -1), *rest)  # noqa: E731
         monkeypatch.setattr(encoder, "flash_attention", swapped)
@@ -421,6 +421,24 @@ def test_a_resumed_run_records_again_and_ends_in_the_same_bits(
     tmp_path: Path, make_model: Model, make_split: Callable[..., Split], wrapper: Wrapper
 ) -> None:
     resumes(tmp_path, make_model, make_split, wrapper, CPU)
+
+
+# ---- with Triton's kernels, which Triton's interpreter runs
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from mtbert.fast.cuda.fused import FusedPasses
+
+    monkeypatch.setattr(CudaEngine, "passes_for", lambda *_: FusedPasses)
+
+
+@pytest.mark.usefixtures("stand_in", "fused")
+@pytest.mark.parametrize("variant", ["cls-full", "mean-lora"], indirect=True)
+def test_fused_it_equals_the_plain_engine(variant: Model, batches: Batches) -> None:
+    plain, fast = variant(), variant()
+    assert furthest(plain, fast, CPU._replace(bf16=True), batches(plain, 2)) < 0.1
 
 
 # ---- on torch's meta device the code takes the way it takes on CUDA, and whatever would wait for a value fails
