@@ -17,7 +17,9 @@ import numpy as np
 import torch
 import typer
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.adapters import adapted
 from benchmarks.card import TOKENS, made_up
@@ -44,17 +46,34 @@ FREE = (
 
 
 class Count(TorchDispatchMode):
-    """Counts operations by name, but no views and allocations."""
+    """Counts operations by name, but no views and allocations.
+
+    Attributes:
+        operations: how often each occurred.
+        peak: the most bytes that what operations made, and is still in use, had at a time.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.operations: Counter[str] = Counter()
+        self.peak = 0
+        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def see(self, outputs: Any) -> Any:
+        """Note the memory of an operation's outputs; returns them."""
+        for one in tree_leaves(outputs):
+            if isinstance(one, Tensor):
+                storage = one.untyped_storage()
+                self._made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self._made = {key: made for key, made in self._made.items() if not made[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._made.values()))
+        return outputs
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         name = function._schema.name
         if not function.is_view and not name.startswith(FREE):
             self.operations[name.removeprefix("aten::")] += 1
-        return function(*arguments, **(keywords or {}))
+        return self.see(function(*arguments, **(keywords or {})))
 
     def as_one(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         """`work`, counted as one operation."""
@@ -62,7 +81,7 @@ class Count(TorchDispatchMode):
         def counted(*arguments: Any, **keywords: Any) -> Any:
             self.operations[name] += 1
             with _disable_current_modes():
-                return work(*arguments, **keywords)
+                return self.see(work(*arguments, **keywords))
 
         return counted
 
@@ -100,10 +119,10 @@ def counted(passes: type[Passes]) -> Iterator[Count]:
         yield count
 
 
-def operations(method: str, passes: type[Passes], batch_size: int = 16) -> Counter[str]:
-    """The operations of one step on Quora's pairs, u, v and c in one batch, of an encoder with 12 layers."""
+def step_of(method: str, passes: type[Passes], config: BertConfig = SMALL, batch_size: int = 16) -> Count:
+    """One step on Quora's pairs, u, v and c in one batch."""
     torch.manual_seed(0)
-    model = multitask(SMALL, ["u", "v", "c"], 0.1, lambda one: one.apply(initialise))
+    model = multitask(config, ["u", "v", "c"], 0.1, lambda one: one.apply(initialise))
     if method != "full":
         model = adapted(model, method)
     data = made_up("quora", batch_size)
@@ -113,14 +132,21 @@ def operations(method: str, passes: type[Passes], batch_size: int = 16) -> Count
         engine.optimizer(Recipe("sequential", "depletion", 1, batch_size, 1e-5))
         for step in (1, 2):  # the first one makes the optimizer's state
             count.operations.clear()
+            count.peak = 0
             engine.step(batch, LOSSES["quora"], 0, step)
-    return count.operations
+    return count
 
 
 def main(
     method: Annotated[str, typer.Option(help="list the operations of full, lora or dora")] = "",
+    base: Annotated[
+        bool, typer.Option(help="an encoder of BERT-base's size, for its memory; takes 3 GB and minutes")
+    ] = False,
+    batch_size: int = 16,
 ) -> None:
-    """Operations of one step by full fine-tuning, LoRA and DoRA, with torch's operations between products, and with Triton's kernels."""
+    """Operations of one step by full fine-tuning, LoRA and DoRA, with torch's operations between products, and with Triton's kernels; and
+    the most memory beside the weights, of which optimizer state and bf16 copies are a part.
+    """
     kinds: dict[str, type[Passes]] = {"torch": Passes}
     if find_spec("triton"):
         from mtbert.fast.cuda.fused import FusedPasses
@@ -128,9 +154,9 @@ def main(
         kinds["Triton"] = FusedPasses
     for name in [method] if method else ("full", "lora", "dora"):
         for by, passes in kinds.items():
-            found = operations(name, passes)
-            print(f"{found.total():6,}  {name}, {by}")
-            for operation, times in found.most_common() if method else ():
+            found = step_of(name, passes, BertConfig() if base else SMALL, batch_size)
+            print(f"{found.operations.total():6,}  {found.peak / 1e6:8.1f} MB  {name}, {by}")
+            for operation, times in found.operations.most_common() if method else ():
                 print(f"{times:6,}    {operation}")
 
 

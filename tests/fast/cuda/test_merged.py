@@ -124,3 +124,16 @@ def test_a_further_layer_costs_no_operation(kind_of: str) -> None:
         return seen.operations.total() - 2 * len(merged.weights())  # sums, and what adds them up
 
     assert counted(6) == counted(24)
+
+
+def test_dora_takes_no_more_memory_than_lora() -> None:
+    """But for a few vectors."""
+
+    def peak(kind_of: str) -> int:
+        made = nn.ModuleList(KINDS[kind_of](nn.Linear(64, 64), 1, 1.0, None) for _ in range(4))
+        merged = MergedWeights([(layer,) for layer in made], torch.bfloat16)
+        with Count() as seen:
+            torch.stack([weight.sum() for weight in merged.weights().values()]).sum().backward()
+        return seen.peak
+
+    assert peak("lora") < peak("dora") < 1.1 * peak("lora")
