@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from mtbert.peft.dora import TINY, DoraLinear
 from mtbert.peft.lora import LoraLinear
 
+KINDS = (LoraLinear, DoraLinear)  # not classes derived from them, whose W' is another
+
 
 def kind(layer: nn.Module) -> object | None:
-    """What layers have in common whose products can be one; None if a layer can only compute by itself.
+    """What layers must have in common for one product of theirs; None if a layer can only compute by itself.
 
-    Those are layers with dropout in the adapter: they have no weight W' in training.
+    A layer with dropout in the adapter has no weight W' in training.
     """
     if type(layer) is nn.Linear:
         return nn.Linear, layer.weight.shape
-    if not isinstance(layer, LoraLinear) or layer.dropout.p > 0:
+    if not isinstance(layer, LoraLinear) or type(layer) not in KINDS or layer.dropout.p > 0:
         return None
     norm = layer.exact_norm if isinstance(layer, DoraLinear) else None
     return type(layer), layer.weight.shape, layer.lora_a.shape, layer.scale, norm
