@@ -180,6 +180,21 @@ def test_it_equals_the_plain_engine(variant: Model, batches: Batches) -> None:
     assert furthest(plain, fast, CPU, batches(plain, 3)) == 0
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_prediction_before_and_between_steps(variant: Model, batches: Batches) -> None:
+    """Inference makes no tensor that a later step could not differentiate, and no step changes what prediction computes."""
+    plain, fast = variant(), variant()
+    engines = [engine_on(Plain, plain, CPU._replace(bf16=True)), engine_on(CudaEngine, fast, CPU._replace(bf16=True))]
+    for step, batch in enumerate(batches(plain, 3), start=1):
+        scores = []
+        for engine in engines:
+            with engine.inference():
+                scores.append(engine.model.eval()(batch).clone())
+            engine.model.train()
+            engine.step(batch, losses_for(plain)[batch.task], 7, step)
+        torch.testing.assert_close(*scores, atol=0.1, rtol=0.1)
+
+
 def _one_sequence(qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: float) -> Tensor:
     return dense_attention(qkv_TE, Ragged(ragged.offsets[[0, -1]], ragged.longest), heads, dropout)
 
