@@ -28,7 +28,8 @@ def passes_for(device: torch.device, hidden: int, intermediate: int) -> type[Pas
     try:
         from mtbert.fast.cuda.fused import FusedPasses
 
-        _try(FusedPasses, device, hidden, intermediate)
+        with torch.inference_mode(False), torch.enable_grad():
+            _try(FusedPasses, device, hidden, intermediate)
     except Exception as error:  # no Triton, no C compiler, a GPU that it does not know, ...
         reason = (str(error).strip().splitlines() or ["no message"])[0]
         print(

@@ -1,4 +1,4 @@
-"""The engine for CUDA in bf16. A training step is some thousand launches; replayed from a CUDA graph it is one.
+"""The engine for CUDA in bf16. A training step is some hundred launches; replayed from a CUDA graph it is one.
 
 A graph holds one step (forward, backward, update) for one task and one number of rows. It is recorded at the first such
 batch. Recording changes no weight and no optimizer state: the optimizer's kernel skips the update of the warm-up step,

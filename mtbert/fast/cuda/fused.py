@@ -63,12 +63,8 @@ class ResidualNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, y: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor, eps: float, mask: Mask
     ) -> tuple[Tensor, Tensor]:
         rows, width = x.shape
-        wide, normalised, narrow, rstd = (
-            torch.empty_like(x),
-            torch.empty_like(x),
-            torch.empty_like(y),
-            x.new_empty(rows),
-        )
+        wide, normalised = torch.empty_like(x), torch.empty_like(x)
+        narrow, rstd = torch.empty_like(y), x.new_empty(rows)
         sizes = {"D": width, "WIDTH": triton.next_power_of_2(width), "DROP": mask.p > 0}
         launch(
             kernels.residual_norm, (rows,), x, y, bias, gamma, beta, *mask.arguments(), eps, wide, narrow, normalised, rstd,
@@ -84,7 +80,7 @@ class ResidualNorm(torch.autograd.Function):
         normalised, rstd, gamma = ctx.saved_tensors
         rows, width = normalised.shape
         train = any(ctx.needs_input_grad[2:5])  # bias, gamma, beta
-        programs = min(512, -(-rows // 4))
+        programs = min(512, -(-rows // 4))  # enough for any GPU, and few enough for their sums to be small
         g_x, g_y = torch.empty_like(normalised), torch.empty_like(normalised, dtype=ctx.narrow)
         sums = normalised.new_empty(3, programs, width) if train else None
         launch(

@@ -36,14 +36,14 @@ class MergedWeights:
     """W' of adapted layers.
 
     Args:
-        units: layers of one kind that share a product; any that are not adapted, or not of any kind, are left out.
+        units: layers of one kind that share a product; those that have no W' in training are left out.
         dtype: the type of products.
     """
 
     def __init__(self, units: Iterable[tuple[nn.Module, ...]], dtype: torch.dtype) -> None:
         groups: dict[object, list[Any]] = {}
         for unit in units:
-            if kind(unit[0]) is not None and isinstance(unit[0], LoraLinear):
+            if isinstance(unit[0], KINDS) and kind(unit[0]) is not None:
                 groups.setdefault(kind(unit[0]), []).append(unit)
         self._groups = [_Group(group, dtype) for group in groups.values()]
 
@@ -128,7 +128,7 @@ class Merge(torch.autograd.Function):
         scaled_NOr, scale, of_m = sb_NOr, ctx.scale, ()
         if vectors:
             norm_NO, factor_NO = vectors
-            # In one matrix of fp32 at a time, since W0's size times three would be the peak of a small step.
+            # One fp32 matrix of W0's size at a time: a second one would be the peak of a small step.
             e_NOI = torch.baddbmm(weights_NOI, sb_NOr, a_NrI)
             u_NO = e_NOI.mul_(g_NOI).sum(2) / norm_NO
             scaled_NOr, scale, of_m = factor_NO[..., None] * sb_NOr, scale * factor_NO[..., None], u_NO.unbind()

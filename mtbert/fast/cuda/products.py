@@ -6,7 +6,7 @@ product that makes a gradient writes it in the weight's type, so that no gradien
 Shapes: T tokens, O outputs of a layer, I inputs; n layers that share an input and a product.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -119,28 +119,27 @@ class Copies:
 
 
 class Product(torch.autograd.Function):
-    """x W^T + bias, (T, n O), for x (T, I). The gradients of W and bias are split over `sources`, in their type."""
+    """x W^T + bias, (T, n O), for x (T, I)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, weights: int, *sources: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, count: int, *sources: Tensor) -> Tensor:
+        """Args: `count` of the sources get the rows of W's gradient, the others those of bias's, each in its own type."""
         ctx.save_for_backward(x, weight)
-        ctx.weights, ctx.biases = sources[:weights], sources[weights:]
+        ctx.count, ctx.parts = count, [(len(one), one.dtype) for one in sources]
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        count, parts, train = ctx.count, ctx.parts, ctx.needs_input_grad[4:]
         grad_x = grad @ weight if ctx.needs_input_grad[0] else None
-        of_weights = _split(lambda dtype: product(grad.T, x, dtype), ctx.weights)
-        of_biases = _split(lambda dtype: grad.sum(0, dtype=dtype), ctx.biases)
+        of_weights: Sequence[Tensor | None] = [None] * count
+        of_biases: Sequence[Tensor | None] = [None] * (len(parts) - count)
+        if any(train[:count]):
+            of_weights = product(grad.T, x, parts[0][1]).split([rows for rows, _ in parts[:count]])
+        if any(train[count:]):
+            of_biases = grad.sum(0, dtype=parts[-1][1]).split([rows for rows, _ in parts[count:]])
         return grad_x, None, None, None, *of_weights, *of_biases
-
-
-def _split(whole: Callable[[torch.dtype], Tensor], sources: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """A gradient's rows for each of its sources; None if none of them trains."""
-    if not any(one.requires_grad for one in sources):
-        return [None] * len(sources)
-    return whole(sources[0].dtype).split([len(one) for one in sources])
 
 
 def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:

@@ -20,6 +20,7 @@ pytest.importorskip("triton")
 from mtbert.fast.cuda import choice, fused, kernels
 from mtbert.fast.cuda.fused import FusedPasses
 
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPES = [(1, 32), (7, 48), (70, 36)]  # rows; widths that are a power of two and not
 
