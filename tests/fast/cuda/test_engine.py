@@ -173,9 +173,11 @@ def furthest(plain: MultitaskModel, fast: MultitaskModel, compute: Compute, batc
 
 @pytest.mark.usefixtures("stand_in")
 def test_it_equals_the_plain_engine(variant: Model, batches: Batches) -> None:
-    """In bf16 up to rounding, that of DoRA's merged weights among it; in fp32, which has no flash kernel, the same modules run."""
+    """In bf16 up to rounding; in fp32, which has no flash kernel, the same modules run."""
     plain, fast = variant(), variant()
-    limit = 0.3 if any(isinstance(one, DoraLinear) for one in plain.modules()) else 0.05
+    limit = 0.05
+    if any(isinstance(one, DoraLinear) for one in plain.modules()):  # its merged weights are rounded too
+        limit = 0.6 if plain.pooling == "max" else 0.15  # a maximum may then be at another token
     assert furthest(plain, fast, CPU._replace(bf16=True), batches(plain, 6)) < limit
     assert furthest(plain, fast, CPU, batches(plain, 3)) == 0
 
