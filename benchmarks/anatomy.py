@@ -37,10 +37,10 @@ KINDS = {
 # Patterns in the names of CUDA's kernels; the first match counts, since attention's kernels name the library of the products.
 KERNELS = {
     "attention": r"flash|fmha",
-    "optimizer": r"multi_tensor_apply|adam",
+    "optimizer": r"multi_tensor_apply(?!.*Copy)|adam",
     "products of the linear layers": r"gemm|cutlass|nvjet|xmma|splitK",
-    "casts and copies": r"Mem(cpy|set)|copy|Cat|fill",
-    "element by element": r"elementwise|layer_norm|LayerNorm|reduce|dropout|index|embedding|softmax|gather|scatter",
+    "casts and copies": r"Mem(cpy|set)|[Cc]opy|Cat|fill",
+    "element by element": r"elementwise|layer_norm|LayerNorm|residual_norm|gelu|reduce|dropout|index|embedding|softmax|gather|scatter",
 }
 REST = "Python, masks, the batch, all else"
 

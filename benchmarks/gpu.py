@@ -25,6 +25,7 @@ from rich.console import Console
 
 from benchmarks.card import free, setting_for
 from benchmarks.card_graphs import graphs
+from benchmarks.card_passes import passes
 from benchmarks.card_steps import adapters, large, small
 from benchmarks.harness import RESULTS
 from benchmarks.paper import paper
@@ -36,6 +37,7 @@ from mtbert.training.compute import resolve
 class Part(StrEnum):
     """Parts of the benchmark, in the order in which they run."""
 
+    passes = "passes"
     graphs = "graphs"
     small = "small"
     paper = "paper"
@@ -46,6 +48,7 @@ class Part(StrEnum):
 
 # What each does, and its share of the time.
 PARTS = {
+    Part.passes: (passes, 2),
     Part.graphs: (graphs, 1),
     Part.small: (small, 2),
     Part.paper: (paper, 3),

@@ -59,6 +59,8 @@ def test_the_page_says_how_many_rounds_there_are(tmp_path: Path) -> None:
         ("sm80_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize96x64x32", "products of the linear layers"),
         ("void pytorch_flash::flash_bwd_kernel<Flash_bwd_kernel_traits<64, cutlass::bfloat16_t>>", "attention"),
         ("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimizer"),
+        ("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<CopyFunctor>", "casts and copies"),
+        ("residual_norm_backward", "element by element"),
         ("Memcpy HtoD (Pinned -> Device)", "casts and copies"),
         ("void at::native::(anonymous namespace)::CatArrayBatchedCopy<float>", "casts and copies"),
         ("void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<c10::BFloat16>", "element by element"),
@@ -69,7 +71,7 @@ def test_kernels_are_grouped_by_name(kernel: str, kind: str) -> None:
     assert kind_of_kernel(kernel) == kind
 
 
-PARTS = {"graphs", "large", "adapters", "8", "several", "paper"}
+PARTS = {"passes", "graphs", "large", "adapters", "8", "several", "paper"}
 
 
 @pytest.mark.slow
@@ -85,6 +87,6 @@ def test_the_gpu_s_benchmark_runs_through(root: Path) -> None:
     assert told.keys() == PARTS
     assert not any(one.get("failed") for one in told.values())
     assert told["paper"]["complete"] and told["graphs"]["complete"]
-    assert {told[part]["rounds"] for part in ("8", "large", "adapters")} == {2}
+    assert {told[part]["rounds"] for part in ("passes", "8", "large", "adapters")} == {2}
     assert "2 of 2 rounds" in (folder / "gpu.md").read_text(encoding="utf-8")
     assert len(told["several"]["cases"]) == 4

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mtbert.data.shares import Share, Spans
 from mtbert.data.tokens import TokenStream
-from mtbert.fast.cuda.merged import weight_and_bias
-from mtbert.model.bert import BertEncoder, SelfAttention
+from mtbert.fast.cuda.passes import Passes, States
+from mtbert.fast.cuda.products import Products
+from mtbert.model.bert import BertEncoder
 from mtbert.model.dropout import Noise
 
 
@@ -47,28 +48,23 @@ class DeviceNoise(Noise):
         return Noise, ()  # a copied model has no engine
 
 
-def encode(encoder: BertEncoder, stream: TokenStream, first_only: bool) -> Tensor:
+def encode(encoder: BertEncoder, stream: TokenStream, first_only: bool, products: Products, passes: Passes) -> Tensor:
     """Last hidden states, as from `BertEncoder.forward`."""
     x_TD, ragged = encoder.embeddings(stream), Ragged.of(stream)
+    states = States(x_TD, x_TD.to(products.dtype))
     for n, layer in enumerate(encoder.stack(), start=1):
-        rows = stream.offsets[:-1] if first_only and n == encoder.config.layers else None
-        attended = layer.dropout(_attend(layer.attention, x_TD, ragged, rows))
-        x_TD = layer.attention_norm((x_TD if rows is None else x_TD.index_select(0, rows)) + attended)
-        x_TD = layer.feed_forward_norm(x_TD + layer.dropout(layer.feed_forward(x_TD)))
-    return x_TD
-
-
-def _attend(attention: SelfAttention, x_TD: Tensor, ragged: Ragged, rows: Tensor | None) -> Tensor:
-    linears = (attention.query, attention.key, attention.value)
-    parts = [weight_and_bias(linear) for linear in linears]
-    if None not in parts:
-        weight, bias = (torch.cat(tensors) for tensors in zip(*filter(None, parts), strict=True))
-        qkv_TE = F.linear(x_TD, weight, bias)
-    else:
-        qkv_TE = torch.cat([linear(x_TD) for linear in linears], dim=-1)
-    mixed_TD = flash_attention(qkv_TE, ragged, attention.heads, attention.dropout.p * attention.training)
-    projected: Tensor = attention.output(mixed_TD if rows is None else mixed_TD.index_select(0, rows))
-    return projected
+        attention, feed_forward = layer.attention, layer.feed_forward
+        qkv_TE, _ = products(states.narrow, attention.query, attention.key, attention.value)
+        mixed_TD = flash_attention(qkv_TE, ragged, attention.heads, attention.dropout.p * attention.training)
+        residual_TD = states.wide
+        if first_only and n == encoder.config.layers:
+            residual_TD, mixed_TD = (one.index_select(0, stream.offsets[:-1]) for one in (residual_TD, mixed_TD))
+        attended = products(mixed_TD, attention.output)
+        states = passes.residual_norm(residual_TD, *attended, layer.attention_norm, layer.dropout)
+        grown_TO = passes.gelu(*products(states.narrow, feed_forward.up))
+        shrunk = products(grown_TO, feed_forward.down)
+        states = passes.residual_norm(states.wide, *shrunk, layer.feed_forward_norm, layer.dropout)
+    return states.wide
 
 
 def flash_attention(qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The engine for CUDA in bf16. A training step is some thousand launches; replayed from a CUDA graph it is one.
+"""The engine for CUDA in bf16. A training step is some hundred launches; replayed from a CUDA graph it is one.
 
 A graph holds one step (forward, backward, update) for one task and one number of rows. It is recorded at the first such
 batch. Recording changes no weight and no optimizer state: the optimizer's kernel skips the update of the warm-up step,
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +22,10 @@ from torch import Tensor
 from mtbert.data.batches import Batch
 from mtbert.data.tokens import TokenStream
 from mtbert.errors import out_of_memory
+from mtbert.fast.cuda.choice import passes_for
 from mtbert.fast.cuda.encoder import DeviceNoise, encode
 from mtbert.fast.cuda.graphs import CudaRecorder, Recorder
-from mtbert.fast.cuda.merged import MergedWeights
+from mtbert.fast.cuda.products import Products
 from mtbert.fast.cuda.static import StaticBatch, rows_for
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.multitask import MultitaskModel
@@ -36,21 +38,26 @@ Graph = tuple[StaticBatch, Callable[[], Tensor]]
 
 
 class CudaEngine(Plain):
-    """Flash attention, dropout by CUDA's generator, merged adapters, and steps replayed from CUDA graphs if `compute.graphs` is set.
+    """Flash attention, dropout by CUDA's generator, merged adapters, fused passes, and steps replayed from CUDA graphs if
+    `compute.graphs` is set.
 
     A batch that is not full, has more than `static.LARGEST` rows, or could not be recorded is launched kernel by
     kernel; the choice depends on the batch alone. A step does not wait for the device.
     """
 
     recorder: Callable[[torch.device], Recorder] = CudaRecorder
+    passes_for = staticmethod(passes_for)
 
     def __init__(self, model: MultitaskModel, compute: Compute) -> None:
         super().__init__(model, compute)
         self._record = self.recorder(compute.device) if compute.graphs else None
         self._graphs: dict[tuple[str, int], Graph | None] = {}
         self._batch_size = 0
-        # Not the pooler, which computes in fp32.
-        self._merged = MergedWeights(model.encoder.layers, torch.bfloat16 if compute.bf16 else None)
+        config = model.encoder.config
+        self._passes = self.passes_for(compute.device, config.hidden, config.intermediate)
+        self._products = Products(
+            model.encoder, torch.bfloat16 if compute.bf16 else None, biased=not self._passes.adds_bias
+        )
         _use_noise(model, DeviceNoise())
 
     @property
@@ -65,7 +72,10 @@ class CudaEngine(Plain):
     def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
         if not torch.is_autocast_enabled(self.compute.device.type):  # the flash kernel takes bf16
             return super().encode(stream, first_only)
-        return encode(self.model.encoder, stream, first_only)
+        return encode(self.model.encoder, stream, first_only, self._products, self._passes())
+
+    def describe(self) -> dict[str, Any]:
+        return {"kernels": self._passes.compiler} if self._passes.compiler else {}
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         """As in `Plain`. Its settings must not change afterwards, since graphs hold their values, except rates that vary: those
@@ -93,12 +103,20 @@ class CudaEngine(Plain):
         static.fill(batch)
         return replay()
 
+    def gradients(self, batch: Batch, loss_of: Loss) -> Tensor:
+        with self._products.ready():
+            return super().gradients(batch, loss_of)
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        with super().inference(), self._products.ready():
+            yield
+
     def _update(self, batch: Batch, loss_of: Loss, skip: bool = False) -> Tensor:
         """Forward, backward, update; with `skip` neither weights nor optimizer state change."""
         optimizer = self._optimizer
         assert optimizer is not None, "call optimizer() first"
-        with self._merged.ready():
-            loss = self.backward(batch, loss_of)
+        loss = self.backward(batch, loss_of)
         bad = torch.ones_like(loss) if skip else loss.isfinite().logical_not().float()
         optimizer.found_inf = bad  # type: ignore[attr-defined]  # the fused kernel skips the update if this is not zero
         optimizer.step()

@@ -26,10 +26,12 @@ from mtbert.fast.cuda import encoder
 from mtbert.fast.cuda import engine as module
 from mtbert.fast.cuda.encoder import DeviceNoise, Ragged
 from mtbert.fast.cuda.engine import CudaEngine
+from mtbert.fast.cuda.passes import Passes
 from mtbert.fast.cuda.static import StaticBatch
 from mtbert.model.bert import BertConfig
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.dora import DoraLinear
 from mtbert.tasks.correlation import CoSent, Pearson
 from mtbert.tasks.losses import binary_cross_entropy, cosine_embedding, cross_entropy, mean_squared_error
 from mtbert.tasks.objective import Objective
@@ -89,7 +91,7 @@ def any_type(monkeypatch: pytest.MonkeyPatch, stand_in: None) -> None:
     """The engine's own forward also without autocast: in float64, AdamW does not amplify rounding errors."""
 
     def encode(self: CudaEngine, stream: TokenStream, first_only: bool = False) -> Tensor:
-        return encoder.encode(self.model.encoder, stream, first_only)
+        return encoder.encode(self.model.encoder, stream, first_only, self._products, self._passes())
 
     monkeypatch.setattr(CudaEngine, "encode", encode)
 
@@ -196,8 +198,26 @@ def test_a_joint_step_is_that_of_the_plain_engine(
 def test_it_equals_the_plain_engine(variant: Model, batches: Batches) -> None:
     """In bf16 up to rounding; in fp32, which has no flash kernel, the same modules run."""
     plain, fast = variant(), variant()
-    assert furthest(plain, fast, CPU._replace(bf16=True), batches(plain, 6)) < 0.05
+    limit = 0.05
+    if any(isinstance(one, DoraLinear) for one in plain.modules()):  # its merged weights are rounded too
+        limit = 0.6 if plain.pooling == "max" else 0.15  # a maximum may then be at another token
+    assert furthest(plain, fast, CPU._replace(bf16=True), batches(plain, 6)) < limit
     assert furthest(plain, fast, CPU, batches(plain, 3)) == 0
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_prediction_before_and_between_steps(variant: Model, batches: Batches) -> None:
+    """Inference makes no tensor that a later step could not differentiate, and no step changes what prediction computes."""
+    plain, fast = variant(), variant()
+    engines = [engine_on(Plain, plain, CPU._replace(bf16=True)), engine_on(CudaEngine, fast, CPU._replace(bf16=True))]
+    for step, batch in enumerate(batches(plain, 3), start=1):
+        scores = []
+        for engine in engines:
+            with engine.inference():
+                scores.append(engine.model.eval()(batch).clone())
+            engine.model.train()
+            engine.step(batch, losses_for(plain)[batch.task], 7, step)
+        torch.testing.assert_close(*scores, atol=0.1, rtol=0.1)
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -220,9 +240,8 @@ def test_the_comparison_notices_a_bug_in_the_forward(
     if bug == "attention across sequences":
         monkeypatch.setattr(encoder, "flash_attention", _one_sequence)
     elif bug == "another token's residual":
-        monkeypatch.setattr(
-            encoder, "_attend", lambda a, x, r, rows, real=encoder._attend: real(a, x, r, rows).roll(1, 0)
-        )
+        rolled = lambda self, x, *rest, real=Passes.residual_norm: real(self, x.roll(1, 0), *rest)  # noqa: E731
+        monkeypatch.setattr(Passes, "residual_norm", rolled)
     else:
         swapped = lambda qkv, *rest: dense_attention(torch.cat(qkv.chunk(3, -1)[::-1], -1), *rest)  # noqa: E731
         monkeypatch.setattr(encoder, "flash_attention", swapped)
@@ -450,6 +469,24 @@ def test_a_resumed_run_records_again_and_ends_in_the_same_bits(
     tmp_path: Path, make_model: Model, make_split: Callable[..., Split], wrapper: Wrapper
 ) -> None:
     resumes(tmp_path, make_model, make_split, wrapper, CPU)
+
+
+# ---- with Triton's kernels, which Triton's interpreter runs
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from mtbert.fast.cuda.fused import FusedPasses
+
+    monkeypatch.setattr(CudaEngine, "passes_for", lambda *_: FusedPasses)
+
+
+@pytest.mark.usefixtures("stand_in", "fused")
+@pytest.mark.parametrize("variant", ["cls-full", "mean-lora"], indirect=True)
+def test_fused_it_equals_the_plain_engine(variant: Model, batches: Batches) -> None:
+    plain, fast = variant(), variant()
+    assert furthest(plain, fast, CPU._replace(bf16=True), batches(plain, 2)) < 0.1
 
 
 # ---- on torch's meta device the code takes the way it takes on CUDA, and whatever would wait for a value fails

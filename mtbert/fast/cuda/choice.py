@@ -1,0 +1,81 @@
+"""Chooses the encoder's passes: Triton's kernels if they compile and compute correctly here, else torch's operations."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from mtbert.fast.cuda.passes import Passes
+from mtbert.model.dropout import Dropout, Noise
+
+SLOW = 1.0  # seconds of compiling of which the user is told
+CLOSE = 0.05  # a norm's output and its gradients are of the order of 1, and half of them have bf16's three digits
+
+
+@cache
+def passes_for(device: torch.device, hidden: int, intermediate: int) -> type[Passes]:
+    """The passes for an encoder of these widths in bf16.
+
+    The first call on a machine compiles the kernels, which takes seconds; Triton keeps them in its cache. If they can't be
+    used, a note says why.
+    """
+    if device.type != "cuda":
+        return Passes
+    began = time.perf_counter()
+    try:
+        from mtbert.fast.cuda.fused import FusedPasses
+
+        with torch.inference_mode(False), torch.enable_grad():
+            _try(FusedPasses, device, hidden, intermediate)
+    except Exception as error:  # no Triton, no C compiler, a GPU that it does not know, ...
+        reason = (str(error).strip().splitlines() or ["no message"])[0]
+        print(
+            "note: Triton's kernels cannot be used, so that a step takes more launches, which is slower "
+            f"({type(error).__name__}: {reason})",
+            file=sys.stderr,
+        )
+        return Passes
+    if (seconds := time.perf_counter() - began) > SLOW:
+        print(f"note: compiled the GPU's kernels in {seconds:.0f} s; Triton keeps them in its cache", file=sys.stderr)
+    return FusedPasses
+
+
+def _try(passes: type[Passes], device: torch.device, hidden: int, intermediate: int) -> None:
+    """Compile all kernels, and compare their results with torch's.
+
+    Raises:
+        ArithmeticError: they differ by more than rounding.
+    """
+    taken: list[Callable[[type[Passes], float], list[Tensor]]] = [
+        lambda kind, p: _norm(kind, device, hidden, p),
+        lambda kind, _: _gelu(kind, device, intermediate),
+    ]
+    for take in taken:
+        take(passes, 0.1)
+        for found, expected in zip(take(passes, 0.0), take(Passes, 0.0), strict=True):
+            if not torch.allclose(found.float(), expected.float(), atol=CLOSE, rtol=CLOSE):
+                raise ArithmeticError("they compute something else than torch")
+
+
+def _norm(passes: type[Passes], device: torch.device, width: int, p: float) -> list[Tensor]:
+    x, y, bias, to_wide, to_narrow = _made_up(device, width)
+    norm = nn.LayerNorm(width, device=device)
+    wide, narrow = passes().residual_norm(x, y.bfloat16(), bias[0], norm, Dropout(p, Noise()))
+    ((wide * to_wide).sum() + (narrow * to_narrow).sum()).backward()
+    return [wide, narrow, *(one.grad for one in (x, y, bias, norm.weight, norm.bias) if one.grad is not None)]
+
+
+def _gelu(passes: type[Passes], device: torch.device, width: int) -> list[Tensor]:
+    y, bias, to_out, *_ = _made_up(device, width)
+    out = passes().gelu(y.bfloat16(), bias[0])
+    (out * to_out).sum().backward()
+    return [out, *(one.grad for one in (y, bias) if one.grad is not None)]
+
+
+def _made_up(device: torch.device, width: int) -> Sequence[Tensor]:
+    """Five matrices of a few rows, whose gradients are wanted."""
+    draw = torch.Generator().manual_seed(0)
+    return [one.to(device).requires_grad_() for one in torch.randn(5, 9, width, generator=draw)]

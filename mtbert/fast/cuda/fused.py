@@ -1,0 +1,127 @@
+"""`Passes` in one launch each, by Triton's kernels; the backward of a pass takes one more, for the sums over rows.
+
+Dropout's masks are drawn again in the backward instead of being kept. They are a function of a seed, which each forward draws from the device's
+default generator, of the pass's place in the forward, and of the element: so of (seed, step), whether a step is replayed or launched.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor, nn
+
+from mtbert.fast.cuda import kernels
+from mtbert.fast.cuda.passes import Passes, States
+from mtbert.model.dropout import Dropout
+
+BLOCK = 1024  # elements of a program of GELU
+ROWS, COLUMNS = 16, 128  # of a block in GELU's backward
+
+
+class FusedPasses(Passes):
+    """The passes of one forward."""
+
+    adds_bias = True
+    compiler = f"Triton {triton.__version__}"
+
+    def __init__(self) -> None:
+        self._seed: Tensor | None = None
+        self._site = 0
+
+    def residual_norm(
+        self, x_TD: Tensor, y_TD: Tensor, bias: Tensor | None, norm: nn.LayerNorm, dropout: Dropout
+    ) -> States:
+        p = dropout.p if dropout.training else 0.0
+        if p and self._seed is None:
+            self._seed = torch.randint(2**62, (1,), device=x_TD.device)
+        self._site += 1
+        mask = Mask(self._seed, self._site, p)
+        return States(*ResidualNorm.apply(x_TD, y_TD, bias, norm.weight, norm.bias, norm.eps, mask))
+
+    def gelu(self, y_TO: Tensor, bias: Tensor | None) -> Tensor:
+        out: Tensor = Gelu.apply(y_TO, bias)
+        return out
+
+
+class Mask(NamedTuple):
+    """What a dropout mask is drawn from, and its probability."""
+
+    seed: Tensor | None
+    site: int
+    p: float
+
+    def arguments(self) -> tuple[Tensor | None, int, float, float]:
+        """As the kernels take them."""
+        return *self, 0.0 if self.p == 1 else 1 / (1 - self.p)
+
+
+class ResidualNorm(torch.autograd.Function):
+    """LayerNorm(x + dropout(y + bias)), in x's and in y's type."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor, eps: float, mask: Mask
+    ) -> tuple[Tensor, Tensor]:
+        rows, width = x.shape
+        wide, normalised = torch.empty_like(x), torch.empty_like(x)
+        narrow, rstd = torch.empty_like(y), x.new_empty(rows)
+        sizes = {"D": width, "WIDTH": triton.next_power_of_2(width), "DROP": mask.p > 0}
+        launch(
+            kernels.residual_norm, (rows,), x, y, bias, gamma, beta, *mask.arguments(), eps, wide, narrow, normalised, rstd,
+            BIAS=bias is not None, **sizes,
+        )  # fmt: skip
+        ctx.save_for_backward(normalised, rstd, gamma)
+        ctx.mask, ctx.sizes, ctx.narrow = mask, sizes, y.dtype
+        ctx.set_materialize_grads(False)
+        return wide, narrow
+
+    @staticmethod
+    def backward(ctx: Any, g_wide: Tensor | None, g_narrow: Tensor | None) -> tuple[Tensor | None, ...]:
+        normalised, rstd, gamma = ctx.saved_tensors
+        rows, width = normalised.shape
+        train = any(ctx.needs_input_grad[2:5])  # bias, gamma, beta
+        programs = min(512, -(-rows // 4))  # enough for any GPU, and few enough for their sums to be small
+        g_x, g_y = torch.empty_like(normalised), torch.empty_like(normalised, dtype=ctx.narrow)
+        sums = normalised.new_empty(3, programs, width) if train else None
+        launch(
+            kernels.residual_norm_backward, (programs,), _dense(g_wide), _dense(g_narrow), normalised, rstd, gamma,
+            *ctx.mask.arguments(), g_x, g_y, sums, rows,
+            HAS_WIDE=g_wide is not None, HAS_NARROW=g_narrow is not None, SUMS=train, **ctx.sizes,
+        )  # fmt: skip
+        of_gamma, of_beta, of_bias = (None, None, None) if sums is None else sums.sum(1)
+        return g_x, g_y, of_bias if ctx.needs_input_grad[2] else None, of_gamma, of_beta, None, None
+
+
+class Gelu(torch.autograd.Function):
+    """The exact GELU of y + bias, in y's type."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, bias: Tensor | None) -> Tensor:
+        rows, width = y.shape
+        out = torch.empty_like(y)
+        grid = (-(-y.numel() // BLOCK),)
+        launch(kernels.gelu, grid, y, bias, out, rows, D=width, BLOCK=BLOCK, BIAS=bias is not None)
+        ctx.save_for_backward(y, bias)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        y, bias = ctx.saved_tensors
+        rows, width = y.shape
+        train: bool = ctx.needs_input_grad[1]
+        programs = min(64, -(-rows // (4 * ROWS)))
+        g_y, sums = torch.empty_like(y), y.new_empty(programs, width, dtype=torch.float32) if train else None
+        launch(
+            kernels.gelu_backward, (-(-width // COLUMNS), programs), grad.contiguous(), y, bias, g_y, sums, rows,
+            D=width, ROWS=ROWS, COLUMNS=COLUMNS, BIAS=bias is not None, SUMS=train,
+        )  # fmt: skip
+        return g_y, None if sums is None else sums.sum(0)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Launch a kernel on the current stream."""
+    kernel[grid](*arguments, **constants)
+
+
+def _dense(grad: Tensor | None) -> Tensor | None:
+    return None if grad is None else grad.contiguous()

@@ -1,0 +1,129 @@
+"""Triton kernels for what the encoder computes between products. `fused.py` calls them.
+
+Matrices of D columns are contiguous, in row order, and of less than 2^31 elements. Sums are in fp32 and in a fixed order, so equal inputs give equal bits.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+# Triton compiles these functions from their source and reads annotations itself.
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _kept(seed, row, p, WIDTH: tl.constexpr):
+    """Which elements of a row dropout keeps, (WIDTH,): Philox with the seed as key, and the elements' places as counter."""
+    a, b, c, d = tl.rand4x(seed, row * (WIDTH // 4) + tl.arange(0, WIDTH // 4))
+    return tl.join(tl.join(a, c), tl.join(b, d)).reshape(WIDTH) >= p
+
+
+@triton.jit(do_not_specialize=["site"])
+def residual_norm(
+    x, y, bias, gamma, beta, seed, site, p, scale, eps, wide, narrow, normalised, rstd,
+    D: tl.constexpr, WIDTH: tl.constexpr, BIAS: tl.constexpr, DROP: tl.constexpr,
+):  # fmt: skip
+    """LayerNorm(x + dropout(y + bias)) of one row, in x's and in y's type. `seed` plus `site` is the mask's key."""
+    row = tl.program_id(0)
+    column = tl.arange(0, WIDTH)
+    real = column < D
+    place = row * D + column
+    z = tl.load(y + place, real, 0).to(tl.float32)
+    if BIAS:
+        z += tl.load(bias + column, real, 0)
+    if DROP:
+        z = tl.where(_kept(tl.load(seed) + site, row, p, WIDTH), z * scale, 0)
+    z += tl.load(x + place, real, 0)
+    centred = tl.where(real, z - tl.sum(z) / D, 0)
+    factor = tl.rsqrt(tl.sum(centred * centred) / D + eps)
+    z = centred * factor
+    out = z * tl.load(gamma + column, real, 0) + tl.load(beta + column, real, 0)
+    tl.store(wide + place, out, real)
+    tl.store(narrow + place, out, real)
+    tl.store(normalised + place, z, real)
+    tl.store(rstd + row, factor)
+
+
+@triton.jit(do_not_specialize=["rows", "site"])
+def residual_norm_backward(
+    g_wide, g_narrow, normalised, rstd, gamma, seed, site, p, scale, g_x, g_y, sums, rows,
+    D: tl.constexpr, WIDTH: tl.constexpr, DROP: tl.constexpr,
+    HAS_WIDE: tl.constexpr, HAS_NARROW: tl.constexpr, SUMS: tl.constexpr,
+):  # fmt: skip
+    """The gradients of x and y, and of some rows' sums for the gradients of gamma, beta and bias: each program takes every n-th row."""
+    program, programs = tl.program_id(0), tl.num_programs(0)
+    column = tl.arange(0, WIDTH)
+    real = column < D
+    weight = tl.load(gamma + column, real, 0)
+    of_gamma = tl.zeros((WIDTH,), tl.float32)
+    of_beta = tl.zeros((WIDTH,), tl.float32)
+    of_bias = tl.zeros((WIDTH,), tl.float32)
+    row = program
+    while row < rows:
+        place = row * D + column
+        g = tl.zeros((WIDTH,), tl.float32)
+        if HAS_WIDE:
+            g += tl.load(g_wide + place, real, 0)
+        if HAS_NARROW:
+            g += tl.load(g_narrow + place, real, 0).to(tl.float32)
+        z = tl.load(normalised + place, real, 0)
+        scaled = g * weight
+        back = (scaled - tl.sum(scaled) / D - z * (tl.sum(scaled * z) / D)) * tl.load(rstd + row)
+        tl.store(g_x + place, back, real)
+        if DROP:
+            back = tl.where(_kept(tl.load(seed) + site, row, p, WIDTH), back * scale, 0)
+        tl.store(g_y + place, back, real)
+        if SUMS:
+            of_gamma += g * z
+            of_beta += g
+            of_bias += back
+        row += programs
+    if SUMS:
+        tl.store(sums + program * D + column, of_gamma, real)
+        tl.store(sums + (programs + program) * D + column, of_beta, real)
+        tl.store(sums + (2 * programs + program) * D + column, of_bias, real)
+
+
+@triton.jit
+def _normal(z):
+    """P(Z <= z) for a standard normal Z."""
+    return 0.5 * (1 + tl.math.erf(z * 0.7071067811865476))
+
+
+@triton.jit(do_not_specialize=["rows"])
+def gelu(y, bias, out, rows, D: tl.constexpr, BLOCK: tl.constexpr, BIAS: tl.constexpr):
+    """GELU(y + bias) of some elements."""
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    real = place < rows * D
+    z = tl.load(y + place, real, 0).to(tl.float32)
+    if BIAS:
+        z += tl.load(bias + place % D, real, 0)
+    tl.store(out + place, z * _normal(z), real)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def gelu_backward(
+    g, y, bias, g_y, sums, rows,
+    D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BIAS: tl.constexpr, SUMS: tl.constexpr,
+):  # fmt: skip
+    """The gradient of y in some columns, and the sums of some rows for that of bias: each program takes every n-th block of rows."""
+    program, programs = tl.program_id(1), tl.num_programs(1)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = column < D
+    shift = tl.zeros((COLUMNS,), tl.float32)
+    if BIAS:
+        shift += tl.load(bias + column, inside, 0)
+    of_bias = tl.zeros((COLUMNS,), tl.float32)
+    first = program * ROWS
+    while first < rows:
+        row = first + tl.arange(0, ROWS)
+        place = row[:, None] * D + column[None, :]
+        real = (row[:, None] < rows) & inside[None, :]
+        z = tl.load(y + place, real, 0).to(tl.float32) + shift[None, :]
+        slope = _normal(z) + z * 0.3989422804014327 * tl.exp(-0.5 * z * z)
+        back = tl.load(g + place, real, 0).to(tl.float32) * slope
+        tl.store(g_y + place, back, real)
+        if SUMS:
+            of_bias += tl.sum(back, 0)
+        first += programs * ROWS
+    if SUMS:
+        tl.store(sums + program * D + column, of_bias, inside)

@@ -1,0 +1,200 @@
+"""Triton's kernels equal torch's operations; on a CPU, Triton's interpreter runs them.
+
+The interpreter is chosen before Triton's kernels are defined, so `conftest.py` beside this file sets it.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mtbert.fast.cuda.passes import Passes
+from mtbert.model.dropout import Dropout, Noise
+
+pytest.importorskip("triton")
+from mtbert.fast.cuda import choice, fused, kernels
+from mtbert.fast.cuda.fused import FusedPasses
+
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SHAPES = [(1, 32), (7, 48), (70, 36)]  # rows; widths that are a power of two and not
+
+
+def inputs(rows: int, width: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(rows)
+    found = {name: torch.randn(rows, width, generator=draw) for name in ("x", "y", "to_wide", "to_narrow")}
+    found |= {name: torch.randn(width, generator=draw) for name in ("bias", "gamma", "beta")}
+    return {name: one.to(DEVICE, dtype if name in ("y", "to_narrow") else None) for name, one in found.items()}
+
+
+def norm_of(
+    given: dict[str, Tensor], passes: Passes, p: float = 0.0, bias: bool = True, outs: str = "wide narrow"
+) -> dict[str, Tensor]:
+    """The outputs of a residual norm that `outs` names, and the gradients of a sum of them."""
+    norm = nn.LayerNorm(given["x"].shape[1], device=DEVICE)
+    with torch.no_grad():
+        norm.weight.copy_(given["gamma"])
+        norm.bias.copy_(given["beta"])
+    x, y, b = (given[name].clone().requires_grad_() for name in ("x", "y", "bias"))
+    states = passes.residual_norm(x, y, b if bias else None, norm, Dropout(p, Noise()))
+    found = {name: getattr(states, name) for name in outs.split()}
+    sum((found[name].float() * given[f"to_{name}"].float()).sum() for name in found).backward()  # type: ignore[union-attr]
+    gradients = {"x": x.grad, "y": y.grad, "bias": b.grad, "gamma": norm.weight.grad, "beta": norm.bias.grad}
+    return found | {f"gradient of {name}": one for name, one in gradients.items() if one is not None}
+
+
+def gelu_of(given: dict[str, Tensor], passes: Passes, bias: bool = True) -> dict[str, Tensor]:
+    y, b = (given[name].clone().requires_grad_() for name in ("y", "bias"))
+    out = passes.gelu(y, b if bias else None)
+    (out.float() * given["to_wide"]).sum().backward()
+    assert y.grad is not None
+    return {"out": out, "gradient of y": y.grad} | ({"gradient of bias": b.grad} if b.grad is not None else {})
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], by: float = 2e-5) -> None:
+    assert found.keys() == expected.keys()
+    for name, one in expected.items():
+        assert found[name].dtype == one.dtype, name
+        torch.testing.assert_close(found[name], one, atol=by, rtol=by, msg=name)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_passes_are_those_of_torch(shape: tuple[int, int], bias: bool) -> None:
+    given = inputs(*shape)
+    for outs in ("wide narrow", "wide", "narrow"):
+        assert_equal(norm_of(given, FusedPasses(), 0.0, bias, outs), norm_of(given, Passes(), 0.0, bias, outs))
+    assert_equal(gelu_of(given, FusedPasses(), bias), gelu_of(given, Passes(), bias))
+
+
+def test_in_bf16_results_are_rounded_once() -> None:
+    given = inputs(7, 48, torch.bfloat16)
+    exact = {name: one.float() for name, one in given.items()}
+    for take in (norm_of, gelu_of):
+        found, expected = take(given, FusedPasses()), take(exact, Passes())
+        for name, one in found.items():
+            torch.testing.assert_close(one.float(), expected[name], atol=1e-2, rtol=1e-2, msg=name)
+            assert one.dtype == (torch.bfloat16 if name in ("narrow", "gradient of y", "out") else torch.float32), name
+
+
+def masks(seed: int, sites: int = 2, rows: int = 24, width: int = 48, p: float = 0.25) -> Tensor:
+    """The factors that dropout multiplies by in some passes of one forward, and in their backward, (sites, 2, rows, width)."""
+    torch.manual_seed(seed)
+    passes, norm, found = FusedPasses(), nn.LayerNorm(width, device=DEVICE), []
+    for _ in range(sites):
+        y = torch.ones(rows, width, device=DEVICE, requires_grad=True)
+        x = torch.zeros(rows, width, device=DEVICE, requires_grad=True)
+        (
+            passes.residual_norm(x, y, None, norm, Dropout(p, Noise())).wide * torch.randn(rows, width, device=DEVICE)
+        ).sum().backward()
+        assert x.grad is not None and y.grad is not None
+        found.append(y.grad / x.grad)
+    return torch.stack(found)
+
+
+def test_a_mask_is_a_function_of_seed_and_pass() -> None:
+    one, again, other = masks(1), masks(1), masks(2)
+    assert torch.equal(one, again)
+    kept = one.isclose(torch.tensor(4 / 3))
+    assert torch.all(kept | (one == 0))
+    assert float(kept.float().mean()) == pytest.approx(0.75, abs=0.04)
+    for different in (kept[1], other[0] != 0):
+        assert float((kept[0] == different).float().mean()) == pytest.approx(0.75**2 + 0.25**2, abs=0.05)
+    # Neither rows nor columns repeat each other.
+    for axis in (0, 1):
+        assert float((kept[0] == kept[0].roll(1, axis)).float().mean()) == pytest.approx(0.625, abs=0.05)
+
+
+def test_forward_and_backward_have_one_mask() -> None:
+    """By differences: the gradient of y is that of the dropped y."""
+    torch.manual_seed(5)
+    given = inputs(7, 48)
+    state = torch.get_rng_state(), torch.cuda.get_rng_state() if DEVICE == "cuda" else None
+
+    def loss(y: Tensor) -> Tensor:
+        torch.set_rng_state(state[0])
+        if state[1] is not None:
+            torch.cuda.set_rng_state(state[1])
+        norm = nn.LayerNorm(48, device=DEVICE)
+        return (
+            FusedPasses().residual_norm(given["x"], y, None, norm, Dropout(0.3, Noise())).wide * given["to_wide"]
+        ).sum()
+
+    y = given["y"].clone().requires_grad_()
+    loss(y).backward()
+    assert y.grad is not None
+    step = 1e-2 * given["to_narrow"]
+    by_difference = (loss(given["y"] + step) - loss(given["y"] - step)).detach() / 2
+    assert float(by_difference) == pytest.approx(float((y.grad * step).sum()), rel=2e-3)
+
+
+def test_frozen_parameters_cost_no_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+    real = fused.launch
+    monkeypatch.setattr(fused, "launch", lambda *a, **k: (seen.append(k), real(*a, **k)))
+    norm = nn.LayerNorm(48, device=DEVICE).requires_grad_(False)
+    given = inputs(7, 48)
+    y = given["y"].requires_grad_()
+    narrow = FusedPasses().residual_norm(given["x"], y, given["bias"], norm, Dropout(0.0, Noise())).narrow
+    FusedPasses().gelu(narrow, given["bias"]).sum().backward()
+    assert [one["SUMS"] for one in seen if "SUMS" in one] == [False, False]
+
+
+# ---- the choice
+
+
+def test_the_trial_passes_and_notices_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice._try(FusedPasses, torch.device(DEVICE), 48, 80)
+    real = fused.launch
+
+    def wrong(kernel: Any, *arguments: Any, **constants: Any) -> None:
+        real(kernel, *arguments, **constants | ({"BIAS": False} if kernel is kernels.gelu_backward else {}))
+
+    monkeypatch.setattr(fused, "launch", wrong)
+    with pytest.raises(ArithmeticError):
+        choice._try(FusedPasses, torch.device(DEVICE), 48, 80)
+
+
+def test_without_kernels_there_is_one_note(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("Failed to find C compiler\nand more")
+
+    monkeypatch.setattr(choice, "_try", fails)
+    choice.passes_for.cache_clear()
+    assert [choice.passes_for(torch.device("cuda"), 8, 16) for _ in range(2)] == [Passes] * 2
+    choice.passes_for.cache_clear()
+    assert capsys.readouterr().err == (
+        "note: Triton's kernels cannot be used, so that a step takes more launches, which is slower "
+        "(RuntimeError: Failed to find C compiler)\n"
+    )
+
+
+COMPILE = """
+import sys, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mtbert.fast.cuda import kernels
+
+WIDE = {"x", "bias", "gamma", "beta", "wide", "normalised", "rstd", "g_wide", "g_x", "sums"}
+TYPES = {"seed": "*i64", "site": "i32", "rows": "i32", "p": "fp32", "scale": "fp32", "eps": "fp32"}
+SIZES = {"D": 768, "WIDTH": 1024, "BLOCK": 1024, "ROWS": 16, "COLUMNS": 128}
+for kernel in (kernels.residual_norm, kernels.residual_norm_backward, kernels.gelu, kernels.gelu_backward):
+    constants = {one.name: SIZES.get(one.name, True) for one in kernel.params if one.is_constexpr}
+    kinds = {name: TYPES.get(name, "*fp32" if name in WIDE else "*bf16") for name in kernel.arg_names}
+    kinds |= dict.fromkeys(constants, "constexpr")
+    for generation in (80, 90):
+        made = triton.compile(ASTSource(kernel, kinds, constants), GPUTarget("cuda", generation, 32))
+        assert len(made.asm["cubin"]) > 1000 and ".local" not in made.asm["ptx"], kernel
+"""
+
+
+def test_the_kernels_compile_for_gpus_that_are_not_here(tmp_path: Path) -> None:
+    """To machine code of Ampere and Hopper, by the assembler that Triton brings."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
