@@ -377,8 +377,8 @@ class MtLora(Adapter):
 
         check_rank(model, self.rank)
         check_rank(model, self.task_rank, "task_rank")
-        tasks, dropout = list(model.heads), Dropout(self.dropout, model.encoder.noise)
-        convert(model, lambda linear: MtLoraLinear(linear, tasks, self.rank, self.task_rank, self.alpha, dropout))
+        sizes, noise = (self.rank, self.task_rank, self.alpha), model.encoder.noise
+        convert(model, lambda linear: MtLoraLinear(linear, list(model.heads), *sizes, Dropout(self.dropout, noise)))
 
 
 AnyAdapter = Annotated[

@@ -80,13 +80,13 @@ def resolve(device: str, precision: str, threads: str | int, cuda_graphs: str | 
     return Compute(chosen, bf16, graphs)
 
 
-@cache
 def peak_memory(device: torch.device) -> tuple[int, int]:
     """Peak bytes of this process so far: of main memory, and of the GPU (0 without one)."""
     gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, gpu
 
 
+@cache
 def _note(text: str) -> None:
     """Print a note, once in a process."""
     print(f"note: {text}", file=sys.stderr)
