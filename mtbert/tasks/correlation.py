@@ -48,10 +48,10 @@ class Pearson(Correlated):
 
 
 class CoSent(Correlated):
-    """CoSENT on the score."""
+    """CoSENT on the score. Its default `scale` is lower than that of cosines, which differ by 2 at most: a new head's scores may differ by more."""
 
     objective: Literal["cosent"]
-    scale: Positive = 20.0
+    scale: Positive = 4.0
 
     def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import cosent
