@@ -67,7 +67,7 @@ def test_the_pair_layer_is_one_layer_for_all_tasks_of_pairs() -> None:
     inputs = torch.cat([(POOLED["u"] - POOLED["v"]).abs(), POOLED["c"]], 1)
     shared = torch.tanh(inputs @ layer.linear.weight.T + layer.linear.bias)
     batch = make_batch("quora", tiny_split("quora", 4), np.arange(4), model.views("quora"), WRAPPER)
-    model.pooled = lambda _: torch.cat([POOLED[name] for name in batch.views])  # type: ignore[method-assign]
+    model.pooled = lambda *_: torch.cat([POOLED[name] for name in batch.views])  # type: ignore[method-assign]
     for task in ("quora", "sts"):
         head = heads[task]
         assert isinstance(head, HeadOverPairLayer) and head.views == ("u", "v", "c") and head.linear.in_features == 7
