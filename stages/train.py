@@ -127,10 +127,9 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
         )
         if not group.first:
             return
-        with engine.inference():
-            for task, split in data.items():
-                if isinstance(run.heads[task], Correlated):
-                    fit_line(engine.model, task, split, tokens, run.seed)
+        for task, split in data.items():
+            if isinstance(run.heads[task], Correlated):
+                fit_line(engine, task, split, tokens, run.seed)
         with replaced_folder(MODELS / run_name) as folder:
             text = {key: plan["settings"][key] for key in ("max_tokens", "preprocess", "source")}
             weights = save_trained(folder, run, engine.model, done, data, name=run_name, **text)
