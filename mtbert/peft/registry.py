@@ -64,6 +64,11 @@ class Adapter(Section):
         return 1.0
 
     @property
+    def trains_shared(self) -> bool:
+        """Whether parameters of the encoder train that all tasks share."""
+        return True
+
+    @property
     def title(self) -> str:
         """The method and its size, for readers."""
         return self.method
@@ -303,6 +308,10 @@ class LinearProbe(Selection):
     def selects(self, name: str) -> bool:
         return name.startswith(("heads.", "pair_layer."))
 
+    @property
+    def trains_shared(self) -> bool:
+        return False
+
 
 class Inserted(Adapter):
     """Base of the methods whose modules are inserted into the encoder and stay there.
@@ -340,6 +349,10 @@ class Pal(Inserted):
     per_task: ClassVar[bool] = True
 
     method: Literal["pal"]
+
+    @property
+    def trains_shared(self) -> bool:
+        return self.train_rest
 
     def insert(self, model: "MultitaskModel") -> None:
         from mtbert.peft.pal import insert
