@@ -368,7 +368,8 @@ class Run(Model):
         for key in ("aggregation", "measure_conflicts"):
             if getattr(self, key) is not None and self.adapter is not None and not self.adapter.trains_shared:
                 raise Contradiction(
-                    f"with {self.adapter.method} no parameter of the encoder trains that the tasks share; set it to null", key
+                    f"with {self.adapter.method} no parameter of the encoder trains that the tasks share; set it to null",
+                    key,
                 )
         return self
 

@@ -502,7 +502,9 @@ def test_settings_that_an_adapter_leaves_without_effect_are_refused(fault: Fault
     )
     two = {"runs.baseline.tasks": ["sst", "quora"], "runs.baseline.sampler": "joint"}
     for key, value in (("measure_conflicts", 9), ("aggregation", "mean")):
-        message = f"runs.baseline.{key}: with pal no parameter of the encoder trains that the tasks share; set it to null"
+        message = (
+            f"runs.baseline.{key}: with pal no parameter of the encoder trains that the tasks share; set it to null"
+        )
         assert fault({f"runs.baseline.{key}": value, **two, **pal}) == message
 
 
