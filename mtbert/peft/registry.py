@@ -56,7 +56,7 @@ class Adapter(Section):
         """Set initial values that are computed from the encoder's weights."""
 
     def selects(self, name: str) -> bool:
-        """Whether a parameter that the model has without the adapter, such as encoder.layers.0.attention.query.bias, is the method's own."""
+        """Whether a parameter that the model has without the adapter, such as encoder.embeddings.norm.bias, is the method's own."""
         return False
 
     def rate_factor(self, name: str) -> float:
