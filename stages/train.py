@@ -48,7 +48,7 @@ from mtbert.training.log import LearningCurve, Observer, StepLog, write_history
 from mtbert.training.loop import train
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.score_line import fit_line
-from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
+from mtbert.training.work import FURTHER, checkpoint_log, only_writer, work_folder, work_root
 
 LOCKS = Path(".mtbert/locks")
 # Time between checkpoints. Results do not depend on it, so it is no setting in params.yaml.
@@ -161,7 +161,7 @@ def _pretrained_further(
         head=load_masked_head(PRETRAINED),
         wrapper=tokens,
         observers=[one for one in observers if isinstance(one, TrainingProgress)],
-        work=work / "further",
+        work=work / FURTHER,
         checkpoint_seconds=CHECKPOINT_SECONDS,
     )
 
