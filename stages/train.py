@@ -34,7 +34,7 @@ from mtbert.pipeline.paths import CONVERTED, MODELS, PLOTS, PREPARED, PRETRAINED
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_record
 from mtbert.pipeline.start import start
-from mtbert.pretrained.store import load_masked_head
+from mtbert.pretrained.store import load_masked_head, read_config
 from mtbert.settings import Run
 from mtbert.tasks.correlation import Correlated
 from mtbert.tasks.paper import CURVE
@@ -95,6 +95,8 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
     curve = {CURVE.name: data[CURVE.name]} if CURVE.name in data else splits(run, [CURVE.name], "train")
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
     described = {**compute.describe(), **engine.describe(), **packages_of(run.aggregation or "mean")}
+    if run.further_pretraining:
+        described["masked_head"] = read_config(PRETRAINED).get("masked_head")
     made_from = record("train", run_name, parents=parents, **described)
     group.check_same("start", made_from, "use the same checkout, data, packages and devices on every machine")
     with ExitStack() as writing:
