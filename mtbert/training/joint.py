@@ -19,8 +19,9 @@ def shared_parameters(model: MultitaskModel) -> dict[str, nn.Parameter]:
 
 
 class TaskGradients:
-    """The gradients of N tasks' losses; call `take` after the backward of each. One object serves all steps, since memory that is
-    new in each step has to be cleared by the kernel.
+    """The gradients of N tasks' losses; call `take` after the backward of each.
+
+    One object serves all steps: memory that is new in each step would first be cleared by the operating system.
 
     Attributes:
         rows_NP: a task's gradient in each row, of `shared_parameters` in their order; as large as N copies of them.
