@@ -1,4 +1,4 @@
-"""Training steps of batch 16 with u, v and c on one card: full fine-tuning, LoRA and DoRA, by Triton's kernels and by torch's operations."""
+"""Training steps of batch 16 with u, v and c on one card: full fine-tuning, LoRA and DoRA, by Triton's kernels and torch's operations."""
 
 import statistics
 from collections.abc import Callable

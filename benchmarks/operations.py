@@ -1,8 +1,9 @@
 """How many operations a training step on CUDA consists of, counted on a CPU; a small step is bound by their number.
 
-The engine for CUDA runs with stand-ins for what a CPU lacks: flash attention, products of bf16 with an fp32 result, and Triton's kernels, each
-counted as one operation. Views and allocations are not counted. What torch does to many tensors at once (`_foreach_copy_`,
-`_fused_adamw_`) counts as one operation too; on a card it takes some launches, and so do a few others, such as the gradient of an embedding.
+The engine for CUDA runs with stand-ins for what a CPU lacks: flash attention, products of bf16 with an fp32 result, and Triton's kernels,
+each counted as one operation. Views and allocations are not counted. What torch does to many tensors at once (`_foreach_copy_`,
+`_fused_adamw_`) counts as one operation too; on a card it takes some launches, and so do a few others, such as the gradient of an
+embedding.
 """
 
 import sys

@@ -365,6 +365,12 @@ class Run(Model):
                 "the gradients of two tasks or more are compared, but the run has one; set it to null, or add a task",
                 "measure_conflicts",
             )
+        for key in ("aggregation", "measure_conflicts"):
+            if getattr(self, key) is not None and self.adapter is not None and not self.adapter.trains_shared:
+                raise Contradiction(
+                    f"with {self.adapter.method} no parameter of the encoder trains that the tasks share; set it to null",
+                    key,
+                )
         return self
 
     @model_validator(mode="after")
@@ -373,6 +379,16 @@ class Run(Model):
             raise Contradiction(
                 "trains the encoder's own weights, which an adapter keeps as they are; set it or adapter to null",
                 "further_pretraining",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _probe_has_one_rate(self) -> "Run":
+        rate = self.optimization.head_learning_rate if self.optimization else None
+        if isinstance(self.adapter, LinearProbe) and rate is not None:
+            raise Contradiction(
+                "the heads of a linear probe train at adapter.learning_rate; set it to null",
+                *("optimization", "head_learning_rate"),
             )
         return self
 

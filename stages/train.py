@@ -34,7 +34,7 @@ from mtbert.pipeline.paths import CONVERTED, MODELS, PLOTS, PREPARED, PRETRAINED
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_record
 from mtbert.pipeline.start import start
-from mtbert.pretrained.store import load_masked_head
+from mtbert.pretrained.store import load_masked_head, read_config
 from mtbert.settings import Run
 from mtbert.tasks.correlation import Correlated
 from mtbert.tasks.paper import CURVE
@@ -48,7 +48,7 @@ from mtbert.training.log import LearningCurve, Observer, StepLog, write_history
 from mtbert.training.loop import train
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.score_line import fit_line
-from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
+from mtbert.training.work import FURTHER, checkpoint_log, only_writer, work_folder, work_root
 
 LOCKS = Path(".mtbert/locks")
 # Time between checkpoints. Results do not depend on it, so it is no setting in params.yaml.
@@ -95,6 +95,8 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
     curve = {CURVE.name: data[CURVE.name]} if CURVE.name in data else splits(run, [CURVE.name], "train")
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
     described = {**compute.describe(), **engine.describe(), **packages_of(run.aggregation or "mean")}
+    if run.further_pretraining:
+        described["masked_head"] = read_config(PRETRAINED).get("masked_head")
     made_from = record("train", run_name, parents=parents, **described)
     group.check_same("start", made_from, "use the same checkout, data, packages and devices on every machine")
     with ExitStack() as writing:
@@ -127,10 +129,9 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
         )
         if not group.first:
             return
-        with engine.inference():
-            for task, split in data.items():
-                if isinstance(run.heads[task], Correlated):
-                    fit_line(engine.model, task, split, tokens, run.seed)
+        for task, split in data.items():
+            if isinstance(run.heads[task], Correlated):
+                fit_line(engine, task, split, tokens, run.seed)
         with replaced_folder(MODELS / run_name) as folder:
             text = {key: plan["settings"][key] for key in ("max_tokens", "preprocess", "source")}
             weights = save_trained(folder, run, engine.model, done, data, name=run_name, **text)
@@ -162,7 +163,7 @@ def _pretrained_further(
         head=load_masked_head(PRETRAINED),
         wrapper=tokens,
         observers=[one for one in observers if isinstance(one, TrainingProgress)],
-        work=work / "further",
+        work=work / FURTHER,
         checkpoint_seconds=CHECKPOINT_SECONDS,
     )
 

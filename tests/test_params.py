@@ -492,6 +492,22 @@ def test_a_linear_probe_of_a_head_without_weights_is_refused(fault: Fault) -> No
     )
 
 
+def test_settings_that_an_adapter_leaves_without_effect_are_refused(fault: Fault) -> None:
+    probe, pal = (
+        {"runs.baseline.adapter": {"method": method, "start_from": "pretrained", **size}}
+        for method, size in (("linear_probe", {}), ("pal", {"size": 4, "train_rest": False}))
+    )
+    assert fault({"runs.baseline.optimization": {"head_learning_rate": 1e-3}, **probe}) == (
+        "runs.baseline.optimization.head_learning_rate: the heads of a linear probe train at adapter.learning_rate; set it to null"
+    )
+    two = {"runs.baseline.tasks": ["sst", "quora"], "runs.baseline.sampler": "joint"}
+    for key, value in (("measure_conflicts", 9), ("aggregation", "mean")):
+        message = (
+            f"runs.baseline.{key}: with pal no parameter of the encoder trains that the tasks share; set it to null"
+        )
+        assert fault({f"runs.baseline.{key}": value, **two, **pal}) == message
+
+
 def test_runs_of_several_seeds_differ_in_nothing_else(flat: dict[str, Any], load: Load, fault: Fault) -> None:
     seeds = {"seeds": {"best_performance": ["two"]}}
     two = flat["runs"]["best_performance"] | {"seed": 2}

@@ -213,7 +213,8 @@ def _restore_weights() -> None:
     if "rounded" in config["source"]:
         return
     tensors = {name: tensor.float() for name, tensor in read_safetensors(PRETRAINED / WEIGHTS).items()}
-    save_model(PRETRAINED, tensors, {"encoder": config["encoder"], "source": {**config["source"], "rounded": "fp16"}})
+    kept = {key: config[key] for key in ("encoder", "masked_head") if key in config}
+    save_model(PRETRAINED, tensors, {**kept, "source": {**config["source"], "rounded": "fp16"}})
 
 
 def bring_back(out: Path, run: str, weights: bool) -> None:

@@ -10,8 +10,8 @@ from mtbert.peft.layer import AdaptedLinear
 class MissLinear(AdaptedLinear):
     """W' = W0 + [D^T, D^T, ...], y = W' x + bias.
 
-    W0 (O, I) is frozen. D (r, O) is one shard, repeated along the inputs; the last copy is cut if r does not divide I. So the update of y is
-    the sum of x's pieces of r elements, times D. D starts as zero.
+    W0 (O, I) is frozen. D (r, O) is one shard, repeated along the inputs; the last copy is cut if r does not divide I. So the update of y
+    is the sum of x's pieces of r elements, times D. D starts as zero.
 
     Args:
         base: as for `AdaptedLinear`.

@@ -14,8 +14,8 @@ class OftLinear(AdaptedLinear):
     """W' = W0 R^T, y = W' x + bias.
 
     W0 (O, I) is frozen. R is block-diagonal; each block (b, b) is (I + Q) (I - Q)^-1, orthogonal for a skew-symmetric Q, with the inverse
-    by the first terms of its Neumann series: R = I + 2 Q + 2 Q^2 + 2 Q^3 + Q^4, as in peft. The entries of Q above its diagonal are trained.
-    They start as zero, so that R = I.
+    by the first terms of its Neumann series: R = I + 2 Q + 2 Q^2 + 2 Q^3 + Q^4, as in peft. The entries of Q above its diagonal are
+    trained. They start as zero, so that R = I.
 
     Args:
         base: as for `AdaptedLinear`.

@@ -56,12 +56,17 @@ class Adapter(Section):
         """Set initial values that are computed from the encoder's weights."""
 
     def selects(self, name: str) -> bool:
-        """Whether a parameter that the model has without the adapter, such as encoder.layers.0.attention.query.bias, is the method's own."""
+        """Whether a parameter that the model has without the adapter, such as encoder.embeddings.norm.bias, is the method's own."""
         return False
 
     def rate_factor(self, name: str) -> float:
         """What `learning_rate` is multiplied by for one of the method's own parameters."""
         return 1.0
+
+    @property
+    def trains_shared(self) -> bool:
+        """Whether parameters of the encoder train that all tasks share."""
+        return True
 
     @property
     def title(self) -> str:
@@ -303,6 +308,10 @@ class LinearProbe(Selection):
     def selects(self, name: str) -> bool:
         return name.startswith(("heads.", "pair_layer."))
 
+    @property
+    def trains_shared(self) -> bool:
+        return False
+
 
 class Inserted(Adapter):
     """Base of the methods whose modules are inserted into the encoder and stay there.
@@ -340,6 +349,10 @@ class Pal(Inserted):
     per_task: ClassVar[bool] = True
 
     method: Literal["pal"]
+
+    @property
+    def trains_shared(self) -> bool:
+        return self.train_rest
 
     def insert(self, model: "MultitaskModel") -> None:
         from mtbert.peft.pal import insert

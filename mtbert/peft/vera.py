@@ -8,9 +8,10 @@ from mtbert.peft.layer import AdaptedLinear
 
 
 class SharedPair(nn.Module):
-    """The random A (r, I) and B (O, r) of all layers, frozen; a layer takes as many columns of A and rows of B as it has inputs and outputs.
+    """The random A (r, I) and B (O, r) of all layers, frozen.
 
-    They follow from the run's seed, so no file holds them.
+    A layer takes as many columns of A as it has inputs, and as many rows of B as it has outputs. They follow from the run's seed, so no
+    file holds them.
 
     Args:
         rank: r.

@@ -1,6 +1,6 @@
-"""The study of adapters: of each method and size the learning rate that scores highest on held-out training examples, as a table and a figure.
+"""The study of adapters, as a table and a figure: each method and size at the learning rate that scores highest on held-out examples.
 
-Dev takes no part in the choice. Functions are as in `mtbert.report.studies` and `mtbert.report.figures`.
+They are training examples, so dev takes no part in the choice. Functions are as in `mtbert.report.studies` and `mtbert.report.figures`.
 """
 
 from functools import partial
@@ -67,8 +67,8 @@ def chosen(folder: Path, rows: Rows, key: str) -> list[Chosen]:
         without = [one.run for one in alike if one.held_out is None]
         if len(alike) > 1 and without:
             raise MtbertError(
-                f"params.yaml: {key}: {', '.join(one.run for one in alike)} are of one method and size, and the best is chosen by the score "
-                f"on held-out examples, which {', '.join(without)} lack; set optimization.hold_out, or leave one row"
+                f"params.yaml: {key}: {', '.join(one.run for one in alike)} are of one method and size, and the best is chosen by the "
+                f"score on held-out examples, which {', '.join(without)} lack; set optimization.hold_out, or leave one row"
             )
     return [max(alike, key=lambda one: one.held_out or 0.0)._replace(rates=len(alike)) for alike in found.values()]
 
@@ -116,9 +116,9 @@ def table(folder: Path, rows: Rows, statistics: Statistics) -> Table:
             )
         )
     notes = [
-        f"Of up to {max(one.rates for one in found)} rates of a method and size, the one with the highest overall score on training examples "
-        "that were held out. And the rest: embeddings, norms and biases train too. Checkpoint: the file of the trained model; an adapter's "
-        "holds only what was trained, and full fine-tuning's the whole model.",
+        f"Of up to {max(one.rates for one in found)} rates of a method and size, the one with the highest overall score on training "
+        "examples that were held out. And the rest: embeddings, norms and biases train too. Checkpoint: the file of the trained model; "
+        "an adapter's holds only what was trained, and full fine-tuning's the whole model.",
         f"Difference to full fine-tuning on the same development examples. p: whether the true one is zero, by bootstrap, with Holm's "
         f"correction over the rows; below {SIGNIFICANT:.2f} it is taken to differ. Bold: the highest score.",
         interval_note(statistics),

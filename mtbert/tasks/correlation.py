@@ -48,7 +48,7 @@ class Pearson(Correlated):
 
 
 class CoSent(Correlated):
-    """CoSENT on the score. Its default `scale` is lower than that of cosines, which differ by 2 at most: a new head's scores may differ by more."""
+    """CoSENT on the score. The default `scale` is lower than for cosines, since scores can differ by more than 2."""
 
     objective: Literal["cosent"]
     scale: Positive = 4.0

@@ -20,7 +20,7 @@ from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.tabular import write_csv
 from mtbert.training.engine import Engine
-from mtbert.training.joint import TaskGradients, encoder_parameters
+from mtbert.training.joint import TaskGradients, shared_parameters
 from mtbert.training.recipe import Recipe
 from mtbert.training.step import Loss
 
@@ -67,7 +67,7 @@ def measure_conflicts(
         engine.gradients(batch.to(engine.compute.device), losses[task])
         tasks.take(index)
     gramians: dict[str, Tensor] = defaultdict(lambda: torch.zeros(len(data), len(data), dtype=torch.float64))
-    for name, columns in zip(encoder_parameters(model), tasks.columns(), strict=True):
+    for name, columns in zip(shared_parameters(model), tasks.columns(), strict=True):
         gramian = (columns @ columns.T).double().cpu()
         for layer in (layer_of(name), WHOLE):
             gramians[layer] += gramian
@@ -79,7 +79,7 @@ def measure_conflicts(
 
 
 def layer_of(name: str) -> str:
-    """The layer of an encoder's parameter: embeddings, 1 to L, or pooler."""
+    """The layer of a shared parameter: embeddings, 1 to L, or pooler."""
     part, *rest = name.removeprefix("encoder.").split(".")
     return str(int(rest[0]) + 1) if part == "layers" else part
 

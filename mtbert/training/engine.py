@@ -53,8 +53,8 @@ class Engine(Protocol):
     ) -> Sequence[Tensor]:
         """Take training step number `step` on a batch of each of N tasks, by the recipe's aggregation.
 
-        The encoder gets what the aggregation makes of the tasks' gradients, and all other parameters the mean, so a head 1 / N
-        of its own task's gradient. With `mean` this is the gradient of the mean of the losses.
+        What the tasks share of the encoder gets what the aggregation makes of their gradients, and all other parameters the
+        mean, so a head 1 / N of its own task's gradient. With `mean` this is the gradient of the mean of the losses.
 
         Returns:
             As `step`, for each batch.

@@ -1,4 +1,4 @@
-"""The gradients of a step that holds a batch of every task. Shapes: N tasks, P numbers in the encoder's trained parameters."""
+"""The gradients of a step that holds a batch of every task. Shapes: N tasks, P numbers in the parameters that they share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,23 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.per_task import PerTask
 
 
-def encoder_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The encoder's trained parameters, which the tasks share, by name."""
-    return {name: one for name, one in model.named_parameters() if one.requires_grad and name.startswith("encoder.")}
+def shared_parameters(model: MultitaskModel) -> dict[str, nn.Parameter]:
+    """The encoder's trained parameters that all tasks share, by name; not the parts that an adapter has for each task."""
+    apart = {one for module in model.modules() if isinstance(module, PerTask) for one in module.parameters()}
+    named = model.encoder.named_parameters(prefix="encoder")
+    return {name: one for name, one in named if one.requires_grad and one not in apart}
 
 
 class TaskGradients:
-    """The gradients of N tasks' losses; call `take` after the backward of each. One object serves all steps, since memory that is
-    new in each step has to be cleared by the kernel.
+    """The gradients of N tasks' losses; call `take` after the backward of each.
+
+    One object serves all steps: memory that is new in each step would first be cleared by the operating system.
 
     Attributes:
-        rows_NP: a task's gradient in each row, of the encoder's parameters in their order; as large as N copies of them.
+        rows_NP: a task's gradient in each row, of `shared_parameters` in their order; as large as N copies of them.
     """
 
     def __init__(self, model: MultitaskModel, tasks: int) -> None:
-        shared = encoder_parameters(model)
+        shared = shared_parameters(model)
         self._shared = list(shared.values())
         self._others = [one for name, one in model.named_parameters() if one.requires_grad and name not in shared]
         self._sizes = [parameter.numel() for parameter in self._shared]
@@ -57,7 +61,7 @@ class TaskGradients:
         return (self.rows_NP @ self.rows_NP.T).double().cpu()
 
     def give(self, weights_N: Tensor) -> None:
-        """Set the gradients: of the encoder the weighted sum of the tasks', of all other parameters the tasks' mean."""
+        """Set the gradients: of the shared parameters the weighted sum of the tasks', of all others the tasks' mean."""
         torch.mv(self.rows_NP.T, weights_N.to(self.rows_NP), out=self._sum_P)
         for parameter, part in zip(self._shared, self._sum_P.split(self._sizes), strict=True):
             parameter.grad = part.view_as(parameter)

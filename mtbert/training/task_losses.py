@@ -33,7 +33,8 @@ def task_losses(
 
 
 def with_r_drop(objective: Objective, task: Task, alpha: float) -> Loss:
-    """R-Drop (Liang et al. 2021): the mean loss of two passes of a batch, plus α times their divergence.
+    """R-Drop (Liang et al. 2021): the mean loss of two passes of a batch, plus α times their divergence, as in the authors' code. The
+    paper's formula has the sum of the two losses, so its α is twice this one.
 
     The loss takes both passes' scores, one after the other, (2B, ...), and their labels, (2B,). The divergence is the objective's: the
     mean of KL(p || q) and KL(q || p) for labels, the mean squared difference for scores, 1 - r for scores without a scale.

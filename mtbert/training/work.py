@@ -15,6 +15,7 @@ from mtbert.errors import MtbertError
 from mtbert.files import TEMPORARY, atomic_json, remove_tree
 
 LATEST, ABOUT, LOCK = "latest.json", "run.json", "lock"
+FURTHER = "further"  # in a run's folder, that of its further pretraining
 NAME = re.compile(r"[0-9a-f]{24}(-\d+)?")
 
 
@@ -23,7 +24,7 @@ class WorkFolder(NamedTuple):
 
     Attributes:
         run, workspace: the run's name and the folder that it was started in; empty if a kill prevented writing them.
-        step: steps done at its checkpoint, or 0 if there is none.
+        step: steps done at its checkpoint, before the first one at that of further pretraining; 0 if there is none.
         size: bytes on disk.
         age: seconds since the last write.
     """
@@ -181,7 +182,7 @@ def _remove(folder: Path) -> None:
 
 def _described(folder: Path) -> WorkFolder | None:
     try:
-        stats = [path.stat() for path in folder.iterdir()]
+        stats = [path.stat() for path in folder.rglob("*")]
         newest = max(stat.st_mtime for stat in [folder.stat(), *stats])
     except FileNotFoundError:
         return None
@@ -191,4 +192,5 @@ def _described(folder: Path) -> WorkFolder | None:
     except (OSError, ValueError, KeyError, TypeError):
         run = workspace = ""
     size = sum(stat.st_size for stat in stats)
-    return WorkFolder(folder, run, workspace, checkpoint_step(folder), size, time.time() - newest)
+    step = checkpoint_step(folder) or checkpoint_step(folder / FURTHER)
+    return WorkFolder(folder, run, workspace, step, size, time.time() - newest)

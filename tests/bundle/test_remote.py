@@ -5,9 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from mtbert.bundle import remote
 from mtbert.bundle.remote import GRACE, Work
+from mtbert.pipeline.paths import PRETRAINED
+from mtbert.pretrained.store import load_masked_head, load_model, save_masked_head, save_model
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +69,17 @@ def test_a_failure_names_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not work.call("bad", "timeit", "raise ValueError('no')")
     assert work.failed and "timeit bad: failed with status 1, see logs/bad.log" in capsys.readouterr().out
     assert "ValueError: no" in (tmp_path / "logs/bad.log").read_text(encoding="utf-8")
+
+
+def test_restored_weights_are_beside_the_same_head_for_masked_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    PRETRAINED.mkdir(parents=True)
+    head = save_masked_head(PRETRAINED, {"bias": torch.ones(3)})
+    save_model(PRETRAINED, {"a": torch.ones(2).half()}, {"encoder": {}, "source": {"name": "tiny"}, **head})
+    for _ in range(2):
+        remote._restore_weights()
+        tensors, config = load_model(PRETRAINED)
+        assert tensors["a"].dtype == torch.float32 and config["source"]["rounded"] == "fp16"
+        assert load_masked_head(PRETRAINED) is not None

@@ -129,7 +129,10 @@ def dora(lora: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a trained model and returns its folder. `features` None: cosine heads; `minilm`: the weights and size of MiniLM-L6; `more`: as of `run`."""
+    """Makes a trained model and returns its folder.
+
+    `features` None: cosine heads; `minilm`: the weights and size of MiniLM-L6; `more`: as of `run`.
+    """
     pytest.importorskip(MINILM_PACKAGE)
 
     def make(

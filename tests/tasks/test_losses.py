@@ -44,6 +44,18 @@ def value_and_gradient(loss: Loss, scores: Tensor, labels: Tensor) -> tuple[Tens
     return value.detach(), scores.grad
 
 
+def assert_same(ours: Loss, theirs: Loss, u: Tensor, v: Tensor) -> None:
+    """Both losses of sentences' vectors u and v have the same value and gradients."""
+    results = []
+    for loss in (ours, theirs):
+        a, b = u.clone().requires_grad_(), v.clone().requires_grad_()
+        value = loss(a, b)
+        value.backward()
+        results.append((value.detach(), a.grad, b.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "scores", "labels"),
     [
@@ -78,17 +90,12 @@ def test_cosine_embedding_equals_torch_on_the_vectors(margin: float, threshold: 
     generator = torch.Generator().manual_seed(1)
     u, v = (torch.randn(9, 4, generator=generator) for _ in range(2))
     y = torch.where(threshold <= SIMILARITIES, 1, -1)
-    results = []
-    for loss in (
+    assert_same(
         lambda a, b: cosine_embedding(torch.cosine_similarity(a, b), SIMILARITIES, margin, threshold),
         lambda a, b: nn.CosineEmbeddingLoss(margin)(a, b, y),
-    ):
-        a, b = u.clone().requires_grad_(), v.clone().requires_grad_()
-        value = loss(a, b)
-        value.backward()
-        results.append((value.detach(), a.grad, b.grad))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+        u,
+        v,
+    )
 
 
 def test_equation_1_by_hand() -> None:
@@ -128,17 +135,12 @@ def test_where_r_is_undefined_it_is_zero_without_a_gradient(scores: list[float],
 def test_cosent_is_that_of_sentence_transformers(scale: float) -> None:
     library = pytest.importorskip("sentence_transformers.losses")
     u, v = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(2))
-    results = []
-    for loss in (
+    assert_same(
         lambda a, b: cosent(torch.cosine_similarity(a, b), SIMILARITIES, scale),
         lambda a, b: library.CoSENTLoss(None, scale).compute_loss_from_embeddings([a, b], SIMILARITIES),
-    ):
-        a, b = u.clone().requires_grad_(), v.clone().requires_grad_()
-        value = loss(a, b)
-        value.backward()
-        results.append((value.detach(), a.grad, b.grad))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+        u,
+        v,
+    )
 
 
 def test_cosent_of_one_example_or_of_equal_labels_is_zero() -> None:

@@ -21,10 +21,10 @@ from mtbert.training import engine as engines
 from mtbert.training.aggregation import AGGREGATIONS, weights_by
 from mtbert.training.conflicts import layer_of, measure_conflicts
 from mtbert.training.engine import Plain
-from mtbert.training.joint import encoder_parameters
+from mtbert.training.joint import shared_parameters
 from mtbert.training.optimization import PAPER
 from mtbert.training.recipe import Recipe
-from tests.tiny import WRAPPER, tiny_model, tiny_split
+from tests.tiny import WRAPPER, adapt, tiny_model, tiny_split
 from tests.training.test_loop import CPU, Bench, at, bench, infinite_gradient, same
 from tests.training.trainer import LOSSES
 
@@ -63,15 +63,15 @@ def step_gradients(
 def task_gradient(model: MultitaskModel, task: str) -> dict[str, Tensor]:
     """The gradient of a task's loss, by autograd alone."""
     batch = a_batch(model, task)
-    named = dict(model.named_parameters())
+    named = {name: one for name, one in model.named_parameters() if one.requires_grad}
     loss = LOSSES[task](model(batch), batch.labels)
     found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
 
 
 def jacobian(model: MultitaskModel, tasks: Sequence[str] = TASKS) -> Tensor:
-    """A row for each task's gradient, of the encoder's parameters."""
-    names = list(encoder_parameters(model))
+    """A row for each task's gradient, of the shared parameters."""
+    names = list(shared_parameters(model))
     return torch.stack(
         [
             torch.cat([gradient[name].flatten() for name in names])
@@ -80,8 +80,8 @@ def jacobian(model: MultitaskModel, tasks: Sequence[str] = TASKS) -> Tensor:
     )
 
 
-def encoder_part(model: MultitaskModel, gradients: Mapping[str, Tensor]) -> Tensor:
-    return torch.cat([gradients[name].flatten() for name in encoder_parameters(model)])
+def shared_part(model: MultitaskModel, gradients: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([gradients[name].flatten() for name in shared_parameters(model)])
 
 
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
@@ -111,7 +111,7 @@ def test_the_encoder_gets_torchjd_s_aggregation_and_a_head_its_task_s_gradient(e
         expected = {"pcgrad": PCGrad, "aligned_mtl": AlignedMTL, "upgrad": UPGrad}[aggregation]()(rows)
     found = step_gradients(model, aggregation, engine=engine)
     scale = 3 if aggregation == "pcgrad" else 1  # torchjd's is a sum
-    torch.testing.assert_close(scale * encoder_part(model, found), expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(scale * shared_part(model, found), expected, rtol=1e-3, atol=1e-5)
     own = task_gradient(model, "sts")["heads.sts.linear.weight"]
     torch.testing.assert_close(3 * found["heads.sts.linear.weight"], own, rtol=1e-3, atol=1e-5)
 
@@ -122,7 +122,24 @@ def test_pcgrad_of_two_tasks_is_the_paper_s_formula() -> None:
     one, other = jacobian(model.eval(), ("sst", "quora"))
     assert one @ other < 0
     expected = (one - (one @ other) / (other @ other) * other + other - (one @ other) / (one @ one) * one) / 2
-    torch.testing.assert_close(encoder_part(model, step_gradients(model, "pcgrad", ("sst", "quora"))), expected)
+    torch.testing.assert_close(shared_part(model, step_gradients(model, "pcgrad", ("sst", "quora"))), expected)
+
+
+@needs_torchjd
+def test_a_task_s_own_part_of_the_encoder_is_no_part_of_the_conflicts() -> None:
+    from torchjd.aggregation import UPGrad
+
+    model = adapt(tiny_model(), "mtlora", train_rest=False)
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    rows = jacobian(model.eval())
+    assert (rows @ rows.T).min() < 0 and not [name for name in shared_parameters(model) if ".tasks." in name]
+    found = step_gradients(model, "upgrad")
+    torch.testing.assert_close(shared_part(model, found), UPGrad()(rows), rtol=1e-3, atol=1e-5)
+    own = {name: gradient for name, gradient in task_gradient(model, "sts").items() if ".tasks.sts." in name}
+    assert own
+    for name, gradient in own.items():
+        torch.testing.assert_close(3 * found[name], gradient, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("aggregation", [pytest.param("mean"), *BY_TORCHJD])

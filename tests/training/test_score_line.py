@@ -12,7 +12,11 @@ from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training import score_line
+from mtbert.training.compute import Compute
+from mtbert.training.engine import Plain
 from mtbert.training.score_line import fit_line
+
+CPU = Compute(torch.device("cpu"), bf16=False)
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def test_scores_are_put_on_the_labels_line(rising: tuple[MultitaskModel, Split],
     model, split = rising
     before = raw_scores(model, "sts", split, wrapper)
     line = stats.linregress(before, split.labels)
-    fit_line(model, "sts", split, wrapper, 1)
+    fit_line(Plain(model, CPU), "sts", split, wrapper, 1)
     np.testing.assert_allclose(
         raw_scores(model, "sts", split, wrapper), line.intercept + line.slope * before, atol=1e-5
     )
@@ -45,7 +49,7 @@ def test_of_many_examples_some_are_taken_by_the_seed(
     before, found = {name: value.clone() for name, value in model.state_dict().items()}, []
     for seed in (1, 1, 2):
         model.load_state_dict(before)
-        fit_line(model, "sts", split, wrapper, seed)
+        fit_line(Plain(model, CPU), "sts", split, wrapper, seed)
         found.append(model.heads["sts"].linear.bias.item())
     assert found[0] == found[1] != found[2]
 
@@ -58,6 +62,6 @@ def test_scores_that_do_not_rise_with_the_labels_stay(
     linear = model.heads["sts"].linear
     linear.weight.data.mul_(factor)
     before = linear.weight.clone(), linear.bias.clone()
-    fit_line(model, "sts", split, wrapper, 1)
+    fit_line(Plain(model, CPU), "sts", split, wrapper, 1)
     assert torch.equal(before[0], linear.weight) and torch.equal(before[1], linear.bias)
     assert "sts: scores do not rise with the labels" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 
 from mtbert.errors import MtbertError
 from mtbert.training.work import (
+    FURTHER,
     checkpoint_log,
     checkpoint_step,
     only_writer,
@@ -94,6 +95,16 @@ def test_a_folder_without_a_checkpoint_does_not_displace_one_with_it(root: Path)
     killed(root, "baseline", B, step=0)
     killed(root, "baseline", C)
     assert names(root) == [A, C]
+
+
+def test_a_folder_with_a_checkpoint_of_further_pretraining_alone_is_kept(root: Path) -> None:
+    folder = killed(root, "baseline", A, step=0)
+    (folder / FURTHER).mkdir()
+    (folder / FURTHER / "latest.json").write_text(json.dumps({"step": 3, "progress": {}}))
+    (folder / FURTHER / "step-00000003.safetensors").write_bytes(bytes(9000))
+    killed(root, "baseline", B)
+    assert names(root) == [A, B]
+    assert work_folders(root)[0].step == 3 and work_folders(root)[0].size > 9000
 
 
 def test_another_workspace_s_folders_are_kept_while_it_exists(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

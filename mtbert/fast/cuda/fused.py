@@ -1,7 +1,8 @@
 """`Passes` in one launch each, by Triton's kernels; the backward of a pass takes one more, for the sums over rows.
 
-Dropout's masks are drawn again in the backward instead of being kept. They are a function of a seed, which each forward draws from the device's
-default generator, of the pass's place in the forward, and of the element: so of (seed, step), whether a step is replayed or launched.
+Dropout's masks are drawn again in the backward instead of being kept. They are a function of a seed, which each forward draws from the
+device's default generator, of the pass's place in the forward, and of the element: so of (seed, step), whether a step is replayed or
+launched.
 """
 
 from typing import Any, NamedTuple

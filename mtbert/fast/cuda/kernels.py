@@ -1,6 +1,7 @@
 """Triton kernels for what the encoder computes between products. `fused.py` calls them.
 
-Matrices of D columns are contiguous, in row order, and of less than 2^31 elements. Sums are in fp32 and in a fixed order, so equal inputs give equal bits.
+Matrices of D columns are contiguous, in row order, and of less than 2^31 elements. Sums are in fp32 and in a fixed order, so equal inputs
+give equal bits.
 """
 
 # mypy: disable-error-code="no-untyped-def"

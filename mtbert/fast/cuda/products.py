@@ -1,7 +1,7 @@
 """The products of the encoder's linear layers, in bf16, and their gradients, which are fp32 from the start.
 
-Under autocast each weight is cast by an operation of its own, and so is its gradient. Here one operation copies all weights in a step, and the
-product that makes a gradient writes it in the weight's type, so that no gradient is cast.
+Under autocast each weight is cast by an operation of its own, and so is its gradient. Here one operation copies all weights in a step,
+and the product that makes a gradient writes it in the weight's type, so that no gradient is cast.
 
 Shapes: T tokens, O outputs of a layer, I inputs; n layers that share an input and a product.
 """

@@ -1,4 +1,4 @@
-"""Adapted layers multiply by merged weights as they compute by themselves, with their gradients, whatever happens to the weights between steps."""
+"""Merged weights give the outputs and gradients of the layers by themselves, whatever happens to the weights between steps."""
 
 from collections.abc import Callable
 from copy import deepcopy
