@@ -102,10 +102,10 @@ def _explain(detail: ErrorDetails, keys: list[str], where: str, model: type[Base
             return f"unknown key {where}.{misspelt[0]}; did you mean {tag!r}?"
         return f"missing key {where}.{tag}; add it (valid: {', '.join(options)})"
     if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        members = [list(member.model_fields) for member in _models(model, settings, keys, chosen=False)]
-        names = [name for name in members[0] if all(name in other for other in members)] if members else []
-        valid = f" with {', '.join(names)}" if names else ""
-        return f"{where}: must be a section{valid}, not {short(detail['input'])}"
+        first, *others = [list(member.model_fields) for member in _models(model, settings, keys, chosen=False)] or [[]]
+        names = [name for name in first if all(name in other for other in others)]
+        having = f" with {', '.join(names)}" if names else ""
+        return f"{where}: must be a section{having}, not {short(detail['input'])}"
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error":
         return f"{where}: {message}" if keys else message
