@@ -13,6 +13,7 @@ from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.params import PARAMS_FILE, Params, load_params, load_study
 from mtbert.pipeline.estimate import show
+from mtbert.pipeline.models import packages_of_run
 from mtbert.pipeline.planning import check_paths
 from mtbert.pipeline.rates import measure
 from mtbert.pipeline.sizes import EncoderSize, Rows, count_rows, encoder_size
@@ -51,6 +52,8 @@ def main(
     size, rows, wrapper = _counted(params)
     work = {name: workload(run, rows, params.prepare.max_tokens) for name, run in params.runs.items()}
     try:
+        for name, run in params.runs.items():
+            packages_of_run(run, f"runs.{name}")
         rates = measure(params.runs, size.config, rows.sample, wrapper, compute)
     except MtbertError as error:  # it names the file that a stage of the study finds in its folder
         raise MtbertError(str(error).replace(f"{PARAMS_FILE}: runs.", f"{path}: runs.")) from None
