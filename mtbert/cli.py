@@ -186,7 +186,7 @@ def compare(
     _enter(project)
 
     def work() -> None:
-        runs = importlib.import_module("mtbert.params").load_params().runs
+        runs = importlib.import_module("mtbert.params").load_here().runs
         importlib.import_module("mtbert.compare").main(first, second, runs, examples=examples, as_json=as_json)
 
     raise typer.Exit(_guarded(work))
@@ -205,7 +205,7 @@ def errors(
     _enter(project)
 
     def work() -> None:
-        params = importlib.import_module("mtbert.params").load_params()
+        params = importlib.import_module("mtbert.params").load_here()
         importlib.import_module("mtbert.error_analysis").main(
             run, params.runs, params.model_dump()["tasks"], task=task, as_json=as_json
         )

@@ -138,7 +138,22 @@ def load_params(path: Path = PARAMS_FILE, profile: str | None = None) -> Params:
         MtbertError: the file is missing, is not YAML, or has unknown, missing, mistyped or contradictory keys. The message
             names them all, and suggests the most similar key for an unknown one.
     """
+    if project := _project_of(path):
+        raise MtbertError(
+            f"{path}: these are the settings of a study; run this command in the project's root, {project.parent}, with --study "
+            f"{path.resolve().parent.name} if it has that option"
+        )
     return _checked_under_every_profile(path, _sections(path, TOP), profile)
+
+
+def load_here() -> Params:
+    """The settings of the current folder: a project's root, or the folder of one of its studies.
+
+    Raises:
+        MtbertError: as `load_params` or `load_study`.
+    """
+    project = _project_of(PARAMS_FILE)
+    return load_study(PARAMS_FILE, project) if project else load_params()
 
 
 def load_study(study: Path, project: Path = PARAMS_FILE, profile: str | None = None) -> Params:
@@ -169,6 +184,13 @@ def load_study(study: Path, project: Path = PARAMS_FILE, profile: str | None = N
             raise MtbertError(f"{study}: runs.{name}: {project} has a run of that name; rename this one")
     empty: dict[str, Any] = {key: {} for key in STUDY}
     return _checked_under_every_profile(study, tree | empty | own | {"runs": tree["runs"] | runs}, profile, runs)
+
+
+def _project_of(path: Path) -> Path | None:
+    """The params.yaml of the project whose study has this one, studies/NAME/params.yaml; None if it is not a study's."""
+    folder = path.resolve().parent
+    project = folder.parent.parent / PARAMS_FILE
+    return project if folder.parent.name == "studies" and project.is_file() else None
 
 
 def _sections(path: Path, known: Collection[str]) -> dict[str, Any]:

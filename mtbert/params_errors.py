@@ -10,6 +10,8 @@ from pydantic_core import ErrorDetails
 from mtbert.errors import nearest, short
 from mtbert.resolve import TOP, Resolved
 
+KINDS = ("objective", "method")  # keys that decide which others a section has
+
 
 def explain_all(details: list[ErrorDetails], model: type[BaseModel], resolved: Resolved) -> list[str]:
     """One line per faulty key; a fault that runs inherit is reported once, at the key that causes it.
@@ -19,7 +21,7 @@ def explain_all(details: list[ErrorDetails], model: type[BaseModel], resolved: R
     """
     lines: dict[tuple[str, str], tuple[str, int]] = {}  # (place, type of error) -> message, number of heirs
     seen: set[tuple[str, ...]] = set()
-    contradictions = {detail["loc"][1]: detail["msg"] for detail in details if _of_whole_run(detail)}
+    contradictions = {(detail["loc"][1], detail["msg"]) for detail in details if _of_run(detail)}
     for detail in details:
         keys = _keys(detail, resolved.settings)
         # pydantic reports a key that fits no member of a union (a word or a number) once per member; keep one.
@@ -28,15 +30,16 @@ def explain_all(details: list[ErrorDetails], model: type[BaseModel], resolved: R
         if detail["type"] == "literal_error" and len(detail["loc"]) > len(keys) and _is_number(detail["input"]):
             continue
         seen.add(tuple(keys))
-        if _of_whole_run(detail):
+        keys += _contradicting(detail)
+        if _of_run(detail):
+            # The key may be inherited from a run that it does not contradict; the first run that it does can set it for itself.
             cause = keys[1]
             for before in resolved.lineages[cause][1:]:
-                if contradictions.get(before) != detail["msg"]:
+                if (before, detail["msg"]) not in contradictions:
                     break
                 cause = before
-            where = f"runs.{cause}"
+            where = ".".join(["runs", cause, *keys[2:]])
         else:
-            keys += _contradicting(detail)
             where = resolved.place(keys)
         line = _explain(detail, keys, where, model, resolved.settings)
         fault = (where, detail["type"])
@@ -55,9 +58,9 @@ def _contradicting(detail: ErrorDetails) -> list[str]:
     return list(getattr(detail.get("ctx", {}).get("error"), "keys", ()))
 
 
-def _of_whole_run(detail: ErrorDetails) -> bool:
+def _of_run(detail: ErrorDetails) -> bool:
     """Whether the error is a contradiction between keys of a run, rather than a fault of one key."""
-    return detail["type"] == "value_error" and detail["loc"][:1] == ("runs",) and not _contradicting(detail)
+    return detail["type"] == "value_error" and detail["loc"][:1] == ("runs",)
 
 
 def _keys(detail: ErrorDetails, settings: Any) -> list[str]:
@@ -77,7 +80,11 @@ def _keys(detail: ErrorDetails, settings: Any) -> list[str]:
 
 def _explain(detail: ErrorDetails, keys: list[str], where: str, model: type[BaseModel], settings: Any) -> str:
     if detail["type"] == "extra_forbidden":
-        return f"unknown key {where}{nearest(keys[-1], _siblings(model, settings, keys))}"
+        valid = _siblings(model, settings, keys)
+        if any(keys[-1] in member.model_fields for member in _models(model, settings, keys[:-1], chosen=False)):
+            kind = next(name for name in KINDS if name in valid)
+            return f"unknown key {where}; it belongs to another {kind}, remove it (valid here: {', '.join(valid)})"
+        return f"unknown key {where}{nearest(keys[-1], valid)}"
     if detail["type"] == "missing":
         return f"missing key {where}; add it (valid here: {', '.join(_siblings(model, settings, keys))})"
     if detail["type"] == "literal_error":
@@ -94,6 +101,11 @@ def _explain(detail: ErrorDetails, keys: list[str], where: str, model: type[Base
         if misspelt := difflib.get_close_matches(tag, names, n=1, cutoff=0.5):
             return f"unknown key {where}.{misspelt[0]}; did you mean {tag!r}?"
         return f"missing key {where}.{tag}; add it (valid: {', '.join(options)})"
+    if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        first, *others = [list(member.model_fields) for member in _models(model, settings, keys, chosen=False)] or [[]]
+        names = [name for name in first if all(name in other for other in others)]
+        having = f" with {', '.join(names)}" if names else ""
+        return f"{where}: must be a section{having}, not {short(detail['input'])}"
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error":
         return f"{where}: {message}" if keys else message
@@ -131,11 +143,7 @@ def _models(model: type[BaseModel], settings: Any, keys: list[str], chosen: bool
 
 def _fits(model: type[BaseModel], node: Any) -> bool:
     """Whether the section's objective or method is that of the model."""
-    kinds = {
-        name: get_args(field.annotation)
-        for name, field in model.model_fields.items()
-        if name in ("objective", "method")
-    }
+    kinds = {name: get_args(field.annotation) for name, field in model.model_fields.items() if name in KINDS}
     return isinstance(node, dict) and all(node.get(name) in values for name, values in kinds.items())
 
 

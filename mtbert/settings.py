@@ -408,6 +408,12 @@ class Run(Model):
                     "objective, or remove the task here",
                     *("tasks", str(number)),
                 )
+            if self.batch_size == 1 and not self.heads[name].mean_of_examples:
+                raise Contradiction(
+                    f"is 1, but {self.heads[name].objective}, the objective of {name}, compares the examples of a batch; set it to at "
+                    "least 2, or choose another objective",
+                    "batch_size",
+                )
         return self
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ from mtbert.pipeline.models import (
     load_start,
     losses_of,
     mask_token,
+    packages_of_run,
     parents_of,
     recipe_of,
     save_trained,
@@ -38,7 +39,6 @@ from mtbert.pretrained.store import load_masked_head, read_config
 from mtbert.settings import Run
 from mtbert.tasks.correlation import Correlated
 from mtbert.tasks.paper import CURVE
-from mtbert.training.aggregation import packages_of
 from mtbert.training.compute import MAY_DIFFER, Compute, peak_memory, resolve
 from mtbert.training.distributed import Group, joined, placed
 from mtbert.training.engine import Engine
@@ -94,7 +94,7 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             data[task], held_out[task] = hold_out(split, share, run.seed)
     curve = {CURVE.name: data[CURVE.name]} if CURVE.name in data else splits(run, [CURVE.name], "train")
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
-    described = {**compute.describe(), **engine.describe(), **packages_of(run.aggregation or "mean")}
+    described = {**compute.describe(), **engine.describe(), **packages_of_run(run, f"runs.{run_name}")}
     if run.further_pretraining:
         described["masked_head"] = read_config(PRETRAINED).get("masked_head")
     made_from = record("train", run_name, parents=parents, **described)

@@ -331,7 +331,10 @@ def test_a_checksum_pins_any_published_encoder(load: Load) -> None:
             "runs.concat_u_v.heads.quora.feature",
             "unknown key runs.concat_u_v.heads.quora.feature; did you mean 'features'?",
         ),
-        ("runs.baseline.heads.quora.features", "unknown key runs.baseline.heads.quora.features; valid: objective"),
+        (
+            "runs.baseline.heads.quora.features",
+            "unknown key runs.baseline.heads.quora.features; it belongs to another objective, remove it (valid here: objective)",
+        ),
         ("runs.dora_r4.adapter.ranks", "unknown key runs.dora_r4.adapter.ranks; did you mean 'rank'?"),
     ],
 )
@@ -457,14 +460,22 @@ def test_a_misspelt_objective_gets_a_suggestion(fault: Fault) -> None:
         (
             "runs.dora_r4.adapter.method",
             "lora",
-            ["unknown key runs.dora_r4.adapter.norm_gradient; valid: method, learning_rate"],
+            [
+                "unknown key runs.dora_r4.adapter.norm_gradient; it belongs to another method, remove it (valid here: method,"
+            ],
         ),
         (
             "runs.best_performance.adapter",
             {"method": "bitfit", "start_from": "pretrained", "train_rest": True},
             ["runs.best_performance.adapter.train_rest: bitfit trains nothing else of the encoder; set it to false"],
         ),
-        ("runs.dora_r4.adapter", "dora", ["runs.dora_r4.adapter: ", "not 'dora'"]),
+        (
+            "runs.dora_r4.adapter",
+            "dora",
+            ["runs.dora_r4.adapter: must be a section with method, learning_rate, train_rest, start_from, not 'dora'"],
+        ),
+        ("runs.baseline.pair_layer", 8, ["runs.baseline.pair_layer: must be a section with size, not 8"]),
+        ("runs.baseline.task_weights", 2.0, ["runs.baseline.task_weights: must be a section, not 2.0"]),
         ("runs.baseline", None, ["runs.baseline: expected settings, found None"]),
         ("runs", {}, ["runs: expected a mapping of names to settings; add at least one"]),
         ("runs", None, ["runs: expected a mapping of names to settings"]),
@@ -652,6 +663,12 @@ START = "runs.dora_r4.adapter.start_from"
             "remove it",
         ),
         (
+            {"runs.best_performance.batch_size": 1}
+            | {"runs.best_performance.heads.sts": {"objective": "pearson", "features": ["u", "v", "c"], "clamp": True}},
+            "runs.best_performance.batch_size: is 1, but pearson, the objective of sts, compares the examples of a batch; set it "
+            "to at least 2, or choose another objective",
+        ),
+        (
             {"tables.table1.baseline": "baselin"},
             "tables.table1.baseline: no run is called 'baselin'; did you mean 'baseline'?; "
             "correct the name or remove the row",
@@ -774,8 +791,8 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
         (
             {"runs.best_performance.heads.sts.objective": "cosine_embedding"},
             [
-                r"unknown key runs\.best_performance\.heads\.sts\.features; valid: .*\(inherited by 8 runs\)",
-                r"unknown key runs\.best_performance\.heads\.sts\.clamp; valid: .*\(inherited by 10 runs\)",
+                r"unknown key runs\.best_performance\.heads\.sts\.features; it belongs .*\(inherited by 8 runs\)",
+                r"unknown key runs\.best_performance\.heads\.sts\.clamp; it belongs .*\(inherited by 10 runs\)",
                 r"unknown key runs\.concat_u_v\.heads\.sts\.features; .*",
                 r"unknown key runs\.concat_sum_diff\.heads\.sts\.features; .*",
             ],
@@ -783,6 +800,13 @@ def test_all_faults_are_reported_at_once(fault: Fault) -> None:
         (
             {"runs.key_update_2.from": "key_update1"},
             [r"runs\.key_update_2\.from: no run is called 'key_update1'; did you mean 'key_update_1'\?"],
+        ),
+        (  # in the run that contradicts what it inherits, not where that stands
+            {
+                "runs.key_update_1.further_pretraining": {"steps": 1, "batch_size": 1, "learning_rate": 1.0},
+                "runs.dora_r4.adapter.train_rest": False,
+            },
+            [r"runs\.dora_r4\.further_pretraining: trains the encoder's own .*\(inherited by 3 runs\)"],
         ),
         ({"runs.dora_r4.from": ["a"]}, [r"runs\.dora_r4\.from: no run is called \['a'\]; .*"]),
         (

@@ -12,7 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from mtbert.errors import MtbertError
-from mtbert.params import load_params, load_study
+from mtbert.params import load_here, load_params, load_study
+from mtbert.pipeline import cost
 from tests.project import ROOT, commit, must, tiny_project, yaml
 
 STUDIES = ROOT / "studies"
@@ -72,6 +73,30 @@ def test_a_fault_is_named_with_its_file(write: Any, text: str, message: str) -> 
     path = write(text)
     with pytest.raises(MtbertError, match=f"^{re.escape(str(path))}: .*{message}"):
         load_study(path, ROOT / "params.yaml")
+
+
+def test_settings_in_a_study_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands about results work there; those of the project's graph say where to run them."""
+    folder = tmp_path / "studies/mine"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (folder / "params.yaml").write_text("runs: {mine: {from: baseline}}")
+    monkeypatch.chdir(tmp_path)
+    assert load_here() == load_params()
+    monkeypatch.chdir(folder)
+    assert list(load_here().runs) == ["mine"]
+    with pytest.raises(MtbertError, match=f"project's root, {re.escape(str(tmp_path))}, with --study mine if"):
+        load_params()
+
+
+def test_the_plan_of_a_study_names_the_study_s_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_project(tmp_path) / "studies/mine"
+    folder.mkdir(parents=True)
+    adapter = "{method: oft, block_size: 3, train_rest: false, start_from: pretrained}"
+    (folder / "params.yaml").write_text(f"runs: {{mine: {{from: baseline, adapter: {adapter}}}}}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MtbertError, match=r"^studies/mine/params\.yaml: runs\.mine\.adapter\.block_size is 3"):
+        cost.main(study="mine")
 
 
 def test_the_study_of_the_docs_is_valid(write: Any) -> None:

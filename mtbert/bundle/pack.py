@@ -27,9 +27,10 @@ from mtbert.params import PARAMS_FILE, Params, load_params, load_study
 from mtbert.pipeline.cost import longest_first
 from mtbert.pipeline.paths import CONVERTED, PREPARED, PRETRAINED
 from mtbert.pipeline.planning import refresh_study
-from mtbert.pipeline.plans import PLAN
+from mtbert.pipeline.plans import PLAN, planned
 from mtbert.pipeline.provenance import commit, data_hash
 from mtbert.pretrained.store import WEIGHTS, load_model
+from mtbert.training.aggregation import requirements
 from mtbert.workflow.graph import stale_jobs
 
 SCRIPT = "run.sh"
@@ -135,7 +136,7 @@ def main(
     with replaced_folder(dest) as folder, tempfile.TemporaryDirectory() as scratch:
         site = Path(scratch) / "site"
         site.mkdir()
-        collect(site, more, python)
+        collect(site, [*more, *_packages_of(chosen)], python)
         parts = Parts(folder, megabytes * 1_000_000)
         with tarfile.open(fileobj=parts, mode="w|xz", dereference=True) as tar:
             tar.add(site, "site")
@@ -190,6 +191,15 @@ def _runs_of(study: str) -> list[str]:
     with chdir(folder):
         refresh_study(params, project)
     return [f"{study}/{run}" for run in longest_first(params, list(params.runs))]
+
+
+def _packages_of(runs: Sequence[str]) -> list[str]:
+    """The packages that some runs need beside those of all stages."""
+    found: set[str] = set()
+    for folder, name in map(place, runs):
+        with chdir(folder):
+            found.update(requirements(planned("train", name)["settings"]["run"].get("aggregation") or "mean"))
+    return sorted(found)
 
 
 def _add_project(tar: tarfile.TarFile, runs: Sequence[str], fp16: bool) -> None:

@@ -5,6 +5,7 @@ a model, so that reading the settings needs no torch.
 """
 
 from abc import abstractmethod
+from math import gcd
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -253,11 +254,12 @@ class Oft(Adapter):
         from mtbert.peft.convert import convert, linears
         from mtbert.peft.oft import OftLinear
 
+        common = gcd(*(linear.in_features for linear in linears(model).values()))
         for name, linear in linears(model).items():
             if linear.in_features % self.block_size:
                 raise MtbertError(
                     f"adapter.block_size is {self.block_size}, which does not divide the {linear.in_features} inputs of {name}; "
-                    "set it to a number that divides the inputs of every layer, such as a power of 2"
+                    f"set it to a divisor of {common}, which divides the inputs of every layer"
                 )
         convert(model, lambda linear: OftLinear(linear, self.block_size))
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from mtbert.data.tokens import Wrapper, wrapper_for
+from mtbert.errors import MtbertError
 from mtbert.params import PARAMS_FILE, Params, load_params, load_study
 from mtbert.pipeline.estimate import show
+from mtbert.pipeline.models import packages_of_run
 from mtbert.pipeline.planning import check_paths
 from mtbert.pipeline.rates import measure
 from mtbert.pipeline.sizes import EncoderSize, Rows, count_rows, encoder_size
@@ -38,9 +40,10 @@ def main(
             would raise.
     """
     if study is None:
-        params = load_params(profile=profile)
+        path, params = PARAMS_FILE, load_params(profile=profile)
     else:
-        params = load_study(Path("studies") / study / PARAMS_FILE, profile=profile)
+        path = Path("studies") / study / PARAMS_FILE
+        params = load_study(path, profile=profile)
     if data is not None:
         change = {"source": data} if data == "download" else {"path": data}
         params = params.model_copy(update={"data": params.data.model_copy(update=change)})
@@ -48,7 +51,12 @@ def main(
     compute = resolve(**params.compute.model_dump())
     size, rows, wrapper = _counted(params)
     work = {name: workload(run, rows, params.prepare.max_tokens) for name, run in params.runs.items()}
-    rates = measure(params.runs, size.config, rows.sample, wrapper, compute)
+    try:
+        for name, run in params.runs.items():
+            packages_of_run(run, f"runs.{name}")
+        rates = measure(params.runs, size.config, rows.sample, wrapper, compute)
+    except MtbertError as error:  # it names the file that a stage of the study finds in its folder
+        raise MtbertError(str(error).replace(f"{PARAMS_FILE}: runs.", f"{path}: runs.")) from None
     show(console or Console(), params, rows, size, work, rates, compute, study)
 
 

@@ -26,6 +26,7 @@ from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, load_model, read
 from mtbert.pretrained.weights import config_to_json, for_pooling
 from mtbert.settings import Model, Run
 from mtbert.tasks.task import Task
+from mtbert.training.aggregation import packages_of
 from mtbert.training.conflicts import CONFLICTS, write_conflicts
 from mtbert.training.log import write_history
 from mtbert.training.loop import Progress, kept_epoch
@@ -79,6 +80,21 @@ def losses_of(run: Run, uncertainty: UncertaintyWeights | None = None) -> dict[s
 def uncertainty_of(run: Run) -> UncertaintyWeights | None:
     """The weights that the run learns; None if it learns none."""
     return UncertaintyWeights({name: run.known[name] for name in run.tasks}) if run.uncertainty else None
+
+
+def packages_of_run(run: Run, where: str) -> dict[str, str]:
+    """The versions of the packages that the run's aggregation takes from elsewhere.
+
+    Args:
+        where: the run's key in params.yaml, for errors.
+
+    Raises:
+        MtbertError: one is not installed.
+    """
+    try:
+        return packages_of(run.aggregation or "mean")
+    except MtbertError as error:
+        raise MtbertError(f"params.yaml: {where}.{error}") from None
 
 
 def adapt(model: MultitaskModel, settings: Model, where: str, initialise: bool = False) -> None:

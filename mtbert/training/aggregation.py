@@ -46,6 +46,13 @@ def weights_by(aggregation: str) -> Weights:
         ) from None
 
 
+def requirements(aggregation: str) -> tuple[str, ...]:
+    """The packages that an aggregation imports beside mtbert's own; qpsolvers and quadprog solve UPGrad's projections."""
+    if aggregation == "mean":
+        return ()
+    return ("torchjd", "qpsolvers", "quadprog") if aggregation == "upgrad" else ("torchjd",)
+
+
 def packages_of(aggregation: str) -> dict[str, str]:
     """The versions of the packages that an aggregation takes from elsewhere, for the provenance record.
 

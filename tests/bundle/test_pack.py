@@ -65,6 +65,19 @@ def test_what_cannot_be_packed_is_one_error_and_writes_nothing(
     assert not (tmp_path / "bundle").exists()
 
 
+def test_a_run_s_aggregation_is_packed(
+    change: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collected(_site: Path, more: list[str], _python: str) -> None:
+        raise MtbertError(" and ".join(more))
+
+    change(concat_u_v={"sampler": "joint", "aggregation": "pcgrad"})
+    monkeypatch.setattr(pack, "stale_jobs", lambda: [])
+    monkeypatch.setattr(pack, "collect", collected)
+    with pytest.raises(MtbertError, match=r"^rich and torchjd$"):
+        main(tmp_path / "bundle", ["baseline", "concat_u_v"], more=["rich"])
+
+
 def test_a_folder_that_is_no_bundle_is_left_alone(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
-from mtbert.bundle.packages import HERE, arrange, collect
+from mtbert.bundle.packages import GIVEN, HERE, arrange, collect, installed
 from mtbert.errors import MtbertError
+from mtbert.training.aggregation import requirements
 
 
 def package(folder: Path, name: str, version: str, *requires: str) -> None:
@@ -61,3 +63,10 @@ def test_the_machine_s_version_is_kept_where_it_does(tmp_path: Path) -> None:
         package(machine, name, theirs)
     assert arrange(site, tmp_path / "first", ["fine>=0.5", "elsewhere>=1"], [str(machine)]) == ["old", "core"]
     assert {path.name for path in (tmp_path / "first").glob("*.py")} == {"old.py", "core.py"}
+
+
+def test_an_aggregation_s_packages_are_those_of_torchjd_s_extra() -> None:
+    pytest.importorskip("torchjd")
+    of_extra = [line for line in installed("torchjd").requires or () if "quadprog-projector" in line]
+    names = {Requirement(line).name for line in of_extra} - set(GIVEN)
+    assert {"torchjd", *names} == set(requirements("upgrad"))

@@ -92,6 +92,17 @@ def test_tasks_are_trained_in_the_run_s_order(project: Path, change: Callable[..
     assert order == ["sts"] * 2 + ["sst"] * 2 + ["quora"] * 2
 
 
+def test_an_aggregation_without_its_package_is_named_by_its_key(
+    change: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(sampler_sequential={"sampler": "joint", "aggregation": "pcgrad"})
+    monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
+    with pytest.raises(
+        MtbertError, match=r"^params\.yaml: runs\.sampler_sequential\.aggregation: pcgrad needs torchjd"
+    ):
+        train.main("sampler_sequential")
+
+
 def test_a_joint_run_measures_its_conflicts(project: Path, change: Callable[..., None]) -> None:
     """Datasets of 16 examples in batches of 8: two steps, each with a line for every task."""
     change(best_performance={"sampler": "joint", "measure_conflicts": 1})
