@@ -28,7 +28,7 @@ from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.params import load_params
 from mtbert.pipeline.models import adapt, losses_of
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 from mtbert.training.compute import Compute
 from mtbert.training.sampling import epoch_schedule
 

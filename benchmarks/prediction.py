@@ -20,7 +20,7 @@ from mtbert.corpus.tokenizer import read_tokenizer
 from mtbert.engines import engine_for
 from mtbert.inference.model import Label, TaskInfo, TrainedModel
 from mtbert.model.multitask import MultitaskModel
-from mtbert.settings import Model
+from mtbert.settings.run import Model
 from mtbert.training.compute import Compute, resolve
 
 BATCHES = (16, 32, 64, 128)

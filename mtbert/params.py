@@ -14,7 +14,9 @@ from mtbert.errors import MtbertError, nearest
 from mtbert.params_errors import explain_all
 from mtbert.resolve import TOP, resolve
 from mtbert.section import Contradiction, Section
-from mtbert.settings import Budget, ComputeSettings, Data, DeclaredTask, Encoder, Prepare, Run, Workflow
+from mtbert.settings.project import ComputeSettings, Data, Encoder, Prepare, Workflow
+from mtbert.settings.run import Budget, Run
+from mtbert.settings.task import DeclaredTask
 from mtbert.tasks.paper import RESERVED, TASKS
 from mtbert.yamlfile import read_yaml
 

@@ -26,7 +26,7 @@ def _convert(run_name: str, settings: dict[str, Any]) -> None:
     from mtbert.pipeline.models import adapt, load_encoder, load_run, weights_of
     from mtbert.pipeline.provenance import check_current
     from mtbert.pretrained.store import save_model
-    from mtbert.settings import Model, Run
+    from mtbert.settings.run import Model, Run
     from mtbert.training.compute import resolve
 
     resolve("cpu", "fp32", 1)

@@ -15,7 +15,7 @@ from mtbert.pipeline.provenance import EVALUATION, RECORD, check_trained, record
 from mtbert.pipeline.start import start
 from mtbert.pretrained.store import WEIGHTS, read_config
 from mtbert.seal import seal
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 from mtbert.training.compute import resolve
 from mtbert.training.conflicts import CONFLICTS
 

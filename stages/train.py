@@ -36,7 +36,7 @@ from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_record
 from mtbert.pipeline.start import start
 from mtbert.pretrained.store import load_masked_head, read_config
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 from mtbert.tasks.correlation import Correlated
 from mtbert.tasks.paper import CURVE
 from mtbert.training.compute import MAY_DIFFER, Compute, peak_memory, resolve

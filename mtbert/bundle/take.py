@@ -21,7 +21,7 @@ from mtbert.pipeline.plans import PLAN, planned
 from mtbert.pipeline.provenance import EVALUATION, RECORD, data_hash, differences, plan_hash, read_sealed
 from mtbert.pretrained.store import CONFIG, WEIGHTS, read_config
 from mtbert.seal import check_seal
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 from mtbert.training.work import work_root
 
 

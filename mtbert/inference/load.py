@@ -21,7 +21,7 @@ from mtbert.pipeline.paths import MODELS
 from mtbert.pipeline.trained import trained_runs
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.store import CONFIG, TOKENIZER, load_model
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 from mtbert.training.compute import Compute, resolve
 
 AGAIN = "copy the model's folder again, whole; where it was trained, run `dvc repro --force --single-item train@RUN`"

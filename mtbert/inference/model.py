@@ -19,7 +19,7 @@ from mtbert.data.batches import filled_to, length_grouped
 from mtbert.data.tokens import Wrapper, lay_out
 from mtbert.errors import MtbertError, nearest, short
 from mtbert.evaluation.predict import raw_scores
-from mtbert.settings import Model
+from mtbert.settings.run import Model
 from mtbert.tasks.task import Kind, Task
 from mtbert.training.engine import Engine
 

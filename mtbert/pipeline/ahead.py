@@ -7,7 +7,7 @@ from mtbert.data.batches import row_tokens, views_for
 from mtbert.pipeline.paths import MODELS, PREPARED
 from mtbert.pipeline.plans import PLAN, planned
 from mtbert.pipeline.provenance import RECORD, plan_hash
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 from mtbert.training.progress import Overall
 from mtbert.training.sampling import epoch_schedule, sampler_in
 

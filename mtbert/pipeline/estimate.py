@@ -14,7 +14,7 @@ from mtbert.pipeline.planning import settings_of_stages
 from mtbert.pipeline.rates import Rates
 from mtbert.pipeline.sizes import EncoderSize, Rows
 from mtbert.pipeline.workload import Workload
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 from mtbert.training.compute import Compute, machine
 
 SECONDS_PER_STAGE = 2.0  # start, imports and DVC's own work: 0.5 s without torch, 3 s with it, on two cores of an EPYC

@@ -24,7 +24,7 @@ from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.checks import check_tensors
 from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, load_model, read_config, save_model
 from mtbert.pretrained.weights import config_to_json, for_pooling
-from mtbert.settings import Model, Run
+from mtbert.settings.run import Model, Run
 from mtbert.tasks.task import Task
 from mtbert.training.aggregation import packages_of
 from mtbert.training.conflicts import CONFLICTS, write_conflicts

@@ -12,7 +12,7 @@ from mtbert.params import Params
 from mtbert.pipeline.code import code_of_stages
 from mtbert.pipeline.paths import REPORTS, confine
 from mtbert.pipeline.plans import PLAN
-from mtbert.settings import Model, Run
+from mtbert.settings.run import Model, Run
 
 # The stages of studies/study.yaml; a study takes data and encoder from the project.
 STUDY_STAGES = ("convert", "train", "evaluate", "statistics", "table", "figure")

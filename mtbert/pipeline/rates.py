@@ -18,7 +18,7 @@ from mtbert.peft.convert import adapter_state, count_parameters
 from mtbert.pipeline.ahead import views_of
 from mtbert.pipeline.models import adapt, build, losses_of
 from mtbert.pretrained.weights import random_weights
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 from mtbert.training.compute import Compute, peak_memory
 from mtbert.training.recipe import Recipe
 from mtbert.training.step import naming_batch_size

@@ -11,7 +11,7 @@ from mtbert.data.batches import row_tokens
 from mtbert.evaluation.development import watched
 from mtbert.pipeline.ahead import views_of
 from mtbert.pipeline.sizes import Rows
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 from mtbert.tasks.paper import CURVE
 from mtbert.training.sampling import batches_per_step, epoch_schedule, sampler_in
 

@@ -17,7 +17,7 @@ from mtbert.params import Params, load_params
 from mtbert.pipeline.paths import confine
 from mtbert.pipeline.planning import settings_of_stages
 from mtbert.pipeline.start import STARTED_BY
-from mtbert.settings import Resources
+from mtbert.settings.project import Resources
 from mtbert.workflow.graph import Job, stale_jobs
 
 FOLDER = Path("build/workflow")

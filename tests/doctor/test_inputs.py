@@ -8,7 +8,7 @@ import pytest
 from mtbert.doctor import inputs
 from mtbert.params import Params, load_params
 from mtbert.pretrained.source import MINILM_PACKAGE
-from mtbert.settings import DeclaredTask
+from mtbert.settings.task import DeclaredTask
 from tests.project import ROOT, course_files
 
 

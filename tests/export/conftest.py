@@ -21,7 +21,7 @@ from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import MINILM_PACKAGE, _minilm, pretrained
 from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, read_config, save_model
 from mtbert.pretrained.weights import config_to_json, for_pooling, to_hf
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 
 SIZE = BertConfig(vocabulary=30522, positions=64, layers=2, hidden=32, heads=2, intermediate=48)
 LONG = "a very long review of a film that never ends , " * 60  # 600 words

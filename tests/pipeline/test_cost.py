@@ -22,7 +22,7 @@ from mtbert.pipeline.cost import main
 from mtbert.pipeline.rates import FULL, Rate, Rates
 from mtbert.pipeline.sizes import Rows, count_rows, encoder_size
 from mtbert.pipeline.workload import workload
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 from mtbert.tasks.paper import TASKS
 from mtbert.training.further import Sentences
 from mtbert.training.recipe import FurtherPretraining

@@ -46,13 +46,13 @@ MODULES = (
     "mtbert/fast/cpu/adapters.py",
     "mtbert/training/checkpoint.py",
     "mtbert/resolve.py",
-    "mtbert/settings.py",
+    "mtbert/settings/run.py",
     "mtbert/params_errors.py",
     "mtbert/params.py",
 )
 # Modules without a test file of the same name.
 TESTED_BY = {
-    **dict.fromkeys(("mtbert/settings.py", "mtbert/params_errors.py"), "tests/test_params.py"),
+    **dict.fromkeys(("mtbert/settings/run.py", "mtbert/params_errors.py"), "tests/test_params.py"),
     **dict.fromkeys(("mtbert/peft/lora.py", "mtbert/peft/dora.py"), "tests/peft/test_layers.py"),
     **dict.fromkeys(("mtbert/corpus/split.py", "mtbert/corpus/header.py"), "tests/corpus/test_read.py"),
 }

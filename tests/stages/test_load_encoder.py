@@ -12,7 +12,7 @@ from mtbert.pipeline.models import load_encoder
 from mtbert.pipeline.paths import PRETRAINED
 from mtbert.pretrained.store import save_model
 from mtbert.pretrained.weights import POOLER, config_to_json, random_weights
-from mtbert.settings import Model
+from mtbert.settings.run import Model
 
 Save = Callable[[set[str]], dict[str, torch.Tensor]]
 CONFIG = BertConfig(vocabulary=11, positions=7, layers=1, hidden=4, heads=2, intermediate=6)

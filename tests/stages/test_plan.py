@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
 from mtbert.pipeline.planning import check_paths, settings_of_stages
-from mtbert.settings import Run
+from mtbert.settings.run import Run
 from stages import plan
 
 ROOT = Path(__file__).parents[2]

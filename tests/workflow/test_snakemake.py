@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from mtbert.errors import MtbertError
 from mtbert.params import Params, load_params
 from mtbert.pipeline.planning import settings_of_stages
-from mtbert.settings import Resources, Workflow
+from mtbert.settings.project import Resources, Workflow
 from mtbert.workflow.graph import Job, stale_jobs
 from mtbert.workflow.snakemake import DONE, RECORD, SNAKEFILE, main, snakefile
 from tests.project import ROOT, call, must

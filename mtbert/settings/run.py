@@ -1,6 +1,5 @@
-"""Typed models of all settings. `mtbert.params` reads them from params.yaml; plan files hold them resolved."""
+"""Settings of a run: its model, the tasks and heads, how it trains, and the budget that a profile gives it."""
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
@@ -9,22 +8,17 @@ from mtbert.errors import nearest
 from mtbert.model.pooling import POOLINGS
 from mtbert.peft.registry import AnyAdapter, LinearProbe
 from mtbert.section import Contradiction, Positive, Probability, Section, one_of
+from mtbert.settings.project import Seed
+from mtbert.settings.task import DeclaredTask
 from mtbert.tasks.objective import CosineEmbedding
 from mtbert.tasks.paper import TASKS, known_tasks
 from mtbert.tasks.registry import OBJECTIVES, AnyObjective
-from mtbert.tasks.task import Kind, Task
+from mtbert.tasks.task import Task
 from mtbert.training.aggregation import AGGREGATIONS
 from mtbert.training.optimization import Optimization
 from mtbert.training.recipe import FurtherPretraining, TokenCount
 from mtbert.training.sampling import SAMPLERS
 
-# The kind of label that needs each optional key of a declared task, and what the key holds.
-KIND_KEYS = {"classes": "classes", "low": "score", "high": "score"}
-KIND_NEEDS = {"classes": "the names of the classes as the files spell them", "score": "the ends of its range"}
-# The sources that each optional key of the encoder is for.
-ENCODER_KEYS = {"name": ["hub"], "revision": ["hub"], "sha256": ["minilm", "hub", "local"]}
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
 # Told apart first, so that a fault is reported for the kind that was meant.
 EpochEnd = Annotated[
@@ -32,9 +26,7 @@ EpochEnd = Annotated[
     | Annotated[TokenCount, Tag("tokens")],
     Discriminator(lambda value: "tokens" if isinstance(value, dict | TokenCount) else "steps"),
 ]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 BatchSize = Annotated[int, Field(ge=1, le=65536)]
-SplitSize = Annotated[int, Field(ge=8, le=1_000_000)]
 # Keys that are left out of a dump while they are off, so that a run without them has the plan that it had before they existed.
 DUMPED_IF_SET = (
     "declared",
@@ -46,166 +38,6 @@ DUMPED_IF_SET = (
     "measure_conflicts",
     "further_pretraining",
 )
-
-
-class SampleSizes(Section):
-    """Examples per split of one generated task."""
-
-    train: SplitSize
-    dev: SplitSize
-    test: SplitSize
-
-
-class SampleTasks(Section):
-    sst: SampleSizes
-    quora: SampleSizes
-    sts: SampleSizes
-
-
-class Sample(Section):
-    """The default data: generated English, a pure function of these keys."""
-
-    seed: Seed
-    label_noise: Probability
-    sizes: SampleTasks
-
-
-class Data(Section):
-    source: Literal["sample", "folder", "download"]
-    path: str = Field(min_length=1)
-    sample: Sample
-
-
-class Prepare(Section):
-    on_bad_row: Literal["error", "drop"]
-    leakage: Literal["keep", "drop"]
-    preprocess: Literal["course", "none"]
-    max_tokens: int = Field(ge=8, le=512)
-
-
-class RandomEncoder(Section):
-    """Size of a randomly initialised encoder, for tests and throughput."""
-
-    seed: Seed
-    layers: int = Field(ge=1, le=128)
-    hidden: int = Field(ge=1, le=8192)
-    heads: int = Field(ge=1, le=8192)
-    intermediate: int = Field(ge=1, le=32768)
-    positions: int = Field(ge=8, le=32768)
-
-    @model_validator(mode="after")
-    def _heads_divide_hidden(self) -> "RandomEncoder":
-        if self.hidden % self.heads:
-            raise Contradiction(
-                f"{self.hidden} is not a multiple of heads ({self.heads}); change one of them", "hidden"
-            )
-        return self
-
-
-class Encoder(Section):
-    source: Literal["minilm", "hub", "local", "random"]
-    name: str | None = None
-    revision: str | None = None
-    path: str = Field(min_length=1)
-    sha256: str | None = None
-    random: RandomEncoder
-
-    @model_validator(mode="after")
-    def _source_has_its_keys(self) -> "Encoder":
-        if self.source == "hub":
-            for key, pattern, what in (
-                ("name", r"\S+", "a hub's name, such as google-bert/bert-base-uncased"),
-                ("revision", r"[0-9a-f]{40}", "a commit of 40 hex digits (branches move)"),
-            ):
-                value = getattr(self, key)
-                if value is None:
-                    raise Contradiction(f"hub needs {key}, {what}; add it", "source")
-                if not re.fullmatch(pattern, value):
-                    raise Contradiction(f"must be {what}, not {value!r}", key)
-        for key, sources in ENCODER_KEYS.items():
-            if getattr(self, key) is not None and self.source not in sources:
-                raise Contradiction(
-                    f"source {self.source} does not use it; remove it, or set source to {' or '.join(sources)}", key
-                )
-        if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise Contradiction("must be 64 hex digits, or null", "sha256")
-        return self
-
-
-class ComputeSettings(Section):
-    device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "fp32", "bf16"]
-    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
-    cuda_graphs: Literal["auto"] | bool
-
-
-class Resources(Section):
-    """What a stage takes when Snakemake runs several at once; its CPU threads are those of `compute.threads`.
-
-    Attributes:
-        gpus: None means one for a stage that trains or predicts, if `compute.device` gives it a GPU.
-        memory_mb: main memory in MB; None leaves it to Snakemake.
-        minutes: the time limit that a cluster is asked for; None leaves it to the cluster.
-    """
-
-    gpus: Annotated[int, Field(ge=0, le=1024)] | None = None
-    memory_mb: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    minutes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-
-
-class Workflow(Section):
-    """The resources of each stage. No stage reads them, so an edit re-runs nothing."""
-
-    fetch: Resources = Resources()
-    encoder: Resources = Resources()
-    prepare: Resources = Resources()
-    convert: Resources = Resources()
-    train: Resources = Resources()
-    evaluate: Resources = Resources()
-    statistics: Resources = Resources()
-    table: Resources = Resources()
-    figure: Resources = Resources()
-    report: Resources = Resources()
-
-
-class DeclaredTask(Section):
-    """A task declared in params.yaml: the columns of its files, and its labels."""
-
-    texts: list[str] = Field(min_length=1, max_length=2)
-    label: str = Field(min_length=1)
-    kind: Kind
-    classes: list[str] | None = None
-    low: Finite | None = None
-    high: Finite | None = None
-
-    @model_validator(mode="after")
-    def _kind_has_its_keys(self) -> "DeclaredTask":
-        columns = [*self.texts, self.label]
-        for number, name in enumerate(columns):
-            if not name.strip() or name == "id" or name in columns[:number]:
-                raise Contradiction(
-                    f"{name!r} cannot be the name of this column; names must be unique, not blank, and not id",
-                    *(("texts", str(number)) if number < len(self.texts) else ("label",)),
-                )
-        for key, kind in KIND_KEYS.items():
-            value = getattr(self, key)
-            if value is not None and kind != self.kind:
-                raise Contradiction(f"kind {self.kind} does not use it; remove it, or set kind: {kind}", key)
-            if value is None and kind == self.kind:
-                raise Contradiction(f"{kind} needs {key}, {KIND_NEEDS[kind]}; add it", "kind")
-        if self.classes is not None:
-            if len(self.classes) < 2:
-                raise Contradiction("fewer than two classes; list them all", "classes")
-            for number, name in enumerate(self.classes):
-                if name != name.strip() or not name:
-                    raise Contradiction(
-                        f"{name!r} is empty, or starts or ends with white space; rename it", "classes", str(number)
-                    )
-                if name in self.classes[:number]:
-                    raise Contradiction(f"{name!r} is listed twice; remove one", "classes")
-        if self.low is not None and self.high is not None and self.low >= self.high:
-            raise Contradiction(f"must be above low ({self.low:g})", "high")
-        return self
 
 
 class PairLayer(Section):
