@@ -19,7 +19,7 @@ CHANGING = [
     (r"(\$ mtbert errors[^\n]*\n)[^`]*", r"\1"),  # which sentences there are depends on the scores
     (r"(?m)^( |metrics/).*\n", ""),  # scores, and which of them changed
     (r"(?m)^(baseline|best_performance|Right) .*\n", ""),  # examples that one run alone gets right
-    (r"(?m)^Training, .*", "SPEED"),
+    (r"(?m)^(Training|Peak memory), .*", "SPEED"),
     (r"\bon \d+\b", "on COUNT"),
     (r"\(\d+%\)", "SHARE"),
     (r"Worker status: .*", "WORKERS"),
