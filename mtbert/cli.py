@@ -65,7 +65,10 @@ def _options(
     _: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-) -> None: ...
+) -> None:
+    from mtbert.pipeline.start import share_cores
+
+    share_cores()
 
 
 @_command

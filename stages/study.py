@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from mtbert.params import PARAMS_FILE, load_study
 from mtbert.pipeline.planning import refresh_study
 from mtbert.pipeline.plans import PLAN
 from mtbert.pipeline.start import start
@@ -11,8 +10,7 @@ PROJECT = Path("../..")  # from studies/NAME
 
 
 def main() -> None:
-    params = load_study(PARAMS_FILE, PROJECT / PARAMS_FILE)
-    refresh_study(params, PROJECT)
+    params = refresh_study(Path(), PROJECT)
     print(f"{PLAN}: profile {params.profile}, {len(params.runs)} runs")
 
 

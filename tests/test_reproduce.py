@@ -2,26 +2,56 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.processes import wait_until
+
 ROOT = Path(__file__).parent.parent
 GRAPH = """
 stages:
-  fetch:
+  prepare:
     cmd: mkdir -p data/raw && cat data/course/ids-sst-train.csv > data/raw/sst.csv || echo generated > data/raw/sst.csv
     params: [profile]
     deps: [data/course]
     outs: [data/raw]
+  convert:
+    foreach: [one, two, three]
+    do:
+      cmd: mkdir -p models/converted && echo ${item} > models/converted/${item}
+      deps: [data/raw]
+      outs: ["models/converted/${item}"]
+  train:
+    foreach: [one, two, three]
+    do:
+      cmd: mkdir -p models && echo ${item} > models/${item}
+      deps: [data/raw, "models/converted/${item}"]
+      outs: ["models/${item}"]
+  evaluate:
+    foreach: [one, two, three]
+    do:
+      cmd: bin/evaluate ${item}
+      deps: [data/raw, "models/${item}"]
+      outs: ["results/${item}"]
   report:
     cmd: mkdir -p reports/${profile} && cat data/raw/sst.csv > reports/${profile}/index.html
-    deps: [data/raw]
+    deps: [data/raw, results/one, results/two, results/three]
     outs: [{"reports/${profile}/index.html": {cache: false}}]
 """
-IGNORED = "/data/raw\n/data/course/*.csv\n/.dvc-site-cache\n"
+# Takes until the next run has begun, and no longer than $WAIT seconds.
+EVALUATE = """#!/bin/sh
+echo "$1" >> begun; echo $$ >> pids
+[ "$1" != "$FAILS" ] || { echo "error: $1 failed" >&2; exit 1; }
+for i in $(seq "${WAIT:-0}0"); do [ "$(wc -l < begun)" -gt 1 ] && break; sleep 0.1; done
+[ -z "$FOREVER" ] || exec sleep "$FOREVER"
+mkdir -p results && echo "$(wc -l < begun)" > "results/$1"
+"""
+IGNORED = "/data/raw\n/data/course/*.csv\n/.dvc-site-cache\n/results\n/models\nbegun\npids\n"
 
 
 @pytest.fixture
@@ -36,11 +66,13 @@ def project(tmp_path: Path) -> Path:
         "dvc.yaml": GRAPH,
         ".gitignore": IGNORED,
         "data/course/README.md": "The course's files.\n",
+        "bin/evaluate": EVALUATE,
         "bin/mtbert": '#!/bin/sh\n[ "$2" = course ] || { echo "error: no profile is called $2" >&2; exit 1; }\necho "cost of $2"\n',
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    (folder / "bin/mtbert").chmod(0o755)
+    for name in ("mtbert", "evaluate"):
+        (folder / "bin" / name).chmod(0o755)
     (folder / "tools").mkdir()
     shutil.copy(ROOT / "tools/reproduce.sh", folder / "tools")
     shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
@@ -117,6 +149,47 @@ def test_one_error(project: Path, variables: dict[str, str], message: str) -> No
     assert done.returncode == 1
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
+
+
+def test_two_runs_at_a_time(project: Path) -> None:
+    reproduce(project, WAIT="60")
+    assert (project / "results/one").read_text(encoding="utf-8") != "1\n", "the first run ended before another began"
+    assert sorted((project / "begun").read_text(encoding="utf-8").split()) == ["one", "three", "two"]
+    assert "up to date" in must(project, "dvc", "status")
+
+
+def test_a_failed_run_is_told_last(project: Path) -> None:
+    done = call(project, "tools/reproduce.sh", FAILS="two")
+    assert done.returncode != 0
+    assert (
+        done.stderr.splitlines()[-1]
+        == "ERROR: failed to reproduce 'evaluate@two': failed to run: bin/evaluate two, exited with 1"
+    )
+    assert (project / "results/three").exists(), "a run of the other lane was lost"
+    assert "reports/sample/index.html" in reproduce(project)
+
+
+def test_ctrl_c_ends_both_lanes(project: Path) -> None:
+    process = subprocess.Popen(
+        ["tools/reproduce.sh"],
+        cwd=project,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "FOREVER": "600"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(
+            lambda: (project / "pids").exists() and (project / "pids").read_text(encoding="utf-8").count("\n") == 2
+        )
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        for pid in map(int, (project / "pids").read_text(encoding="utf-8").split()):
+            assert not Path(f"/proc/{pid}").exists()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "reports/sample/index.html" in reproduce(project)
 
 
 def test_an_archive_without_git(project: Path) -> None:

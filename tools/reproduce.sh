@@ -23,6 +23,28 @@ take_data() {
     dvc add --quiet "${found[@]}"
 }
 
+# Train and score two runs at a time. DVC runs one stage after another, and much of a stage (its start, reading, scoring) uses one core.
+# A run that fails here is told again by the `dvc repro` that follows, as the last thing on the screen.
+run_two_lanes() {
+    local runs lane
+    dvc repro prepare
+    mapfile -t runs < <(dvc stage list --name-only | sed -n 's/^evaluate@//p')
+    for lane in 0 1; do
+        (
+            trap - INT # bash lets a background process ignore Ctrl-C
+            stages=()
+            for ((i = lane; i < ${#runs[@]}; i += 2)); do
+                stages+=("convert@${runs[i]}" "train@${runs[i]}" "evaluate@${runs[i]}")
+            done
+            # With --single-item DVC does not lock what other stages read.
+            [ ${#stages[@]} = 0 ] || exec dvc --wait-for-lock repro --single-item "${stages[@]}"
+        ) &
+    done
+    trap 'wait; exit 130' INT
+    wait
+    trap - INT
+}
+
 run_experiment() {
     local profile=$1 head
     git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || fail "PROFILE=$profile runs as a DVC experiment, which needs a git" \
@@ -55,6 +77,7 @@ else
         "profiles.$current.data.source to download"
     # Outside a git repository (in a downloaded archive, say) DVC works only with this setting.
     [ -e .git ] || dvc config --quiet --local core.no_scm true
+    run_two_lanes
     dvc repro
     echo
     echo "The report: $PWD/reports/$current/index.html"

@@ -23,7 +23,7 @@ from mtbert.bundle import MANIFEST, PROJECT, folder_of, place
 from mtbert.bundle.packages import HERE, collect
 from mtbert.errors import MtbertError, nearest
 from mtbert.files import replaced_folder
-from mtbert.params import PARAMS_FILE, Params, load_params, load_study
+from mtbert.params import PARAMS_FILE, Params, load_params
 from mtbert.pipeline.cost import longest_first
 from mtbert.pipeline.paths import CONVERTED, PREPARED, PRETRAINED
 from mtbert.pipeline.planning import refresh_study
@@ -181,15 +181,12 @@ def _runs_of(study: str) -> list[str]:
     folder, known = folder_of(study), sorted(path.parent.name for path in Path("studies").glob(f"*/{PARAMS_FILE}"))
     if study not in known:
         raise MtbertError(f"--study: {folder / PARAMS_FILE}: not found{nearest(study, known)}")
-    params = load_study(folder / PARAMS_FILE)
+    params = refresh_study(folder, Path())
     for name, run in params.runs.items():
         if run.adapter and run.adapter.start_from != "pretrained":
             raise MtbertError(
                 f"--study: {name} of {study} starts from another run's weights, which a bundle does not carry"
             )
-    project = Path.cwd()
-    with chdir(folder):
-        refresh_study(params, project)
     return [f"{study}/{run}" for run in longest_first(params, list(params.runs))]
 
 

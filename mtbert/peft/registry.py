@@ -75,21 +75,26 @@ class Adapter(Section):
         return self.method
 
 
-class LowRank(Adapter):
-    """Base of LoRA and what follows from it: every linear layer of the encoder gets a low-rank update s B A.
-
-    Attributes:
-        rank, alpha: r, and the numerator of s = alpha / r.
-        dropout: on the input of the update.
-    """
+class OfRank(Adapter):
+    """Base of the methods whose size is a rank, r."""
 
     rank: Rank
-    alpha: Positive
-    dropout: Probability
 
     @property
     def title(self) -> str:
         return f"{self.method} of rank {self.rank}"
+
+
+class LowRank(OfRank):
+    """Base of LoRA and what follows from it: every linear layer of the encoder gets a low-rank update s B A.
+
+    Attributes:
+        alpha: the numerator of s = alpha / r.
+        dropout: on the input of the update.
+    """
+
+    alpha: Positive
+    dropout: Probability
 
     @property
     def numerator(self) -> float:
@@ -166,15 +171,10 @@ class Dora(LowRank):
         return DoraLinear
 
 
-class Pissa(Adapter):
+class Pissa(OfRank):
     """PiSSA: the principal singular triplets of W0 are trained, the rest is frozen (mtbert/peft/pissa.py)."""
 
     method: Literal["pissa"]
-    rank: Rank
-
-    @property
-    def title(self) -> str:
-        return f"pissa of rank {self.rank}"
 
     def insert(self, model: "MultitaskModel") -> None:
         from mtbert.peft.convert import check_rank, convert
@@ -191,15 +191,10 @@ class Pissa(Adapter):
                 layer.initialise()
 
 
-class Miss(Adapter):
+class Miss(OfRank):
     """MiSS: one shard of r rows, repeated along the inputs, is added to W0 (mtbert/peft/miss.py)."""
 
     method: Literal["miss"]
-    rank: Rank
-
-    @property
-    def title(self) -> str:
-        return f"miss of rank {self.rank}"
 
     def insert(self, model: "MultitaskModel") -> None:
         from mtbert.peft.convert import check_rank, convert
@@ -209,21 +204,16 @@ class Miss(Adapter):
         convert(model, lambda linear: MissLinear(linear, self.rank))
 
 
-class Vera(Adapter):
-    """VeRA: two vectors for each layer scale one random low-rank update (mtbert/peft/vera.py).
+class Vera(OfRank):
+    """VeRA: two vectors for each layer scale one random low-rank update (mtbert/peft/vera.py). Its rank may exceed a layer's width,
+    since A and B are not trained.
 
     Attributes:
-        rank: r; it may exceed a layer's width, since A and B are not trained.
         d_initial: the initial value of d's elements.
     """
 
     method: Literal["vera"]
-    rank: Rank
     d_initial: Positive = 0.1
-
-    @property
-    def title(self) -> str:
-        return f"vera of rank {self.rank}"
 
     def insert(self, model: "MultitaskModel") -> None:
         from mtbert.peft.convert import convert, linears

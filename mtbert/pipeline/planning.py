@@ -3,12 +3,13 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, sha256_file
-from mtbert.params import Params
+from mtbert.params import PARAMS_FILE, Params, load_study
 from mtbert.pipeline.code import code_of_stages
 from mtbert.pipeline.paths import REPORTS, confine
 from mtbert.pipeline.plans import PLAN
@@ -28,15 +29,24 @@ def refresh(params: Params) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def refresh_study(params: Params, project: Path) -> None:
-    """Write the plan of the study in the current folder, unless it is up to date.
+def refresh_study(study: Path, project: Path) -> Params:
+    """Write a study's plan into its folder, unless it is up to date.
 
     Args:
-        params: as `load_study` returns them.
+        study: its folder.
         project: the project's root, which has the code.
+
+    Returns:
+        The study's settings.
+
+    Raises:
+        MtbertError: as `load_study`.
     """
+    params, root = load_study(study / PARAMS_FILE, project / PARAMS_FILE), project.resolve()
     found = settings_of_stages(params)
-    _write({name: part for name, part in found.items() if name.partition("/")[0] in STUDY_STAGES}, project)
+    with chdir(study):
+        _write({name: part for name, part in found.items() if name.partition("/")[0] in STUDY_STAGES}, root)
+    return params
 
 
 def _write(settings_of: Mapping[str, Any], root: Path) -> None:

@@ -31,6 +31,15 @@ REMEDIES = {
 STARTED_BY = "MTBERT_STARTED_BY"  # an environment variable: the process id of the Snakemake that starts the stage
 
 
+def share_cores() -> None:
+    """Let torch's threads sleep while they wait for one another, so that other processes get the cores.
+
+    By default they spin, and two trainings at once are then slower than one after the other (docs/performance.md). OpenMP reads this when
+    torch is imported. A user's own setting is kept.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def end_with_starter() -> None:
     """Make a stage receive SIGTERM when the DVC or Snakemake that started it ends, even by SIGKILL, or now if it has already ended.
 
