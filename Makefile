@@ -64,7 +64,7 @@ benchmarks: .venv/.benchmarks ## measure speed against the peers, on the data th
 	python -m benchmarks.training --task quora
 	python -m benchmarks.training --batch-size 8
 	python -m benchmarks.training --pooling cls
-	for name in pairs adapters engines prediction preparation anatomy scaling; do python -m benchmarks.$$name; done
+	for name in pairs adapters methods engines prediction preparation anatomy scaling; do python -m benchmarks.$$name; done
 	python -m benchmarks.anatomy --batch-size 8
 	python -m benchmarks.anatomy --task quora --dora
 	python -m benchmarks.table

@@ -1,18 +1,15 @@
 """DoRA at rank 16 against LoRA, full fine-tuning and peft: time and peak memory of a step."""
 
 import functools
-import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchmarks import peers
 from benchmarks.harness import Target, alternate, publish, ratio
+from benchmarks.memory import peak_of, print_peak
 from benchmarks.work import WARM_UP, batches, minilm, split, training, wait, wrapper
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
@@ -37,13 +34,16 @@ def main(
     """Tokens per second on the cross-encoded paraphrase task; only the adapters and the head train."""
     compute = resolve("auto", "auto", "auto")
     if memory_of:
-        _print_peak(memory_of, compute, batch_size, steps)
+        print_peak(lambda: _cases(compute.bf16)[memory_of](compute, batch_size, steps))
         return
     cases = {name: make(compute, batch_size, steps) for name, make in _cases(compute.bf16).items()}
     rates = alternate(cases, rounds, WARM_UP)
     own = alternate({name: cases[name] for name in ("DoRA", "LoRA", "full")}, CLOSE)
     repeats = {"DoRA": PEAKS, "LoRA": PEAKS}
-    peaks = {name: [_peak_of(name, batch_size, steps) for _ in range(repeats.get(name, 1))] for name in cases}
+    peaks = {
+        name: [peak_of("benchmarks.adapters", name, batch_size, steps) for _ in range(repeats.get(name, 1))]
+        for name in cases
+    }
     memory = statistics.median(peaks["DoRA"]) / statistics.median(peaks["LoRA"])
     models = adapted(minilm(["c"]), "dora"), minilm(["c"])
     merged = merged_forward(*models, split("quora"), wrapper(), compute, batch_size, steps)
@@ -146,30 +146,6 @@ def merged_forward(
         return case
 
     return ratio(alternate({"plain": forward(plain), "merged": forward(merged)}, 60, WARM_UP), "plain", "merged")
-
-
-def _peak_of(name: str, batch_size: int, steps: int) -> int:
-    command = [sys.executable, "-m", "benchmarks.adapters", "--memory-of", name]
-    command += ["--batch-size", str(batch_size), "--steps", str(steps)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return int(json.loads(output.splitlines()[-1])["peak"])
-
-
-def _print_peak(name: str, compute: Compute, batch_size: int, steps: int) -> None:
-    """Print the peak bytes of model, optimizer state and steps: what the process needs beyond its imports."""
-    before = _memory("VmRSS")
-    case = _cases(compute.bf16)[name](compute, batch_size, steps)
-    case()
-    Path("/proc/self/clear_refs").write_text(
-        "5", encoding="utf-8"
-    )  # reset the peak, which includes loading the weights
-    case()
-    print(json.dumps({"peak": _memory("VmHWM") - before}))
-
-
-def _memory(key: str) -> int:
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{key}:")))
 
 
 if __name__ == "__main__":

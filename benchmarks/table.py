@@ -1,4 +1,4 @@
-"""Write the table in docs/performance.md, between its two markers, from reports/benchmarks/*.json: `python -m benchmarks.table [--check]`."""
+"""Write the tables of benchmarks in the docs, between their markers, from reports/benchmarks/*.json: `python -m benchmarks.table [--check]`."""
 
 import json
 from pathlib import Path
@@ -9,18 +9,18 @@ import typer
 from benchmarks.harness import RESULTS
 from mtbert.report.readme import update_block
 
-PAGE = Path("docs/performance.md")
+PERFORMANCE = Path("docs/performance.md")
+ADAPTERS = Path("docs/adapters.md")
 
 
 def main(check: bool = False) -> None:
-    """Write the table into docs/performance.md, or with --check fail if the table there is not current."""
-    old = PAGE.read_text(encoding="utf-8")
-    new = update_block(old, "benchmarks", table())
-    if check and new != old:
-        raise SystemExit(
-            "error: docs/performance.md: the benchmark table is out of date; run `python -m benchmarks.table`"
-        )
-    PAGE.write_text(new, encoding="utf-8")
+    """Write the tables into the docs, or with --check fail if one there is not current."""
+    for page, block, content in (PERFORMANCE, "benchmarks", table()), (ADAPTERS, "methods", methods()):
+        old = page.read_text(encoding="utf-8")
+        new = update_block(old, block, content)
+        if check and new != old:
+            raise SystemExit(f"error: {page}: the table is out of date; run `python -m benchmarks.table`")
+        page.write_text(new, encoding="utf-8")
 
 
 def table(folder: Path = RESULTS) -> str:
@@ -40,6 +40,27 @@ def table(folder: Path = RESULTS) -> str:
             bound = f"{'≤' if target['at_most'] else '≥'} {target['bound']:g}"
             met, what = "yes" if target["met"] else "no", target["what"].replace("|", "\\|")
             lines.append(f"| `{result['command']}` | {what} | {target['value']:.3g} | {bound} | {met} | {machine} |")
+    return "\n".join(lines)
+
+
+def methods(folder: Path = RESULTS) -> str:
+    """A Markdown table with a row for each adapter method that `benchmarks.methods` measured, fastest first."""
+    path = folder / "methods.json"
+    if not path.exists():
+        return "Not measured yet."
+    result = json.loads(path.read_text(encoding="utf-8"))
+    full = result["methods"][result["ours"]]
+    lines = ["| Method | Trained of the encoder | Time of a step | Peak memory |", "| --- | ---: | ---: | ---: |"]
+    for row in sorted(result["methods"].values(), key=lambda row: row["time"]):
+        memory = f"{row['peak_bytes'] / full['peak_bytes']:.2f}"
+        lines.append(f"| {row['title']} | {row['trained']:,} | {row['time']:.2f} | {memory} |")
+    where = result["where"]
+    lines += [
+        "",
+        f"Times and peaks are over those of full fine-tuning, {full['peak_bytes'] / 1e6:,.0f} MB: `{result['command']}` on "
+        f"{where['gpu'] or where['machine']}, {result['precision']}, {where['date']}; medians of "
+        f"{len(result['cases'][result['ours']]['rounds'])} alternating rounds.",
+    ]
     return "\n".join(lines)
 
 
