@@ -144,3 +144,19 @@ def test_a_stage_ends_when_snakemake_is_killed(slow: Path, delay: float) -> None
     snakemake.wait()
     wait_until(lambda: not at_work(slow))
     assert not (slow / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "start", ["import stages", "from mtbert.cli import app; app(['plan', '-C', '/'], standalone_mode=False)"]
+)
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_that_wait_sleep_unless_the_user_decides(start: str, own: str | None) -> None:
+    """OpenMP reads the variable while torch is imported, so it must be set before."""
+    code = (
+        f"import os, sys\ntry:\n    {start}\nfinally:\n    print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    if own:
+        environment["OMP_WAIT_POLICY"] = own
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{own or 'PASSIVE'} False\n", done.stderr
