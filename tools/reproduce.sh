@@ -80,5 +80,6 @@ else
     run_two_lanes
     dvc repro
     echo
+    dvc metrics show --precision 3
     echo "The report: $PWD/reports/$current/index.html"
 fi
