@@ -34,22 +34,19 @@ def main(
         print_peak(lambda: _case(_model(methods[memory_of]), compute, batch_size, steps))
         return
     models = {name: _model(adapter) for name, adapter in methods.items()}
-    trained = {name: _trained(model) for name, model in models.items()}
     cases = {name: _case(model, compute, batch_size, steps) for name, model in models.items()}
     rates = alternate(cases, rounds, WARM_UP)
-    peaks = {name: peak_of("benchmarks.methods", name, batch_size, steps) for name in cases}
     facts: dict[str, Any] = {
         name: {
             "title": adapter.title if adapter else FULL,
-            "trained": trained[name],
+            "trained": _trained(models[name]),
             "time": ratio(rates, FULL, name),
-            "peak_bytes": peaks[name],
+            "peak_bytes": peak_of("benchmarks.methods", name, batch_size, steps),
         }
         for name, adapter in methods.items()
     }
-    publish(
-        "methods", "real tokens/s", rates, ours=FULL, methods=facts, precision="bf16" if compute.bf16 else "fp32"
-    )  # fmt: skip
+    precision = "bf16" if compute.bf16 else "fp32"
+    publish("methods", "real tokens/s", rates, ours=FULL, methods=facts, precision=precision)
 
 
 def _methods() -> dict[str, AnyAdapter | None]:
