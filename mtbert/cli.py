@@ -23,8 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"max_content_width": shutil.get_terminal_size().columns},
-    help="Multitask minBERT with parameter-efficient fine-tuning. `dvc repro` runs these stages in order, and only those "
-    "whose inputs changed; each can also be run by itself, from the project's root.",
+    help="Multitask minBERT with parameter-efficient fine-tuning. `dvc repro` runs the stages, fetch to report, "
+    "in order if their inputs changed; each also runs by itself, from the project's root. The other commands use, compare and move models.",
 )
 
 RunName = Annotated[
@@ -90,7 +90,7 @@ def plan(
     ] = None,
     project: Project = HERE,
 ) -> None:
-    """Resolve params.yaml for every stage and run, and print what PROFILE will cost: steps, tokens, minutes, memory, disk."""
+    """Print what PROFILE will cost on this machine: steps, tokens, minutes, memory, disk. (The stage `plan` is `dvc repro plan`.)"""
     _enter(project)
     raise typer.Exit(_guarded(importlib.import_module("mtbert.pipeline.cost").main, profile, data, study))
 

@@ -58,7 +58,7 @@ def findings(evidence: Evidence, profile: str, *, generated: bool, claims: Seque
 def markdown(found: Mapping[str, Any]) -> str:
     """findings.json as Markdown: how many claims hold, each with its verdict, and the misprints."""
     verdicts = Counter(claim["verdict"] for claim in found["claims"])
-    counts = ", ".join(f"{verdict} {verdicts[verdict]}" for verdict in VERDICTS)
+    holds, refuted, undecided, not_run = (verdicts[verdict] for verdict in VERDICTS)
     rows = [
         (
             claim["section"],
@@ -83,7 +83,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     parts = [
         "# Which claims of the paper hold",
         *opening,
-        f"{len(rows)} claims: {counts}.",
+        f"{len(rows)} claims: {holds} hold, {refuted} refuted, {undecided} undecided at this size, {not_run} not run.",
         METHOD,
         made,
         to_markdown(table),

@@ -22,6 +22,10 @@ from tests.reliability.files import FILES, run
 from tests.reliability.trial import Trial
 
 SEED = 11711
+ABOUT = (
+    "What `make reliability` tries. Each row is one kind of trial; planted bugs are faults put into the code, which the trials have to "
+    "notice. Files have the names of the commit in the last line."
+)
 
 
 def where() -> dict[str, str]:
@@ -44,10 +48,10 @@ def table(trials: Sequence[Trial], tier: str, place: dict[str, str]) -> Table:
         )
         for trial in trials
     ]
-    header = ("#", "Figure", "Trials", "Passed", "Target", "Planted bugs caught", "Time", "Kept")
-    notes = [f"Figure {trial.figure}: {trial.note}." for trial in trials if trial.note]
+    header = ("#", "What is tried", "Trials", "Passed", "Target", "Planted bugs caught", "Time", "Met")
+    notes = [f"Row {trial.figure}: {trial.note}." for trial in trials if trial.note]
     notes.append(f"`make reliability`: {tier} tier, seed {trials[0].seed}; {', '.join(place.values())}.")
-    return Table("Reliability.", header, rows, notes, (True, False, True, True, False, True, True, False))
+    return Table("Trials of reliability.", header, rows, notes, (True, False, True, True, False, True, True, False))
 
 
 def show(trial: Trial) -> None:
@@ -83,7 +87,7 @@ def main() -> int:
         figures = [{**asdict(trial), "ok": trial.ok} for trial in trials]
         report = json.dumps({**summary, "figures": figures}, indent=2, ensure_ascii=False, allow_nan=False)
         atomic_write_text(Path("reports/reliability.json"), report + "\n")
-        atomic_write_text(Path("docs/reliability.md"), text)
+        atomic_write_text(Path("docs/reliability.md"), f"# Reliability\n\n{ABOUT}\n\n{text}")
     return 0 if all(trial.ok for trial in trials) else 1
 
 

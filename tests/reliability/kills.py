@@ -56,7 +56,7 @@ def _trials(quick: bool, seed: int, folder: Path) -> list[Trial]:
         plants.trial(caught, f"{bug}: not noticed")
         kills.control(caught, bug)
     plants.control(_resumed(name) == undisturbed[name], "a false alarm without a bug")
-    note = f"{len(runs)} of {len(RUNS)} samplers and kinds; there is no moving average of weights to drop"
+    note = f"{len(runs)} of {len(RUNS)} samplers and kinds"
     return [kills.done(note), plants.done()]
 
 

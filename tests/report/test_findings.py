@@ -50,7 +50,7 @@ def test_findings_have_the_number_and_the_verdict_of_each_claim(evidence: Eviden
 def test_markdown_counts_and_lists_the_verdicts(evidence: Evidence) -> None:
     found = findings(evidence, "course", generated=False, claims=CLAIMS)
     text = markdown(found)
-    assert "4 claims: holds 1, refuted 1, cannot tell 0, not run 2." in text
+    assert "4 claims: 1 hold, 1 refuted, 0 undecided at this size, 2 not run." in text
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert lines[2] == (
         r"| 1 | \*a\* is \| better than b &lt;b&gt; | Gain in overall score of a over b is above 0. | 0.123 | 0.050 to 0.200 | "
