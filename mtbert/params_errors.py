@@ -8,9 +8,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from mtbert.errors import nearest, short
-from mtbert.resolve import TOP, Resolved
-
-KINDS = ("objective", "method")  # keys that decide which others a section has
+from mtbert.resolve import KINDS, TOP, Resolved
 
 
 def explain_all(details: list[ErrorDetails], model: type[BaseModel], resolved: Resolved) -> list[str]:

@@ -46,12 +46,7 @@ def check_seal(folder: Path, *names: str) -> None:
 
 def remedy(folder: Path, damaged: Path | None = None) -> str:
     """How to restore a folder that a stage writes: a missing file, or `damaged` or missing where DVC may consider it intact."""
-    parent, name = folder.parent.name, folder.name
-    by_parent = {"converted": "convert@", "models": "train@", "results": "evaluate@"}
-    own = {("data", "raw"): "fetch", ("data", "prepared"): "prepare", ("models", "pretrained"): "encoder"}
-    if parent == "prepared":
-        return remedy(folder.parent, damaged)
-    stage = own.get((parent, name)) or (f"{by_parent[parent]}{name}" if parent in by_parent else "STAGE")
+    stage = stage_of(folder)
     which = f", where STAGE is the stage that writes {folder}" if stage == "STAGE" else ""
     if damaged is None:
         return f"run `dvc repro {stage}`{which}"
@@ -61,11 +56,25 @@ def remedy(folder: Path, damaged: Path | None = None) -> str:
     return f"{first}run `dvc repro -f -s {stage}`{which}, then `dvc repro`"
 
 
+def stage_of(folder: Path) -> str:
+    """The stage that writes a folder, in the graph of the project or study that is the working directory; STAGE if none is known."""
+    parent, name = folder.parent.name, folder.name
+    if parent == "prepared":
+        return stage_of(folder.parent)
+    study = Path("../study.yaml").exists()  # a study copies data and encoder, and converts as it trains
+    by_parent = {"converted": "train@" if study else "convert@", "models": "train@", "results": "evaluate@"}
+    own = {("data", "raw"): "fetch", ("data", "prepared"): "prepare", ("models", "pretrained"): "encoder"}
+    if (parent, name) in own:
+        return "inputs" if study else own[parent, name]
+    return f"{by_parent[parent]}{name}" if parent in by_parent else "STAGE"
+
+
 def _damaged_object(file: Path) -> Path | None:
     """The object in the project's DVC cache that has the file's bytes, but whose name is not their checksum."""
     data = file.read_bytes()
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    for path in Path(".dvc/cache/files/md5").glob("??/*"):
+    root = Path("../.." if Path("../study.yaml").exists() else "")
+    for path in (root / ".dvc/cache/files/md5").glob("??/*"):
         if path.stat().st_size == len(data) and path.parent.name + path.name != md5 and path.read_bytes() == data:
             return path
     return None

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mtbert.files import atomic_write_text
 
+LONGEST_CELL = 2**31 - 1  # the csv module's limit is 131,072 characters, unless it is told another one
+
 Cell = str | int | float | None
 
 EMPTY = '""'  # one empty cell: readers skip an empty line
@@ -50,6 +52,7 @@ def read_csv(path: Path) -> dict[str, list[str]]:
         ValueError: the file is not UTF-8, has no header, or a row has more or fewer cells than the header; names the row's line.
     """
     with path.open(encoding="utf-8", newline="") as file:
+        csv.field_size_limit(LONGEST_CELL)
         reader = csv.reader(file)
         header = next(reader, None)
         if not header:

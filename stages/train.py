@@ -15,7 +15,8 @@ from mtbert.data.arrays import Split, check_prepared, hold_out
 from mtbert.data.tokens import Wrapper
 from mtbert.engines import engine_for
 from mtbert.errors import MtbertError
-from mtbert.evaluation.development import development_metrics, watched
+from mtbert.evaluation.development import development_metrics
+from mtbert.evaluation.watched import watched
 from mtbert.files import replaced_folder
 from mtbert.pipeline.ahead import overall
 from mtbert.pipeline.models import (
@@ -91,7 +92,10 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
     held_out: dict[str, Split] = {}
     if run.optimization is not None and (share := run.optimization.hold_out) is not None:
         for task, split in data.items():
-            data[task], held_out[task] = hold_out(split, share, run.seed)
+            try:
+                data[task], held_out[task] = hold_out(split, share, run.seed)
+            except MtbertError as error:
+                raise MtbertError(f"params.yaml: runs.{run_name}.{error}") from None
     curve = {CURVE.name: data[CURVE.name]} if CURVE.name in data else splits(run, [CURVE.name], "train")
     parents = [weights_of(folder) for folder in parents_of(run, run_name)]
     described = {**compute.describe(), **engine.describe(), **packages_of_run(run, f"runs.{run_name}")}

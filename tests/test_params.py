@@ -663,6 +663,11 @@ START = "runs.dora_r4.adapter.start_from"
             "remove it",
         ),
         (
+            {"runs.baseline.tasks": ["quora"], "runs.baseline.r_drop": 1.0, "runs.baseline.encoder_dropout": 0.0},
+            "runs.baseline.r_drop: needs dropout, which makes the two passes differ; set encoder_dropout or head_dropout, or "
+            "remove it",
+        ),
+        (
             {"runs.best_performance.batch_size": 1}
             | {"runs.best_performance.heads.sts": {"objective": "pearson", "features": ["u", "v", "c"], "clamp": True}},
             "runs.best_performance.batch_size: is 1, but pearson, the objective of sts, compares the examples of a batch; set it "

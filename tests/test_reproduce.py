@@ -141,6 +141,10 @@ def test_a_profile_is_an_experiment_whose_report_comes_back(project: Path) -> No
     [
         ({"DATA": "../none"}, "error: DATA=../none: no such folder"),
         ({"DATA": "tools"}, "error: DATA=tools: has none of the course's files"),
+        (
+            {"DATA": "../my data"},
+            "error: DATA=../my data: the profile sample, which params.yaml selects, does not read it; add PROFILE=course",
+        ),
         ({"PROFILE": "curse"}, "error: no profile is called curse"),
     ],
 )

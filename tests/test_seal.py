@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from mtbert.errors import MtbertError
-from mtbert.seal import SEAL, check_seal, remedy, seal
+from mtbert.seal import SEAL, check_seal, remedy, seal, stage_of
 
 
 @pytest.fixture
@@ -87,6 +88,18 @@ def test_the_remedy_names_the_stage_that_writes_the_folder(folder: str, stage: s
     (tmp_path / "x").touch()
     assert remedy(Path(folder)) == f"run `dvc repro {stage}`"
     assert remedy(Path(folder), tmp_path / "x") == f"run `dvc repro -f -s {stage}`, then `dvc repro`"
+
+
+def test_the_remedy_in_a_study_names_its_own_stages(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = YAML(typ="safe").load(root / "studies/study.yaml")["stages"]
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study.yaml").touch()
+    monkeypatch.chdir(tmp_path / "study")
+    for folder in ("data/prepared/train", "models/pretrained", "models/converted/mine", "models/mine", "results/mine"):
+        assert stage_of(Path(folder)).partition("@")[0] in graph
+    assert stage_of(Path("models/converted/mine")) == "train@mine"
 
 
 def dvc(*arguments: str) -> None:

@@ -40,6 +40,11 @@ def test_reading_returns_what_was_written(
     assert read_csv(path) == {"a": [row[0] for row in rows], "=b": [row[1] for row in rows]}
 
 
+def test_long_cells(tmp_path: Path) -> None:
+    write_csv(tmp_path / "x.csv", ["a"], [["x" * 200_000]])
+    assert read_csv(tmp_path / "x.csv") == {"a": ["x" * 200_000]}
+
+
 def test_numbers_and_empty_cells() -> None:
     assert csv_text(["x"], [[None], [float("nan")], [-0.5], [3]]) == 'x\n""\n""\n-0.5\n3\n'
     assert list(csv.reader(io.StringIO(csv_text(["x", "y"], [[None, 1]])))) == [["x", "y"], ["", "1"]]

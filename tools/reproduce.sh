@@ -13,15 +13,21 @@ take_data() {
     for file in ids-sst-{train,dev,test-student}.csv {quora,sts}-{train,dev,test-student}.csv; do
         if [ -f "$from/$file" ]; then
             found+=("data/course/$file")
-            # Removed first: it may be a link into DVC's cache, which must not change.
-            cmp -s "$from/$file" "data/course/$file" || cp --remove-destination "$from/$file" data/course/
         elif [ -f "data/course/$file" ]; then
             echo "note: data/course/$file is kept, although $from has no such file; remove it and its .dvc file if it belongs to other data"
         fi
     done
     [ ${#found[@]} -gt 0 ] || fail "DATA=$1: has none of the course's files (ids-sst-train.csv, quora-train.csv, ...); name the folder that has them"
+    [ "$profile" != "$current" ] || reads_folder || fail "DATA=$1: the profile $current, which params.yaml selects, does not read it; add" \
+        "PROFILE=course, or set profiles.$current.data.source to folder"
+    for file in "${found[@]}"; do
+        # Removed first: it may be a link into DVC's cache, which must not change.
+        cmp -s "$from/${file##*/}" "$file" || cp --remove-destination "$from/${file##*/}" "$file"
+    done
     dvc add --quiet "${found[@]}"
 }
+
+reads_folder() { python -c 'from mtbert.params import load_params; raise SystemExit(load_params().data.source != "folder")' 2>/dev/null; }
 
 # Train and score two runs at a time. DVC runs one stage after another, and much of a stage (its start, reading, scoring) uses one core.
 # A run that fails here is told again by the `dvc repro` that follows, as the last thing on the screen.
@@ -68,10 +74,11 @@ run_experiment() {
     echo "\`dvc exp apply $profile\` also brings its models, results and settings here."
 }
 
-[ -z "${DATA:-}" ] || [ "$DATA" = download ] || take_data "$DATA"
 current=$(sed -nE 's/^profile:[[:space:]]*["'\'']?([A-Za-z0-9_-]+).*/\1/p' params.yaml)
-if [ -n "${PROFILE:-}" ] && [ "$PROFILE" != "$current" ]; then
-    run_experiment "$PROFILE"
+profile=${PROFILE:-$current}
+[ -z "${DATA:-}" ] || [ "$DATA" = download ] || take_data "$DATA"
+if [ "$profile" != "$current" ]; then
+    run_experiment "$profile"
 else
     [ "${DATA:-}" != download ] || fail "DATA=download needs a PROFILE other than $current, which params.yaml selects; for $current, set" \
         "profiles.$current.data.source to download"

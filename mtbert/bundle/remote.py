@@ -129,6 +129,12 @@ def _arrange(site: Path, first: Path) -> None:
             print(f"the bundle's own, since this machine's are too old or too new: {', '.join(names)}", flush=True)
 
 
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
 def _parser(manifest: dict[str, Any]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "bash run.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -137,7 +143,7 @@ def _parser(manifest: dict[str, Any]) -> argparse.ArgumentParser:
         "steps", nargs="+", metavar="STEP", choices=STEPS, help=f"{', '.join(STEPS)}; done in the order given"
     )
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="the limit of all steps together")
-    parser.add_argument("--jobs", type=int, default=1, help="training runs at once")
+    parser.add_argument("--jobs", type=_positive, default=1, help="training runs at once")
     parser.add_argument(
         "--runs",
         nargs="+",

@@ -96,7 +96,7 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """
     if len(split) < 2:
         raise MtbertError(
-            f"params.yaml: optimization.hold_out: {split.task} has one training example, so none can be held out; remove the key"
+            f"optimization.hold_out: {split.task} has one training example, so none can be held out; set the key to null"
         )
     rows = np.random.default_rng([seed, 0, 0, 0, 2]).permutation(len(split))
     count = held_out_rows(len(split), share)

@@ -54,7 +54,7 @@ class Batch:
             chosen = np.zeros(1, np.int64)
         chosen = np.concatenate([once * n + chosen for n in range(passes)])
         places = (view * examples + int(example) for view in range(len(self.views)) for example in chosen)
-        stream = _stream([self.stream.sequence(n) for n in places])
+        stream = stream_of([self.stream.sequence(n) for n in places])
         share = Share.of(process, weight, self.stream, stream, chosen, examples)
         return Batch(self.task, self.views, stream, self.labels[torch.from_numpy(chosen)], share)
 
@@ -74,7 +74,7 @@ def make_batch(task: str, split: Split, rows: np.ndarray, views: tuple[str, ...]
         else:
             sequences += [wrapper.pair(one, two) for one, two in zip(first, second, strict=True)]
     labels = None if split.labels is None else torch.from_numpy(np.asarray(split.labels[rows], dtype=np.float32))
-    return Batch(task, views, _stream(sequences), labels)
+    return Batch(task, views, stream_of(sequences), labels)
 
 
 def filled_to(tokens: int, least: int = ROWS, share: int = 32) -> int:
@@ -111,7 +111,8 @@ def row_tokens(split: Split, views: Iterable[str], max_tokens: int) -> np.ndarra
     return total
 
 
-def _stream(sequences: Sequence[tuple[np.ndarray, int]]) -> TokenStream:
+def stream_of(sequences: Sequence[tuple[np.ndarray, int]]) -> TokenStream:
+    """Sequences with special tokens, each with the length of its first segment, as one stream of a usual length."""
     return lay_out(sequences, filled_to(sum(len(ids) for ids, _ in sequences)))
 
 

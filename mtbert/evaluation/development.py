@@ -9,24 +9,11 @@ from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError
 from mtbert.evaluation.metrics import METRICS
 from mtbert.evaluation.predict import raw_scores
+from mtbert.evaluation.watched import WATCHED
 from mtbert.model.multitask import MultitaskModel
 from mtbert.tasks.objective import Objective
 from mtbert.tasks.paper import CURVE, TASKS, overall_of
 from mtbert.tasks.task import Task
-
-# Enough for a point of a learning curve: its standard error is 2 percentage points. The evaluate stage predicts all of dev.
-WATCHED = 500
-
-
-def watched(epoch_end: object, batch_size: int, tasks: int) -> int:
-    """The number of examples of each task in a point of the learning curve: fewer where epochs are short, so that training
-    takes much longer than watching it.
-
-    Args:
-        epoch_end, batch_size: as in `Recipe`.
-        tasks: how many tasks are watched.
-    """
-    return min(WATCHED, max(1, epoch_end * batch_size // (2 * tasks))) if isinstance(epoch_end, int) else WATCHED
 
 
 def development_metrics(

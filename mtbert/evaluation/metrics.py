@@ -1,5 +1,6 @@
 """The paper's metrics (section 5.2). Shapes: B examples. A metric that cannot be computed raises an error."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ def task_metrics(metric: str, labels: np.ndarray, predictions: np.ndarray) -> di
     try:
         value = METRICS[metric](labels, predictions)
     except MtbertError as error:  # a collapsed model predicts a constant, which has no correlation
-        print(f"warning: {error}")
+        print(f"warning: {error}", file=sys.stderr)
         value = None
     return {metric: value, "n": len(labels)} | ({"majority": majority_share(labels)} if metric == "accuracy" else {})
 

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 from mtbert.corpus.prepare import clean
 from mtbert.corpus.wordpieces import Wordpieces
 from mtbert.data.arrays import Split, split_of
-from mtbert.data.batches import filled_to, length_grouped
-from mtbert.data.tokens import Wrapper, lay_out
+from mtbert.data.batches import length_grouped, stream_of
+from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError, nearest, short
 from mtbert.evaluation.predict import raw_scores
 from mtbert.settings.run import Model
@@ -240,8 +240,7 @@ class TrainedModel:
                 sequences = [
                     self._wrapper.single(split.ids1[split.offsets1[row] : split.offsets1[row + 1]]) for row in rows
                 ]
-                stream = lay_out(sequences, filled_to(sum(len(ids) for ids, _ in sequences)))
-                out[rows] = self.network.pooled(stream.to(self._device), task).float().cpu().numpy()
+                out[rows] = self.network.pooled(stream_of(sequences).to(self._device), task).float().cpu().numpy()
         return out
 
 

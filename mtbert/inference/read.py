@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from mtbert.errors import MtbertError, nearest, short
 from mtbert.inference.model import Sides, TaskInfo, names_of
+from mtbert.tabular import LONGEST_CELL
 
 Form = Literal["lines", "tsv", "csv", "jsonl", "parquet"]
 FORMS: dict[str, Form] = {
@@ -180,6 +181,7 @@ def _csv(lines: _Lines, wanted: _Columns) -> Iterator[Row | Bad]:
     source = iter(lines)
     if not (first := next(source, "")).strip():
         raise MtbertError(f"{lines.name}:1: no header; CSV starts with the names of its columns")
+    csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader(chain([first], source), delimiter="\t" if "\t" in first else ",", strict=True)
     try:
         header = next(reader)

@@ -37,7 +37,7 @@ def _tokens(name: str) -> int:
     settings = planned("train", name)["settings"]
     run = Run.model_validate(settings["run"])
     views, data = views_of(run), {task: load_split(PREPARED, run.known[task], "train") for task in run.tasks}
-    lengths = {task: row_tokens(data[task], views[task], settings["max_tokens"]) for task in run.tasks}
+    lengths = {task: run.passes * row_tokens(data[task], views[task], settings["max_tokens"]) for task in run.tasks}
     if run.optimization and (share := run.optimization.hold_out):
         lengths = {task: tokens[held_out_rows(len(tokens), share) :] for task, tokens in lengths.items()}
     sizes = {task: len(tokens) for task, tokens in lengths.items()}
@@ -45,4 +45,4 @@ def _tokens(name: str) -> int:
     middle = run.epochs // 2
     sampler = sampler_in(run.sampler, middle, run.epochs)
     epoch = epoch_schedule(sizes, run.batch_size, sampler, run.epoch_end, run.seed, middle, lengths)
-    return round(run.passes * run.epochs * sum(means[task] * len(rows) for task, rows in epoch))
+    return round(run.epochs * sum(means[task] * len(rows) for task, rows in epoch))

@@ -89,11 +89,10 @@ def disk_bytes(params: Params, rows: Rows, rates: Rates) -> float:
     weights = 4.0 * rates.largest.parameters
     total = weights  # the encoder's
     for name, run in params.runs.items():
-        adapter = 4.0 * rates.added[name]
         start = 0.0 if run.adapter is None or run.adapter.start_from == "pretrained" else weights
-        total += weights + 2 * adapter + start  # models/RUN and models/converted/RUN
+        total += 4.0 * (rates.kept[name] + rates.added[name]) + start  # models/RUN and models/converted/RUN
     checkpoints = 3 if any(run.further_pretraining for run in params.runs.values()) else 2
-    total += checkpoints * 3 * 4 * rates.largest.trained  # weights and two moments
+    total += checkpoints * max(map(_copies, params.runs.values())) * 4 * rates.largest.trained
     text = {
         (task, split): count * float(row_tokens(rows.sample[task], ("u", "v"), 10**6).mean()) * BYTES_PER_WORDPIECE
         for task, splits in rows.sizes.items()
@@ -102,6 +101,12 @@ def disk_bytes(params: Params, rows: Rows, rates: Rates) -> float:
     # As fetched, and prepared twice: text and wordpieces. Each run lists its dev and test examples.
     total += 3 * sum(text.values())
     return total + len(params.runs) * sum(count for (_, split), count in text.items() if split != "train")
+
+
+def _copies(run: Run) -> int:
+    """How many numbers a checkpoint holds of each trained weight: itself, two moments, and its average and best value if they are kept."""
+    optimization = run.optimization
+    return 3 + (bool(optimization.average) + bool(optimization.hold_out) if optimization else 0)
 
 
 def _gradients(run: Run) -> int:

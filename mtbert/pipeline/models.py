@@ -24,6 +24,7 @@ from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.checks import check_tensors
 from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, load_model, read_config, save_model
 from mtbert.pretrained.weights import config_to_json, for_pooling
+from mtbert.seal import stage_of
 from mtbert.settings.run import Model, Run
 from mtbert.tasks.task import Task
 from mtbert.training.aggregation import packages_of
@@ -139,7 +140,7 @@ def load_start(run: Run, name: str) -> MultitaskModel:
         if not pretrained:
             check_current(run.adapter.start_from, f"runs.{name}.adapter.start_from")
         tensors, config = load_model(CONVERTED / name)
-        _check_parent(config["parent"], CONVERTED / name, f"convert@{name}")
+        _check_parent(config["parent"], CONVERTED / name)
         if pretrained:
             load_adapter(model, tensors, str(CONVERTED / name / WEIGHTS))
         else:
@@ -223,11 +224,11 @@ def mask_token() -> int:
     return mask
 
 
-def _check_parent(parent: dict[str, Any], folder: Path, stage: str) -> None:
+def _check_parent(parent: dict[str, Any], folder: Path) -> None:
     """Check that the adapter was made from these weights: its magnitudes fit no others, even of equal shape."""
     if weights_of(Path(parent["folder"])) != parent:
         # --force, since a run's weights are no dependency of convert in dvc.yaml.
-        again = f"run `dvc repro --force --single-item {stage}`, then the same command again"
+        again = f"run `dvc repro --force --single-item {stage_of(folder)}`, then the same command again"
         raise MtbertError(f"{folder}: was made from other weights of {parent['folder']}; {again}")
 
 

@@ -14,7 +14,7 @@ from mtbert.engines import engine_for
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
-from mtbert.peft.convert import adapter_state, count_parameters
+from mtbert.peft.convert import adapter_state, count_parameters, kept_state
 from mtbert.pipeline.ahead import views_of
 from mtbert.pipeline.models import adapt, build, losses_of
 from mtbert.pretrained.weights import random_weights
@@ -51,7 +51,7 @@ class Rates(NamedTuple):
 
     Attributes:
         training: by kind of run: `FULL`, and each method of adapters, of which the largest is measured.
-        added: each run's number of weights in its adapter.
+        added, kept: each run's number of weights in its adapter, and in its trained model's file.
         predict: seconds per token of prediction.
         layers: number of the encoder's layers.
         memory: peak bytes of this process, in main memory and on the GPU (or 0).
@@ -59,6 +59,7 @@ class Rates(NamedTuple):
 
     training: dict[str, Rate]
     added: dict[str, int]
+    kept: dict[str, int]
     predict: float
     layers: int
     memory: tuple[int, int]
@@ -94,7 +95,8 @@ def measure(
     Raises:
         MtbertError: an adapter does not fit the encoder, or memory ran out; training would raise the same.
     """
-    added = {name: _added(name, run, config) for name, run in runs.items()}
+    sizes = {name: _sizes(name, run, config) for name, run in runs.items()}
+    added, kept = ({name: size[part] for name, size in sizes.items()} for part in (0, 1))
     rates: dict[str, Rate] = {}
     predict = 0.0
     for what in sorted({kind(run) for run in runs.values()}, key=lambda what: (what != FULL, what)):
@@ -106,7 +108,7 @@ def measure(
         rates[what] = _training(model, name, runs[name], sample, wrapper, compute)
         predict = predict or _prediction(model, sample, wrapper, compute) / share(runs[name], config.layers)
         del model
-    return Rates(rates, added, predict, config.layers, peak_memory(compute.device))
+    return Rates(rates, added, kept, predict, config.layers, peak_memory(compute.device))
 
 
 def kind(run: Run) -> str:
@@ -132,14 +134,15 @@ def _model(name: str, run: Run, config: BertConfig) -> MultitaskModel:
     return model
 
 
-def _added(name: str, run: Run, config: BertConfig) -> int:
-    """The number of weights in a run's adapter."""
-    if run.adapter is None:
-        return 0
+def _sizes(name: str, run: Run, config: BertConfig) -> tuple[int, int]:
+    """The numbers of weights in a run's adapter, and in its trained model's file."""
     with torch.device("meta"):  # nothing is allocated or computed
         model = build(run, config)
-        adapt(model, run, f"runs.{name}")
-    return sum(tensor.numel() for tensor in adapter_state(model).values())
+        if run.adapter:
+            adapt(model, run, f"runs.{name}")
+    whole = run.adapter is None or run.adapter.start_from != "pretrained"
+    kept = model.state_dict() if whole else kept_state(model)
+    return tuple(sum(tensor.numel() for tensor in part.values()) for part in (adapter_state(model), kept))  # type: ignore[return-value]
 
 
 def _training(

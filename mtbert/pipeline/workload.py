@@ -8,7 +8,7 @@ import numpy as np
 
 from mtbert.data.arrays import held_out_rows
 from mtbert.data.batches import row_tokens
-from mtbert.evaluation.development import watched
+from mtbert.evaluation.watched import watched
 from mtbert.pipeline.ahead import views_of
 from mtbert.pipeline.sizes import Rows
 from mtbert.settings.run import Run
@@ -43,7 +43,7 @@ def workload(run: Run, rows: Rows, max_tokens: int) -> Workload:
     share = run.optimization.hold_out if run.optimization else None
     held_out = {task: held_out_rows(rows.sizes[task]["train"], share) if share else 0 for task in run.tasks}
     train: dict[str, int] = {task: rows.sizes[task]["train"] - held_out[task] for task in run.tasks}
-    every = {task: np.resize(sampled[task], size) for task, size in train.items()}
+    every = {task: run.passes * np.resize(sampled[task], size) for task, size in train.items()}
     # The epochs are alike unless tasks are sampled at random until something is used up; then all of them are counted.
     varies = not isinstance(run.epoch_end, int) and run.sampler not in ("sequential", "round_robin", "joint")
     epochs, repeated = (run.epochs, 1) if varies or run.sampler == "annealed" else (1, run.epochs)

@@ -11,7 +11,7 @@ from mtbert.report.statistics import Interval, Statistics
 
 
 class NotRun(Exception):
-    """A run has no results; the message says which."""
+    """A run has no results, or none of a task; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,25 @@ class Evidence:
         self._require(run)
         return results.metrics(self.folder, run)
 
+    def settings(self, run: str) -> dict[str, Any]:
+        """The run's settings, as in params.yaml."""
+        self._require(run)
+        found: dict[str, Any] = results.record(self.folder, run)["settings"]
+        return found
+
     def examples(self, run: str, task: str) -> pd.DataFrame:
         """A row per dev example, with label and prediction."""
-        self._require(run)
+        if task not in self.metrics(run)["dev"]:
+            raise NotRun(f"{run} has no head for {task}.")
         return results.examples(self.folder, run, task)
 
-    def history(self, run: str) -> pd.DataFrame:
-        """A row per epoch of training, without the untrained model's."""
+    def curve(self, run: str, column: str) -> "pd.Series[float]":
+        """A column of history.csv by epoch, without the untrained model's."""
         self._require(run)
-        found = results.history(self.folder, run)
-        return found[found["epoch"] > 0]
+        found = results.history(self.folder, run).set_index("epoch")
+        if column not in found:
+            raise NotRun(f"{run} has no {column}.")
+        return found.loc[1:, column]
 
     def _require(self, *runs: str) -> None:
         if missing := [run for run in runs if run not in self.statistics.values]:

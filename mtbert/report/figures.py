@@ -128,7 +128,7 @@ def figure2(folder: Path, rows: Rows, _: Statistics) -> Figure:
 
     caption = (
         f"Figure 2: SST accuracy over epochs of {', '.join(map(paper.title, found))}, epoch 0 being the model before training; "
-        "train is measured without dropout on as many training examples as dev has."
+        "train and dev are each measured without dropout on at most 500 examples."
     )
     for row, history in found.items():
         best = history["epoch"][history[DEV].idxmax()]

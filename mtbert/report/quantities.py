@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from mtbert.evaluation.resampling import wilson
-from mtbert.report.evidence import Evidence
+from mtbert.evaluation.watched import watched
+from mtbert.report.evidence import Evidence, NotRun
 from mtbert.report.statistics import OVERALL, UNDEFINED, Interval
 from mtbert.tasks.paper import CURVE, METRIC_OF, TASKS
 
@@ -131,6 +132,8 @@ def batches(run: str, task: str, *, share: bool = False) -> Quantity:
 
     def measure(evidence: Evidence) -> Interval:
         drawn = evidence.metrics(run)["training"]["batches"]
+        if task not in drawn:
+            raise NotRun(f"{run} was not trained on {task}.")
         return _exact(100 * drawn[task] / sum(drawn.values()) if share else drawn[task])
 
     what = "share" if share else "number"
@@ -148,13 +151,12 @@ def converged(runs: Sequence[str], metric: str, title: str) -> Quantity:
     """
 
     def first_epoch(evidence: Evidence, run: str) -> float:
-        history = evidence.history(run)
-        if len(history) < LEAST_EPOCHS:
-            raise CannotTell(f"Convergence needs {LEAST_EPOCHS} epochs or more; {run} has {len(history)}.")
-        scores = history[f"dev_{metric}"].dropna()
-        if scores.empty:
+        curve = evidence.curve(run, f"dev_{metric}")
+        if len(curve) < LEAST_EPOCHS:
+            raise CannotTell(f"Convergence needs {LEAST_EPOCHS} epochs or more; {run} has {len(curve)}.")
+        if curve.isna().all():
             raise CannotTell(f"{run} has no {_title(metric)} after any epoch.")
-        return float(history["epoch"][scores >= scores.max() - CLOSE].min())
+        return float(curve.index[curve >= curve.max() - CLOSE][0])
 
     def measure(evidence: Evidence) -> Interval:
         there = [run for run in runs if run in evidence.statistics.values]
@@ -169,15 +171,17 @@ def converged(runs: Sequence[str], metric: str, title: str) -> Quantity:
 
 
 def last_accuracy(run: str, part: str) -> Quantity:
-    """The run's accuracy on SST after its last epoch, on dev or on as many training examples, with Wilson's interval.
+    """The run's accuracy on SST after its last epoch, on the watched examples of dev or of training, with Wilson's interval.
 
     Args:
         part: `dev` or `train`.
     """
 
     def measure(evidence: Evidence) -> Interval:
-        accuracy, found = evidence.history(run).iloc[-1][f"{part}_{CURVE.name}"], evidence.metrics(run)
-        examples = found["dev"][CURVE.name]["n"]
+        accuracy = evidence.curve(run, f"{part}_{CURVE.name}").iloc[-1]
+        found, settings = evidence.metrics(run), evidence.settings(run)
+        most = watched(settings["epoch_end"], settings["batch_size"], len(settings["heads"]))
+        examples = min(found["dev"][CURVE.name]["n"], most)
         if part == "train":
             examples = min(examples, found["training"]["sizes"][CURVE.name])
         return Interval(*wilson(round(accuracy * examples), examples))

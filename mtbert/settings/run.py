@@ -258,8 +258,8 @@ class Run(Model):
                 )
         if self.task_weights and self.uncertainty is not None:
             raise Contradiction("the weights are learned by uncertainty; remove one of the two keys", "task_weights")
-        adapter_dropout = getattr(self.adapter, "dropout", 0.0)
-        if self.r_drop is not None and self.encoder_dropout == self.head_dropout == adapter_dropout == 0:
+        heads = self.head_dropout if any(self.heads[name].head == "linear" for name in self.tasks) else 0.0
+        if self.r_drop is not None and self.encoder_dropout == heads == getattr(self.adapter, "dropout", 0.0) == 0:
             raise Contradiction(
                 "needs dropout, which makes the two passes differ; set encoder_dropout or head_dropout, or remove it",
                 "r_drop",

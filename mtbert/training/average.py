@@ -13,8 +13,8 @@ class Average:
     """The average of the weights that `optimizer` has updated.
 
     Args:
-        decay: d in average = d · average + (1 - d) · weight, at most (1 + t) / (10 + t) after t steps, so that the
-            initial weights are forgotten at the start; None makes no average, and nothing here has an effect.
+        decay: d in average = d · average + (1 - d) · weight, at most t / (9 + t) in step t, so that the initial weights are
+            forgotten at the start; None makes no average, and nothing here has an effect.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, decay: float | None) -> None:
@@ -22,9 +22,9 @@ class Average:
 
     def update(self, step: int) -> None:
         """Add the weights after training step `step`, counted from 1."""
-        if self._decay is None:
-            return
         state = self._optimizer.state
+        if self._decay is None or not state:  # no step has updated the weights yet if no loss was finite
+            return
         for weight, kept in state.items():
             if KEY not in kept:
                 kept[KEY] = weight.detach().clone(memory_format=torch.preserve_format)

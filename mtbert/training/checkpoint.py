@@ -28,12 +28,14 @@ def save_checkpoint(
     step: int,
     progress: Mapping[str, Any],
     best: Mapping[str, Tensor] | None = None,
+    section: str = "",
 ) -> None:
     """Write the state after `step` steps, atomically: the old checkpoint is valid until latest.json names the new file.
 
     Args:
         progress: the loop's own state as JSON values (history, sums of the running epoch).
         best: the trained weights of the best epoch so far, if epochs are compared.
+        section: as for `check_finite`.
 
     Raises:
         MtbertError: a weight or a moment is not finite; the previous checkpoint is kept.
@@ -43,7 +45,7 @@ def save_checkpoint(
     for parameter, state in optimizer.state.items():
         tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in state.items()}
     tensors |= {f"best.{name}": value for name, value in (best or {}).items()}
-    check_finite(step, tensors)
+    check_finite(step, tensors, section)
     path = folder / f"step-{step:08d}.safetensors"
     atomic_write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
     latest = {"file": path.name, "sha256": sha256_file(path), "step": step, "progress": dict(progress)}
@@ -53,16 +55,16 @@ def save_checkpoint(
             old.unlink()
 
 
-def check_finite(step: int, tensors: Mapping[str, Tensor]) -> None:
+def check_finite(step: int, tensors: Mapping[str, Tensor], section: str = "") -> None:
     """Check weights and moments: a finite loss can have an infinite gradient.
 
     Raises:
-        MtbertError: names the first tensor with a NaN or an infinity.
+        MtbertError: names the first tensor with a NaN or an infinity, and the rate to lower, a key of the run or of its `section`.
     """
     name = _not_finite(tensors)
     if name is not None:
         raise MtbertError(
-            f"step {step}: {name} holds NaN or infinity; lower this run's learning_rate, or set compute.precision: fp32"
+            f"step {step}: {name} holds NaN or infinity; lower this run's {section}learning_rate, or set compute.precision: fp32"
         )
 
 

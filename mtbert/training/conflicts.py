@@ -26,7 +26,7 @@ from mtbert.training.step import Loss
 
 CONFLICTS = "conflicts.csv"
 WHOLE = "all"  # the row of all layers together
-APART = 2**32  # added to a run's seed, which is lower
+APART = 2**192  # added to a run's seed, which makes a longer key than training has anywhere
 
 
 class Conflict(NamedTuple):
@@ -37,7 +37,7 @@ class Conflict(NamedTuple):
         layer: embeddings, 1 to L, pooler, or all of them together.
         first, second: the tasks.
         cosine: of their gradients; below 0 they conflict. None if a gradient is zero or not finite.
-        first_norm, second_norm: of the gradients.
+        first_norm, second_norm: of the gradients; None if not finite.
     """
 
     step: int
@@ -45,8 +45,8 @@ class Conflict(NamedTuple):
     first: str
     second: str
     cosine: float | None
-    first_norm: float
-    second_norm: float
+    first_norm: float | None
+    second_norm: float | None
 
 
 def measure_conflicts(
@@ -61,7 +61,7 @@ def measure_conflicts(
     tasks = TaskGradients(model, len(data))
     model.reseed(recipe.seed + APART, done)
     for index, (task, split) in enumerate(data.items()):
-        rng = np.random.default_rng([recipe.seed, APART, done, index])
+        rng = np.random.default_rng([recipe.seed + APART, done, index])
         rows = rng.choice(len(split), size=min(recipe.batch_size, len(split)), replace=False)
         batch = make_batch(task, split, np.tile(rows, recipe.passes), model.views(task), wrapper)
         engine.gradients(batch.to(engine.compute.device), losses[task])
@@ -94,4 +94,4 @@ def _conflict(done: int, layer: str, gramian: Tensor, pair: tuple[int, int], tas
     norms = [float(gramian[one, one]) ** 0.5 for one in pair]
     product = norms[0] * norms[1]
     cosine = float(gramian[pair]) / product if 0 < product < math.inf else None
-    return Conflict(done, layer, tasks[first], tasks[second], cosine, *norms)
+    return Conflict(done, layer, tasks[first], tasks[second], cosine, *(n if math.isfinite(n) else None for n in norms))

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtbert.data.arrays import Split
-from mtbert.data.batches import filled_to
+from mtbert.data.batches import stream_of
 from mtbert.data.masking import masked
-from mtbert.data.tokens import TokenStream, Wrapper, lay_out
+from mtbert.data.tokens import TokenStream, Wrapper
 from mtbert.errors import MtbertError
 from mtbert.model.masked import MaskedTokenHead
 from mtbert.tabular import write_csv
@@ -29,7 +29,10 @@ from mtbert.training.sampling import epoch_schedule
 from mtbert.training.step import naming_batch_size
 from mtbert.training.stop import stop_requests
 
-APART = 2**33  # added to the run's seed, so that masks and sentences are not those of its training
+APART = (
+    2**160
+)  # added to the run's seed, which makes a longer key than training has, so no masks or sentences are the same
+SECTION = "further_pretraining."
 TEXT = "text"  # the name of the task in messages
 
 
@@ -64,8 +67,8 @@ def pretrain_further(
         MtbertError, Stopped: as `mtbert.training.loop.train`.
     """
     model, sentences = engine.model, Sentences(data)
-    seed += APART
     masked_head = MaskedTokenHead(model.encoder.config, seed)
+    seed += APART
     if head is not None:
         masked_head.load_state_dict(head)
     model.masked = masked_head.to(engine.compute.device)
@@ -85,11 +88,11 @@ def pretrain_further(
             if step <= done:
                 continue
             stream = sentences.stream(rows, wrapper)
-            with naming_batch_size(engine.compute, f"step {step} of further_pretraining"):
+            with naming_batch_size(engine.compute, f"step {step} of further_pretraining", SECTION):
                 loss = float(_step(engine, masked_head, optimizer, stream, wrapper, mask, seed, step))
             if loss - loss != 0:  # NaN or infinite
                 raise MtbertError(
-                    f"step {step} of further_pretraining: the loss is {loss}; lower its learning_rate, or set "
+                    f"step {step} of further_pretraining: the loss is {loss}; lower this run's {SECTION}learning_rate, or set "
                     "compute.precision: fp32"
                 )
             losses.append(loss)
@@ -97,9 +100,9 @@ def pretrain_further(
                 observer.step(Step(step, settings.steps, 0, TEXT, loss, stream.tokens))
             last = step == settings.steps
             if last:
-                check_finite(step, model.state_dict())
+                check_finite(step, model.state_dict(), SECTION)
             if last or stop.asked or time.monotonic() - saved >= checkpoint_seconds:
-                save_checkpoint(work, model, optimizer, step, {"losses": losses})
+                save_checkpoint(work, model, optimizer, step, {"losses": losses}, section=SECTION)
                 saved = time.monotonic()
             if stop.asked:
                 raise stop.after(step, settings.steps)
@@ -130,8 +133,7 @@ class Sentences:
 
     def stream(self, rows: np.ndarray, wrapper: Wrapper) -> TokenStream:
         """Some sentences with special tokens, as one stream."""
-        sequences = [wrapper.single(self[n]) for n in rows]
-        return lay_out(sequences, filled_to(sum(len(ids) for ids, _ in sequences)))
+        return stream_of([wrapper.single(self[n]) for n in rows])
 
 
 def write_losses(path: Path, losses: Sequence[float]) -> None:

@@ -112,7 +112,9 @@ def train(
         progress.processes.append(group.size)
     began -= progress.seconds
     sizes = {task: len(split) for task, split in data.items()}
-    lengths = {task: row_tokens(split, model.views(task), wrapper.max_tokens) for task, split in data.items()}
+    lengths = {
+        task: recipe.passes * row_tokens(split, model.views(task), wrapper.max_tokens) for task, split in data.items()
+    }
     schedules = schedule(
         sizes, recipe.batch_size, recipe.sampler, recipe.epoch_end, recipe.seed, recipe.epochs, lengths
     )

@@ -12,8 +12,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # of scores and labels
 
 
 @contextmanager
-def naming_batch_size(compute: Compute, where: str) -> Iterator[None]:
-    """Turn an out-of-memory error inside the block into one that names batch_size.
+def naming_batch_size(compute: Compute, where: str, section: str = "") -> Iterator[None]:
+    """Turn an out-of-memory error inside the block into one that names batch_size, a key of the run or of its `section`.
 
     Raises:
         MtbertError: memory ran out.
@@ -24,5 +24,5 @@ def naming_batch_size(compute: Compute, where: str) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise MtbertError(
-            f"{where}: out of memory on {compute.device}; lower this run's batch_size ({error})"
+            f"{where}: out of memory on {compute.device}; lower this run's {section}batch_size ({error})"
         ) from None

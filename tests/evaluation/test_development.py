@@ -10,8 +10,9 @@ import torch
 from benchmarks.work import objectives
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
-from mtbert.evaluation.development import WATCHED, development_metrics, watched
+from mtbert.evaluation.development import development_metrics
 from mtbert.evaluation.predict import raw_scores
+from mtbert.evaluation.watched import WATCHED, watched
 from mtbert.model.multitask import MultitaskModel
 from mtbert.tasks.paper import TASKS
 

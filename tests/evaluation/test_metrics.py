@@ -77,4 +77,4 @@ def test_task_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     labels, values = np.array([0.0, 1, 1]), np.array([1.0, 1, 1])
     assert task_metrics("accuracy", labels, values) == {"accuracy": 2 / 3, "n": 3, "majority": 2 / 3}
     assert task_metrics("pearson", labels, values) == {"pearson": None, "n": 3}
-    assert "all 3 predictions are 1" in capsys.readouterr().out
+    assert "all 3 predictions are 1" in capsys.readouterr().err

@@ -262,7 +262,7 @@ def test_views_are_those_of_the_model(name: str) -> None:
 
 def test_seconds_follow_from_steps_and_tokens() -> None:
     full = Rate(step=0.5, token=0.001, run="r", tokens=100, seconds=0.6, parameters=1000, trained=1000)
-    rates = Rates({FULL: full, "dora": full._replace(step=0.25)}, {}, predict=0.0001, layers=6, memory=(0, 0))
+    rates = Rates({FULL: full, "dora": full._replace(step=0.25)}, {}, {}, predict=0.0001, layers=6, memory=(0, 0))
     assert rates.seconds(RUNS["best_performance"], 10, 2000, 1000) == pytest.approx(5 + 2 + 0.1)
     assert rates.seconds(RUNS["dora_r16"], 10, 2000, 1000) == pytest.approx(2.5 + 2 + 0.1)
     # With cls pooling, three quarters of the last of six layers are computed for [CLS] alone.

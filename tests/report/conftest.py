@@ -122,7 +122,8 @@ def results(tmp_path: Path) -> Path:
     for index, run in enumerate(RUNS):
         (folder / run).mkdir(parents=True)
         (folder / run / "metrics.json").write_text(json.dumps(run_metrics(run, index)), encoding="utf-8")
-        record = {"device": "cpu", "precision": "fp32", "threads": 2, "torch": "2.13.0"}
+        settings = {"epoch_end": "depletion", "batch_size": 8, "heads": {"sst": {}, "quora": {}, "sts": {}}}
+        record = {"device": "cpu", "precision": "fp32", "threads": 2, "torch": "2.13.0", "settings": settings}
         (folder / run / "record.json").write_text(json.dumps(record), encoding="utf-8")
     best = folder / "best_performance"
     (best / "history.csv").write_text(

@@ -49,7 +49,12 @@ def planted(tmp_path: Path) -> Evidence:
         ]
         write_csv(tmp_path / run / "examples/sst-dev.csv", ["id", "sentence1", "label", "prediction", "score"], rows)
         entry = {"accuracy": float(np.mean(predictions == labels)), "n": 400, "majority": 0.2}
-        parts = {"dev": {"sst": entry}, "test": {}, "parameters": {}, "training": {"sizes": {"sst": 100}}}
+        parts = {
+            "dev": {"sst": entry},
+            "test": {},
+            "parameters": {},
+            "training": {"sizes": {"sst": 100}, "batches": {"sst": 10}},
+        }
         (tmp_path / run / "metrics.json").write_text(json.dumps(parts), encoding="utf-8")
     return Evidence(tmp_path, measure(tmp_path, ["poor", "same", "good"]))
 
@@ -110,13 +115,35 @@ def test_convergence_of_undefined_scores(planted: Evidence) -> None:
     history(planted.folder, "good", [None] * 8)
     with pytest.raises(CannotTell, match="good has no overall score after any epoch"):
         quantities.converged(["good"], "overall", "good").measure(planted)
+    history(planted.folder, "good", [None, 0.1, None, 0.3, 0.4, 0.5, 0.6, None])
+    assert quantities.converged(["good"], "overall", "good").measure(planted).value == 6
+
+
+@pytest.mark.parametrize(
+    ("of", "reason"),
+    [
+        (quantities.converged(["good"], "quora", "good"), "good has no dev_quora"),
+        (quantities.batches("good", "quora"), "good was not trained on quora"),
+        (
+            quantities.share("good", "quora", "s", lambda rows: rows["label"] == 0, lambda rows: rows["label"] == 0),
+            "good has no head for quora",
+        ),
+    ],
+)
+def test_a_run_without_the_task_decides_nothing(planted: Evidence, of: Quantity, reason: str) -> None:
+    history(planted.folder, "good", [0.1] * 8)
+    with pytest.raises(NotRun, match=reason):
+        of.measure(planted)
 
 
 def test_accuracy_after_the_last_epoch(planted: Evidence) -> None:
     history(planted.folder, "good", [0.4, 0.5])
+    settings = {"epoch_end": 60, "batch_size": 10, "heads": {"sst": {}}}  # 300 examples are watched
+    record = {"device": "cpu", "precision": "fp32", "threads": 2, "settings": settings}
+    (planted.folder / "good/record.json").write_text(json.dumps(record))
     train, dev = (quantities.last_accuracy("good", part).measure(planted) for part in ("train", "dev"))
     assert (train.value, dev.value) == (0.5, 0.4)
-    assert dev[1:] == pytest.approx(wilson(0.4, 400))
+    assert dev[1:] == pytest.approx(wilson(0.4, 300))
     assert train[1:] == pytest.approx(wilson(0.5, 100)), "there are only 100 to train on"
 
 

@@ -1,6 +1,7 @@
 """Further pretraining: the head is transformers', the text is that of the given splits, and a resumed run ends in the same bits."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mtbert.model.masked import MaskedTokenHead
 from mtbert.model.multitask import MultitaskModel
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.weights import to_hf
-from mtbert.training import further
+from mtbert.training import conflicts, further
 from mtbert.training.engine import Plain
 from mtbert.training.further import Sentences, pretrain_further
 from mtbert.training.log import Observer, Step
@@ -169,9 +170,24 @@ def test_every_sentence_of_the_splits_is_read_and_no_other() -> None:
     assert ids.count(1) == ids.count(2) == 2
 
 
+def test_its_keys_are_none_of_training() -> None:
+    """A key of numpy's generators is a list of 32-bit words, padded with zeros: the seed must add words that no other key has."""
+
+    def words(seed: int, *rest: int) -> list[int]:
+        return np.random.SeedSequence([seed, *rest]).generate_state(4).tolist()
+
+    training = [words(7, *rest) for rest in product(range(4), repeat=3)]
+    apart = [
+        words(7 + shift, *rest) for shift in (further.APART, conflicts.APART) for rest in product(range(4), repeat=2)
+    ]
+    assert not any(one in training for one in apart)
+    assert words(7 + 2**32, 0) in training, "as with a smaller shift"
+
+
 def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(further.F, "cross_entropy", lambda scores, _: scores.sum() * torch.inf)
     with pytest.raises(
-        MtbertError, match=r"^step 1 of further_pretraining: the loss is -?(inf|nan); lower its learning_rate"
+        MtbertError,
+        match=r"^step 1 of further_pretraining: the loss is -?(inf|nan); lower this run's further_pretraining.learning_rate",
     ):
         run(tmp_path, Plain)

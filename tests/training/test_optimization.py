@@ -102,6 +102,13 @@ def test_the_average_of_the_weights() -> None:
     torch.testing.assert_close(weight.detach(), expected)
 
 
+def test_an_average_of_no_steps_is_none() -> None:
+    """The first loss may not be finite, which skips the update; the loop then says so."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    Average(torch.optim.AdamW([weight]), 0.5).update(1)
+    assert weight.tolist() == [1, 1]
+
+
 def test_without_a_decay_there_is_no_average() -> None:
     weight = nn.Parameter(torch.zeros(3))
     optimizer = torch.optim.AdamW([weight], lr=0.1)
