@@ -8,25 +8,27 @@ from mtbert.fast.cpu.engine import unfit as unfit_for_cpu
 from mtbert.fast.cuda.engine import CudaEngine
 from mtbert.model.bert import BertEncoder, FeedForward, Layer, SelfAttention
 from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.pal import PalLayer
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine
 
 
 def accelerate(model: MultitaskModel, compute: Compute) -> Engine | str:
     """A fast engine for the model, or one line that says why there is none; parameters and their names do not change."""
-    if not _is_plain(model.encoder):
+    cuda = compute.device.type == "cuda"
+    if not _knows(model.encoder, (Layer,) if cuda else (Layer, PalLayer)):
         return "the fast path takes BERT's layers as they are, and the run's adapter changes them"
-    if compute.device.type == "cuda" and torch.version.hip:
+    if cuda and torch.version.hip:
         return "the fast path on a GPU is for CUDA, and this torch is built for ROCm"
-    if compute.device.type == "cuda":
+    if cuda:
         return CudaEngine(model, compute) if compute.bf16 else "the fast path on CUDA is for bf16"
     return unfit_for_cpu(model) or CpuEngine(model, compute)
 
 
-def _is_plain(encoder: BertEncoder) -> bool:
-    """Whether all layers are BERT's own, whose forward the engines replace; of what type their linear layers are does not matter."""
+def _knows(encoder: BertEncoder, layers: tuple[type[Layer], ...]) -> bool:
+    """Whether all layers are of these types, whose forward an engine replaces; of what type their linear layers are does not matter."""
     return all(
-        (type(layer), type(layer.attention), type(layer.feed_forward)) == (Layer, SelfAttention, FeedForward)
+        type(layer) in layers and (type(layer.attention), type(layer.feed_forward)) == (SelfAttention, FeedForward)
         for layer in encoder.stack()
     )
 

@@ -55,9 +55,13 @@ class PalLayer(Layer):
         added = self.task_specific(x_TD, padding, rows)
         return self.feed_forward_norm(h_TD + self.dropout(self.feed_forward(h_TD)) + added)
 
+    def parts(self) -> tuple[Projection, SelfAttention]:
+        """V_E and V_D, and g, of the batch's task."""
+        return self._projections[0].of_batch(), self.pal.of_batch()
+
     def task_specific(self, x_TD: Tensor, padding: Padding, rows: Tensor | None = None) -> Tensor:
         """TS(x), (T, D) to (T, D), or to (len(rows), D)."""
-        projection, attention = self._projections[0].of_batch(), self.pal.of_batch()
+        projection, attention = self.parts()
         added: Tensor = projection.decode(attention(projection.encode(x_TD), padding, rows))
         return added
 

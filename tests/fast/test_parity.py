@@ -64,7 +64,7 @@ class Cell:
             adapt(model, self.method, train_rest=self.train_rest, **own)
             draw = torch.Generator().manual_seed(2)
             for name, parameter in model.named_parameters():
-                if name.endswith(("lora_b", "magnitude", ".shard", ".d", ".b", ".skew", ".factor")):
+                if name.endswith(("lora_b", "magnitude", ".shard", ".d", ".b", ".skew", ".factor", ".decode.weight")):
                     parameter.data += 0.1 * torch.randn(parameter.shape, generator=draw)
         return model.to(self.device)
 
@@ -86,7 +86,7 @@ CELLS += [Cell("lora", adapter_dropout=0.3, train_rest=False), Cell("dora", adap
 CELLS += [  # of these, the layers' own forward computes what they add
     Cell(method, bf16, dropout=0.2, train_rest=False)
     for method in ADAPTERS
-    if method not in (*METHODS, "pal")  # the engines refuse PALs
+    if method not in METHODS
     for bf16 in (False, True)
 ]
 CELLS += [  # CUDA draws other dropout masks
@@ -248,6 +248,12 @@ ELSEWHERE: dict[str, tuple[Cell, Callable[[pytest.MonkeyPatch], None]]] = {
     "a row missing in the table's gradient": (FULL, _row_missing),
     "rows that occurred before are not updated": (FULL, _rows_of_this_step_only),
     "stale bf16 copies": (NARROW, _stale_copies),
+    "half of a PAL": (
+        Cell("pal", train_rest=False),
+        lambda patch: patch.setattr(
+            passes.States, "plus", lambda x, added: passes.States(x.wide + added / 2, x.narrow)
+        ),
+    ),
     "optimizer with another epsilon": (FULL, lambda patch: patch.setitem(adamw.ADAMW, "eps", 1e-5)),
 }
 

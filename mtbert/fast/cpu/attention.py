@@ -11,6 +11,8 @@ from torch import Tensor
 from mtbert.data.tokens import TokenStream
 from mtbert.fast.cpu.call import Mask, call
 
+HEAD_WIDTHS = (16, 32, 64)  # that the kernel takes
+
 
 class Packed(NamedTuple):
     """A token stream's sequences, as the kernel reads them.

@@ -10,6 +10,7 @@ from torch import Tensor
 from mtbert.data.tokens import TokenStream
 from mtbert.fast.cpu import build
 from mtbert.fast.cpu.adamw import AdamW
+from mtbert.fast.cpu.attention import HEAD_WIDTHS
 from mtbert.fast.cpu.call import LANES
 from mtbert.fast.cpu.embedding import TableGradient
 from mtbert.fast.cpu.encoder import encode
@@ -24,7 +25,7 @@ from mtbert.training.recipe import Recipe
 def unfit(model: MultitaskModel) -> str:
     """Why the kernels can't take this model; empty if they can."""
     config: BertConfig = model.encoder.config
-    if config.hidden // config.heads not in (16, 32, 64) or config.intermediate % LANES:
+    if config.hidden // config.heads not in HEAD_WIDTHS or config.intermediate % LANES:
         return "the kernels take heads of width 16, 32 or 64 and a feed-forward width that is a multiple of 16"
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         return "the kernels take float32 weights"

@@ -54,6 +54,10 @@ class States(NamedTuple):
         wide = self.wide.index_select(0, rows)
         return States(wide, wide)
 
+    def plus(self, added: Tensor) -> "States":
+        """The states of a residual sum, of which `added` (T, D) is another summand."""
+        return States(self.wide + added, self.narrow)
+
 
 def residual_norm(x: States, y: Product, norm: nn.LayerNorm, dropout: Dropout) -> States:
     """norm(x + dropout(y))."""
