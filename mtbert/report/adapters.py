@@ -24,6 +24,10 @@ from mtbert.report.text import Estimate, Table, number, probability
 
 FULL = "full fine-tuning"
 SIZES = {"trainable_parameters": ("Trainable parameters", 1), "checkpoint_bytes": ("Checkpoint, MB", 1e6)}
+COSTS = {  # measured by `benchmarks.methods`
+    "time": ("Time of a step over full fine-tuning's", 1),
+    "memory": ("Peak memory over full fine-tuning's", 1),
+}
 
 
 class Chosen(NamedTuple):
@@ -117,8 +121,8 @@ def table(folder: Path, rows: Rows, statistics: Statistics) -> Table:
         )
     notes = [
         f"Of up to {max(one.rates for one in found)} rates of a method and size, the one with the highest overall score on training "
-        "examples that were held out. And the rest: embeddings, norms and biases train too. Checkpoint: the file of the trained model; "
-        "an adapter's holds only what was trained, and full fine-tuning's the whole model.",
+        f"examples that were held out.{' And the rest: embeddings, norms and biases train too.' * any(one.rest for one in found)} MB: the "
+        "file of the trained model; an adapter's holds only what was trained, and full fine-tuning's the whole model.",
         f"Difference to full fine-tuning on the same development examples. p: whether the true one is zero, by bootstrap, with Holm's "
         f"correction over the rows; below {SIGNIFICANT:.2f} it is taken to differ. Bold: the highest score.",
         interval_note(statistics),
@@ -149,30 +153,40 @@ def figure(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
             for one in found
         ]
     ).astype({"overall": float, "low": float, "high": float})
-    methods = [method for method in dict.fromkeys(data["method"]) if method != FULL]
-    colours = {FULL: GREY} | {method: matplotlib.colormaps["tab20"](n % 20) for n, method in enumerate(methods)}
-
-    def draw(size: str, axes: Axes) -> None:
-        label, unit = SIZES[size]
-        shown = data.dropna(subset="overall")
-        alike = shown.groupby(size)[size]  # drawn side by side, 4% apart
-        places = shown[size] / unit * 1.04 ** (alike.cumcount() - (alike.transform("size") - 1) / 2)
-        for row, place in zip(shown.itertuples(), places, strict=True):
-            style: Any = {"color": colours[row.method], "markersize": 6, "elinewidth": 0.8, "capsize": 2}
-            marker = "D" if row.method == FULL else "s" if row.rest else "o"
-            bars = [[row.overall - row.low], [row.high - row.overall]]
-            axes.errorbar(place, row.overall, bars, fmt=marker, label=row.model, **style)
-        axes.set(xscale="log", xlabel=label, ylabel="Overall score")
-        if size != next(iter(SIZES)):
-            axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
     caption = (
         "Overall dev score of each method and size at its best rate, chosen on held-out training examples: over the parameters that are "
-        "trained, and over the bytes of the checkpoint. Squares: embeddings, norms and biases train too; diamond: full fine-tuning. "
-        "Points of equal size are drawn side by side. "
+        "trained, and over the bytes of the checkpoint. Diamond: full fine-tuning."
+        + " Squares: embeddings, norms and biases train too."
+        * any(one.rest for one in found)
+        + " Points of equal size are drawn side by side. "
         "The bars are 95% intervals over development examples, not seeds."
     )
-    return Figure(caption, [(SIZES[size][0], partial(draw, size)) for size in SIZES], data, (5.0, 3.8))
+    last = list(SIZES)[-1]
+    panels = [(label, partial(draw, data, size, legend=size == last)) for size, (label, _) in SIZES.items()]
+    return Figure(caption, panels, data, (5.0, 3.8))
+
+
+def draw(data: pd.DataFrame, quantity: str, axes: Axes, *, legend: bool) -> None:
+    """Overall with its interval over a quantity.
+
+    Args:
+        data: columns model, method, rest, overall, low, high and the quantity; a row is a point.
+        quantity: a key of `SIZES` or of `COSTS`.
+    """
+    label, unit = (SIZES | COSTS)[quantity]
+    methods = [method for method in dict.fromkeys(data["method"]) if method != FULL]
+    colours = {FULL: GREY} | {method: matplotlib.colormaps["tab20"](n % 20) for n, method in enumerate(methods)}
+    shown = data.dropna(subset=["overall", quantity])
+    alike = shown.groupby(quantity)[quantity]  # drawn side by side, 4% apart
+    places = shown[quantity] / unit * 1.04 ** (alike.cumcount() - (alike.transform("size") - 1) / 2)
+    for row, place in zip(shown.itertuples(), places, strict=True):
+        style: Any = {"color": colours[row.method], "markersize": 6, "elinewidth": 0.8, "capsize": 2}
+        marker = "D" if row.method == FULL else "s" if row.rest else "o"
+        bars = [[row.overall - row.low], [row.high - row.overall]]
+        axes.errorbar(place, row.overall, bars, fmt=marker, label=row.model, **style)
+    axes.set(xscale="log", xlabel=label, ylabel="Overall score")
+    if legend:
+        axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 TABLES, FIGURES = {"adapters": table}, {"adapters": figure}
