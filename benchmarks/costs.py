@@ -49,4 +49,6 @@ def draw_figure() -> None:
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.6), sharey=True, layout="constrained")
     for n, (quantity, panel) in enumerate(zip(SIZES | COSTS, axes.flat, strict=True)):
         draw(data, quantity, panel, legend=n == 1)
+        if quantity in COSTS:  # of one order of magnitude
+            panel.set_xscale("linear")
     figure.savefig(RESULTS / "methods.svg", metadata={"Date": None})
