@@ -61,7 +61,7 @@ def stage_of(folder: Path) -> str:
     parent, name = folder.parent.name, folder.name
     if parent == "prepared":
         return stage_of(folder.parent)
-    study = Path("../study.yaml").exists()  # a study copies data and encoder, and converts as it trains
+    study = _in_study()  # which copies data and encoder, and converts as it trains
     by_parent = {"converted": "train@" if study else "convert@", "models": "train@", "results": "evaluate@"}
     own = {("data", "raw"): "fetch", ("data", "prepared"): "prepare", ("models", "pretrained"): "encoder"}
     if (parent, name) in own:
@@ -69,11 +69,15 @@ def stage_of(folder: Path) -> str:
     return f"{by_parent[parent]}{name}" if parent in by_parent else "STAGE"
 
 
+def _in_study() -> bool:
+    return Path("../study.yaml").exists()
+
+
 def _damaged_object(file: Path) -> Path | None:
     """The object in the project's DVC cache that has the file's bytes, but whose name is not their checksum."""
     data = file.read_bytes()
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    root = Path("../.." if Path("../study.yaml").exists() else "")
+    root = Path("../.." if _in_study() else "")
     for path in (root / ".dvc/cache/files/md5").glob("??/*"):
         if path.stat().st_size == len(data) and path.parent.name + path.name != md5 and path.read_bytes() == data:
             return path

@@ -55,6 +55,10 @@ class PalLayer(Layer):
         added = self.task_specific(x_TD, padding, rows)
         return self.feed_forward_norm(h_TD + self.dropout(self.feed_forward(h_TD)) + added)
 
+    def attentions(self) -> list[SelfAttention]:
+        """g of each task."""
+        return list(self.pal.values())  # type: ignore[arg-type]
+
     def parts(self) -> tuple[Projection, SelfAttention]:
         """V_E and V_D, and g, of the batch's task."""
         return self._projections[0].of_batch(), self.pal.of_batch()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch, row_tokens
@@ -96,7 +97,8 @@ def measure(
         MtbertError: an adapter does not fit the encoder, or memory ran out; training would raise the same.
     """
     sizes = {name: _sizes(name, run, config) for name, run in runs.items()}
-    added, kept = ({name: size[part] for name, size in sizes.items()} for part in (0, 1))
+    added = {name: size for name, (size, _) in sizes.items()}
+    kept = {name: size for name, (_, size) in sizes.items()}
     rates: dict[str, Rate] = {}
     predict = 0.0
     for what in sorted({kind(run) for run in runs.values()}, key=lambda what: (what != FULL, what)):
@@ -142,7 +144,11 @@ def _sizes(name: str, run: Run, config: BertConfig) -> tuple[int, int]:
             adapt(model, run, f"runs.{name}")
     whole = run.adapter is None or run.adapter.start_from != "pretrained"
     kept = model.state_dict() if whole else kept_state(model)
-    return tuple(sum(tensor.numel() for tensor in part.values()) for part in (adapter_state(model), kept))  # type: ignore[return-value]
+    return _numel(adapter_state(model)), _numel(kept)
+
+
+def _numel(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def _training(

@@ -153,12 +153,10 @@ def figure(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
             for one in found
         ]
     ).astype({"overall": float, "low": float, "high": float})
+    squares = " Squares: embeddings, norms and biases train too." if any(one.rest for one in found) else ""
     caption = (
         "Overall dev score of each method and size at its best rate, chosen on held-out training examples: over the parameters that are "
-        "trained, and over the bytes of the checkpoint. Diamond: full fine-tuning."
-        + " Squares: embeddings, norms and biases train too."
-        * any(one.rest for one in found)
-        + " Points of equal size are drawn side by side. "
+        f"trained, and over the bytes of the checkpoint. Diamond: full fine-tuning.{squares} Points of equal size are drawn side by side. "
         "The bars are 95% intervals over development examples, not seeds."
     )
     last = list(SIZES)[-1]

@@ -29,9 +29,8 @@ from mtbert.training.sampling import epoch_schedule
 from mtbert.training.step import naming_batch_size
 from mtbert.training.stop import stop_requests
 
-APART = (
-    2**160
-)  # added to the run's seed, which makes a longer key than training has, so no masks or sentences are the same
+# Added to the run's seed, which makes a longer key than training has, so no masks or sentences are the same.
+APART = 2**160
 SECTION = "further_pretraining."
 TEXT = "text"  # the name of the task in messages
 

@@ -270,6 +270,15 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
             adapt(tiny_model(), method, **settings)
 
 
+@pytest.mark.skipif(not kernels()[0], reason="needs the kernels")
+@pytest.mark.parametrize(("size", "fast"), [(128, True), (130, False)])
+def test_heads_of_pals_wider_than_the_kernel_s_take_the_plain_path(size: int, fast: bool) -> None:
+    model = tiny_model()
+    adapt(model, "pal", size=size)
+    engine_for(model, CPU)
+    assert (model.engine is not None) == fast
+
+
 class Other(Layer):
     """A layer that no engine knows."""
 

@@ -17,6 +17,7 @@ from mtbert.fast.cpu.encoder import encode
 from mtbert.fast.cpu.products import Products
 from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
+from mtbert.peft.pal import PalLayer
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Plain, parameter_groups
 from mtbert.training.recipe import Recipe
@@ -27,6 +28,9 @@ def unfit(model: MultitaskModel) -> str:
     config: BertConfig = model.encoder.config
     if config.hidden // config.heads not in HEAD_WIDTHS or config.intermediate % LANES:
         return "the kernels take heads of width 16, 32 or 64 and a feed-forward width that is a multiple of 16"
+    pals = [part for layer in model.encoder.stack() if isinstance(layer, PalLayer) for part in layer.attentions()]
+    if any(pal.query.out_features // pal.heads > HEAD_WIDTHS[-1] for pal in pals):
+        return f"the kernels take heads of PALs of width {HEAD_WIDTHS[-1]} or less"
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         return "the kernels take float32 weights"
     return build.unavailable()
