@@ -36,7 +36,7 @@ KINDS = {
 }
 # Patterns in the names of CUDA's kernels; the first match counts, since attention's kernels name the library of the products.
 KERNELS = {
-    "attention": r"flash|fmha",
+    "attention": r"flash|fmha|^attention",
     "optimizer": r"multi_tensor_apply(?!.*Copy)|adam",
     "products of the linear layers": r"gemm|cutlass|nvjet|xmma|splitK",
     "casts and copies": r"Mem(cpy|set)|[Cc]opy|Cat|fill",

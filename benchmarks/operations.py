@@ -1,6 +1,6 @@
 """How many operations a training step on CUDA consists of, counted on a CPU; a small step is bound by their number.
 
-The engine for CUDA runs with stand-ins for what a CPU lacks: flash attention, products of bf16 with an fp32 result, and Triton's kernels,
+The engine for CUDA runs with stand-ins for what a CPU lacks: attention kernels, products of bf16 with an fp32 result, and Triton's kernels,
 each counted as one operation. Views and allocations are not counted. What torch does to many tensors at once (`_foreach_copy_`,
 `_fused_adamw_`) counts as one operation too; on a card it takes some launches, and so do a few others, such as the gradient of an
 embedding.
@@ -26,7 +26,7 @@ from benchmarks.adapters import adapted
 from benchmarks.card import TOKENS, made_up
 from benchmarks.work import LOSSES, multitask
 from mtbert.data.batches import make_batch
-from mtbert.fast.cuda import encoder, products
+from mtbert.fast.cuda import products
 from mtbert.fast.cuda.encoder import DeviceNoise
 from mtbert.fast.cuda.engine import CudaEngine
 from mtbert.fast.cuda.passes import Passes
@@ -88,16 +88,16 @@ class Count(TorchDispatchMode):
 
 
 class Attention(torch.autograd.Function):
-    """A stand-in for flash attention of (T, 3 D): some (T, D), and some gradient."""
+    """A stand-in for the attention kernel of (T, 3 D): some (T, D), and some gradient."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, count: Count) -> Tensor:
         ctx.count = count
-        return count.as_one("flash attention", lambda: qkv[:, : qkv.shape[1] // 3].clone())()
+        return count.as_one("attention", lambda: qkv[:, : qkv.shape[1] // 3].clone())()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.count.as_one("flash attention backward", lambda: grad.repeat(1, 3))(), None
+        return ctx.count.as_one("attention backward", lambda: grad.repeat(1, 3))(), None
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def counted(passes: type[Passes]) -> Iterator[Count]:
     count = Count()
     with ExitStack() as stack:
         stack.enter_context(patch.object(CudaEngine, "passes_for", lambda *_: passes))
-        stack.enter_context(patch.object(encoder, "flash_attention", lambda qkv, *_: Attention.apply(qkv, count)))
+        stack.enter_context(patch.object(passes, "attention", lambda _self, qkv, *_: Attention.apply(qkv, count)))
         stack.enter_context(patch.object(products, "product", count.as_one("mm", products.product)))
         drop = lambda _self, x, p, *_: torch.native_dropout(x, p, True)[0]  # noqa: E731
         stack.enter_context(patch.object(DeviceNoise, "drop", drop))

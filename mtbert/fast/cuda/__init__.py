@@ -1,1 +1,1 @@
-"""The encoder on CUDA in bf16: flash attention without padding, and whole training steps replayed from CUDA graphs."""
+"""The encoder on CUDA in bf16: attention without padding, and whole training steps replayed from CUDA graphs."""

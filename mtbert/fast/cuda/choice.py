@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtbert.fast.cuda.passes import Passes
+from mtbert.fast.cuda.passes import Passes, Ragged
 from mtbert.model.dropout import Dropout, Noise
 
 SLOW = 1.0  # seconds of compiling of which the user is told
@@ -52,6 +53,7 @@ def _try(passes: type[Passes], device: torch.device, hidden: int, intermediate: 
     taken: list[Callable[[type[Passes], float], list[Tensor]]] = [
         lambda kind, p: _norm(kind, device, hidden, p),
         lambda kind, _: _gelu(kind, device, intermediate),
+        lambda kind, p: _attention(kind, device, p),
     ]
     for take in taken:
         take(passes, 0.1)
@@ -73,6 +75,27 @@ def _gelu(passes: type[Passes], device: torch.device, width: int) -> list[Tensor
     out = passes().gelu(y.bfloat16(), bias[0])
     (out * to_out).sum().backward()
     return [out, *(one.grad for one in (y, bias) if one.grad is not None)]
+
+
+def _attention(passes: type[Passes], device: torch.device, p: float) -> list[Tensor]:
+    """Of two heads, in sequences of one block and more; torch's is computed in fp32, which any device can do."""
+    lengths, narrow = (
+        [7, 40],
+        torch.bfloat16 if device.type == "cuda" else torch.float16,
+    )  # Triton's interpreter can't multiply bf16
+    draw = torch.Generator().manual_seed(0)
+    qkv, grad = (torch.randn(47, size, generator=draw).to(device, narrow) for size in (96, 32))
+    qkv.requires_grad_()
+    if passes is Passes:
+        parts = [one.float().unflatten(1, (2, -1)).transpose(0, 1).split(lengths, 1) for one in qkv.chunk(3, 1)]
+        mixed = [F.scaled_dot_product_attention(*part) for part in zip(*parts, strict=True)]
+        out = torch.cat(mixed, 1).transpose(0, 1).flatten(1).to(narrow)
+    else:
+        ragged = Ragged(torch.tensor([0, 7, 47], dtype=torch.int32, device=device), 40)
+        out = passes().attention(qkv, ragged, 2, Dropout(p, Noise()))
+    out.backward(grad)
+    assert qkv.grad is not None
+    return [out, qkv.grad]
 
 
 def _made_up(device: torch.device, width: int) -> Sequence[Tensor]:

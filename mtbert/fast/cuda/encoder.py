@@ -1,6 +1,4 @@
-"""The encoder's forward on CUDA with the plain modules, and torch's flash attention for sequences of any lengths."""
-
-from typing import NamedTuple
+"""The encoder's forward on CUDA, over a token stream without padding."""
 
 import numpy as np
 import torch
@@ -9,26 +7,10 @@ from torch import Tensor
 
 from mtbert.data.shares import Share, Spans
 from mtbert.data.tokens import TokenStream
-from mtbert.fast.cuda.passes import Passes, States
+from mtbert.fast.cuda.passes import Passes, Ragged, States
 from mtbert.fast.cuda.products import Products
 from mtbert.model.bert import BertEncoder
 from mtbert.model.dropout import Noise
-
-
-class Ragged(NamedTuple):
-    """A token stream's sequences, as the flash kernel reads them.
-
-    Attributes:
-        offsets: the first token of each sequence (filler included), then T, int32.
-        longest: tokens of the longest sequence, or more.
-    """
-
-    offsets: Tensor
-    longest: int
-
-    @classmethod
-    def of(cls, stream: TokenStream) -> "Ragged":
-        return cls(stream.offsets.int(), stream.longest)
 
 
 class DeviceNoise(Noise):
@@ -55,7 +37,7 @@ def encode(encoder: BertEncoder, stream: TokenStream, first_only: bool, products
     for n, layer in enumerate(encoder.stack(), start=1):
         attention, feed_forward = layer.attention, layer.feed_forward
         qkv_TE, _ = products(states.narrow, attention.query, attention.key, attention.value)
-        mixed_TD = flash_attention(qkv_TE, ragged, attention.heads, attention.dropout.p * attention.training)
+        mixed_TD = passes.attention(qkv_TE, ragged, attention.heads, attention.dropout)
         residual_TD = states.wide
         if first_only and n == encoder.config.layers:
             residual_TD, mixed_TD = (one.index_select(0, stream.offsets[:-1]) for one in (residual_TD, mixed_TD))
@@ -65,16 +47,3 @@ def encode(encoder: BertEncoder, stream: TokenStream, first_only: bool, products
         shrunk = products(grown_TO, feed_forward.down)
         states = passes.residual_norm(states.wide, *shrunk, layer.feed_forward_norm, layer.dropout)
     return states.wide
-
-
-def flash_attention(qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: float) -> Tensor:
-    """softmax(q k^T / sqrt(K)) v within each sequence, (T, D); q, k and v are side by side, E = 3 D, in bf16.
-
-    `torch.nn.attention.varlen` calls the same kernel, but without dropout.
-    """
-    q, k, v = qkv_TE.view(len(qkv_TE), 3, heads, -1).unbind(1)
-    offsets, longest = ragged
-    mixed: Tensor = torch.ops.aten._flash_attention_forward(
-        q, k, v, offsets, offsets, longest, longest, dropout, False, False
-    )[0]
-    return mixed.flatten(1)

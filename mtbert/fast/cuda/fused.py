@@ -5,14 +5,16 @@ device's default generator, of the pass's place in the forward, and of the eleme
 launched.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor, nn
 
 from mtbert.fast.cuda import kernels
-from mtbert.fast.cuda.passes import Passes, States
+from mtbert.fast.cuda.attention import Attention
+from mtbert.fast.cuda.mask import Mask, launch
+from mtbert.fast.cuda.passes import Passes, Ragged, States
 from mtbert.model.dropout import Dropout
 
 BLOCK = 1024  # elements of a program of GELU
@@ -29,31 +31,27 @@ class FusedPasses(Passes):
         self._seed: Tensor | None = None
         self._site = 0
 
+    def attention(self, qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: Dropout) -> Tensor:
+        out: Tensor = Attention.apply(qkv_TE, ragged.offsets, heads, self._mask(dropout, qkv_TE.device))
+        return out
+
     def residual_norm(
         self, x_TD: Tensor, y_TD: Tensor, bias: Tensor | None, norm: nn.LayerNorm, dropout: Dropout
     ) -> States:
-        p = dropout.p if dropout.training else 0.0
-        if p and self._seed is None:
-            self._seed = torch.randint(2**62, (1,), device=x_TD.device)
-        self._site += 1
-        mask = Mask(self._seed, self._site, p)
+        mask = self._mask(dropout, x_TD.device)
         return States(*ResidualNorm.apply(x_TD, y_TD, bias, norm.weight, norm.bias, norm.eps, mask))
 
     def gelu(self, y_TO: Tensor, bias: Tensor | None) -> Tensor:
         out: Tensor = Gelu.apply(y_TO, bias)
         return out
 
-
-class Mask(NamedTuple):
-    """What a dropout mask is drawn from, and its probability."""
-
-    seed: Tensor | None
-    site: int
-    p: float
-
-    def arguments(self) -> tuple[Tensor | None, int, float, float]:
-        """As the kernels take them."""
-        return *self, 0.0 if self.p == 1 else 1 / (1 - self.p)
+    def _mask(self, dropout: Dropout, device: torch.device) -> Mask:
+        """The next pass's mask."""
+        p = dropout.p if dropout.training else 0.0
+        if p and self._seed is None:
+            self._seed = torch.randint(2**62, (1,), device=device)
+        self._site += 1
+        return Mask(self._seed, self._site, p)
 
 
 class ResidualNorm(torch.autograd.Function):
@@ -89,7 +87,7 @@ class ResidualNorm(torch.autograd.Function):
             *ctx.mask.arguments(), g_x, g_y, sums, rows,
             HAS_WIDE=g_wide is not None, HAS_NARROW=g_narrow is not None, SUMS=train, **ctx.sizes,
         )  # fmt: skip
-        of_gamma, of_beta, of_bias = (None, None, None) if sums is None else sums.sum(1)
+        of_gamma, of_beta, of_bias = (None, None, None) if sums is None else _sums(sums)
         return g_x, g_y, of_bias if ctx.needs_input_grad[2] else None, of_gamma, of_beta, None, None
 
 
@@ -111,17 +109,20 @@ class Gelu(torch.autograd.Function):
         rows, width = y.shape
         train: bool = ctx.needs_input_grad[1]
         programs = min(64, -(-rows // (4 * ROWS)))
-        g_y, sums = torch.empty_like(y), y.new_empty(programs, width, dtype=torch.float32) if train else None
+        g_y, sums = torch.empty_like(y), y.new_empty(1, programs, width, dtype=torch.float32) if train else None
         launch(
             kernels.gelu_backward, (-(-width // COLUMNS), programs), grad.contiguous(), y, bias, g_y, sums, rows,
             D=width, ROWS=ROWS, COLUMNS=COLUMNS, BIAS=bias is not None, SUMS=train,
         )  # fmt: skip
-        return g_y, None if sums is None else sums.sum(0)
+        return g_y, None if sums is None else _sums(sums)[0]
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Launch a kernel on the current stream."""
-    kernel[grid](*arguments, **constants)
+def _sums(parts: Tensor) -> Tensor:
+    """The sums over the second of three dimensions; torch takes two launches for them."""
+    count, rows, width = parts.shape
+    out = parts.new_empty(count, width)
+    launch(kernels.column_sums, (-(-width // 32), count), parts, out, rows, D=width, ROWS=32, COLUMNS=32)
+    return out
 
 
 def _dense(grad: Tensor | None) -> Tensor | None:

@@ -86,8 +86,13 @@ def residual_norm_backward(
 
 @triton.jit
 def _normal(z):
-    """P(Z <= z) for a standard normal Z."""
-    return 0.5 * (1 + tl.math.erf(z * 0.7071067811865476))
+    """P(Z <= z) for a standard normal Z, to 3e-7, and exp(-z^2 / 2): 7.1.26 of Abramowitz and Stegun, which takes a third of erf's time."""
+    density = tl.exp(-0.5 * z * z)
+    t = 1 / (1 + 0.2316418882663604 * tl.abs(z))
+    tail = (
+        t * (0.127414796 + t * (-0.142248368 + t * (0.7107068705 + t * (-0.7265760135 + t * 0.5307027145)))) * density
+    )
+    return tl.where(z >= 0, 1 - tail, tail), density
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -98,7 +103,8 @@ def gelu(y, bias, out, rows, D: tl.constexpr, BLOCK: tl.constexpr, BIAS: tl.cons
     z = tl.load(y + place, real, 0).to(tl.float32)
     if BIAS:
         z += tl.load(bias + place % D, real, 0)
-    tl.store(out + place, z * _normal(z), real)
+    below, _density = _normal(z)
+    tl.store(out + place, z * below, real)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -120,11 +126,27 @@ def gelu_backward(
         place = row[:, None] * D + column[None, :]
         real = (row[:, None] < rows) & inside[None, :]
         z = tl.load(y + place, real, 0).to(tl.float32) + shift[None, :]
-        slope = _normal(z) + z * 0.3989422804014327 * tl.exp(-0.5 * z * z)
-        back = tl.load(g + place, real, 0).to(tl.float32) * slope
+        below, density = _normal(z)
+        back = tl.load(g + place, real, 0).to(tl.float32) * (below + z * 0.3989422804014327 * density)
         tl.store(g_y + place, back, real)
         if SUMS:
             of_bias += tl.sum(back, 0)
         first += programs * ROWS
     if SUMS:
         tl.store(sums + program * D + column, of_bias, inside)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def column_sums(parts, out, rows, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The sums of some columns of (n, rows, D), (n, D), in fp32."""
+    which = tl.program_id(1)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = column < D
+    sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    first = 0
+    while first < rows:
+        row = first + tl.arange(0, ROWS)
+        place = (which * rows + row[:, None]) * D + column[None, :]
+        sums += tl.load(parts + place, (row[:, None] < rows) & inside[None, :], 0)
+        first += ROWS
+    tl.store(out + which * D + column, tl.sum(sums, 0), inside)

@@ -1,13 +1,31 @@
-"""What the encoder computes between products: bias, dropout, residual sum and LayerNorm; bias and GELU. Here by torch's operations;
-`fused.py` does the same in one launch each. Shapes: T tokens, D hidden, O outputs of a layer.
+"""What the encoder computes between products: attention; bias, dropout, residual sum and LayerNorm; bias and GELU. Here by torch's
+operations; `fused.py` does the same in one launch each. Shapes: T tokens, D hidden, O outputs of a layer.
 """
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mtbert.data.tokens import TokenStream
 from mtbert.model.dropout import Dropout
+
+
+class Ragged(NamedTuple):
+    """A token stream's sequences, as kernels read them.
+
+    Attributes:
+        offsets: the first token of each sequence (filler included), then T, int32.
+        longest: tokens of the longest sequence, or more.
+    """
+
+    offsets: Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, stream: TokenStream) -> "Ragged":
+        return cls(stream.offsets.int(), stream.longest)
 
 
 class States(NamedTuple):
@@ -33,6 +51,10 @@ class Passes:
     adds_bias = False
     compiler = ""
 
+    def attention(self, qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: Dropout) -> Tensor:
+        """dropout(softmax(q k^T / sqrt(K))) v within each sequence, (T, D); q, k and v are side by side, E = 3 D, in bf16."""
+        return flash_attention(qkv_TE, ragged, heads, dropout.p if dropout.training else 0.0)
+
     def residual_norm(
         self, x_TD: Tensor, y_TD: Tensor, bias: Tensor | None, norm: nn.LayerNorm, dropout: Dropout
     ) -> States:
@@ -43,3 +65,16 @@ class Passes:
     def gelu(self, y_TO: Tensor, bias: Tensor | None) -> Tensor:
         """The exact (erf) GELU of y + bias, in y's type."""
         return F.gelu(y_TO if bias is None else y_TO + bias).to(y_TO.dtype)
+
+
+def flash_attention(qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: float) -> Tensor:
+    """As `Passes.attention`, by torch's kernel for long texts.
+
+    `torch.nn.attention.varlen` calls the same kernel, but without dropout.
+    """
+    q, k, v = qkv_TE.view(len(qkv_TE), 3, heads, -1).unbind(1)
+    offsets, longest = ragged
+    mixed: Tensor = torch.ops.aten._flash_attention_forward(
+        q, k, v, offsets, offsets, longest, longest, dropout, False, False
+    )[0]
+    return mixed.flatten(1)

@@ -22,11 +22,11 @@ from mtbert.data.arrays import Split
 from mtbert.data.batches import Batch, make_batch
 from mtbert.data.tokens import TokenStream, Wrapper
 from mtbert.fast import accelerate
-from mtbert.fast.cuda import encoder
+from mtbert.fast.cuda import encoder, passes
 from mtbert.fast.cuda import engine as module
-from mtbert.fast.cuda.encoder import DeviceNoise, Ragged
+from mtbert.fast.cuda.encoder import DeviceNoise
 from mtbert.fast.cuda.engine import CudaEngine
-from mtbert.fast.cuda.passes import Passes
+from mtbert.fast.cuda.passes import Passes, Ragged
 from mtbert.fast.cuda.static import StaticBatch
 from mtbert.model.bert import BertConfig
 from mtbert.model.dropout import Dropout, Noise
@@ -82,7 +82,7 @@ def dense_attention(qkv_TE: Tensor, ragged: Ragged, heads: int, _dropout: float)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine on a CPU."""
     monkeypatch.setattr(CudaEngine, "recorder", Again)
-    monkeypatch.setattr(encoder, "flash_attention", dense_attention)
+    monkeypatch.setattr(passes, "flash_attention", dense_attention)
     monkeypatch.setattr(DeviceNoise, "reseed", lambda _self, seed, step, *_: torch.manual_seed(1000 * seed + step))
 
 
@@ -238,13 +238,13 @@ def test_the_comparison_notices_a_bug_in_the_forward(
     bug: str, make_model: Model, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if bug == "attention across sequences":
-        monkeypatch.setattr(encoder, "flash_attention", _one_sequence)
+        monkeypatch.setattr(passes, "flash_attention", _one_sequence)
     elif bug == "another token's residual":
         rolled = lambda self, x, *rest, real=Passes.residual_norm: real(self, x.roll(1, 0), *rest)  # noqa: E731
         monkeypatch.setattr(Passes, "residual_norm", rolled)
     else:
         swapped = lambda qkv, *rest: dense_attention(torch.cat(qkv.chunk(3, -1)[::-1], -1), *rest)  # noqa: E731
-        monkeypatch.setattr(encoder, "flash_attention", swapped)
+        monkeypatch.setattr(passes, "flash_attention", swapped)
     plain, fast = (make_model("cls", None, None, config=TINY, dropout=0.0, head_dropout=0.0) for _ in range(2))
     assert furthest(plain, fast, CPU._replace(bf16=True), batches(plain, 1)) > 0.2
 
@@ -480,6 +480,8 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> None:
     from mtbert.fast.cuda.fused import FusedPasses
 
     monkeypatch.setattr(CudaEngine, "passes_for", lambda *_: FusedPasses)
+    # Triton's interpreter cannot multiply bf16; test_attention.py compares the kernel in other types.
+    monkeypatch.setattr(FusedPasses, "attention", Passes.attention)
 
 
 @pytest.mark.usefixtures("stand_in", "fused")
@@ -597,8 +599,8 @@ def test_replays_on_a_gpu_are_the_plain_engine_s_steps(variant: Model, batches: 
     launched, graphed = variant(config=WIDE), variant(config=WIDE)
     losses = losses_for(graphed)
     engine = on_gpu(graphed, learning_rate=1e-4)
-    expected = curve(engine_on(Plain, launched, GPU, 1e-4), batches(launched, 24), losses)
-    assert curve(engine, batches(graphed, 24), losses) == pytest.approx(expected, rel=0.05, abs=0.05)
+    expected = curve(engine_on(Plain, launched, GPU, 1e-4), batches(launched, 15), losses)
+    assert curve(engine, batches(graphed, 15), losses) == pytest.approx(expected, rel=0.05, abs=0.05)
     assert engine.recorded >= 3
 
 

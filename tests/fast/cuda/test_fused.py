@@ -178,13 +178,16 @@ COMPILE = """
 import sys, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from mtbert.fast.cuda import kernels
+from mtbert.fast.cuda import attention, kernels
 
-WIDE = {"x", "bias", "gamma", "beta", "wide", "normalised", "rstd", "g_wide", "g_x", "sums"}
-TYPES = {"seed": "*i64", "site": "i32", "rows": "i32", "p": "fp32", "scale": "fp32", "eps": "fp32"}
+PASSES = kernels.residual_norm, kernels.residual_norm_backward, kernels.gelu, kernels.gelu_backward, kernels.column_sums
+WIDE = {"x", "bias", "gamma", "beta", "wide", "normalised", "rstd", "g_wide", "g_x", "sums", "parts", "logsum"}
+TYPES = {"seed": "*i64", "offsets": "*i32", "site": "i32", "rows": "i32", **dict.fromkeys(("p", "scale", "eps", "factor"), "fp32")}
 SIZES = {"D": 768, "WIDTH": 1024, "BLOCK": 1024, "ROWS": 16, "COLUMNS": 128}
-for kernel in (kernels.residual_norm, kernels.residual_norm_backward, kernels.gelu, kernels.gelu_backward):
-    constants = {one.name: SIZES.get(one.name, True) for one in kernel.params if one.is_constexpr}
+HEADS = {"H": 12, "K": 64, "WIDTH": 64, "BLOCK": attention.BLOCK}
+for kernel in (*PASSES, attention.attention, attention.attention_backward):
+    sizes = SIZES if kernel in PASSES else HEADS
+    constants = {one.name: sizes.get(one.name, True) for one in kernel.params if one.is_constexpr}
     kinds = {name: TYPES.get(name, "*fp32" if name in WIDE else "*bf16") for name in kernel.arg_names}
     kinds |= dict.fromkeys(constants, "constexpr")
     for generation in (80, 90):
