@@ -1,7 +1,7 @@
 """Attention within each sequence of a token stream, by Triton's kernels: one program for each sequence and head.
 
 Kernels for long texts give a program 128 queries. A sentence has some twenty tokens, so most of such a block is idle; here blocks have
-`BLOCK` rows, and longer sequences take several in turn. Sums are in a fixed order, so equal inputs give equal bits, which does not hold for
+16 or 32 rows, and longer sequences take several in turn. Sums are in a fixed order, so equal inputs give equal bits, which does not hold for
 the backward of torch's flash kernel.
 
 Shapes: T tokens, N sequences (filler included), H heads, K head width, D = H K; q, k and v are side by side in a row of 3 D.
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from mtbert.fast.cuda.mask import Mask, launch
 
-BLOCK = 32  # queries, and keys, of a block
-WARPS = 4
+# Queries, and keys, of a block, and its warps: the fastest of those tried on an H200.
+FORWARD = {"BLOCK": 16, "num_warps": 1}
+BACKWARD = {"BLOCK": 32, "num_warps": 4}
 
 
 @triton.jit
@@ -34,7 +35,9 @@ def _block(first, start, length, stride, K: tl.constexpr, WIDTH: tl.constexpr, B
 
 @triton.jit
 def _kept(seed, site, first, i, j, head, p, H: tl.constexpr, BLOCK: tl.constexpr):
-    """Which weights of a block dropout keeps, (BLOCK, BLOCK): Philox with the seed as key, and token, head and key as counter."""
+    """Which weights of a block dropout keeps, (BLOCK, BLOCK): Philox with seed and site as key, and token, head and key as
+    counter, so that it doesn't depend on the size of blocks.
+    """
     query = (first + i + tl.arange(0, BLOCK)) * H + head
     key = j // 4 + tl.arange(0, BLOCK // 4)
     a, b, c, d = tl.rand4x(tl.load(seed) + site, query[:, None] * 1024 + key[None, :])  # four keys each
@@ -176,10 +179,9 @@ class Attention(torch.autograd.Function):
         """Args: offsets: the first token of each sequence, then T, (N + 1,) int32."""
         rows, width = qkv.shape[0], qkv.shape[1] // 3 // heads
         out, logsum = qkv.new_empty(rows, heads * width), qkv.new_empty(heads, rows, dtype=torch.float32)
-        sizes = {"H": heads, "K": width, "WIDTH": max(16, triton.next_power_of_2(width)), "BLOCK": BLOCK}
-        ctx.constants = {**sizes, "DROP": mask.p > 0, "num_warps": WARPS}
+        ctx.sizes = {"H": heads, "K": width, "WIDTH": max(16, triton.next_power_of_2(width)), "DROP": mask.p > 0}
         ctx.grid, ctx.numbers = (len(offsets) - 1, heads), (*mask.arguments(), width**-0.5, rows)
-        launch(attention, ctx.grid, qkv, offsets, out, logsum, *ctx.numbers, **ctx.constants)
+        launch(attention, ctx.grid, qkv, offsets, out, logsum, *ctx.numbers, **ctx.sizes, **FORWARD)
         ctx.save_for_backward(qkv, offsets, out, logsum)
         return out
 
@@ -189,6 +191,6 @@ class Attention(torch.autograd.Function):
         g_qkv = torch.empty_like(qkv)
         launch(
             attention_backward, ctx.grid, grad.contiguous(), qkv, offsets, out, logsum, g_qkv, *ctx.numbers,
-            **ctx.constants,
+            **ctx.sizes, **BACKWARD,
         )  # fmt: skip
         return g_qkv, None, None, None

@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mtbert.data.tokens import TokenStream
+from mtbert.fast.cuda.merged import sample
 from mtbert.fast.cuda.passes import Passes, Ragged
+from mtbert.model.bert import BertConfig, Embeddings
 from mtbert.model.dropout import Dropout, Noise
 
 SLOW = 1.0  # seconds of compiling of which the user is told
@@ -54,6 +57,9 @@ def _try(passes: type[Passes], device: torch.device, hidden: int, intermediate: 
         lambda kind, p: _norm(kind, device, hidden, p),
         lambda kind, _: _gelu(kind, device, intermediate),
         lambda kind, p: _attention(kind, device, p),
+        lambda kind, _: [kind.sums(one, torch.float32) / 32 for one in _made_up(device, intermediate, 1024)],
+        lambda kind, _: _embed(kind, device, hidden),
+        lambda kind, _: sample(kind.merge, device, hidden),
     ]
     for take in taken:
         take(passes, 0.1)
@@ -98,7 +104,23 @@ def _attention(passes: type[Passes], device: torch.device, p: float) -> list[Ten
     return [out, qkv.grad]
 
 
-def _made_up(device: torch.device, width: int) -> Sequence[Tensor]:
-    """Five matrices of a few rows, whose gradients are wanted."""
+def _embed(passes: type[Passes], device: torch.device, width: int) -> list[Tensor]:
+    """Two sequences, of which the second one has two segments."""
+    x, _, bias, to_out, _ = _made_up(device, width)
+    embeddings = Embeddings(BertConfig(vocabulary=9, positions=9, hidden=width), 0.0, Noise()).to(device)
+    with torch.no_grad():
+        embeddings.token.weight.copy_(x)
+        embeddings.position.weight.copy_(bias)
+        embeddings.segment.weight.copy_(bias[:2])
+    positions = torch.tensor([0, 1, 0, 1, 2, 3, 4, 5, 6], device=device)
+    ids, segments, offsets = positions + 2, (positions > 3).long(), torch.tensor([0, 2, 9], device=device)
+    stream = TokenStream(ids, positions, segments, offsets, offsets[:2], 9, 7)
+    out = passes().embed(embeddings, stream, Ragged.of(stream))
+    (out * to_out).sum().backward()
+    return [out, *(one.grad for one in embeddings.parameters() if one.grad is not None)]
+
+
+def _made_up(device: torch.device, width: int, rows: int = 9) -> Sequence[Tensor]:
+    """Five matrices, whose gradients are wanted."""
     draw = torch.Generator().manual_seed(0)
-    return [one.to(device).requires_grad_() for one in torch.randn(5, 9, width, generator=draw)]
+    return [one.to(device).requires_grad_() for one in torch.randn(5, rows, width, generator=draw)]

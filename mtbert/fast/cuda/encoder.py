@@ -32,7 +32,8 @@ class DeviceNoise(Noise):
 
 def encode(encoder: BertEncoder, stream: TokenStream, first_only: bool, products: Products, passes: Passes) -> Tensor:
     """Last hidden states, as from `BertEncoder.forward`."""
-    x_TD, ragged = encoder.embeddings(stream), Ragged.of(stream)
+    ragged = Ragged.of(stream)
+    x_TD = passes.embed(encoder.embeddings, stream, ragged)
     states = States(x_TD, x_TD.to(products.dtype))
     for n, layer in enumerate(encoder.stack(), start=1):
         attention, feed_forward = layer.attention, layer.feed_forward

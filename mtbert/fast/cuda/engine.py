@@ -55,9 +55,7 @@ class CudaEngine(Plain):
         self._batch_size = 0
         config = model.encoder.config
         self._passes = self.passes_for(compute.device, config.hidden, config.intermediate)
-        self._products = Products(
-            model.encoder, torch.bfloat16 if compute.bf16 else None, biased=not self._passes.adds_bias
-        )
+        self._products = Products(model.encoder, torch.bfloat16 if compute.bf16 else None, self._passes)
         _use_noise(model, DeviceNoise())
 
     @property

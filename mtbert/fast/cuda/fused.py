@@ -11,14 +11,20 @@ import torch
 import triton
 from torch import Tensor, nn
 
+from mtbert.data.tokens import TokenStream
 from mtbert.fast.cuda import kernels
 from mtbert.fast.cuda.attention import Attention
+from mtbert.fast.cuda.fused_merge import FusedMerge
 from mtbert.fast.cuda.mask import Mask, launch
 from mtbert.fast.cuda.passes import Passes, Ragged, States
+from mtbert.model.bert import Embeddings
 from mtbert.model.dropout import Dropout
 
 BLOCK = 1024  # elements of a program of GELU
 ROWS, COLUMNS = 16, 128  # of a block in GELU's backward
+NORM_ROWS = 2  # of a block in residual_norm
+SUM_ROWS, SUM_COLUMNS = 128, 16  # of a block in column_sums
+PARTS = 16  # that a matrix is summed in
 
 
 class FusedPasses(Passes):
@@ -26,10 +32,23 @@ class FusedPasses(Passes):
 
     adds_bias = True
     compiler = f"Triton {triton.__version__}"
+    merge = FusedMerge
 
     def __init__(self) -> None:
         self._seed: Tensor | None = None
         self._site = 0
+
+    @staticmethod
+    def sums(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+        parts = PARTS if len(matrix) % PARTS == 0 else 1
+        return _sums(_sums(matrix.contiguous().view(parts, -1, matrix.shape[1]))[None])[0].to(dtype)
+
+    def embed(self, embeddings: Embeddings, stream: TokenStream, ragged: Ragged) -> Tensor:
+        position, segment = embeddings.position.weight, embeddings.segment.weight
+        if len(segment) != 2:
+            return super().embed(embeddings, stream, ragged)
+        places_TD = Places.apply(position, segment, stream.positions, stream.segments, ragged.offsets)
+        return embeddings.dropout(embeddings.norm(embeddings.token(stream.ids) + places_TD))
 
     def attention(self, qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: Dropout) -> Tensor:
         out: Tensor = Attention.apply(qkv_TE, ragged.offsets, heads, self._mask(dropout, qkv_TE.device))
@@ -54,6 +73,29 @@ class FusedPasses(Passes):
         return Mask(self._seed, self._site, p)
 
 
+class Places(torch.autograd.Function):
+    """position[p] + segment[s], (T, D), for each token's place p in its sequence and its segment s."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, position: Tensor, segment: Tensor, positions: Tensor, segments: Tensor, offsets: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(positions, segments, offsets)
+        ctx.places = len(position)
+        return position[positions] + segment[segments]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        positions, segments, offsets = ctx.saved_tensors
+        width = grad.shape[1]
+        parts = grad.new_empty(2, ctx.places, width)
+        launch(
+            kernels.places_backward, (ctx.places, -(-width // COLUMNS)), grad.contiguous(), offsets, positions, segments,
+            parts, len(offsets) - 1, ctx.places, D=width, BLOCK=16, COLUMNS=COLUMNS,
+        )  # fmt: skip
+        return parts.sum(0), _sums(parts), None, None, None
+
+
 class ResidualNorm(torch.autograd.Function):
     """LayerNorm(x + dropout(y + bias)), in x's and in y's type."""
 
@@ -64,10 +106,10 @@ class ResidualNorm(torch.autograd.Function):
         rows, width = x.shape
         wide, normalised = torch.empty_like(x), torch.empty_like(x)
         narrow, rstd = torch.empty_like(y), x.new_empty(rows)
-        sizes = {"D": width, "WIDTH": triton.next_power_of_2(width), "DROP": mask.p > 0}
+        sizes = {"D": width, "WIDTH": triton.next_power_of_2(width), "ROWS": NORM_ROWS, "DROP": mask.p > 0}
         launch(
-            kernels.residual_norm, (rows,), x, y, bias, gamma, beta, *mask.arguments(), eps, wide, narrow, normalised, rstd,
-            BIAS=bias is not None, **sizes,
+            kernels.residual_norm, (-(-rows // NORM_ROWS),), x, y, bias, gamma, beta, *mask.arguments(), eps,
+            wide, narrow, normalised, rstd, rows, BIAS=bias is not None, **sizes,
         )  # fmt: skip
         ctx.save_for_backward(normalised, rstd, gamma)
         ctx.mask, ctx.sizes, ctx.narrow = mask, sizes, y.dtype
@@ -85,7 +127,7 @@ class ResidualNorm(torch.autograd.Function):
         launch(
             kernels.residual_norm_backward, (programs,), _dense(g_wide), _dense(g_narrow), normalised, rstd, gamma,
             *ctx.mask.arguments(), g_x, g_y, sums, rows,
-            HAS_WIDE=g_wide is not None, HAS_NARROW=g_narrow is not None, SUMS=train, **ctx.sizes,
+            HAS_WIDE=g_wide is not None, HAS_NARROW=g_narrow is not None, SUMS=train, **ctx.sizes, num_warps=8,
         )  # fmt: skip
         of_gamma, of_beta, of_bias = (None, None, None) if sums is None else _sums(sums)
         return g_x, g_y, of_bias if ctx.needs_input_grad[2] else None, of_gamma, of_beta, None, None
@@ -108,7 +150,7 @@ class Gelu(torch.autograd.Function):
         y, bias = ctx.saved_tensors
         rows, width = y.shape
         train: bool = ctx.needs_input_grad[1]
-        programs = min(64, -(-rows // (4 * ROWS)))
+        programs = min(64, -(-rows // (2 * ROWS)))
         g_y, sums = torch.empty_like(y), y.new_empty(1, programs, width, dtype=torch.float32) if train else None
         launch(
             kernels.gelu_backward, (-(-width // COLUMNS), programs), grad.contiguous(), y, bias, g_y, sums, rows,
@@ -120,8 +162,9 @@ class Gelu(torch.autograd.Function):
 def _sums(parts: Tensor) -> Tensor:
     """The sums over the second of three dimensions; torch takes two launches for them."""
     count, rows, width = parts.shape
-    out = parts.new_empty(count, width)
-    launch(kernels.column_sums, (-(-width // 32), count), parts, out, rows, D=width, ROWS=32, COLUMNS=32)
+    out = parts.new_empty(count, width, dtype=torch.float32)
+    grid = -(-width // SUM_COLUMNS), count
+    launch(kernels.column_sums, grid, parts, out, rows, D=width, ROWS=SUM_ROWS, COLUMNS=SUM_COLUMNS)
     return out
 
 

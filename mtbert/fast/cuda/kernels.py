@@ -12,76 +12,83 @@ import triton.language as tl
 
 
 @triton.jit
-def _kept(seed, row, p, WIDTH: tl.constexpr):
-    """Which elements of a row dropout keeps, (WIDTH,): Philox with the seed as key, and the elements' places as counter."""
-    a, b, c, d = tl.rand4x(seed, row * (WIDTH // 4) + tl.arange(0, WIDTH // 4))
-    return tl.join(tl.join(a, c), tl.join(b, d)).reshape(WIDTH) >= p
+def _kept(seed, site, row, p, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Which elements of some rows dropout keeps, (ROWS, WIDTH): Philox with seed and site as key, and the elements' places as counter."""
+    place = row[:, None] * (WIDTH // 4) + tl.arange(0, WIDTH // 4)[None, :]
+    a, b, c, d = tl.rand4x(tl.load(seed) + site, place)
+    return tl.join(tl.join(a, c), tl.join(b, d)).reshape(ROWS, WIDTH) >= p
 
 
-@triton.jit(do_not_specialize=["site"])
+@triton.jit(do_not_specialize=["site", "rows"])
 def residual_norm(
-    x, y, bias, gamma, beta, seed, site, p, scale, eps, wide, narrow, normalised, rstd,
-    D: tl.constexpr, WIDTH: tl.constexpr, BIAS: tl.constexpr, DROP: tl.constexpr,
+    x, y, bias, gamma, beta, seed, site, p, scale, eps, wide, narrow, normalised, rstd, rows,
+    D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """LayerNorm(x + dropout(y + bias)) of one row, in x's and in y's type. `seed` plus `site` is the mask's key."""
-    row = tl.program_id(0)
+    """LayerNorm(x + dropout(y + bias)) of some rows, in x's and in y's type. `seed` plus `site` is the mask's key."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)
-    real = column < D
-    place = row * D + column
+    inside = column < D
+    real = (row < rows)[:, None] & inside[None, :]
+    place = row[:, None] * D + column[None, :]
     z = tl.load(y + place, real, 0).to(tl.float32)
     if BIAS:
-        z += tl.load(bias + column, real, 0)
+        z += tl.load(bias + column, inside, 0)[None, :]
     if DROP:
-        z = tl.where(_kept(tl.load(seed) + site, row, p, WIDTH), z * scale, 0)
+        z = tl.where(_kept(seed, site, row, p, ROWS, WIDTH), z * scale, 0)
     z += tl.load(x + place, real, 0)
-    centred = tl.where(real, z - tl.sum(z) / D, 0)
-    factor = tl.rsqrt(tl.sum(centred * centred) / D + eps)
-    z = centred * factor
-    out = z * tl.load(gamma + column, real, 0) + tl.load(beta + column, real, 0)
+    centred = tl.where(real, z - tl.sum(z, 1)[:, None] / D, 0)
+    factor = tl.rsqrt(tl.sum(centred * centred, 1) / D + eps)
+    z = centred * factor[:, None]
+    out = z * tl.load(gamma + column, inside, 0)[None, :] + tl.load(beta + column, inside, 0)[None, :]
     tl.store(wide + place, out, real)
     tl.store(narrow + place, out, real)
     tl.store(normalised + place, z, real)
-    tl.store(rstd + row, factor)
+    tl.store(rstd + row, factor, row < rows)
 
 
 @triton.jit(do_not_specialize=["rows", "site"])
 def residual_norm_backward(
     g_wide, g_narrow, normalised, rstd, gamma, seed, site, p, scale, g_x, g_y, sums, rows,
-    D: tl.constexpr, WIDTH: tl.constexpr, DROP: tl.constexpr,
+    D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, DROP: tl.constexpr,
     HAS_WIDE: tl.constexpr, HAS_NARROW: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of x and y, and of some rows' sums for the gradients of gamma, beta and bias: each program takes every n-th row."""
+    """The gradients of x and y, and of some rows' sums for the gradients of gamma, beta and bias: each program takes every n-th block of
+    rows.
+    """
     program, programs = tl.program_id(0), tl.num_programs(0)
     column = tl.arange(0, WIDTH)
-    real = column < D
-    weight = tl.load(gamma + column, real, 0)
-    of_gamma = tl.zeros((WIDTH,), tl.float32)
-    of_beta = tl.zeros((WIDTH,), tl.float32)
-    of_bias = tl.zeros((WIDTH,), tl.float32)
-    row = program
-    while row < rows:
-        place = row * D + column
-        g = tl.zeros((WIDTH,), tl.float32)
+    inside = column < D
+    weight = tl.load(gamma + column, inside, 0)[None, :]
+    of_gamma = tl.zeros((ROWS, WIDTH), tl.float32)
+    of_beta = tl.zeros((ROWS, WIDTH), tl.float32)
+    of_bias = tl.zeros((ROWS, WIDTH), tl.float32)
+    first = program * ROWS
+    while first < rows:
+        row = first + tl.arange(0, ROWS)
+        real = (row < rows)[:, None] & inside[None, :]
+        place = row[:, None] * D + column[None, :]
+        g = tl.zeros((ROWS, WIDTH), tl.float32)
         if HAS_WIDE:
             g += tl.load(g_wide + place, real, 0)
         if HAS_NARROW:
             g += tl.load(g_narrow + place, real, 0).to(tl.float32)
         z = tl.load(normalised + place, real, 0)
         scaled = g * weight
-        back = (scaled - tl.sum(scaled) / D - z * (tl.sum(scaled * z) / D)) * tl.load(rstd + row)
+        mean, along = tl.sum(scaled, 1)[:, None] / D, tl.sum(scaled * z, 1)[:, None] / D
+        back = (scaled - mean - z * along) * tl.load(rstd + row, row < rows, 0)[:, None]
         tl.store(g_x + place, back, real)
         if DROP:
-            back = tl.where(_kept(tl.load(seed) + site, row, p, WIDTH), back * scale, 0)
+            back = tl.where(_kept(seed, site, row, p, ROWS, WIDTH), back * scale, 0)
         tl.store(g_y + place, back, real)
         if SUMS:
             of_gamma += g * z
             of_beta += g
             of_bias += back
-        row += programs
+        first += programs * ROWS
     if SUMS:
-        tl.store(sums + program * D + column, of_gamma, real)
-        tl.store(sums + (programs + program) * D + column, of_beta, real)
-        tl.store(sums + (2 * programs + program) * D + column, of_bias, real)
+        tl.store(sums + program * D + column, tl.sum(of_gamma, 0), inside)
+        tl.store(sums + (programs + program) * D + column, tl.sum(of_beta, 0), inside)
+        tl.store(sums + (2 * programs + program) * D + column, tl.sum(of_bias, 0), inside)
 
 
 @triton.jit
@@ -119,7 +126,7 @@ def gelu_backward(
     shift = tl.zeros((COLUMNS,), tl.float32)
     if BIAS:
         shift += tl.load(bias + column, inside, 0)
-    of_bias = tl.zeros((COLUMNS,), tl.float32)
+    of_bias = tl.zeros((ROWS, COLUMNS), tl.float32)
     first = program * ROWS
     while first < rows:
         row = first + tl.arange(0, ROWS)
@@ -130,10 +137,10 @@ def gelu_backward(
         back = tl.load(g + place, real, 0).to(tl.float32) * (below + z * 0.3989422804014327 * density)
         tl.store(g_y + place, back, real)
         if SUMS:
-            of_bias += tl.sum(back, 0)
+            of_bias += back
         first += programs * ROWS
     if SUMS:
-        tl.store(sums + program * D + column, of_bias, inside)
+        tl.store(sums + program * D + column, tl.sum(of_bias, 0), inside)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -150,3 +157,31 @@ def column_sums(parts, out, rows, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: 
         sums += tl.load(parts + place, (row[:, None] < rows) & inside[None, :], 0)
         first += ROWS
     tl.store(out + which * D + column, tl.sum(sums, 0), inside)
+
+
+@triton.jit(do_not_specialize=["sequences", "places"])
+def places_backward(
+    g, offsets, positions, segments, of_places, sequences, places,
+    D: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The sums of a gradient over the tokens at a place, one for each of two segments, (2, places, D): of a block of sequences at a time."""
+    place = tl.program_id(0)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    first_segment = tl.zeros((BLOCK, COLUMNS), tl.float32)
+    second_segment = tl.zeros((BLOCK, COLUMNS), tl.float32)
+    n = 0
+    while n < sequences:
+        sequence = n + tl.arange(0, BLOCK)
+        known = sequence < sequences
+        first = tl.load(offsets + sequence, known, 0)
+        # Filler tokens have place 0 wherever they are, and no gradient.
+        row = first + place - tl.load(positions + first, known, 0)
+        there = known & (row >= first) & (row < tl.load(offsets + sequence + 1, known, 0))
+        value = tl.load(g + row[:, None] * D + column[None, :], there[:, None] & (column < D)[None, :], 0)
+        second = (tl.load(segments + row, there, 0) == 1)[:, None]
+        first_segment += tl.where(second, 0, value)
+        second_segment += tl.where(second, value, 0)
+        n += BLOCK
+    out = of_places + place * D + column
+    tl.store(out, tl.sum(first_segment, 0), column < D)
+    tl.store(out + places * D, tl.sum(second_segment, 0), column < D)

@@ -38,14 +38,17 @@ class MergedWeights:
     Args:
         units: layers of one kind that share a product; those that have no W' in training are left out.
         dtype: the type of products.
+        merge: what forms W', where it takes the layers: `Merge` or `FusedMerge`.
     """
 
-    def __init__(self, units: Iterable[tuple[nn.Module, ...]], dtype: torch.dtype) -> None:
+    def __init__(
+        self, units: Iterable[tuple[nn.Module, ...]], dtype: torch.dtype, merge: "type[Merge] | None" = None
+    ) -> None:
         groups: dict[object, list[Any]] = {}
         for unit in units:
             if isinstance(unit[0], KINDS) and kind(unit[0]) is not None:
                 groups.setdefault(kind(unit[0]), []).append(unit)
-        self._groups = [_Group(group, dtype) for group in groups.values()]
+        self._groups = [_Group(group, dtype, merge or Merge) for group in groups.values()]
 
     def weights(self) -> dict[tuple[nn.Module, ...], Tensor]:
         """W' of each unit's n layers by the current weights, (n O, I)."""
@@ -55,8 +58,8 @@ class MergedWeights:
 class _Group:
     """Adapted layers of one kind. Their frozen weights are moved side by side, and the layers' parameters become views of them."""
 
-    def __init__(self, units: Sequence[tuple[LoraLinear, ...]], dtype: torch.dtype) -> None:
-        self._units, self._dtype = units, dtype
+    def __init__(self, units: Sequence[tuple[LoraLinear, ...]], dtype: torch.dtype, merge: "type[Merge]") -> None:
+        self._units, self._dtype, self._merge = units, dtype, merge
         self._layers = [layer for unit in units for layer in unit]
         self._weights_NOI: Tensor | None = None
 
@@ -65,7 +68,8 @@ class _Group:
         first, sizes = self._layers[0], [len(unit) for unit in self._units]
         parameters = [getattr(layer, name) for name in first.added for layer in self._layers]
         exact = isinstance(first, DoraLinear) and first.exact_norm
-        merged = Merge.apply(self._side_by_side(), first.scale, exact, self._dtype, sizes, *parameters)
+        merge = self._merge if self._merge.takes(first) else Merge
+        merged = merge.apply(self._side_by_side(), first.scale, exact, self._dtype, sizes, *parameters)
         return dict(zip(self._units, merged, strict=True))
 
     def _side_by_side(self) -> Tensor:
@@ -84,6 +88,11 @@ class _Group:
 
 class Merge(torch.autograd.Function):
     """W' = f V with V = W0 + s B A; by LoRA f = 1, by DoRA f = m / ||V||, for each output."""
+
+    @staticmethod
+    def takes(layer: LoraLinear) -> bool:
+        """Whether it can form W' of such layers."""
+        return True
 
     @staticmethod
     def forward(
@@ -106,7 +115,7 @@ class Merge(torch.autograd.Function):
             parameters: A of all layers, then B, then by DoRA m.
         """
         count = len(weights_NOI)
-        a_NrI, b_NOr, *magnitudes = (torch.stack(list(part)) for part in _parts(parameters, count))
+        a_NrI, b_NOr, *magnitudes = (torch.stack(list(part)) for part in parts(parameters, count))
         sb_NOr = scale * b_NOr
         v_NOI, vectors = torch.baddbmm(weights_NOI, sb_NOr, a_NrI), []
         if magnitudes:
@@ -142,5 +151,24 @@ class Merge(torch.autograd.Function):
         return None, None, None, None, None, *of_a.unbind(), *of_b.unbind(), *of_m
 
 
-def _parts(tensors: Sequence[Tensor], size: int) -> list[Sequence[Tensor]]:
+def sample(merge: type[Merge], device: torch.device, width: int) -> list[Tensor]:
+    """W' of two square layers by LoRA and by DoRA, and the gradients of A, B and m, all of the order of 1."""
+    draw = torch.Generator().manual_seed(0)
+
+    def made_up(*shape: int) -> Tensor:
+        return torch.rand(2, *shape, generator=draw).to(device)
+
+    found: list[Tensor] = []
+    for dora in (False, True):
+        weights, gradients = made_up(width, width), made_up(width, width) / width**0.5
+        stacks = [made_up(8, width), made_up(width, 8), *([made_up(width) * width**0.5] if dora else [])]
+        parameters = [one.requires_grad_() for stack in stacks for one in stack.unbind()]
+        merged = merge.apply(weights, 1 / 8, dora, torch.bfloat16, [1, 1], *parameters)
+        torch.autograd.backward(merged, list(gradients.bfloat16()))
+        found += [*merged, *(one.grad for one in parameters if one.grad is not None)]
+    return found
+
+
+def parts(tensors: Sequence[Tensor], size: int) -> list[Sequence[Tensor]]:
+    """Groups of so many tensors each, in their order."""
     return [tensors[start : start + size] for start in range(0, len(tensors), size)]

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.data.tokens import TokenStream
+from mtbert.fast.cuda.merged import Merge
+from mtbert.model.bert import Embeddings
 from mtbert.model.dropout import Dropout
 
 
@@ -46,10 +48,23 @@ class Passes:
     Attributes:
         adds_bias: whether a pass adds a bias at no cost, so that products need not.
         compiler: what compiled the passes' kernels; empty if they are torch's own.
+        merge: forms the weights of LoRA and DoRA layers.
+        merge: forms the weights of LoRA and DoRA layers.
     """
 
     adds_bias = False
     compiler = ""
+    merge: type[Merge] = Merge
+
+    @staticmethod
+    def sums(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+        """The sums over rows, (O,) of (T, O)."""
+        return matrix.sum(0, dtype=dtype)
+
+    def embed(self, embeddings: Embeddings, stream: TokenStream, ragged: Ragged) -> Tensor:
+        """The encoder's input, (T, D)."""
+        x_TD: Tensor = embeddings(stream)
+        return x_TD
 
     def attention(self, qkv_TE: Tensor, ragged: Ragged, heads: int, dropout: Dropout) -> Tensor:
         """dropout(softmax(q k^T / sqrt(K))) v within each sequence, (T, D); q, k and v are side by side, E = 3 D, in bf16."""

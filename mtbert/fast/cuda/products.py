@@ -6,7 +6,7 @@ and the product that makes a gradient writes it in the weight's type, so that no
 Shapes: T tokens, O outputs of a layer, I inputs; n layers that share an input and a product.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.fast.cuda.merged import MergedWeights, kind
+from mtbert.fast.cuda.passes import Passes
 from mtbert.model.bert import BertEncoder
 
+Sums = Callable[[Tensor, torch.dtype], Tensor]
 Layers = tuple[Any, ...]  # nn.Linear or adapted, that share an input and a product
 
 
@@ -41,13 +43,13 @@ class Products:
     Args:
         encoder: the encoder. Query, key and value are one product, if they are of one kind.
         dtype: the type of products; by default that of the weights.
-        biased: all products add their biases; otherwise only query, key and value do.
+        passes: what comes between the products. If these add the biases, only query's, key's and value's are added here.
 
     Attributes:
         dtype: the type of products.
     """
 
-    def __init__(self, encoder: BertEncoder, dtype: torch.dtype | None, biased: bool) -> None:
+    def __init__(self, encoder: BertEncoder, dtype: torch.dtype | None, passes: type[Passes]) -> None:
         joint: list[Layers] = []
         single: list[Layers] = []
         for layer in encoder.stack():
@@ -60,11 +62,12 @@ class Products:
         self._plain = {unit: copies.of([one.weight for one in unit]) for unit in units if type(unit[0]) is nn.Linear}
         self._biases = {
             unit: copies.of([one.bias for one in unit])
-            for unit in (units if biased else joint)
+            for unit in (joint if passes.adds_bias else units)
             if kind(unit[0]) is not None
         }
-        self._merged = MergedWeights([unit for unit in units if unit not in self._plain], self.dtype)
+        self._merged = MergedWeights([unit for unit in units if unit not in self._plain], self.dtype, passes.merge)
         self._factors: dict[Layers, Factor] = {}
+        self._sums = passes.sums
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -87,7 +90,7 @@ class Products:
         """
         if factor := self._factors.get(layers):
             weight, bias, weights, biases = factor
-            product: Tensor = Product.apply(x, weight, bias, len(weights), *weights, *biases)
+            product: Tensor = Product.apply(x, weight, bias, self._sums, len(weights), *weights, *biases)
             return product, layers[0].bias if bias is None else None
         if len(layers) == 1:
             return layers[0](x).to(self.dtype), None
@@ -122,24 +125,26 @@ class Product(torch.autograd.Function):
     """x W^T + bias, (T, n O), for x (T, I)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, count: int, *sources: Tensor) -> Tensor:
-        """Args: `count` of the sources get the rows of W's gradient, the others those of bias's, each in its own type."""
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sums: Sums, count: int, *sources: Tensor
+    ) -> Tensor:
+        """Args: sums: sum over rows. `count` of the sources get the rows of W's gradient, the others those of bias's, each in its own type."""
         ctx.save_for_backward(x, weight)
-        ctx.count, ctx.parts = count, [(len(one), one.dtype) for one in sources]
+        ctx.sums, ctx.count, ctx.parts = sums, count, [(len(one), one.dtype) for one in sources]
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        count, parts, train = ctx.count, ctx.parts, ctx.needs_input_grad[4:]
+        count, parts, train = ctx.count, ctx.parts, ctx.needs_input_grad[5:]
         grad_x = grad @ weight if ctx.needs_input_grad[0] else None
         of_weights: Sequence[Tensor | None] = [None] * count
         of_biases: Sequence[Tensor | None] = [None] * (len(parts) - count)
         if any(train[:count]):
             of_weights = product(grad.T, x, parts[0][1]).split([rows for rows, _ in parts[:count]])
         if any(train[count:]):
-            of_biases = grad.sum(0, dtype=parts[-1][1]).split([rows for rows, _ in parts[count:]])
-        return grad_x, None, None, None, *of_weights, *of_biases
+            of_biases = ctx.sums(grad, parts[-1][1]).split([rows for rows, _ in parts[count:]])
+        return grad_x, None, None, None, None, *of_weights, *of_biases
 
 
 def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,12 +12,12 @@ from mtbert.model.dropout import Dropout, Noise
 
 pytest.importorskip("triton")
 from mtbert.fast.cuda import attention, choice
-from mtbert.fast.cuda.attention import BLOCK
 from mtbert.fast.cuda.fused import FusedPasses
 
 pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HEADS = 2
+BLOCK = int(attention.BACKWARD["BLOCK"])
 LENGTHS = [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3]
 
 

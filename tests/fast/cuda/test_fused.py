@@ -6,6 +6,7 @@ The interpreter is chosen before Triton's kernels are defined, so `conftest.py` 
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtbert.fast.cuda.passes import Passes
+from mtbert.data.tokens import TokenStream
+from mtbert.fast.cuda.passes import Passes, Ragged
+from mtbert.model.bert import BertConfig, Embeddings
 from mtbert.model.dropout import Dropout, Noise
 
 pytest.importorskip("triton")
@@ -145,6 +148,34 @@ def test_frozen_parameters_cost_no_sums(monkeypatch: pytest.MonkeyPatch) -> None
     assert [one["SUMS"] for one in seen if "SUMS" in one] == [False, False]
 
 
+@pytest.mark.parametrize("segments", [2, 3])
+def test_embeddings_are_those_of_torch(segments: int) -> None:
+    """Gradients of places and segments too; the filler has place 0 throughout, and no gradient."""
+    torch.manual_seed(0)
+    lengths, filler = [2, 5, 1, 30, 7], 6
+    embeddings = Embeddings(BertConfig(vocabulary=9, positions=33, segments=segments, hidden=20), 0.0, Noise())
+    positions = torch.cat([*(torch.arange(length) for length in lengths), torch.zeros(filler, dtype=torch.long)])
+    offsets = torch.tensor([0, *lengths, filler - 2, 2]).cumsum(0)
+    tokens = (torch.randint(9, positions.shape), positions, torch.randint(2, positions.shape), offsets, torch.arange(5))
+    stream = TokenStream(*(one.to(DEVICE) for one in tokens), sum(lengths), 33)
+    grad = torch.randn(len(positions), 20)
+    grad[sum(lengths) :] = 0
+    found = []
+    for passes in (FusedPasses(), Passes()):
+        one = deepcopy(embeddings).to(DEVICE)
+        out = passes.embed(one, stream, Ragged.of(stream))
+        out.backward(grad.to(DEVICE))
+        found.append({"out": out, **{name: p.grad for name, p in one.named_parameters() if p.grad is not None}})
+    assert len(found[0]) == 6
+    assert_equal(*found)
+
+
+@pytest.mark.parametrize("rows", [32, 33])
+def test_sums_are_those_of_torch(rows: int) -> None:
+    matrix = inputs(rows, 40)["x"]
+    torch.testing.assert_close(FusedPasses.sums(matrix, torch.float32), matrix.sum(0))
+
+
 # ---- the choice
 
 
@@ -178,20 +209,30 @@ COMPILE = """
 import sys, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from mtbert.fast.cuda import attention, kernels
+from mtbert.fast.cuda import attention, fused, kernels
 
-PASSES = kernels.residual_norm, kernels.residual_norm_backward, kernels.gelu, kernels.gelu_backward, kernels.column_sums
-WIDE = {"x", "bias", "gamma", "beta", "wide", "normalised", "rstd", "g_wide", "g_x", "sums", "parts", "logsum"}
-TYPES = {"seed": "*i64", "offsets": "*i32", "site": "i32", "rows": "i32", **dict.fromkeys(("p", "scale", "eps", "factor"), "fp32")}
-SIZES = {"D": 768, "WIDTH": 1024, "BLOCK": 1024, "ROWS": 16, "COLUMNS": 128}
-HEADS = {"H": 12, "K": 64, "WIDTH": 64, "BLOCK": attention.BLOCK}
-for kernel in (*PASSES, attention.attention, attention.attention_backward):
-    sizes = SIZES if kernel in PASSES else HEADS
+WIDE = {"x", "bias", "gamma", "beta", "wide", "normalised", "rstd", "g_wide", "g_x", "sums", "parts", "logsum", "of_places"}
+TYPES = {"seed": "*i64", **dict.fromkeys(("offsets", "positions", "segments"), "*i32")}
+TYPES |= dict.fromkeys(("p", "scale", "eps", "factor"), "fp32") | dict.fromkeys(("site", "rows", "sequences", "places"), "i32")
+NORM = {"D": 768, "WIDTH": 1024, "ROWS": fused.NORM_ROWS}
+HEADS = {"H": 12, "K": 64, "WIDTH": 64}
+KERNELS = {
+    kernels.residual_norm: NORM,
+    kernels.residual_norm_backward: NORM | {"num_warps": 8},
+    kernels.gelu: {"D": 768, "BLOCK": fused.BLOCK},
+    kernels.gelu_backward: {"D": 768, "ROWS": fused.ROWS, "COLUMNS": fused.COLUMNS},
+    kernels.column_sums: {"D": 768, "ROWS": fused.SUM_ROWS, "COLUMNS": fused.SUM_COLUMNS},
+    kernels.places_backward: {"D": 768, "BLOCK": 16, "COLUMNS": fused.COLUMNS},
+    attention.attention: HEADS | attention.FORWARD,
+    attention.attention_backward: HEADS | attention.BACKWARD,
+}
+for kernel, sizes in KERNELS.items():
     constants = {one.name: sizes.get(one.name, True) for one in kernel.params if one.is_constexpr}
     kinds = {name: TYPES.get(name, "*fp32" if name in WIDE else "*bf16") for name in kernel.arg_names}
     kinds |= dict.fromkeys(constants, "constexpr")
     for generation in (80, 90):
-        made = triton.compile(ASTSource(kernel, kinds, constants), GPUTarget("cuda", generation, 32))
+        options = {"num_warps": sizes.get("num_warps", 4)}
+        made = triton.compile(ASTSource(kernel, kinds, constants), GPUTarget("cuda", generation, 32), options)
         assert len(made.asm["cubin"]) > 1000 and ".local" not in made.asm["ptx"], kernel
 """
 

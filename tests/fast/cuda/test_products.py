@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.operations import Count
+from mtbert.fast.cuda.passes import Passes
 from mtbert.fast.cuda.products import Products
 from mtbert.model.bert import BertConfig, BertEncoder, Layer
 from mtbert.model.dropout import Dropout, Noise
@@ -65,16 +66,22 @@ def outputs(encoder: BertEncoder, products: Products | None) -> Tensor:
     return torch.cat([one.flatten(1) for one in found], dim=1)
 
 
-@pytest.mark.parametrize("biased", [True, False])
+class Unbiased(Passes):
+    """Passes that add the biases."""
+
+    adds_bias = True
+
+
+@pytest.mark.parametrize("passes", [Passes, Unbiased])
 @pytest.mark.parametrize("change", [_none, _query_and_value, _all_of_attention, _with_dropout, _frozen])
-def test_outputs_and_gradients_are_the_layers_own(change: Callable[[Layer], None], biased: bool) -> None:
+def test_outputs_and_gradients_are_the_layers_own(change: Callable[[Layer], None], passes: type[Passes]) -> None:
     gradients, found = [], []
     for fast in (False, True):
         torch.manual_seed(0)
         encoder = BertEncoder(CONFIG, 0.0).double()
         for layer in encoder.stack():
             change(layer)
-        products = Products(encoder, None, biased)
+        products = Products(encoder, None, passes)
         with products.ready():
             found.append(outputs(encoder, products if fast else None))
         found[-1].square().sum().backward()
@@ -87,7 +94,7 @@ def test_outputs_and_gradients_are_the_layers_own(change: Callable[[Layer], None
 
 def test_a_step_casts_no_weight_and_no_gradient_by_itself() -> None:
     encoder = BertEncoder(CONFIG, 0.0)
-    products = Products(encoder, torch.bfloat16, biased=True)
+    products = Products(encoder, torch.bfloat16, Passes)
     with Count() as seen, products.ready():
         x = torch.randn(5, 8, dtype=torch.bfloat16)
         for layer in encoder.stack():
@@ -100,7 +107,7 @@ def test_a_step_casts_no_weight_and_no_gradient_by_itself() -> None:
 
 def test_a_change_of_weights_is_seen_in_the_next_step() -> None:
     encoder = BertEncoder(CONFIG, 0.0).double()
-    products = Products(encoder, None, biased=True)
+    products = Products(encoder, None, Passes)
     with products.ready():
         before = outputs(encoder, products)
     with torch.no_grad():
