@@ -35,6 +35,7 @@ class Setting(NamedTuple):
         tiny: a dry run on a toy model, whose figures mean nothing.
         rounds, steps: rounds of each case, and steps in each round.
         ends: when `time.monotonic` is this, a part starts no further case.
+        trainer: measure transformers' Trainer too, not only a plain loop.
     """
 
     config: BertConfig
@@ -43,6 +44,7 @@ class Setting(NamedTuple):
     rounds: int
     steps: int
     ends: float = math.inf
+    trainer: bool = True
 
     @property
     def over(self) -> bool:

@@ -64,10 +64,12 @@ def main(
     part: Annotated[list[Part] | None, typer.Option(help="only this part")] = None,
     rounds: int = 5,
     steps: Annotated[int, typer.Option(help="per case and round")] = 10,
+    trainer: Annotated[bool, typer.Option(help="also transformers' Trainer, not only a plain loop")] = True,
     minutes: Annotated[float, typer.Option(help="the limit of all parts together")] = math.inf,
 ) -> None:
-    """Tokens per second at about 16,000 tokens a step and at batch 8, with random weights and data; and minutes of the paper's runs."""
+    """Tokens per second at about 16,000 tokens a step and at batch 16, with random weights and data; and minutes of the paper's runs."""
     setting, console = setting_for(resolve(device, "bf16", "auto"), tiny, rounds, steps), Console(stderr=True)
+    setting = setting._replace(trainer=trainer)
     folder, end, waiting = (RESULTS / setting.name("")).parent, time.monotonic() + 60 * minutes, part or list(PARTS)
     missing: dict[Part, str] = {}
     with _interrupted_at(60 * minutes):

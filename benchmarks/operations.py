@@ -115,7 +115,8 @@ def counted(passes: type[Passes]) -> Iterator[Count]:
         stack.enter_context(patch.object(DeviceNoise, "drop", drop))
         if passes is not Passes:
             launch = count.as_one("Triton's kernel", lambda *_, **__: None)
-            stack.enter_context(patch.object(sys.modules[passes.__module__], "launch", launch))
+            for kind in (passes, passes.merge):
+                stack.enter_context(patch.object(sys.modules[kind.__module__], "launch", launch))
         stack.enter_context(count)
         yield count
 

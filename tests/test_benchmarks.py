@@ -42,7 +42,7 @@ def test_the_page_says_how_many_rounds_there_are(tmp_path: Path) -> None:
         "failed": {"compiled": "there was no time for it"},
         "targets": [],
     }
-    (tmp_path / "gpu-8.json").write_text(json.dumps(result), encoding="utf-8")
+    (tmp_path / "gpu-16.json").write_text(json.dumps(result), encoding="utf-8")
     page = markdown(tmp_path)
     for line in (
         "2 of 5 rounds.",
@@ -71,7 +71,7 @@ def test_kernels_are_grouped_by_name(kernel: str, kind: str) -> None:
     assert kind_of_kernel(kernel) == kind
 
 
-PARTS = {"passes", "graphs", "large", "adapters", "8", "several", "paper"}
+PARTS = {"passes", "graphs", "large", "adapters", "16", "several", "paper"}
 
 
 @pytest.mark.slow
@@ -87,6 +87,6 @@ def test_the_gpu_s_benchmark_runs_through(root: Path) -> None:
     assert told.keys() == PARTS
     assert not any(one.get("failed") for one in told.values())
     assert told["paper"]["complete"] and told["graphs"]["complete"]
-    assert {told[part]["rounds"] for part in ("passes", "8", "large", "adapters")} == {2}
+    assert {told[part]["rounds"] for part in ("passes", "16", "large", "adapters")} == {2}
     assert "2 of 2 rounds" in (folder / "gpu.md").read_text(encoding="utf-8")
     assert len(told["several"]["cases"]) == 4
