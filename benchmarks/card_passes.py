@@ -54,7 +54,8 @@ def passes(setting: Setting) -> None:
 
 def _case(setting: Setting, data: Split, method: str, plain: bool) -> Case:
     torch.manual_seed(0)
-    model = multitask(setting.config, ["u", "v", "c"], 0.1, lambda encoder: encoder.apply(initialise))
+    with setting.device:
+        model = multitask(setting.config, ["u", "v", "c"], 0.1, lambda encoder: encoder.apply(initialise))
     if method != "full":
         model = adapted(model, method.lower())
     chosen = (lambda *_: Passes) if plain else CudaEngine.passes_for
