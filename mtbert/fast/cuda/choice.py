@@ -1,9 +1,12 @@
 """Chooses the encoder's passes: Triton's kernels if they compile and compute correctly here, else torch's operations."""
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from mtbert.data.tokens import TokenStream
 from mtbert.fast.cuda.merged import sample
 from mtbert.fast.cuda.passes import Passes, Ragged
+from mtbert.files import atomic_write_text
 from mtbert.model.bert import BertConfig, Embeddings
 from mtbert.model.dropout import Dropout, Noise
 
@@ -23,8 +27,8 @@ CLOSE = 0.05  # a norm's output and its gradients are of the order of 1, and hal
 def passes_for(device: torch.device, hidden: int, intermediate: int) -> type[Passes]:
     """The passes for an encoder of these widths in bf16.
 
-    The first call on a machine compiles the kernels, which takes seconds; Triton keeps them in its cache. If they can't be
-    used, a note says why.
+    The first call on a machine compiles the kernels and compares their results with torch's, which takes seconds. A file in
+    Triton's cache then says that they passed. If they can't be used, a note says why.
     """
     if device.type != "cuda":
         return Passes
@@ -32,8 +36,13 @@ def passes_for(device: torch.device, hidden: int, intermediate: int) -> type[Pas
     try:
         from mtbert.fast.cuda.fused import FusedPasses
 
+        passed = _record(device, FusedPasses.compiler, hidden, intermediate)
+        if passed.is_file():
+            return FusedPasses
         with torch.inference_mode(False), torch.enable_grad():
             _try(FusedPasses, device, hidden, intermediate)
+        with suppress(OSError):  # without the file, the next process tries them again
+            atomic_write_text(passed, "")
     except Exception as error:  # no Triton, no C compiler, a GPU that it does not know, ...
         reason = (str(error).strip().splitlines() or ["no message"])[0]
         print(
@@ -45,6 +54,16 @@ def passes_for(device: torch.device, hidden: int, intermediate: int) -> type[Pas
     if (seconds := time.perf_counter() - began) > SLOW:
         print(f"note: compiled the GPU's kernels in {seconds:.0f} s; Triton keeps them in its cache", file=sys.stderr)
     return FusedPasses
+
+
+def _record(device: torch.device, compiler: str, *widths: int) -> Path:
+    """The file which says that the kernels of this code passed with this GPU, torch and Triton."""
+    import triton
+
+    code = [file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))]
+    parts = [compiler, torch.__version__, torch.cuda.get_device_name(device), *map(str, widths)]
+    key = hashlib.sha256(b"\0".join([*code, *(part.encode() for part in parts)]))
+    return Path(triton.knobs.cache.dir) / f"mtbert-{key.hexdigest()[:32]}"
 
 
 def _try(passes: type[Passes], device: torch.device, hidden: int, intermediate: int) -> None:

@@ -4,6 +4,7 @@ The interpreter is chosen before Triton's kernels are defined, so `conftest.py` 
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from copy import deepcopy
@@ -191,11 +192,35 @@ def test_the_trial_passes_and_notices_a_wrong_kernel(monkeypatch: pytest.MonkeyP
         choice._try(FusedPasses, torch.device(DEVICE), 48, 80)
 
 
+def test_kernels_that_passed_are_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Until the GPU, a width or the code changes."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    tried: list[Any] = []
+    monkeypatch.setattr(choice, "_try", lambda *arguments: tried.append(arguments))
+    gpu = ["one"]
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: gpu[0])
+
+    def choose(*widths: int) -> int:
+        choice.passes_for.cache_clear()
+        assert choice.passes_for(torch.device("cuda"), *widths) is FusedPasses
+        return len(tried)
+
+    assert [choose(8, 16), choose(8, 16), choose(8, 32), choose(8, 16)] == [1, 1, 2, 2]
+    gpu[0] = "another"
+    assert [choose(8, 16), choose(8, 16)] == [3, 3]
+    copied = shutil.copytree(Path(choice.__file__).parent, tmp_path / "code")
+    (copied / "kernels.py").write_text("changed", encoding="utf-8")
+    monkeypatch.setattr(choice, "__file__", str(copied / "choice.py"))
+    assert [choose(8, 16), choose(8, 16)] == [4, 4]
+    choice.passes_for.cache_clear()
+
+
 def test_without_kernels_there_is_one_note(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fails(*_: Any) -> None:
         raise RuntimeError("Failed to find C compiler\nand more")
 
     monkeypatch.setattr(choice, "_try", fails)
+    monkeypatch.setattr(choice, "_record", lambda *_: Path("none"))
     choice.passes_for.cache_clear()
     assert [choice.passes_for(torch.device("cuda"), 8, 16) for _ in range(2)] == [Passes] * 2
     choice.passes_for.cache_clear()
