@@ -7,10 +7,11 @@ A bundle is made when everything before training is up to date. The other machin
 import hashlib
 import io
 import json
+import operator
 import stat
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import chdir
 from functools import reduce
 from pathlib import Path
@@ -154,8 +155,8 @@ def main(
     print(f"There: bash {dest.name}/{SCRIPT} --help. Then bring the folder `results` back: mtbert take FOLDER")
 
 
-def _chosen(params: Params, runs: Sequence[str], studies: Sequence[str]) -> list[str]:
-    """What to train: of the project, then of each study, the runs that take longest first."""
+def _chosen(params: Params, runs: Sequence[str], studies: Sequence[str]) -> dict[str, int]:
+    """What to train, and its tokens: of the project, then of each study, the runs that take longest first."""
     for run in runs:
         if run not in params.runs:
             raise MtbertError(f"--run: no run of params.yaml is called {run!r}{nearest(run, list(params.runs))}")
@@ -173,11 +174,11 @@ def _chosen(params: Params, runs: Sequence[str], studies: Sequence[str]) -> list
         raise MtbertError(
             f"{', '.join(early)}: not up to date; run `dvc repro prepare convert`, then the same command again"
         )
-    return longest_first(params, wanted) + [run for study in studies for run in _runs_of(study)]
+    return reduce(operator.or_, map(_runs_of, studies), longest_first(params, wanted))
 
 
-def _runs_of(study: str) -> list[str]:
-    """A study's runs, those that take longest first, as STUDY/RUN; its plan is written."""
+def _runs_of(study: str) -> dict[str, int]:
+    """A study's runs, those that take longest first, as STUDY/RUN, and their tokens; its plan is written."""
     folder, known = folder_of(study), sorted(path.parent.name for path in Path("studies").glob(f"*/{PARAMS_FILE}"))
     if study not in known:
         raise MtbertError(f"--study: {folder / PARAMS_FILE}: not found{nearest(study, known)}")
@@ -187,10 +188,10 @@ def _runs_of(study: str) -> list[str]:
             raise MtbertError(
                 f"--study: {name} of {study} starts from another run's weights, which a bundle does not carry"
             )
-    return [f"{study}/{run}" for run in longest_first(params, list(params.runs))]
+    return {f"{study}/{run}": tokens for run, tokens in longest_first(params, list(params.runs)).items()}
 
 
-def _packages_of(runs: Sequence[str]) -> list[str]:
+def _packages_of(runs: Iterable[str]) -> list[str]:
     """The packages that some runs need beside those of all stages."""
     found: set[str] = set()
     for folder, name in map(place, runs):
@@ -199,7 +200,7 @@ def _packages_of(runs: Sequence[str]) -> list[str]:
     return sorted(found)
 
 
-def _add_project(tar: tarfile.TarFile, runs: Sequence[str], fp16: bool) -> None:
+def _add_project(tar: tarfile.TarFile, runs: Iterable[str], fp16: bool) -> None:
     places = [place(run) for run in runs]
     # Adapters are made from the encoder's weights, so of rounded ones they are made there; those of studies always are.
     made = [CONVERTED / run for folder, run in places if folder == PROJECT]

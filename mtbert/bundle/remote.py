@@ -7,16 +7,16 @@ asked for. Training that the limit or a signal ends leaves a checkpoint, from wh
 import argparse
 import json
 import os
-import queue
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tarfile
 import threading
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,34 @@ from mtbert.pipeline.paths import CONVERTED, METRICS, MODELS, PLOTS, PREPARED, P
 STEPS = ("tests", "train", "benchmarks")
 BENCHMARKS = Path("reports/benchmarks")
 GRACE = 15.0  # seconds before the limit at which processes are asked to stop
+
+
+class Waiting:
+    """Runs that wait for a process. When some have finished, a run that would not finish in the time left is passed over for a shorter one,
+    since what a limit ends comes back with nothing.
+
+    Args:
+        runs: in their order, with the tokens that each trains on.
+    """
+
+    def __init__(self, runs: Mapping[str, int]) -> None:
+        self._runs, self._lock = dict(runs), threading.Lock()
+        self._tokens = dict(runs)
+        self._paces: list[float] = []  # seconds for a token
+
+    def next(self, seconds: float) -> str | None:
+        """Take the first run that can finish in `seconds`; None if there is none."""
+        with self._lock:
+            pace = statistics.median(self._paces) if self._paces else 0.0
+            found = next((run for run, tokens in self._runs.items() if pace * tokens <= seconds), None)
+            if found is not None:
+                del self._runs[found]
+            return found
+
+    def took(self, run: str, seconds: float) -> None:
+        """Note that a run has finished, from its start, in `seconds`."""
+        with self._lock:
+            self._paces.append(seconds / max(1, self._tokens[run]))
 
 
 class Work:
@@ -148,7 +176,7 @@ def _parser(manifest: dict[str, Any]) -> argparse.ArgumentParser:
         "--runs",
         nargs="+",
         choices=manifest["runs"],
-        default=manifest["runs"],
+        default=list(manifest["runs"]),
         metavar="RUN",
         help="by default all of the bundle",
     )
@@ -162,19 +190,16 @@ def _train(work: Work, manifest: dict[str, Any], runs: Sequence[str], jobs: int,
         _restore_weights()
     for folder in dict.fromkeys(place(run)[0] for run in runs):
         _give_inputs(folder)
-    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for run in runs:
-        waiting.put(run)
+    waiting = Waiting({run: manifest["runs"][run] for run in runs})
     finished: list[str] = []
 
     def worker() -> None:
-        while not work.stopping.is_set():
-            try:
-                run = waiting.get_nowait()
-            except queue.Empty:
-                return
+        while not work.stopping.is_set() and (run := waiting.next(60 * work.minutes_left)):
             folder, name = place(run)
-            if all(work.call(run, f"stages.{stage}", name, folder=folder) for stage in _stages(run)):
+            stages, began = _stages(run), time.monotonic()
+            if all(work.call(run, f"stages.{stage}", name, folder=folder) for stage in stages):
+                if "train" in stages:
+                    waiting.took(run, time.monotonic() - began)
                 try:
                     bring_back(work.out, run, weights)
                 except OSError as error:

@@ -60,15 +60,15 @@ def main(
     show(console or Console(), params, rows, size, work, rates, compute, study)
 
 
-def longest_first(params: Params, runs: Sequence[str]) -> list[str]:
-    """Runs by the tokens that they train on, so that the last ones to start, several at once, are short.
+def longest_first(params: Params, runs: Sequence[str]) -> dict[str, int]:
+    """The tokens that runs train on, the most first, so that the last ones to start, several at once, are short.
 
     Raises:
         MtbertError: as `main`.
     """
     _, rows, _ = _counted(params)
-    tokens = {run: workload(params.runs[run], rows, params.prepare.max_tokens).tokens for run in runs}
-    return sorted(runs, key=lambda run: -tokens[run])
+    tokens = {run: round(workload(params.runs[run], rows, params.prepare.max_tokens).tokens) for run in runs}
+    return dict(sorted(tokens.items(), key=lambda item: -item[1]))
 
 
 def _counted(params: Params) -> tuple[EncoderSize, Rows, Wrapper]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mtbert.bundle import remote
-from mtbert.bundle.remote import GRACE, Work
+from mtbert.bundle.remote import GRACE, Waiting, Work
 from mtbert.pipeline.paths import PRETRAINED
 from mtbert.pretrained.store import load_masked_head, load_model, save_masked_head, save_model
 
@@ -26,6 +26,15 @@ def test_a_limit_stops_what_runs_and_starts_nothing_more(tmp_path: Path, capsys:
     assert time.monotonic() - began < 30 and not work.failed and not work.minutes_left
     assert "timeit long: stopped after" in capsys.readouterr().out
     assert not (tmp_path / "logs/next.log").exists()
+
+
+def test_a_run_that_cannot_finish_is_left_out_for_a_shorter_one() -> None:
+    waiting = Waiting({"a": 900, "b": 800, "c": 700, "d": 100})
+    assert waiting.next(50.0) == "a"  # nothing is known yet
+    waiting.took("a", 90.0)
+    assert [waiting.next(75.0), waiting.next(75.0), waiting.next(9.0)] == ["c", "d", None]
+    waiting.took("c", 7.0)  # the median is .055 seconds a token now
+    assert [waiting.next(45.0), waiting.next(45.0)] == ["b", None]
 
 
 def test_what_does_not_stop_is_killed_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +65,7 @@ def test_results_that_cannot_be_written_fail_their_run_alone(
     monkeypatch.setattr(remote, "bring_back", bring_back)
     monkeypatch.setattr(remote, "_give_inputs", lambda folder: None)
     work = Work(tmp_path, 600)
-    remote._train(work, {"fp16": False}, ["first", "second"], 1, False)
+    remote._train(work, {"fp16": False, "runs": {"first": 2, "second": 1}}, ["first", "second"], 1, False)
     printed = capsys.readouterr().out
     assert work.failed and "first: its results cannot be written" in printed and "1 of 2; not: first" in printed
 
