@@ -37,10 +37,11 @@ KINDS = {
 # Patterns in the names of CUDA's kernels; the first match counts, since attention's kernels name the library of the products.
 KERNELS = {
     "attention": r"flash|fmha|^attention",
+    "weights of adapters": r"^merge",
     "optimizer": r"multi_tensor_apply(?!.*Copy)|adam",
     "products of the linear layers": r"gemm|cutlass|nvjet|xmma|splitK",
     "casts and copies": r"Mem(cpy|set)|[Cc]opy|Cat|fill",
-    "element by element": r"elementwise|layer_norm|LayerNorm|residual_norm|gelu|reduce|dropout|index|embedding|softmax|gather|scatter",
+    "element by element": r"elementwise|layer_norm|LayerNorm|residual_norm|gelu|column_sums|places|reduce|dropout|index|embedding|softmax|gather|scatter",
 }
 REST = "Python, masks, the batch, all else"
 
@@ -69,7 +70,7 @@ def main(
     began = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_gpu]) as profiled:
         case()
-        whole = time.perf_counter() - began  # what the profiler does at its end is no part of a step
+        whole = time.perf_counter() - began  # without the time that the profiler takes to finish
     spent: dict[str, float] = defaultdict(float)
     for event in profiled.key_averages():
         if not on_gpu:
@@ -77,7 +78,7 @@ def main(
         elif event.device_type == DeviceType.CUDA and not event.is_user_annotation:
             spent[kind_of_kernel(event.key)] += event.self_device_time_total / 1e6
     spent[REST] += whole - sum(spent.values())
-    shares = {name: spent[name] / whole for name in [*KINDS, REST]}
+    shares = {name: spent[name] / whole for name in [*(KERNELS if on_gpu else KINDS), REST]}
     for name, share in shares.items():
         print(f"{share:6.1%}  {name}")
     dtype = torch.bfloat16 if compute.bf16 else torch.float32

@@ -28,7 +28,7 @@ def passes(setting: Setting) -> None:
     """Measure replayed steps, and what kernels they consist of; writes gpu-passes.json."""
     data = made_up("quora", 400 if setting.tiny else 40_000)
     setting = setting._replace(steps=setting.steps * (1 if setting.tiny else 5))  # these steps are short
-    # Each case is made once: building a model takes longer than measuring it.
+    # Each case is made once, since building a model takes longer than measuring it; all six take some 9 GB.
     cases: dict[str, Callable[[], Case]] = {
         f"{method}, {by}": cache(partial(_case, setting, data, method, by == "torch"))
         for by, method in product(("Triton", "torch"), METHODS)
@@ -67,7 +67,7 @@ def kernels(setting: Setting, case: Case) -> dict[str, Any] | None:
     """The number of kernels in a step, and the longest ones: how many there are, and their microseconds."""
     if setting.device.type != "cuda":
         return None
-    case()  # records most graphs, if it has not been called before
+    case()  # records most graphs if the case has not run before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiled:
         case()
     found = [event for event in profiled.key_averages() if event.device_type == torch.autograd.DeviceType.CUDA]

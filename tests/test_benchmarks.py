@@ -5,12 +5,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from benchmarks import card_steps
 from benchmarks.anatomy import REST, kind_of_kernel
+from benchmarks.card import setting_for
 from benchmarks.gpu import markdown
 from benchmarks.harness import alternate
+from mtbert.training.compute import Compute
 
 
 def test_rounds_end_with_the_time_and_only_complete_ones_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +65,9 @@ def test_the_page_says_how_many_rounds_there_are(tmp_path: Path) -> None:
         ("void pytorch_flash::flash_bwd_kernel<Flash_bwd_kernel_traits<64, cutlass::bfloat16_t>>", "attention"),
         ("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimizer"),
         ("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<CopyFunctor>", "casts and copies"),
-        ("residual_norm_backward", "element by element"),
+        ("attention_backward", "attention"),
+        ("merge_backward_rows", "weights of adapters"),
+        *((name, "element by element") for name in ("residual_norm_backward", "column_sums", "places_backward")),
         ("Memcpy HtoD (Pinned -> Device)", "casts and copies"),
         ("void at::native::(anonymous namespace)::CatArrayBatchedCopy<float>", "casts and copies"),
         ("void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<c10::BFloat16>", "element by element"),
@@ -69,6 +76,23 @@ def test_the_page_says_how_many_rounds_there_are(tmp_path: Path) -> None:
 )
 def test_kernels_are_grouped_by_name(kernel: str, kind: str) -> None:
     assert kind_of_kernel(kernel) == kind
+
+
+def test_compiled_cases_are_measured_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And if there is no time for them, the others keep their results."""
+    seen: list[list[str]] = []
+
+    def measured(part: str, cases: dict[str, Any], *_: Any) -> tuple[dict[str, list[float]], dict[str, Any]]:
+        seen.append(list(cases))
+        if len(seen) == 2:
+            raise TimeoutError
+        return {name: [1.0] for name in cases}, {"failed": {}}
+
+    monkeypatch.setattr(card_steps, "measured", measured)
+    cases = dict.fromkeys(("mtbert", "peer", "peer, compiled"), lambda: lambda: 1.0)
+    rates, about = card_steps.compiled_last("large", cases, setting_for(Compute(torch.device("cpu"), False), tiny=True))
+    assert seen == [["mtbert", "peer"], list(cases)] and list(rates) == seen[0]
+    assert about["failed"] == {"peer, compiled": "there was no time for it"}
 
 
 PARTS = {"passes", "graphs", "large", "adapters", "16", "several", "paper"}

@@ -26,7 +26,7 @@ BACKWARD = {"BLOCK": 32, "num_warps": 4}
 
 @triton.jit
 def _block(first, start, length, stride, K: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """Where rows `start` to `start + BLOCK` of a sequence are, (BLOCK, WIDTH), and which elements of them there are."""
+    """Places of rows `start` to `start + BLOCK` of a sequence, and which of these elements exist, both (BLOCK, WIDTH)."""
     row = start + tl.arange(0, BLOCK)
     column = tl.arange(0, WIDTH)
     real = (row[:, None] < length) & (column[None, :] < K)
@@ -39,7 +39,7 @@ def _kept(seed, site, first, i, j, head, p, H: tl.constexpr, BLOCK: tl.constexpr
     counter, so that it doesn't depend on the size of blocks.
     """
     query = (first + i + tl.arange(0, BLOCK)) * H + head
-    key = j // 4 + tl.arange(0, BLOCK // 4)
+    key = j // 4 + tl.arange(0, BLOCK // 4)  # below 1024: sequences of up to 4,096 tokens
     a, b, c, d = tl.rand4x(tl.load(seed) + site, query[:, None] * 1024 + key[None, :])  # four keys each
     return tl.join(tl.join(a, c), tl.join(b, d)).reshape(BLOCK, BLOCK) >= p
 
@@ -120,7 +120,7 @@ def attention_backward(
     first = tl.load(offsets + n)
     length = tl.load(offsets + n + 1) - first
     q_of, k_of, v_of = head * K, (H + head) * K, (2 * H + head) * K
-    # Of k and v, for each block of keys; with one block the gradient of q is at hand too.
+    # k and v, block by block; with one block, the gradient of q too.
     j = 0
     while j < length:
         at, there = _block(first, j, length, 3 * H * K, K, WIDTH, BLOCK)
@@ -133,7 +133,7 @@ def attention_backward(
             beside, real = _block(first, i, length, H * K, K, WIDTH, BLOCK)
             row = i + tl.arange(0, BLOCK)
             q, g = tl.load(qkv + q_of + place, real, 0), tl.load(grad + head * K + beside, real, 0)
-            # Rows that are not there get weights of exp(-inf) = 0.
+            # Rows beyond the sequence get weights of exp(-inf) = 0.
             sums = tl.load(logsum + head * rows + first + row, row < length, float("inf"))
             dropped, of_s = _score_gradients(
                 q, k, v, g, tl.load(out + head * K + beside, real, 0), sums, seed, site, first, i, j, length, head, p,
@@ -148,7 +148,7 @@ def attention_backward(
         tl.store(g_qkv + k_of + at, of_k, there)
         tl.store(g_qkv + v_of + at, of_v, there)
         j += BLOCK
-    # Of q in longer sequences, for each block of queries.
+    # q in longer sequences, block by block.
     i = tl.where(length <= BLOCK, length, 0)
     while i < length:
         place, real = _block(first, i, length, 3 * H * K, K, WIDTH, BLOCK)

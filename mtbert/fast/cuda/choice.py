@@ -18,17 +18,19 @@ from mtbert.fast.cuda.passes import Passes, Ragged
 from mtbert.files import atomic_write_text
 from mtbert.model.bert import BertConfig, Embeddings
 from mtbert.model.dropout import Dropout, Noise
+from mtbert.peft import dora
 
 SLOW = 1.0  # seconds of compiling of which the user is told
-CLOSE = 0.05  # a norm's output and its gradients are of the order of 1, and half of them have bf16's three digits
+CLOSE = 0.05  # what is compared is of the order of 1, and has bf16's three digits
 
 
 @cache
-def passes_for(device: torch.device, hidden: int, intermediate: int) -> type[Passes]:
-    """The passes for an encoder of these widths in bf16.
+def passes_for(device: torch.device, hidden: int, intermediate: int, heads: int) -> type[Passes]:
+    """The passes for an encoder of these widths and attention heads, in bf16.
 
-    The first call on a machine compiles the kernels and compares their results with torch's, which takes seconds. A file in
-    Triton's cache then says that they passed. If they can't be used, a note says why.
+    The first call on a machine compiles the kernels and compares their results with torch's, which takes half a minute. A
+    file in Triton's cache then says that they passed. The kernels for LoRA and DoRA are tried at one shape only; others are
+    compiled in the first step. If the kernels can't be used, a note says why.
     """
     if device.type != "cuda":
         return Passes
@@ -36,11 +38,11 @@ def passes_for(device: torch.device, hidden: int, intermediate: int) -> type[Pas
     try:
         from mtbert.fast.cuda.fused import FusedPasses
 
-        passed = _record(device, FusedPasses.compiler, hidden, intermediate)
+        passed = _record(device, FusedPasses.compiler, hidden, intermediate, heads)
         if passed.is_file():
             return FusedPasses
         with torch.inference_mode(False), torch.enable_grad():
-            _try(FusedPasses, device, hidden, intermediate)
+            _try(FusedPasses, device, hidden, intermediate, heads)
         with suppress(OSError):  # without the file, the next process tries them again
             atomic_write_text(passed, "")
     except Exception as error:  # no Triton, no C compiler, a GPU that it does not know, ...
@@ -60,14 +62,14 @@ def _record(device: torch.device, compiler: str, *widths: int) -> Path:
     """The file which says that the kernels of this code passed with this GPU, torch and Triton."""
     import triton
 
-    code = [file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))]
+    code = [file.read_bytes() for file in (*sorted(Path(__file__).parent.glob("*.py")), Path(dora.__file__))]
     parts = [compiler, torch.__version__, torch.cuda.get_device_name(device), *map(str, widths)]
     key = hashlib.sha256(b"\0".join([*code, *(part.encode() for part in parts)]))
     return Path(triton.knobs.cache.dir) / f"mtbert-{key.hexdigest()[:32]}"
 
 
-def _try(passes: type[Passes], device: torch.device, hidden: int, intermediate: int) -> None:
-    """Compile all kernels, and compare their results with torch's.
+def _try(passes: type[Passes], device: torch.device, hidden: int, intermediate: int, heads: int) -> None:
+    """Compile the kernels, and compare their results with torch's.
 
     Raises:
         ArithmeticError: they differ by more than rounding.
@@ -75,8 +77,8 @@ def _try(passes: type[Passes], device: torch.device, hidden: int, intermediate: 
     taken: list[Callable[[type[Passes], float], list[Tensor]]] = [
         lambda kind, p: _norm(kind, device, hidden, p),
         lambda kind, _: _gelu(kind, device, intermediate),
-        lambda kind, p: _attention(kind, device, p),
-        lambda kind, _: [kind.sums(one, torch.float32) / 32 for one in _made_up(device, intermediate, 1024)],
+        lambda kind, p: _attention(kind, device, heads, hidden // heads, p),
+        lambda kind, _: [kind.sums(_made_up(device, 3 * hidden, 1024)[0].bfloat16(), torch.float32) / 32],
         lambda kind, _: _embed(kind, device, hidden),
         lambda kind, _: sample(kind.merge, device, hidden),
     ]
@@ -102,22 +104,20 @@ def _gelu(passes: type[Passes], device: torch.device, width: int) -> list[Tensor
     return [out, *(one.grad for one in (y, bias) if one.grad is not None)]
 
 
-def _attention(passes: type[Passes], device: torch.device, p: float) -> list[Tensor]:
-    """Of two heads, in sequences of one block and more; torch's is computed in fp32, which any device can do."""
-    lengths, narrow = (
-        [7, 40],
-        torch.bfloat16 if device.type == "cuda" else torch.float16,
-    )  # Triton's interpreter can't multiply bf16
+def _attention(passes: type[Passes], device: torch.device, heads: int, width: int, p: float) -> list[Tensor]:
+    """In sequences of one block and more; torch's is computed in fp32, which any device can do."""
+    lengths = [7, 40]
+    narrow = torch.bfloat16 if device.type == "cuda" else torch.float16  # Triton's interpreter can't multiply bf16
     draw = torch.Generator().manual_seed(0)
-    qkv, grad = (torch.randn(47, size, generator=draw).to(device, narrow) for size in (96, 32))
+    qkv, grad = (torch.randn(47, n * heads * width, generator=draw).to(device, narrow) for n in (3, 1))
     qkv.requires_grad_()
     if passes is Passes:
-        parts = [one.float().unflatten(1, (2, -1)).transpose(0, 1).split(lengths, 1) for one in qkv.chunk(3, 1)]
+        parts = [one.float().unflatten(1, (heads, -1)).transpose(0, 1).split(lengths, 1) for one in qkv.chunk(3, 1)]
         mixed = [F.scaled_dot_product_attention(*part) for part in zip(*parts, strict=True)]
         out = torch.cat(mixed, 1).transpose(0, 1).flatten(1).to(narrow)
     else:
         ragged = Ragged(torch.tensor([0, 7, 47], dtype=torch.int32, device=device), 40)
-        out = passes().attention(qkv, ragged, 2, Dropout(p, Noise()))
+        out = passes().attention(qkv, ragged, heads, Dropout(p, Noise()))
     out.backward(grad)
     assert qkv.grad is not None
     return [out, qkv.grad]

@@ -38,7 +38,7 @@ Graph = tuple[StaticBatch, Callable[[], Tensor]]
 
 
 class CudaEngine(Plain):
-    """Flash attention, dropout by CUDA's generator, merged adapters, fused passes, and steps replayed from CUDA graphs if
+    """Attention without padding, dropout by CUDA's generator, merged adapters, fused passes, and steps replayed from CUDA graphs if
     `compute.graphs` is set.
 
     A batch that is not full, has more than `static.LARGEST` rows, or could not be recorded is launched kernel by
@@ -54,7 +54,7 @@ class CudaEngine(Plain):
         self._graphs: dict[tuple[str, int], Graph | None] = {}
         self._batch_size = 0
         config = model.encoder.config
-        self._passes = self.passes_for(compute.device, config.hidden, config.intermediate)
+        self._passes = self.passes_for(compute.device, config.hidden, config.intermediate, config.heads)
         self._products = Products(model.encoder, torch.bfloat16 if compute.bf16 else None, self._passes)
         _use_noise(model, DeviceNoise())
 
@@ -68,7 +68,7 @@ class CudaEngine(Plain):
         _use_noise(self.model, Noise())
 
     def encode(self, stream: TokenStream, first_only: bool = False) -> Tensor:
-        if not torch.is_autocast_enabled(self.compute.device.type):  # the flash kernel takes bf16
+        if not torch.is_autocast_enabled(self.compute.device.type):  # the attention kernels take bf16
             return super().encode(stream, first_only)
         return encode(self.model.encoder, stream, first_only, self._products, self._passes())
 

@@ -1,4 +1,4 @@
-"""`Passes` in one launch each, by Triton's kernels; the backward of a pass takes one more, for the sums over rows.
+"""`Passes` by Triton's kernels, one launch each; where a backward adds up rows for the gradients of parameters, it takes one more.
 
 Dropout's masks are drawn again in the backward instead of being kept. They are a function of a seed, which each forward draws from the
 device's default generator, of the pass's place in the forward, and of the element: so of (seed, step), whether a step is replayed or
@@ -24,7 +24,7 @@ BLOCK = 1024  # elements of a program of GELU
 ROWS, COLUMNS = 16, 128  # of a block in GELU's backward
 NORM_ROWS = 2  # of a block in residual_norm
 SUM_ROWS, SUM_COLUMNS = 128, 16  # of a block in column_sums
-PARTS = 16  # that a matrix is summed in
+PARTS = 16  # a matrix is summed in so many parts, then the parts are
 
 
 class FusedPasses(Passes):
@@ -41,7 +41,7 @@ class FusedPasses(Passes):
     @staticmethod
     def sums(matrix: Tensor, dtype: torch.dtype) -> Tensor:
         parts = PARTS if len(matrix) % PARTS == 0 else 1
-        return _sums(_sums(matrix.contiguous().view(parts, -1, matrix.shape[1]))[None])[0].to(dtype)
+        return _sums(_sums(matrix.contiguous().view(parts, len(matrix) // parts, matrix.shape[1]))[None])[0].to(dtype)
 
     def embed(self, embeddings: Embeddings, stream: TokenStream, ragged: Ragged) -> Tensor:
         position, segment = embeddings.position.weight, embeddings.segment.weight

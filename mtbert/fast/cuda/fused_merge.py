@@ -1,7 +1,7 @@
 """`Merge` by Triton's kernels: one launch in the forward and two in the backward for all layers of one shape.
 
 The forward reads W0 and writes W'; the backward reads G twice, and by DoRA W' too. So DoRA keeps W', which the products keep anyway, and
-takes no more memory than LoRA but some vectors.
+takes no more memory than LoRA except a few vectors.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from mtbert.fast.cuda.mask import launch
 from mtbert.fast.cuda.merged import Merge, parts
 from mtbert.peft.lora import LoraLinear
 
-# 16 KB to 40 KB on the way to a program, of which two or more share a multiprocessor: enough to keep memory busy.
+# 16 to 50 KB are loading at a time for each program, and two or more programs share a multiprocessor, which keeps memory busy.
 OF_ROWS = {"ROWS": 32, "COLUMNS": 64, "STAGES": 3, "num_warps": 4}
 OF_COLUMNS = {"ROWS": 64, "COLUMNS": 64, "STAGES": 3, "num_warps": 8}  # fewer programs, as they run through all rows
-LARGEST_RANK = 64  # of which a block's sums fit in registers
+LARGEST_RANK = 32  # up to this rank a block's sums fit in registers, and its data in shared memory
 
 
 class FusedMerge(Merge):

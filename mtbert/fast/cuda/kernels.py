@@ -164,7 +164,11 @@ def places_backward(
     g, offsets, positions, segments, of_places, sequences, places,
     D: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The sums of a gradient over the tokens at a place, one for each of two segments, (2, places, D): of a block of sequences at a time."""
+    """Sums of a gradient over the tokens at one place, for each of two segments, (2, places, D).
+
+    The token at a place is as far from its sequence's first token as the places are apart. Filler sequences have place 0 throughout, and no
+    gradient.
+    """
     place = tl.program_id(0)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     first_segment = tl.zeros((BLOCK, COLUMNS), tl.float32)
@@ -174,9 +178,9 @@ def places_backward(
         sequence = n + tl.arange(0, BLOCK)
         known = sequence < sequences
         first = tl.load(offsets + sequence, known, 0)
-        # Filler tokens have place 0 wherever they are, and no gradient.
-        row = first + place - tl.load(positions + first, known, 0)
-        there = known & (row >= first) & (row < tl.load(offsets + sequence + 1, known, 0))
+        end = tl.load(offsets + sequence + 1, known, 0)
+        row = first + place - tl.load(positions + first, known & (first < end), 0)
+        there = known & (row >= first) & (row < end)
         value = tl.load(g + row[:, None] * D + column[None, :], there[:, None] & (column < D)[None, :], 0)
         second = (tl.load(segments + row, there, 0) == 1)[:, None]
         first_segment += tl.where(second, 0, value)

@@ -4,9 +4,9 @@ A program takes some rows or columns of one layer, of OUT outputs, IN inputs and
 are contiguous, in row order, and those of one layer have less than 2^31 elements. Sums are in fp32 and in a fixed order, so equal inputs
 give equal bits. A product of fp32 is three of tf32 on tensor cores, which together keep fp32's precision.
 
-By DoRA, W' stands for V in the backward, whose direction it has: V / ||V|| = W' / m. It is half as large as W0 and needs no product, and
-that it is rounded to the type of products matters no more than that G is. Only where m is 0 it doesn't tell the direction, which then
-counts as 0, as that of a zero row is.
+By DoRA the backward reads W' instead of forming V: both have the same direction, V / ||V|| = W' / m. W' has half the bytes of W0 and needs
+no product; its rounding to bf16 is no worse than G's. Where |m| is below TINY, W' has no direction, and 0 is used, as for a zero row: such
+a row's m gets no gradient, unlike by torch's operations.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -37,7 +37,7 @@ def _store(start, row, column, rows, columns, values):
 
 @triton.jit
 def _of(tensors, place):
-    """tensors[place], where a kernel knows only now which place."""
+    """tensors[place], for a place known only at run time."""
     found = tensors[0]
     for n in tl.static_range(1, len(tensors)):
         found = tl.where(place == n, tensors[n], found)
@@ -46,7 +46,7 @@ def _of(tensors, place):
 
 @triton.jit
 def _add_product(total, g, a):
-    """total + g a, for a in fp32. If g is of bf16, a is the sum of two of bf16, which keep more than twice as many bits as g has."""
+    """total + g a, for a in fp32. If g is of bf16, a is the sum of two of bf16, which together keep more than twice as many bits as g."""
     if g.dtype == tl.bfloat16:
         high = a.to(tl.bfloat16)
         low = (a - high.to(tl.float32)).to(tl.bfloat16)

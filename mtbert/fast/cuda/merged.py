@@ -1,8 +1,9 @@
 """The weights W' of all LoRA and DoRA layers at once, so that in a step an adapted layer costs one product, as without an adapter.
 
 On a GPU the launches of small operations bound a step. By itself a DoRA layer takes some fifty in forward and backward; here all layers
-of one shape share some twenty. W' is kept in the type of products alone: its fp32 sum W0 + s B A is formed again in the backward, which
-needs it for DoRA only, so that DoRA keeps no more than LoRA but two vectors for each layer.
+of one shape share some twenty of torch's operations, or three launches by `FusedMerge`. W' is kept in the type of products alone. torch's
+operations form its fp32 sum W0 + s B A again in the backward, which needs it for DoRA only, so that DoRA keeps no more than LoRA except two
+vectors for each layer.
 
 Shapes: N layers of one shape, each with O outputs, I inputs and rank r.
 """

@@ -1,5 +1,5 @@
-"""What the encoder computes between products: attention; bias, dropout, residual sum and LayerNorm; bias and GELU. Here by torch's
-operations; `fused.py` does the same in one launch each. Shapes: T tokens, D hidden, O outputs of a layer.
+"""What the encoder computes beside products: embeddings; attention; bias, dropout, residual sum and LayerNorm; bias and GELU; sums over
+rows. Here by torch's operations; `fused.py` does the same in fewer launches. Shapes: T tokens, D hidden, O outputs of a layer.
 """
 
 from typing import NamedTuple
@@ -48,7 +48,6 @@ class Passes:
     Attributes:
         adds_bias: whether a pass adds a bias at no cost, so that products need not.
         compiler: what compiled the passes' kernels; empty if they are torch's own.
-        merge: forms the weights of LoRA and DoRA layers.
         merge: forms the weights of LoRA and DoRA layers.
     """
 

@@ -128,7 +128,10 @@ class Product(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sums: Sums, count: int, *sources: Tensor
     ) -> Tensor:
-        """Args: sums: sum over rows. `count` of the sources get the rows of W's gradient, the others those of bias's, each in its own type."""
+        """Args:
+        sums: adds up a matrix's rows.
+        count: so many of the sources get rows of W's gradient, the others those of the bias's, each in its own type.
+        """
         ctx.save_for_backward(x, weight)
         ctx.sums, ctx.count, ctx.parts = sums, count, [(len(one), one.dtype) for one in sources]
         return F.linear(x, weight, bias)

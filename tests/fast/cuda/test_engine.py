@@ -196,7 +196,7 @@ def test_a_joint_step_is_that_of_the_plain_engine(
 
 @pytest.mark.usefixtures("stand_in")
 def test_it_equals_the_plain_engine(variant: Model, batches: Batches) -> None:
-    """In bf16 up to rounding; in fp32, which has no flash kernel, the same modules run."""
+    """In bf16 up to rounding; in fp32, for which there are no attention kernels, the same modules run."""
     plain, fast = variant(), variant()
     limit = 0.05
     if any(isinstance(one, DoraLinear) for one in plain.modules()):  # its merged weights are rounded too

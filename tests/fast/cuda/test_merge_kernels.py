@@ -140,9 +140,8 @@ def test_gradients_that_are_not_contiguous() -> None:
     both = []
     for merge in (FusedMerge, Merge):
         made.zero_grad()
-        sum(
-            one.sum() for one in MergedWeights([(one,) for one in made], torch.float32, merge).weights().values()
-        ).backward()  # type: ignore[union-attr]
+        weights = MergedWeights([(one,) for one in made], torch.float32, merge).weights().values()
+        torch.stack([one.sum() for one in weights]).sum().backward()
         both.append({name: one.grad for name, one in made.named_parameters() if one.grad is not None})
     assert_close(*both, 5e-6)
 
@@ -180,6 +179,7 @@ def test_a_sample_notices_a_wrong_kernel(kernel: str, changed: dict[str, int], m
 
 
 COMPILE = """
+import itertools
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -189,26 +189,29 @@ from mtbert.fast.cuda.fused_merge import OF_COLUMNS, OF_ROWS
 TYPES = {"gradients": ("*bf16",) * 48, "merged": "*bf16", "scale": "fp32"}
 MODES = {
     kernels.merge: ({"DORA": False}, {"DORA": True}),
-    kernels.merge_backward_rows: ({"DORA": False, "EXACT": False}, {"DORA": True, "EXACT": False}, {"DORA": True, "EXACT": True}),
+    kernels.merge_backward_rows: tuple({"DORA": a, "EXACT": b} for a, b in ((False, False), (True, False), (True, True))),
     kernels.merge_backward_columns: ({"EXACT": False}, {"EXACT": True}),
 }
-for kernel, modes in MODES.items():
+for rank, (kernel, modes) in itertools.product((16, 32), MODES.items()):
     block = dict(OF_COLUMNS if kernel is kernels.merge_backward_columns else OF_ROWS)
     warps = block.pop("num_warps")
     for mode in modes:
-        constants = {"OUT": 768, "IN": 3072, "RANK": 16, "RANKS": 16, **block, **mode}
+        constants = {"OUT": 768, "IN": 3072, "RANK": rank, "RANKS": rank, **block, **mode}
         kinds = {name: "constexpr" if name in constants else TYPES.get(name, "*fp32") for name in kernel.arg_names}
-        aligned = {(place, n): [["tt.divisibility", 16]] for place, kind in enumerate(kinds.values()) if isinstance(kind, tuple) for n in range(len(kind))}
-        aligned |= {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(kinds.values()) if isinstance(kind, str) and kind[0] == "*"}
+        aligned = {}
+        for place, kind in enumerate(kinds.values()):
+            keys = [(place, n) for n in range(len(kind))] if isinstance(kind, tuple) else [(place,)] * (kind[0] == "*")
+            aligned |= dict.fromkeys(keys, [["tt.divisibility", 16]])
         for generation in (80, 90):
-            made = triton.compile(ASTSource(kernel, kinds, constants, aligned), GPUTarget("cuda", generation, 32), options={"num_warps": warps})
+            source, target = ASTSource(kernel, kinds, constants, aligned), GPUTarget("cuda", generation, 32)
+            made = triton.compile(source, target, options={"num_warps": warps})
             assert len(made.asm["cubin"]) > 1000 and ".local" not in made.asm["ptx"], kernel
-            assert made.metadata.shared < 48 * 1024, kernel
+            assert made.metadata.shared < 64 * 1024, kernel
 """
 
 
 def test_the_kernels_compile_for_gpus_that_are_not_here(tmp_path: Path) -> None:
-    """To machine code of Ampere and Hopper, by the assembler that Triton brings; in shared memory that any GPU has."""
+    """To machine code of Ampere and Hopper, by the assembler that Triton brings; in shared memory that any GPU with bf16 has."""
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

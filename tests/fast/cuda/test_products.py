@@ -66,13 +66,13 @@ def outputs(encoder: BertEncoder, products: Products | None) -> Tensor:
     return torch.cat([one.flatten(1) for one in found], dim=1)
 
 
-class Unbiased(Passes):
+class Biasing(Passes):
     """Passes that add the biases."""
 
     adds_bias = True
 
 
-@pytest.mark.parametrize("passes", [Passes, Unbiased])
+@pytest.mark.parametrize("passes", [Passes, Biasing])
 @pytest.mark.parametrize("change", [_none, _query_and_value, _all_of_attention, _with_dropout, _frozen])
 def test_outputs_and_gradients_are_the_layers_own(change: Callable[[Layer], None], passes: type[Passes]) -> None:
     gradients, found = [], []
