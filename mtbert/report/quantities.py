@@ -12,14 +12,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mtbert.evaluation.resampling import wilson
+from mtbert.evaluation.metrics import pearson
+from mtbert.evaluation.resampling import measured, resampled, wilson
 from mtbert.evaluation.watched import watched
 from mtbert.report.evidence import Evidence, NotRun
-from mtbert.report.statistics import OVERALL, UNDEFINED, Interval
-from mtbert.tasks.paper import CURVE, METRIC_OF, TASKS
+from mtbert.report.statistics import OVERALL, RESAMPLES, SEED, UNDEFINED, Interval
+from mtbert.tasks.paper import CURVE, METRIC_OF, STS, TASKS
 
 UNITS = {OVERALL: "score", **{task: {"pearson": "r"}.get(metric, metric) for task, metric in METRIC_OF.items()}}
 
+PRINTED = 1e-5  # more than the digits that are left out in the examples' files
 CLOSE = 0.01  # a run has converged when its score is this close to its highest
 LEAST_EPOCHS = 7  # fewer do not show convergence "at around epoch 4 to 6"
 BERT_BASE = (100e6, 120e6)  # parameters of models with BERT-base's encoder
@@ -203,6 +205,25 @@ def share(run: str, task: str, text: str, hits: Chosen, among: Chosen) -> Quanti
         return _scaled(Interval(*wilson(int(hits(examples).sum()), len(examples))), 100)
 
     return Quantity(text, "%", measure)
+
+
+def bounded(run: str) -> Quantity:
+    """Pearson's r of the run's STS predictions, which its settings bound to the labels' range, minus that of the unbounded ones."""
+
+    def measure(evidence: Evidence) -> Interval:
+        table = evidence.examples(run, STS.name)
+        both = table[["score", "prediction"]].to_numpy(np.float64).T
+        if np.abs(both[1] - both[0]).max() < PRINTED:
+            raise CannotTell(f"{run} predicts nothing outside of the labels' range, or its settings do not bound it.")
+        labels, rng = table["label"].to_numpy(np.float64), np.random.default_rng(SEED)
+        samples = np.concatenate([[_correlations(labels, both)], resampled("pearson", labels, both, RESAMPLES, rng)])
+        return Interval(*measured(samples[:, 1] - samples[:, 0]))
+
+    return Quantity(f"STS r of {run} with its predictions bounded, minus that without,", UNITS[STS.name], measure)
+
+
+def _correlations(labels: np.ndarray, predictions: np.ndarray) -> list[float]:
+    return [pearson(labels, one) for one in predictions]
 
 
 def _exact(value: float) -> Interval:

@@ -97,16 +97,6 @@ def imbalanced(run: str, times: float, rule: Rule) -> Rule:
     return Rule(rule.text, decide)
 
 
-def undecidable(text: str, note: str) -> Rule:
-    """A claim that no run here decides.
-
-    Args:
-        text: what would decide it.
-        note: why no run does.
-    """
-    return Rule(text, lambda evidence: Outcome(None, None, None, "", NOT_RUN, note))
-
-
 def _decide(quantity: Quantity, low: float, high: float, evidence: Evidence) -> Outcome:
     try:
         found = quantity.measure(evidence)

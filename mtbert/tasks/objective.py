@@ -28,7 +28,7 @@ class Predictions(NamedTuple):
 
     Attributes:
         values: predicted labels, (B,) float64: the number of a class, 0 or 1, or a score.
-        scores: (B,): the probability of the predicted class, the probability of label 1, or the predicted score.
+        scores: (B,): the probability of the predicted class, the probability of label 1, or the score before it is clamped.
     """
 
     values: np.ndarray
@@ -190,10 +190,8 @@ class LinearScore(Linear):
     metric: ClassVar = "pearson"
 
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
-        values = raw.astype(np.float64)
-        if self.clamp:
-            values = values.clip(task.low, task.high)
-        return Predictions(values, values)
+        scores = raw.astype(np.float64)
+        return Predictions(scores.clip(task.low, task.high) if self.clamp else scores, scores)
 
 
 class MeanSquaredError(LinearScore):

@@ -10,14 +10,14 @@ from mtbert.report.claims import Claim
 from mtbert.report.evidence import Evidence
 from mtbert.report.findings import findings, main, markdown
 from mtbert.report.quantities import gain
-from mtbert.report.rules import above, undecidable
+from mtbert.report.rules import above
 from mtbert.report.statistics import Interval, Paired, Statistics
 
 CLAIMS = [
     Claim("1", "*a* is | better than b <b>", above(gain("a", "b"))),
     Claim("2", "a is much better", above(gain("a", "b"), 0.5), "Much: 0.5."),
     Claim("2", "a is better than c", above(gain("a", "c"))),
-    Claim("3", "nobody knows", undecidable("the moon", "Nobody went.")),
+    Claim("3", "nobody knows", above(gain("moon", "a"))),
 ]
 
 
@@ -56,7 +56,10 @@ def test_markdown_counts_and_lists_the_verdicts(evidence: Evidence) -> None:
         r"| 1 | \*a\* is \| better than b &lt;b&gt; | Gain in overall score of a over b is above 0. | 0.123 | 0.050 to 0.200 | "
         "**holds** |"
     )
-    assert lines[-1] == "| 3 | nobody knows | The moon. Nobody went. | – | – | **not run** |"
+    assert (
+        lines[-1]
+        == "| 3 | nobody knows | Gain in overall score of moon over a is above 0. There are no results of moon. | – | – | **not run** |"
+    )
     assert all(erratum in text for erratum in found["errata"])
     assert "generated" not in text
 

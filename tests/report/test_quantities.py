@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import bootstrap, norm
 
 from mtbert.report import quantities
 from mtbert.report.evidence import Evidence, NotRun
@@ -33,6 +33,38 @@ def test_differences_of_quantities_take_the_least_favourable_ends() -> None:
     undefined = Quantity("x", "", lambda evidence: UNDEFINED)
     for of in (quantities.excess(first, undefined), quantities.spread(first, undefined)):
         assert of.measure(NOTHING) == UNDEFINED
+
+
+def test_what_the_bound_of_predictions_is_worth(tmp_path: Path) -> None:
+    """Of outputs that are right but for some above 5; and an interval as from scipy's own bootstrap."""
+    rng = np.random.default_rng(3)
+    labels = rng.uniform(0, 5, 300)
+    scores = labels + rng.normal(0, 0.4, 300) + np.where(labels > 4.5, rng.exponential(2, 300), 0)
+    evidence = Evidence(tmp_path, Statistics({"run": {}, "within": {}}, {}))
+    for run, raw in (("run", scores), ("within", scores.clip(0, 5))):
+        rows = [
+            [n, "a", "b", label, min(max(one, 0), 5), one]
+            for n, (label, one) in enumerate(zip(labels, raw, strict=True))
+        ]
+        head = ["id", "sentence1", "sentence2", "label", "prediction", "score"]
+        write_csv(tmp_path / run / "examples/sts-dev.csv", head, rows)
+        parts = {"dev": {"sts": {}}, "test": {}, "parameters": {}, "training": {}}
+        (tmp_path / run / "metrics.json").write_text(json.dumps(parts), encoding="utf-8")
+
+    def difference(labels: np.ndarray, scores: np.ndarray) -> float:
+        return float(np.corrcoef(labels, scores.clip(0, 5))[0, 1] - np.corrcoef(labels, scores)[0, 1])
+
+    found = quantities.bounded("run").measure(evidence)
+    theirs = bootstrap(
+        (labels, scores), difference, paired=True, vectorized=False, n_resamples=2000, method="percentile", rng=0
+    )
+    ends = theirs.confidence_interval
+    assert (
+        found.value == pytest.approx(difference(labels, scores), abs=1e-6) and found.low is not None and found.low > 0
+    )
+    assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=0.1)
+    with pytest.raises(CannotTell, match="nothing outside"):
+        quantities.bounded("within").measure(evidence)
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_two_equal_runs_show_no_gain() -> None:
 
 def test_a_conjunction_is_as_good_as_its_weakest_part() -> None:
     holds, refuted, open_ = (rules.above(quantity(value, value - 1, value + 1)) for value in (2, -2, 0))
-    missing = rules.undecidable("y", "No run does it.")
+    missing = rules.above(gain("a", "b"))
     assert verdict(rules.all_of(holds, holds)) == HOLDS
     assert verdict(rules.all_of(holds, open_)) == CANNOT_TELL
     assert verdict(rules.all_of(open_, missing, holds)) == NOT_RUN
@@ -74,7 +74,7 @@ def test_a_condition_on_the_sizes(tmp_path: Path) -> None:
     assert verdict(rules.imbalanced("run", 10, rule), evidence) == HOLDS, "500 is ten times 50"
     found = rules.imbalanced("run", 10.1, rule).decide(evidence)
     assert (found.verdict, found.number) == (CANNOT_TELL, 1)
-    assert verdict(rules.imbalanced("absent", 10, rules.undecidable("y", "No."))) == NOT_RUN
+    assert verdict(rules.imbalanced("absent", 10, rules.above(gain("a", "b")))) == NOT_RUN
 
 
 def test_without_a_number_the_verdict_has_the_reason() -> None:

@@ -47,7 +47,7 @@ def test_a_score_is_clamped_only_if_asked() -> None:
     clamped, free = (
         MeanSquaredError(objective="mse", features=["u"], clamp=clamp).decide(raw, STS) for clamp in (True, False)
     )
-    assert clamped.values.tolist() == clamped.scores.tolist() == [0, 0, 2.25, 5, 5]
+    assert (clamped.values.tolist(), clamped.scores.tolist()) == ([0, 0, 2.25, 5, 5], raw.tolist())
     assert free.values.tolist() == [-0.5, 0, 2.25, 5, 5.5]
 
 
