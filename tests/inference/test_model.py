@@ -55,7 +55,7 @@ def test_predictions_are_those_of_evaluate(project: Path, run: str, monkeypatch:
         assert len({row["score"] for row in rows}) > 6, "predictions tell the examples apart"
         for row, prediction in zip(rows, found, strict=True):
             if isinstance(prediction, mtbert.Score):
-                assert f"{prediction.score:.6f}" == row["score"]
+                assert f"{prediction.score:.9g}" == row["prediction"]
                 assert (prediction.low, prediction.high) == (0, 5)
             else:
                 number = list(prediction.probabilities).index(prediction.label)
