@@ -39,17 +39,16 @@ class Waiting:
     """
 
     def __init__(self, runs: Mapping[str, int]) -> None:
-        self._runs, self._lock = dict(runs), threading.Lock()
-        self._tokens = dict(runs)
+        self._tokens, self._runs, self._lock = runs, list(runs), threading.Lock()
         self._paces: list[float] = []  # seconds for a token
 
     def next(self, seconds: float) -> str | None:
         """Take the first run that can finish in `seconds`; None if there is none."""
         with self._lock:
             pace = statistics.median(self._paces) if self._paces else 0.0
-            found = next((run for run, tokens in self._runs.items() if pace * tokens <= seconds), None)
+            found = next((run for run in self._runs if pace * self._tokens[run] <= seconds), None)
             if found is not None:
-                del self._runs[found]
+                self._runs.remove(found)
             return found
 
     def took(self, run: str, seconds: float) -> None:

@@ -216,14 +216,11 @@ def bounded(run: str) -> Quantity:
         if np.abs(both[1] - both[0]).max() < PRINTED:
             raise CannotTell(f"{run} predicts nothing outside of the labels' range, or its settings do not bound it.")
         labels, rng = table["label"].to_numpy(np.float64), np.random.default_rng(SEED)
-        samples = np.concatenate([[_correlations(labels, both)], resampled("pearson", labels, both, RESAMPLES, rng)])
+        exact = [[pearson(labels, one) for one in both]]
+        samples = np.concatenate([exact, resampled("pearson", labels, both, RESAMPLES, rng)])
         return Interval(*measured(samples[:, 1] - samples[:, 0]))
 
     return Quantity(f"STS r of {run} with its predictions bounded, minus that without,", UNITS[STS.name], measure)
-
-
-def _correlations(labels: np.ndarray, predictions: np.ndarray) -> list[float]:
-    return [pearson(labels, one) for one in predictions]
 
 
 def _exact(value: float) -> Interval:

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mtbert.fast.cuda.kernels import kept
 from mtbert.fast.cuda.mask import Mask, launch
 
 # Queries, and keys, of a block, and its warps: the fastest of those tried on an H200.
@@ -35,13 +36,10 @@ def _block(first, start, length, stride, K: tl.constexpr, WIDTH: tl.constexpr, B
 
 @triton.jit
 def _kept(seed, site, first, i, j, head, p, H: tl.constexpr, BLOCK: tl.constexpr):
-    """Which weights of a block dropout keeps, (BLOCK, BLOCK): Philox with seed and site as key, and token, head and key as
-    counter, so that it doesn't depend on the size of blocks.
-    """
+    """Which weights of a block dropout keeps, (BLOCK, BLOCK): a function of token, head and key, so not of the size of blocks."""
     query = (first + i + tl.arange(0, BLOCK)) * H + head
     key = j // 4 + tl.arange(0, BLOCK // 4)  # below 1024: sequences of up to 4,096 tokens
-    a, b, c, d = tl.rand4x(tl.load(seed) + site, query[:, None] * 1024 + key[None, :])  # four keys each
-    return tl.join(tl.join(a, c), tl.join(b, d)).reshape(BLOCK, BLOCK) >= p
+    return kept(seed, site, query[:, None] * 1024 + key[None, :], p, BLOCK, BLOCK)
 
 
 @triton.jit
@@ -103,9 +101,9 @@ def _score_gradients(
     of_weights = tl.dot(g, tl.trans(v), input_precision="ieee")
     dropped = weights
     if DROP:
-        kept = _kept(seed, site, first, i, j, head, p, H, BLOCK)
-        dropped = tl.where(kept, weights * scale, 0)
-        of_weights = tl.where(kept, of_weights * scale, 0)
+        keep = _kept(seed, site, first, i, j, head, p, H, BLOCK)
+        dropped = tl.where(keep, weights * scale, 0)
+        of_weights = tl.where(keep, of_weights * scale, 0)
     d = tl.sum(out.to(tl.float32) * g.to(tl.float32), 1)
     return dropped, weights * (of_weights - d[:, None]) * factor
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbert.data.tokens import TokenStream
-from mtbert.fast.cuda.merged import sample
+from mtbert.fast.cuda.merged import Merge
 from mtbert.fast.cuda.passes import Passes, Ragged
 from mtbert.files import atomic_write_text
 from mtbert.model.bert import BertConfig, Embeddings
@@ -137,6 +137,24 @@ def _embed(passes: type[Passes], device: torch.device, width: int) -> list[Tenso
     out = passes().embed(embeddings, stream, Ragged.of(stream))
     (out * to_out).sum().backward()
     return [out, *(one.grad for one in embeddings.parameters() if one.grad is not None)]
+
+
+def sample(merge: type[Merge], device: torch.device, width: int) -> list[Tensor]:
+    """W' of two square layers by LoRA and by DoRA, and the gradients of A, B and m, all of the order of 1."""
+    draw = torch.Generator().manual_seed(0)
+
+    def made_up(*shape: int) -> Tensor:
+        return torch.rand(2, *shape, generator=draw).to(device)
+
+    found: list[Tensor] = []
+    for magnitude in (False, True):
+        weights, gradients = made_up(width, width), made_up(width, width) / width**0.5
+        stacks = [made_up(8, width), made_up(width, 8), *([made_up(width) * width**0.5] if magnitude else [])]
+        parameters = [one.requires_grad_() for stack in stacks for one in stack.unbind()]
+        merged = merge.apply(weights, 1 / 8, magnitude, torch.bfloat16, [1, 1], *parameters)
+        torch.autograd.backward(merged, list(gradients.bfloat16()))
+        found += [*merged, *(one.grad for one in parameters if one.grad is not None)]
+    return found
 
 
 def _made_up(device: torch.device, width: int, rows: int = 9) -> Sequence[Tensor]:

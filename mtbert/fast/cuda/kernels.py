@@ -12,11 +12,18 @@ import triton.language as tl
 
 
 @triton.jit
-def _kept(seed, site, row, p, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Which elements of some rows dropout keeps, (ROWS, WIDTH): Philox with seed and site as key, and the elements' places as counter."""
-    place = row[:, None] * (WIDTH // 4) + tl.arange(0, WIDTH // 4)[None, :]
+def kept(seed, site, place, p, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Which elements of a block dropout keeps, (ROWS, WIDTH): Philox with seed and site as key, and the places of four elements each,
+    (ROWS, WIDTH / 4), as counter.
+    """
     a, b, c, d = tl.rand4x(tl.load(seed) + site, place)
     return tl.join(tl.join(a, c), tl.join(b, d)).reshape(ROWS, WIDTH) >= p
+
+
+@triton.jit
+def _kept(seed, site, row, p, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Which elements of some rows dropout keeps, (ROWS, WIDTH)."""
+    return kept(seed, site, row[:, None] * (WIDTH // 4) + tl.arange(0, WIDTH // 4)[None, :], p, ROWS, WIDTH)
 
 
 @triton.jit(do_not_specialize=["site", "rows"])

@@ -152,24 +152,6 @@ class Merge(torch.autograd.Function):
         return None, None, None, None, None, *of_a.unbind(), *of_b.unbind(), *of_m
 
 
-def sample(merge: type[Merge], device: torch.device, width: int) -> list[Tensor]:
-    """W' of two square layers by LoRA and by DoRA, and the gradients of A, B and m, all of the order of 1."""
-    draw = torch.Generator().manual_seed(0)
-
-    def made_up(*shape: int) -> Tensor:
-        return torch.rand(2, *shape, generator=draw).to(device)
-
-    found: list[Tensor] = []
-    for dora in (False, True):
-        weights, gradients = made_up(width, width), made_up(width, width) / width**0.5
-        stacks = [made_up(8, width), made_up(width, 8), *([made_up(width) * width**0.5] if dora else [])]
-        parameters = [one.requires_grad_() for stack in stacks for one in stack.unbind()]
-        merged = merge.apply(weights, 1 / 8, dora, torch.bfloat16, [1, 1], *parameters)
-        torch.autograd.backward(merged, list(gradients.bfloat16()))
-        found += [*merged, *(one.grad for one in parameters if one.grad is not None)]
-    return found
-
-
 def parts(tensors: Sequence[Tensor], size: int) -> list[Sequence[Tensor]]:
     """Groups of so many tensors each, in their order."""
     return [tensors[start : start + size] for start in range(0, len(tensors), size)]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.operations import Count
-from mtbert.fast.cuda.merged import Merge, MergedWeights, sample
+from mtbert.fast.cuda.choice import sample
+from mtbert.fast.cuda.merged import Merge, MergedWeights
 from mtbert.peft.dora import DoraLinear
 from mtbert.peft.lora import LoraLinear
 
