@@ -55,8 +55,8 @@ class Params(Section):
                     name,
                 )
         for name, run in self.runs.items():
-            if run.adapter and run.adapter.start_from != "pretrained":
-                self._check_start(name, run, run.adapter.start_from)
+            if run.start_run:
+                self._check_start(name, run, run.start_run)
         for kind in ("tables", "figures"):
             for view, rows in getattr(self, kind).items():
                 for row, run_name in rows.items():

@@ -160,7 +160,7 @@ def _chosen(params: Params, runs: Sequence[str], studies: Sequence[str]) -> dict
     for run in runs:
         if run not in params.runs:
             raise MtbertError(f"--run: no run of params.yaml is called {run!r}{nearest(run, list(params.runs))}")
-    dependent = {name for name, run in params.runs.items() if run.adapter and run.adapter.start_from != "pretrained"}
+    dependent = {name for name, run in params.runs.items() if run.start_run}
     if named := sorted(dependent.intersection(runs)):
         raise MtbertError(
             f"--run: {named[0]} starts from another run's weights, which a bundle does not carry; train it here"
@@ -184,7 +184,7 @@ def _runs_of(study: str) -> dict[str, int]:
         raise MtbertError(f"--study: {folder / PARAMS_FILE}: not found{nearest(study, known)}")
     params = refresh_study(folder, Path())
     for name, run in params.runs.items():
-        if run.adapter and run.adapter.start_from != "pretrained":
+        if run.start_run:
             raise MtbertError(
                 f"--study: {name} of {study} starts from another run's weights, which a bundle does not carry"
             )

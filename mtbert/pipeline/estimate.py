@@ -89,8 +89,8 @@ def disk_bytes(params: Params, rows: Rows, rates: Rates) -> float:
     weights = 4.0 * rates.largest.parameters
     total = weights  # the encoder's
     for name, run in params.runs.items():
-        start = 0.0 if run.adapter is None or run.adapter.start_from == "pretrained" else weights
-        total += 4.0 * (rates.kept[name] + rates.added[name]) + start  # models/RUN and models/converted/RUN
+        converted = 0 if run.start_run else rates.added[name]
+        total += 4.0 * (rates.kept[name] + converted)  # models/RUN and models/converted/RUN
     checkpoints = 3 if any(run.further_pretraining for run in params.runs.values()) else 2
     total += checkpoints * max(map(_copies, params.runs.values())) * 4 * rates.largest.trained
     text = {

@@ -46,6 +46,8 @@ def weights_of(folder: Path) -> dict[str, Any]:
 
 def parents_of(run: Run, name: str) -> list[Path]:
     """The folders of the weights that a run's training starts from."""
+    if run.start_run:
+        return [MODELS / run.start_run]
     return [PRETRAINED, CONVERTED / name] if run.adapter else [PRETRAINED]
 
 
@@ -132,19 +134,24 @@ def load_encoder(settings: Model, where: str, folder: Path = PRETRAINED, advice:
 
 
 def load_start(run: Run, name: str) -> MultitaskModel:
-    """The model that training starts from: the pretrained encoder, and what the convert stage added to it."""
-    model = load_encoder(run, f"runs.{name}")
+    """The model that training starts from: the pretrained encoder and what the convert stage added to it, or a trained run's weights
+    and a new adapter.
+    """
+    where = f"runs.{name}"
+    if run.start_run:
+        check_current(run.start_run, f"{where}.adapter.start_from")
+        folder = MODELS / run.start_run
+        tensors, config = load_model(folder)
+        model = build(run, BertConfig(**config["encoder"]))
+        fill(model, tensors, folder)
+        adapt(model, run, where, initialise=True)
+        return model
+    model = load_encoder(run, where)
     if run.adapter is not None:
-        adapt(model, run, f"runs.{name}")
-        pretrained = run.adapter.start_from == "pretrained"
-        if not pretrained:
-            check_current(run.adapter.start_from, f"runs.{name}.adapter.start_from")
+        adapt(model, run, where)
         tensors, config = load_model(CONVERTED / name)
         _check_parent(config["parent"], CONVERTED / name)
-        if pretrained:
-            load_adapter(model, tensors, str(CONVERTED / name / WEIGHTS))
-        else:
-            fill(model, tensors, CONVERTED / name)
+        load_adapter(model, tensors, str(CONVERTED / name / WEIGHTS))
     return model
 
 
@@ -227,8 +234,7 @@ def mask_token() -> int:
 def _check_parent(parent: dict[str, Any], folder: Path) -> None:
     """Check that the adapter was made from these weights: its magnitudes fit no others, even of equal shape."""
     if weights_of(Path(parent["folder"])) != parent:
-        # --force, since a run's weights are no dependency of convert in dvc.yaml.
-        again = f"run `dvc repro --force --single-item {stage_of(folder)}`, then the same command again"
+        again = f"run `dvc repro {stage_of(folder)}`, then the same command again"
         raise MtbertError(f"{folder}: was made from other weights of {parent['folder']}; {again}")
 
 
@@ -317,7 +323,7 @@ def save_trained(
         "encoder": config_to_json(model.encoder.config),
         "settings": run.model_dump(),
         "base": pretrained["source"],
-        "base_weights": pretrained["sha256"] if run.adapter and run.adapter.start_from == "pretrained" else None,
+        "base_weights": pretrained["sha256"] if run.adapter and not run.start_run else None,
         "tasks": {task.name: described(task) for task in run.known.values()},
         "max_tokens": max_tokens,
         "preprocess": preprocess,

@@ -96,10 +96,10 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
         },
     }
     for name, run in params.runs.items():
-        plan[f"convert/{name}"] = _converted(params, run)
+        plan[f"convert/{name}"] = _converted(run)
         # What the model's folder says of its data.
         about = {"preprocess": params.prepare.preprocess, "source": params.data.source}
-        plan[f"train/{name}"] = {"run": run.model_dump(), **shared, **about}
+        plan[f"train/{name}"] = {"run": run.model_dump(), **shared, **about, **_start(params, run)}
         plan[f"evaluate/{name}"] = {"run": run.model_dump(), **shared}
     for stage, kind in (("table", params.tables), ("figure", params.figures)):
         for name, rows in kind.items():
@@ -121,11 +121,12 @@ def _encoder(params: Params) -> dict[str, Any]:
     return params.encoder.model_dump(include={"source", "sha256", *keys}, exclude_none=True)
 
 
-def _converted(params: Params, run: Run) -> dict[str, Any]:
-    """The settings of convert; empty without an adapter, so that no edit of such a run re-runs the stage."""
-    if run.adapter is None:
-        return {"model": None}
-    settings = {"model": run.model_dump(include=set(Model.model_fields))}
-    if run.adapter.start_from != "pretrained":
-        settings["start_run"] = params.run(run.adapter.start_from).model_dump()
-    return settings
+def _converted(run: Run) -> dict[str, Any]:
+    """The settings of convert; empty where it has nothing to do, so that no edit of such a run re-runs the stage."""
+    converted = run.adapter and not run.start_run
+    return {"model": run.model_dump(include=set(Model.model_fields)) if converted else None}
+
+
+def _start(params: Params, run: Run) -> dict[str, Any]:
+    """The settings of the run that an adapter starts from, so that an edit of them also trains the adapter again."""
+    return {"start_run": params.run(run.start_run).model_dump()} if run.start_run else {}

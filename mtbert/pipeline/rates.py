@@ -142,7 +142,7 @@ def _sizes(name: str, run: Run, config: BertConfig) -> tuple[int, int]:
         model = build(run, config)
         if run.adapter:
             adapt(model, run, f"runs.{name}")
-    whole = run.adapter is None or run.adapter.start_from != "pretrained"
+    whole = run.adapter is None or run.start_run
     kept = model.state_dict() if whole else kept_state(model)
     return _numel(adapter_state(model)), _numel(kept)
 

@@ -85,6 +85,11 @@ class Model(Section):
         known = known_tasks({name: task.model_dump() for name, task in self.declared.items()})
         return {name: task for name, task in known.items() if name in self.heads}
 
+    @property
+    def start_run(self) -> str | None:
+        """The run from whose weights the adapter starts; None if it starts from the pretrained encoder, or there is none."""
+        return self.adapter.start_from if self.adapter and self.adapter.start_from != "pretrained" else None
+
     @model_validator(mode="after")
     def _no_contradictions(self) -> "Model":
         needed: set[str] = set()

@@ -106,14 +106,15 @@ def test_a_run_is_added_renamed_and_removed_in_params_yaml_alone(edited: Callabl
     assert after["train/mine"]["run"] == before["train/dora_r8"]["run"] | {"seed": 1}
 
 
-def test_a_conversion_that_starts_from_a_run_depends_on_that_run(edited: Callable[[dict[str, Any]], Params]) -> None:
-    start = {"runs.dora_r8.adapter.start_from": "best_performance"}
+def test_an_adapter_that_starts_from_a_run_depends_on_that_run(edited: Callable[[dict[str, Any]], Params]) -> None:
+    start = {"runs.dora_r8.adapter.start_from": "mine", "runs.mine": {"from": "best_performance"}}
     before = settings_of_stages(edited(start))
-    assert before["convert/dora_r8"]["start_run"] == before["train/best_performance"]["run"]
-    assert "start_run" not in before["convert/dora_r4"]
-    after = settings_of_stages(edited(start | {"runs.best_performance.epochs": 9}))
-    assert before["convert/dora_r8"] != after["convert/dora_r8"]
-    assert before["convert/dora_r4"] == after["convert/dora_r4"]
+    assert before["train/dora_r8"]["start_run"] == before["train/mine"]["run"]
+    assert "start_run" not in before["train/dora_r4"]
+    assert before["convert/dora_r8"] == before["convert/baseline"]
+    after = settings_of_stages(edited(start | {"runs.mine.epochs": 9}))
+    assert before["train/dora_r8"] != after["train/dora_r8"]
+    assert before["train/dora_r4"] == after["train/dora_r4"]
 
 
 @pytest.mark.parametrize(("source", "keys"), [("sample", {"sample"}), ("folder", {"path"}), ("download", set())])

@@ -129,6 +129,18 @@ def test_a_rule_has_the_resources_of_its_stage(
         assert "resources:\n" in rule(params, gpus, stage)
 
 
+def test_a_run_waits_for_the_run_that_its_adapter_starts_from() -> None:
+    runs = PARAMS.runs | {"start": PARAMS.runs["best_performance"]}
+    adapter = runs["dora_r8"].adapter
+    assert adapter is not None
+    started = runs["dora_r8"].model_copy(update={"adapter": adapter.model_copy(update={"start_from": "start"})})
+    jobs = [Job(f"train@{name}", "train", ["convert"]) for name in ("start", "dora_r8", "dora_r4")]
+    text = snakefile(jobs, PARAMS.model_copy(update={"runs": runs | {"dora_r8": started}}), gpus=0)
+    inputs = dict(re.findall(r"name: 'train@(\w+)'\n    input: (.*)", text))
+    convert, start = f"'{DONE}/convert'", f"'{DONE}/train@start'"
+    assert inputs == {"start": convert, "dora_r8": f"{convert}, {start}", "dora_r4": convert}
+
+
 def test_resources_are_set_for_the_stages_of_dvc_yaml() -> None:
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     assert set(Workflow.model_fields) == set(stages) - {"plan"}
