@@ -27,8 +27,11 @@ install: .venv/.runtime ## only create the virtual environment, .venv
 
 install-dev: .venv/.dev ## the same, with packages for tests and linters
 
-test: .venv/.dev ## run the tests, offline
-	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest
+# A file's tests share fixtures that take long to make, so that each file is run by one process.
+PYTEST := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
+test: .venv/.dev ## run the tests, offline, a process on each core
+	@$(PYTEST)
 
 # mtbert/fast is there for speed alone: without it the model, the adapters, the loop and the graph work by plain torch. In the copy a
 # module takes the folder's place, since Python would find the folder of the editable installation.
@@ -41,7 +44,7 @@ test-plain: .venv/.dev ## test a copy of the project that has no mtbert/fast
 	rm -r mtbert/fast tests/fast
 	echo 'raise ModuleNotFoundError("removed", name="mtbert.fast")' > mtbert/fast.py
 	python -c 'from mtbert.engines import kernels; assert not kernels()[0], "mtbert/fast is still there"'
-	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest -x $(PLAIN) \
+	$(PYTEST) -x $(PLAIN) \
 	    tests/test_pipeline.py::test_every_stage_ran_and_left_its_outputs
 
 reliability: .venv/.dev ## kills, corruption, bad input, two writers: run all trials, half an hour on two cores
