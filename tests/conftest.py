@@ -1,5 +1,6 @@
 """What the tests share: a tiny model, tiny prepared splits, and the special tokens around their wordpieces."""
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,10 @@ from mtbert.model.multitask import MultitaskModel
 from tests.tiny import tiny_model, tiny_split
 
 pytest_plugins = ["tests.stage_fixtures"]
+
+# Without a GPU, Triton's interpreter runs the kernels. It must be chosen before Triton is imported, which other libraries do too.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # Of a size that our kernels take, in fp32.
 TINY = BertConfig(vocabulary=40, positions=32, layers=1, hidden=32, heads=2, intermediate=48)
