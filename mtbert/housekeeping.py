@@ -80,10 +80,11 @@ def human(size: int) -> str:
 
 
 def _checkpoints(root: Path) -> Iterator[tuple[Path, str]]:
-    for work in work_folders(root / WORK):
-        if not _held(work.path / LOCK):
-            what = f"{work.run or 'a run'}, stopped after step {work.step:,}, {work.age / 86400:.1f} days ago"
-            yield work.path, f"checkpoint of {what}; the same settings would resume from it"
+    for folder in (root / WORK, *sorted(root.glob(f"studies/*/{WORK}"))):
+        for work in work_folders(folder):
+            if not _held(work.path / LOCK):
+                what = f"{work.run or 'a run'}, stopped after step {work.step:,}, {work.age / 86400:.1f} days ago"
+                yield work.path, f"checkpoint of {what}; the same settings would resume from it"
 
 
 def _in_training(root: Path) -> set[str]:
