@@ -14,9 +14,12 @@ from typing import NamedTuple
 from mtbert.training.work import LOCK, work_folders
 
 WORK = Path(".mtbert")
+UNDECLARED = "output of a run that params.yaml does not declare"
 STARTUP = 60  # seconds in which a new experiment's process may not have entered its workspace yet
 OUTPUTS = {"models": "config.json", "models/converted": "config.json", "results": "metrics.json"}
 """Folders of runs' outputs, and the file that every output has; folders without it are the user's own."""
+FILES = {"metrics": (".json", b'"overall"'), "plots": (".csv", b"epoch,step")}
+"""Folders of files for each run, their ending, and what every such file has."""
 
 
 class Leftover(NamedTuple):
@@ -131,4 +134,8 @@ def _outputs(root: Path, runs: Collection[str]) -> Iterator[tuple[Path, str]]:
     for parent, mark in OUTPUTS.items():
         for folder in sorted((root / parent).glob("[!.]*")):
             if folder.name not in in_use and not folder.is_symlink() and (folder / mark).is_file():
-                yield folder, "output of a run that params.yaml does not declare"
+                yield folder, UNDECLARED
+    for parent, (ending, mark) in FILES.items():
+        for file in sorted((root / parent).glob(f"[!.]*{ending}")):
+            if file.stem not in in_use and not file.is_symlink() and mark in file.read_bytes():
+                yield file, UNDECLARED

@@ -181,7 +181,7 @@ def _writing(
     with (
         only_writer(LOCKS / run_name, run_name),
         work_folder(root, run_name, fingerprint({"run": run_name, "plan": plan, **identity}, DATA)) as work,
-        TrainingProgress(run_name, overall=overall(run_name)) as progress,
+        TrainingProgress(run_name, overall=overall(run_name) if "DVC_STAGE" in os.environ else None) as progress,
         StepLog(work / "steps.csv", *checkpoint_log(work)) as steps,
     ):
         yield work, (steps, progress, LearningCurve(PLOTS / f"{run_name}.csv"))

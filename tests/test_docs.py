@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from mtbert.params import load_params
 from tests.examples import renewed, shared
-from tests.project import add_settings, must
+from tests.project import add_settings, commit, keep_runs, must, tiny_project
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -94,6 +94,23 @@ def test_the_profiles_of_the_encoder_s_page_are_valid(tmp_path: Path) -> None:
         add_settings(tmp_path, block)
     assert load_params(tmp_path / "params.yaml", "mine").encoder.source == "local"
     assert load_params(tmp_path / "params.yaml", "hub").encoder.source == "hub"
+
+
+@pytest.mark.slow
+def test_the_readme_s_commands_work(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path / "mtbert")
+    keep_runs(project, "baseline", "key_update_1", "key_update_3", "best_performance")
+    commit(project, "start")
+    must(project, "dvc", "repro")
+    commit(project, "results")
+    (project / "reviews.txt").write_text("A fine film .\nA dull film .\n", encoding="utf-8")
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Change it, use it\n")[2]
+    commands = section.split("```\n")[1].splitlines()
+    assert len(commands) > 5
+    for command in commands:
+        must(project, "bash", "-ec", command)
+    assert (project / "labels.csv").read_text(encoding="utf-8").count("film") == 2
+    assert list((project / "my-model").rglob("config.json"))
 
 
 @pytest.mark.slow

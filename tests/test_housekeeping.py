@@ -46,9 +46,14 @@ def project(tmp_path: Path) -> Path:
         "models/converted/dropped/config.json",
         "results/baseline/metrics.json",
         "results/dropped/metrics.json",
+        "metrics/baseline.json",
+        "metrics/mine.json",
+        "plots/mine.csv",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"12345")
+    (tmp_path / "metrics/dropped.json").write_bytes(b'{"overall": 1}')
+    (tmp_path / "plots/dropped.csv").write_bytes(b"epoch,step")
     return tmp_path
 
 
@@ -58,7 +63,7 @@ def files(folder: Path) -> set[str]:
 
 def test_all_kinds_are_found_and_nothing_else_is_touched(project: Path) -> None:
     before, found = files(project), leftovers(project, RUNS)
-    assert listing(found).splitlines()[-1] == "  40 bytes  total"
+    assert listing(found).splitlines()[-1] == "  64 bytes  total"
     remove(project, RUNS, found)
     kept = {name for name in before if str(os.getpid()) in name or "elsewhere" in name or ".venv" in name}
     kept |= {name for name in before if any(part in name for part in ("baseline", "pretrained", "mine"))}

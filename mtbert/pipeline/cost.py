@@ -20,6 +20,7 @@ from mtbert.pipeline.sizes import EncoderSize, Rows, count_rows, encoder_size
 from mtbert.pipeline.workload import workload
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.store import TOKENIZER
+from mtbert.settings.project import Data
 from mtbert.training.compute import resolve
 
 
@@ -45,8 +46,7 @@ def main(
         path = Path("studies") / study / PARAMS_FILE
         params = load_study(path, profile=profile)
     if data is not None:
-        change = {"source": data} if data == "download" else {"path": data}
-        params = params.model_copy(update={"data": params.data.model_copy(update=change)})
+        params = params.model_copy(update={"data": _data(params, data)})
     check_paths(params)
     compute = resolve(**params.compute.model_dump())
     size, rows, wrapper = _counted(params)
@@ -58,6 +58,20 @@ def main(
     except MtbertError as error:  # it names the file that a stage of the study finds in its folder
         raise MtbertError(str(error).replace(f"{PARAMS_FILE}: runs.", f"{path}: runs.")) from None
     show(console or Console(), params, rows, size, work, rates, compute, study)
+
+
+def _data(params: Params, given: str) -> Data:
+    """The section `data` with what --data names."""
+    if given == "download":
+        return params.data.model_copy(update={"source": given})
+    folder = Path(given).expanduser().resolve()
+    if not folder.is_dir():
+        raise MtbertError(f"--data: there is no folder {given}; name the folder with the course's files, or download")
+    if params.data.source != "folder" and not params.tasks:
+        raise MtbertError(
+            f"--data: the profile {params.profile} reads no folder (data.source: {params.data.source}); leave it out"
+        )
+    return params.data.model_copy(update={"path": str(folder)})
 
 
 def longest_first(params: Params, runs: Sequence[str]) -> dict[str, int]:

@@ -108,12 +108,17 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
 
 
 def check_paths(params: Params) -> None:
-    """Reject paths that do not resolve in the temporary workspaces where DVC runs queued experiments."""
+    """Reject paths that do not resolve in the temporary workspaces where DVC runs queued experiments, and folders that are not there.
+
+    A folder in the project may be missing: DVC takes what it tracks there from its cache.
+    """
     for key, path in (("data.path", params.data.path), ("encoder.path", params.encoder.path)):
         full = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111 - unlike Path.expanduser, it does not raise
         outside = Path.cwd().resolve() not in full.parents
         if path.startswith("~") or (outside and not Path(path).is_absolute()):
             raise MtbertError(f"params.yaml: {key}: DVC cannot find {path} from every workspace; write {key}: {full}")
+        if outside and not full.is_dir():
+            raise MtbertError(f"params.yaml: {key}: there is no folder {path}; correct the path")
 
 
 def _encoder(params: Params) -> dict[str, Any]:

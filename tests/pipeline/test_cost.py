@@ -247,6 +247,22 @@ def test_a_download_is_estimated_before_it_is_done(params: Callable[..., Params]
     assert "the published sizes" in out.getvalue()
 
 
+def test_the_folder_of_the_option_may_be_anywhere(params: Callable[..., Params], tmp_path: Path) -> None:
+    params(data={"source": "folder", "path": "data/none"})
+    Path("mine").mkdir()
+    with pytest.raises(MtbertError, match=f"^{tmp_path}/mine: missing ids-sst-train.csv"):
+        main(data="../" + tmp_path.name + "/mine")
+    with pytest.raises(
+        MtbertError, match=r"^--data: there is no folder ../none; name the folder with the course's files"
+    ):
+        main(data="../none")
+    params()
+    with pytest.raises(
+        MtbertError, match=r"^--data: the profile sample reads no folder \(data.source: sample\); leave it"
+    ):
+        main(data="mine")
+
+
 def test_an_unknown_profile_is_refused(params: Callable[..., Params]) -> None:
     params()
     with pytest.raises(MtbertError, match="no profile is called 'corse'; did you mean 'course'"):

@@ -169,12 +169,22 @@ def test_a_folder_that_dvc_does_not_find_from_every_workspace(
         check_paths(edited({key: path}))
     remedy = re.fullmatch(rf"params\.yaml: {key}: .* {re.escape(path)} .*; write {key}: (/.*)", str(caught.value))
     assert remedy
+    Path(remedy[1]).mkdir(parents=True, exist_ok=True)
     check_paths(edited({key: remedy[1]}))  # the remedy, literally
 
 
-@pytest.mark.parametrize("path", ["data/course", "./mine", "a/../mine", "/somewhere/else"])
+@pytest.mark.parametrize("path", ["data/course", "./mine", "a/../mine", "/"])
 def test_folders_that_dvc_finds(edited: Callable[[dict[str, Any]], Params], path: str) -> None:
     check_paths(edited({"data.path": path, "encoder.path": path}))
+
+
+@pytest.mark.parametrize("key", ["data.path", "encoder.path"])
+def test_a_folder_elsewhere_that_is_not_there(
+    edited: Callable[[dict[str, Any]], Params], tmp_path: Path, key: str
+) -> None:
+    missing = tmp_path / "none"
+    with pytest.raises(MtbertError, match=f"^params.yaml: {key}: there is no folder {missing}; correct the path$"):
+        check_paths(edited({key: str(missing)}))
 
 
 def test_the_stage_writes_settings_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
