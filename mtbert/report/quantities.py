@@ -24,7 +24,6 @@ UNITS = {OVERALL: "score", **{task: {"pearson": "r"}.get(metric, metric) for tas
 PRINTED = 1e-5  # more than the digits that are left out in the examples' files
 CLOSE = 0.01  # a run has converged when its score is this close to its highest
 LEAST_EPOCHS = 7  # fewer do not show convergence "at around epoch 4 to 6"
-BERT_BASE = (100e6, 120e6)  # parameters of models with BERT-base's encoder
 
 
 class CannotTell(Exception):
@@ -105,28 +104,40 @@ def trained(run: str, of: str, *, bert_base: bool = False) -> Quantity:
     """The parameters that the run trains, in per cent of those of another run.
 
     Args:
-        bert_base: raise `CannotTell` if the encoder is not of BERT-base's size, on which the ratio depends.
+        bert_base: count with BERT-base, the paper's encoder, in place of the encoder at hand, since the ratio depends on it.
     """
     return Quantity(
-        f"number of parameters that {run} trains, relative to {of},", "%", partial(_trained, run, of, bert_base, 0)
+        f"number of parameters that {run} trains{_with(bert_base)}, relative to {of},",
+        "%",
+        partial(_trained, run, of, bert_base, 0),
     )
 
 
 def more_trained(run: str, over: str, *, bert_base: bool = False) -> Quantity:
     """How many more parameters the run trains than another, in per cent; see `trained`."""
     return Quantity(
-        f"number of parameters that {run} trains more than {over}, relative to {over},",
+        f"number of parameters that {run} trains{_with(bert_base)} more than {over}, relative to {over},",
         "%",
         partial(_trained, run, over, bert_base, 100),
     )
 
 
+def millions_more_trained(run: str, over: str) -> Quantity:
+    """How many more parameters the run trains than another with BERT-base, in millions."""
+    return Quantity(
+        f"number of parameters, in millions, that {run} trains{_with(True)} more than {over}",
+        "million",
+        lambda evidence: _exact((evidence.trained_with_bert_base(run) - evidence.trained_with_bert_base(over)) / 1e6),
+    )
+
+
+def _with(bert_base: bool) -> str:
+    return " with BERT-base" if bert_base else ""
+
+
 def _trained(run: str, of: str, bert_base: bool, minus: float, evidence: Evidence) -> Interval:
-    counts, others = (evidence.metrics(name)["parameters"] for name in (run, of))
-    if bert_base and not BERT_BASE[0] < others["total"] < BERT_BASE[1]:
-        size = f"{others['total'] / 1e6:.0f} million parameters"
-        raise CannotTell(f"The ratio depends on the encoder: the paper's is BERT-base, {of} has {size}.")
-    return _exact(100 * counts["trainable"] / others["trainable"] - minus)
+    count = evidence.trained_with_bert_base if bert_base else evidence.trained
+    return _exact(100 * count(run) / count(of) - minus)
 
 
 def batches(run: str, task: str, *, share: bool = False) -> Quantity:

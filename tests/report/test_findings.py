@@ -25,7 +25,7 @@ CLAIMS = [
 def evidence(tmp_path: Path) -> Evidence:
     score = Interval(0.5, 0.4, 0.6)
     pairs = {("b", "a"): {"overall": Paired(0.1234567, 0.05, 0.2, 0.01, 0.03)}}
-    return Evidence(tmp_path, Statistics({run: {"overall": score} for run in "ab"}, pairs))
+    return Evidence(tmp_path, Statistics({run: {"overall": score} for run in "ab"}, pairs), len)
 
 
 def test_findings_have_the_number_and_the_verdict_of_each_claim(evidence: Evidence) -> None:
