@@ -47,8 +47,8 @@ def test_what_the_bound_of_predictions_is_worth(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     labels = rng.uniform(0, 5, 300)
     scores = labels + rng.normal(0, 0.4, 300) + np.where(labels > 4.5, rng.exponential(2, 300), 0)
-    evidence = Evidence(tmp_path, Statistics({"run": {}, "within": {}}, {}), count)
-    for run, raw in (("run", scores), ("within", scores.clip(0, 5))):
+    evidence = Evidence(tmp_path, Statistics({"run": {}, "within": {}, "old": {}}, {}), count)
+    for run, raw in (("run", scores), ("within", scores.clip(0.1, 4.9)), ("old", scores.clip(0, 5))):
         rows = [
             [n, "a", "b", label, min(max(one, 0), 5), one]
             for n, (label, one) in enumerate(zip(labels, raw, strict=True))
@@ -72,6 +72,15 @@ def test_what_the_bound_of_predictions_is_worth(tmp_path: Path) -> None:
     assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=0.1)
     with pytest.raises(CannotTell, match="nothing outside"):
         quantities.bounded("within").measure(evidence)
+    inside = ((scores >= 0) & (scores <= 5)).mean()
+    assert 0 < inside < 1
+    assert quantities.contained("run").measure(evidence) == pytest.approx(
+        (100 * inside, *(100 * end for end in wilson(inside, 300)))
+    )
+    assert quantities.contained("within").measure(evidence).value == 100
+    for of in (quantities.bounded("old"), quantities.contained("old")):
+        with pytest.raises(NotRun, match="The results of old have its STS outputs with the bound only"):
+            of.measure(evidence)
 
 
 @pytest.fixture
@@ -233,6 +242,7 @@ def test_counts_of_the_paper_s_encoder_are_not_those_of_the_encoder_at_hand(coun
         quantities.batches("absent", "sst"),
         quantities.converged(["absent"], "overall", "it"),
         quantities.last_accuracy("absent", "dev"),
+        quantities.contained("absent"),
         quantities.share("absent", "sst", "s", lambda rows: rows["label"] == 0, lambda rows: rows["label"] == 0),
         quantities.excess(quantities.gain("good", "poor", "sst"), quantities.gain("absent", "poor", "sst")),
         quantities.spread(quantities.gain("good", "poor", "sst"), quantities.gain("absent", "poor", "sst")),
