@@ -53,7 +53,8 @@ def main() -> None:
     }
     statistics = current_statistics(folder / STATISTICS, RESULTS, settings["runs"])
     evidence = Evidence(RESULTS, statistics, trained_with_bert_base)
-    verdicts = findings(evidence, settings["profile"], generated=source["source"] == "sample")
+    generated = source["source"] == "sample"
+    verdicts = findings(evidence, settings["profile"], generated=generated, seeds=settings["seeds"])
     tasks = known_tasks(settings["tasks"])
     errors = analyse(RESULTS, found, tasks.values())
     # DVC allows no dependency on dvc.yaml, so an edit of that file alone does not re-run this stage.

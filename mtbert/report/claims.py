@@ -29,13 +29,19 @@ from mtbert.tasks.paper import TASKS
 
 BASELINE, BEST, DORA = "baseline", "best_performance", "dora_r16"
 RANKS = ("dora_r4", "dora_r8", DORA, "dora_r32")
+SAMPLERS = tuple(f"sampler_{name}" for name in ("sequential", "round_robin", "proportional", "balanced"))
 FULL = (
     *(BASELINE, "key_update_1", "key_update_2", "key_update_3", BEST, "concat_u_v", "concat_sum_diff"),
-    *("sampler_sequential", "sampler_round_robin", "sampler_proportional", "sampler_balanced"),
+    *SAMPLERS,
 )
 BY_COUNT = (
     "The count is exact: that of BERT-base, the paper's encoder, with the settings of these runs. See the misprints."
 )
+STEPS = (
+    *((run, over) for over, run in pairwise((BASELINE, "key_update_1", "key_update_2", "key_update_3", BEST))),
+    *((BEST, over) for over in (DORA, *SAMPLERS)),
+)
+"""The steps of Table 1, and what Table 3 and DoRA compare with Best Performance: (run, over)."""
 MORE_QUORA = "With the paper's 283,003 Quora pairs the samplers differ more."
 
 

@@ -125,13 +125,13 @@ def to_csv(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     """A pipe table with caption and notes."""
     rule = " | ".join("---:" if number else "---" for number in table.numeric)
-    cells = [[_markdown(cell) for cell in row] for row in table.rows]
+    cells = [[escaped(cell) for cell in row] for row in table.rows]
     for row, column in table.bold:
         cells[row][column] = f"**{cells[row][column]}**"
     body = "\n".join(f"| {line} |" for line in (_markdown_row(table.header), rule, *(" | ".join(row) for row in cells)))
-    code, math = (lambda text: f"`{_one_line(text)}`"), (lambda text: f"*{_markdown(text)}*")
-    notes = "".join(f"\n{prose(note, _markdown, code, math)}\n" for note in table.notes)
-    return f"**{_markdown(table.title)}**\n\n{body}\n{notes}"
+    code, math = (lambda text: f"`{_one_line(text)}`"), (lambda text: f"*{escaped(text)}*")
+    notes = "".join(f"\n{prose(note, escaped, code, math)}\n" for note in table.notes)
+    return f"**{escaped(table.title)}**\n\n{body}\n{notes}"
 
 
 def to_latex(table: Table) -> str:
@@ -196,6 +196,14 @@ def visible(text: str) -> str:
     return _one_line(text).strip()
 
 
+def escaped(text: str) -> str:
+    """The text in Markdown, none of it markup."""
+    text = re.sub(r"([\\`*_\[\]|~])", r"\\\1", _one_line(text))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # Keep bare URLs from becoming links, and text between dollars from becoming a formula.
+    return text.replace("://", "&#58;//").replace("www.", "www&#46;").replace("$", "&#36;")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """The value with a fixed number of decimals, or an en dash for None and NaN."""
     return "–" if value is None or isnan(value) else f"{value:.{digits}f}"
@@ -234,14 +242,7 @@ def _one_line(text: str) -> str:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return " | ".join(_markdown(cell) for cell in cells)
-
-
-def _markdown(cell: str) -> str:
-    escaped = re.sub(r"([\\`*_\[\]|~])", r"\\\1", _one_line(cell))
-    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # Keep bare URLs from becoming links, and text between dollars from becoming a formula.
-    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;").replace("$", "&#36;")
+    return " | ".join(escaped(cell) for cell in cells)
 
 
 def _latex(cell: str) -> str:
