@@ -49,6 +49,8 @@ MATH = {"−": "-", "±": r"\pm ", "α": r"\alpha ", "½": r"\frac{1}{2}", "·":
 }
 LONG = 30
 """In LaTeX, a text column is wrapped if one of its cells has more characters than this."""
+LONG_WORD = 13
+"""In LaTeX, a word of so many characters is made breakable, since a narrow column may be no wider."""
 
 
 class Math(str):
@@ -247,15 +249,21 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 def _latex(cell: str) -> str:
     text = unicodedata.normalize("NFC", visible(cell)).replace("\u00ad", "")
-    text = re.sub(r"\S{13,}", lambda word: _breakable(word[0]), text)
+    text = re.sub(rf"\S{{{LONG_WORD},}}", lambda word: _breakable(word[0]), text)
     return "".join(_latex_character(character) for character in text)
 
 
 def _breakable(word: str) -> str:
-    """The word, with a soft hyphen after every fifth character if TeX would not hyphenate it (a URL, for example)."""
-    if word.isalpha() and len(word) < 20:
+    """The word, with a soft hyphen after every fifth character where TeX would neither break nor hyphenate it (in a URL, for example).
+
+    TeX breaks after dashes. It hyphenates words of letters with marks around them, but no parts of a compound; 20 letters are no word.
+    """
+    if re.fullmatch(r"[(\"“‘]{0,3}[^\W\d_]{1,19}(['’][^\W\d_]{1,2})?[)\"”'’.,;:!?]{0,3}", word):
         return word
-    return "\u00ad".join(word[start : start + 5] for start in range(0, len(word), 5))
+    return "".join(
+        part if len(part) < LONG_WORD else "\u00ad".join(part[start : start + 5] for start in range(0, len(part), 5))
+        for part in re.split("([-–]+)", word)
+    )
 
 
 def _latex_character(character: str) -> str:
