@@ -116,7 +116,7 @@ def trained(run: str, of: str, *, bert_base: bool = False) -> Quantity:
 def more_trained(run: str, over: str, *, bert_base: bool = False) -> Quantity:
     """How many more parameters the run trains than another, in per cent; see `trained`."""
     return Quantity(
-        f"number of parameters that {run} trains{_with(bert_base)} more than {over}, relative to {over},",
+        f"number of parameters that {run} trains more than {over}{_with(bert_base)}, relative to {over},",
         "%",
         partial(_trained, run, over, bert_base, 100),
     )
@@ -125,7 +125,7 @@ def more_trained(run: str, over: str, *, bert_base: bool = False) -> Quantity:
 def millions_more_trained(run: str, over: str) -> Quantity:
     """How many more parameters the run trains than another with BERT-base, in millions."""
     return Quantity(
-        f"number of parameters, in millions, that {run} trains{_with(True)} more than {over}",
+        f"number of parameters, in millions, that {run} trains more than {over}{_with(True)}",
         "million",
         lambda evidence: _exact((evidence.trained_with_bert_base(run) - evidence.trained_with_bert_base(over)) / 1e6),
     )
