@@ -8,6 +8,7 @@ from typing import Any
 
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_text
+from mtbert.pipeline.models import trained_with_bert_base
 from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import commit, read_log
@@ -51,7 +52,9 @@ def main() -> None:
         + f", Python {platform.python_version()}",
     }
     statistics = current_statistics(folder / STATISTICS, RESULTS, settings["runs"])
-    verdicts = findings(Evidence(RESULTS, statistics), settings["profile"], generated=source["source"] == "sample")
+    evidence = Evidence(RESULTS, statistics, trained_with_bert_base)
+    generated = source["source"] == "sample"
+    verdicts = findings(evidence, settings["profile"], generated=generated, seeds=settings["seeds"])
     tasks = known_tasks(settings["tasks"])
     errors = analyse(RESULTS, found, tasks.values())
     # DVC allows no dependency on dvc.yaml, so an edit of that file alone does not re-run this stage.

@@ -75,6 +75,25 @@ def build(settings: Model, config: BertConfig) -> MultitaskModel:
     return MultitaskModel(encoder, settings.pooling, heads, pair_layer)
 
 
+def on_meta(settings: Model, config: BertConfig, where: str) -> MultitaskModel:
+    """The model with its adapter on the meta device, where nothing is allocated or computed, to count its parameters.
+
+    Args:
+        where: the run's key in params.yaml, for errors.
+    """
+    with torch.device("meta"):
+        model = build(settings, config)
+        if settings.adapter:
+            adapt(model, settings, where)
+    return model
+
+
+def trained_with_bert_base(settings: Mapping[str, Any]) -> int:
+    """How many parameters a run with these settings trains if BERT-base, the paper's encoder, is its encoder."""
+    model = on_meta(Run.model_validate(settings), BertConfig(), "runs")
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def losses_of(run: Run, uncertainty: UncertaintyWeights | None = None) -> dict[str, Loss]:
     """The loss of each head, by task; `uncertainty` are the weights that the run learns."""
     return task_losses(run.heads, run.known, r_drop=run.r_drop, weights=run.task_weights, uncertainty=uncertainty)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mtbert.data.arrays import Split
@@ -17,7 +16,7 @@ from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import adapter_state, count_parameters, kept_state
 from mtbert.pipeline.ahead import views_of
-from mtbert.pipeline.models import adapt, build, losses_of
+from mtbert.pipeline.models import adapt, build, losses_of, on_meta
 from mtbert.pretrained.weights import random_weights
 from mtbert.settings.run import Run
 from mtbert.training.compute import Compute, peak_memory
@@ -138,10 +137,7 @@ def _model(name: str, run: Run, config: BertConfig) -> MultitaskModel:
 
 def _sizes(name: str, run: Run, config: BertConfig) -> tuple[int, int]:
     """The numbers of weights in a run's adapter, and in its trained model's file."""
-    with torch.device("meta"):  # nothing is allocated or computed
-        model = build(run, config)
-        if run.adapter:
-            adapt(model, run, f"runs.{name}")
+    model = on_meta(run, config, f"runs.{name}")
     whole = run.adapter is None or run.start_run
     kept = model.state_dict() if whole else kept_state(model)
     return _numel(adapter_state(model)), _numel(kept)

@@ -1,5 +1,6 @@
 """What decides the claims of the paper: the runs' results and their statistics."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ class Evidence:
     Attributes:
         folder: the results folder, as evaluate writes it.
         statistics: of the runs that the claims may use.
+        count: how many parameters a run with these settings trains with BERT-base. It builds a model, so it needs torch, which this
+            package does not load.
     """
 
     folder: Path
     statistics: Statistics
+    count: Callable[[Mapping[str, Any]], int]
 
     def difference(self, first: str, second: str, metric: str) -> Interval:
         """`second` minus `first`."""
@@ -46,6 +50,15 @@ class Evidence:
         self._require(run)
         found: dict[str, Any] = results.record(self.folder, run)["settings"]
         return found
+
+    def trained(self, run: str) -> int:
+        """How many parameters the run trains."""
+        trained: int = self.metrics(run)["parameters"]["trainable"]
+        return trained
+
+    def trained_with_bert_base(self, run: str) -> int:
+        """How many parameters the run would train if the paper's encoder were its own."""
+        return self.count(self.settings(run))
 
     def examples(self, run: str, task: str) -> pd.DataFrame:
         """A row per dev example, with label and prediction."""

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mtbert.files import atomic_write_text
-from mtbert.report.claims import CLAIMS, ERRATA, Claim
+from mtbert.report.claims import CLAIMS, ERRATA, STEPS, Claim
 from mtbert.report.evidence import Evidence
-from mtbert.report.rules import VERDICTS
-from mtbert.report.text import Table, number, to_markdown
+from mtbert.report.plain import plain
+from mtbert.report.rules import REFUTED, VERDICTS
+from mtbert.report.seeds import Seeds, gains_over_seeds
+from mtbert.report.statistics import DIGITS
+from mtbert.report.text import Table, escaped, number, to_markdown
 
 FINDINGS = "findings.json"  # in reports/PROFILE
 GENERATED = "The data are generated: rules make the sentences, so no verdict below says anything about real text."
@@ -26,22 +29,35 @@ METHOD = (
     "epochs have quartiles over runs in place of an interval. Intervals cover another choice of dev examples, not another seed, and are "
     "not corrected for the number of claims: of 40 claimed gains that are truly zero, one would be said to hold by chance."
 )
+SEEDS = (
+    "The verdicts above are of one seed. Here each run of a configuration is compared with each run of the other, in overall score. Pairs "
+    "that share a run are not independent."
+)
 
 
-def findings(evidence: Evidence, profile: str, *, generated: bool, claims: Sequence[Claim] = CLAIMS) -> dict[str, Any]:
+def findings(
+    evidence: Evidence,
+    profile: str,
+    *,
+    generated: bool,
+    seeds: Seeds,
+    claims: Sequence[Claim] = CLAIMS,
+    steps: Sequence[tuple[str, str]] = STEPS,
+) -> dict[str, Any]:
     """Decide every claim.
 
     Args:
         generated: whether the data are generated, so that the verdicts say nothing about real text.
+        seeds, steps: as `gains_over_seeds` takes them.
 
     Returns:
-        What findings.json holds: profile, generated, errata, and for each claim section, claim, rule, number, low, high, unit,
-        verdict and note. Number, low and high are None where nothing was measured.
+        What findings.json holds: profile, generated, errata, over_seeds (of each step `OverPairs`), and for each claim section, claim,
+        rule, number, low, high, unit, verdict and note. Number, low and high are None where nothing was measured.
     """
     decided = []
     for claim in claims:
         found = claim.rule.decide(evidence)
-        number, low, high = (None if end is None else float(f"{end:.6g}") for end in found[:3])
+        number, low, high = (None if end is None else float(f"{end:.{DIGITS}g}") for end in found[:3])
         decided.append(
             {
                 "section": claim.section,
@@ -52,11 +68,17 @@ def findings(evidence: Evidence, profile: str, *, generated: bool, claims: Seque
                 "note": " ".join(note for note in (found.note, claim.note) if note),
             }
         )
-    return {"profile": profile, "generated": generated, "claims": decided, "errata": list(ERRATA)}
+    return {
+        "profile": profile,
+        "generated": generated,
+        "claims": decided,
+        "over_seeds": plain(gains_over_seeds(evidence.statistics, seeds, steps), DIGITS),
+        "errata": list(ERRATA),
+    }
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """findings.json as Markdown: how many claims hold, each with its verdict, and the misprints."""
+    """findings.json as Markdown: how many claims hold, each with its verdict, the gains over seeds, and the misprints."""
     verdicts = Counter(claim["verdict"] for claim in found["claims"])
     holds, refuted, undecided, not_run = (verdicts[verdict] for verdict in VERDICTS)
     rows = [
@@ -75,20 +97,39 @@ def markdown(found: Mapping[str, Any]) -> str:
     table = Table("Claims of the paper.", header, rows, [], (False, False, False, True, True, False), bold=bold)
     profile = found["profile"]
     made = (
-        f"Made from the runs of `profile: {profile}` by `dvc repro report`, and from `reports/{profile}/findings.json` by "
-        f"`python -m mtbert.report.findings {profile} FILE`. `reports/{profile}/provenance.json` names data, weights and machine."
+        f"`dvc repro report` decides the claims from the runs of `profile: {profile}`. `python -m mtbert.report.findings {profile} FILE` "
+        f"writes this page from `reports/{profile}/findings.json`. `reports/{profile}/provenance.json` names data, weights and machine."
     )
+    refuted_claims = [
+        f"{escaped(claim['claim'])} ({claim['section']})" for claim in found["claims"] if claim["verdict"] == REFUTED
+    ]
     opening = [GENERATED] if found["generated"] else []
     errata = "\n".join(f"- {text}" for text in found["errata"])
     parts = [
         "# Which claims of the paper hold",
         *opening,
         f"{len(rows)} claims: {holds} hold, {refuted} refuted, {undecided} undecided at this size, {not_run} not run.",
+        f"Refuted: {'; '.join(refuted_claims) or 'none'}.",
         METHOD,
         made,
         to_markdown(table),
     ]
+    if found["over_seeds"]:
+        parts += ["## Over seeds", SEEDS, to_markdown(_over_seeds(found["over_seeds"]))]
     return "\n\n".join([*parts, "## Misprints and contradictions", errata]) + "\n"
+
+
+def _over_seeds(found: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        (
+            f"{step['run']} over {step['over']}",
+            *(str(step[name]) for name in ("pairs", "above", "below")),
+            *(shown(step[name]) for name in ("smallest", "largest")),
+        )
+        for step in found
+    ]
+    header = ("Gain of", "Pairs of runs", "Interval above 0", "Interval below 0", "Smallest gain", "Largest gain")
+    return Table("Gains over seeds.", header, rows, [], (False, *[True] * 5))
 
 
 def shown(value: float | None) -> str:

@@ -24,7 +24,6 @@ UNITS = {OVERALL: "score", **{task: {"pearson": "r"}.get(metric, metric) for tas
 PRINTED = 1e-5  # more than the digits that are left out in the examples' files
 CLOSE = 0.01  # a run has converged when its score is this close to its highest
 LEAST_EPOCHS = 7  # fewer do not show convergence "at around epoch 4 to 6"
-BERT_BASE = (100e6, 120e6)  # parameters of models with BERT-base's encoder
 
 
 class CannotTell(Exception):
@@ -105,28 +104,40 @@ def trained(run: str, of: str, *, bert_base: bool = False) -> Quantity:
     """The parameters that the run trains, in per cent of those of another run.
 
     Args:
-        bert_base: raise `CannotTell` if the encoder is not of BERT-base's size, on which the ratio depends.
+        bert_base: count with BERT-base, the paper's encoder, in place of the encoder at hand, since the ratio depends on it.
     """
     return Quantity(
-        f"number of parameters that {run} trains, relative to {of},", "%", partial(_trained, run, of, bert_base, 0)
+        f"number of parameters that {run} trains{_with(bert_base)}, relative to {of},",
+        "%",
+        partial(_trained, run, of, bert_base, 0),
     )
 
 
 def more_trained(run: str, over: str, *, bert_base: bool = False) -> Quantity:
     """How many more parameters the run trains than another, in per cent; see `trained`."""
     return Quantity(
-        f"number of parameters that {run} trains more than {over}, relative to {over},",
+        f"number of parameters that {run} trains more than {over}{_with(bert_base)}, relative to {over},",
         "%",
         partial(_trained, run, over, bert_base, 100),
     )
 
 
+def millions_more_trained(run: str, over: str) -> Quantity:
+    """How many more parameters the run trains than another with BERT-base, in millions."""
+    return Quantity(
+        f"number of parameters, in millions, that {run} trains more than {over}{_with(True)}",
+        "million",
+        lambda evidence: _exact((evidence.trained_with_bert_base(run) - evidence.trained_with_bert_base(over)) / 1e6),
+    )
+
+
+def _with(bert_base: bool) -> str:
+    return " with BERT-base" if bert_base else ""
+
+
 def _trained(run: str, of: str, bert_base: bool, minus: float, evidence: Evidence) -> Interval:
-    counts, others = (evidence.metrics(name)["parameters"] for name in (run, of))
-    if bert_base and not BERT_BASE[0] < others["total"] < BERT_BASE[1]:
-        size = f"{others['total'] / 1e6:.0f} million parameters"
-        raise CannotTell(f"The ratio depends on the encoder: the paper's is BERT-base, {of} has {size}.")
-    return _exact(100 * counts["trainable"] / others["trainable"] - minus)
+    count = evidence.trained_with_bert_base if bert_base else evidence.trained
+    return _exact(100 * count(run) / count(of) - minus)
 
 
 def batches(run: str, task: str, *, share: bool = False) -> Quantity:
@@ -207,11 +218,23 @@ def share(run: str, task: str, text: str, hits: Chosen, among: Chosen) -> Quanti
     return Quantity(text, "%", measure)
 
 
+def contained(run: str) -> Quantity:
+    """The share of the run's STS outputs that lie in the labels' range without a bound, in per cent, with Wilson's interval."""
+
+    def measure(evidence: Evidence) -> Interval:
+        inside = _outputs(evidence, run)["score"].between(STS.low, STS.high)
+        return _scaled(Interval(*wilson(int(inside.sum()), len(inside))), 100)
+
+    return Quantity(
+        f"share of {run}'s STS outputs that lie between {STS.low:g} and {STS.high:g} without a bound", "%", measure
+    )
+
+
 def bounded(run: str) -> Quantity:
     """Pearson's r of the run's STS predictions, which its settings bound to the labels' range, minus that of the unbounded ones."""
 
     def measure(evidence: Evidence) -> Interval:
-        table = evidence.examples(run, STS.name)
+        table = _outputs(evidence, run)
         both = table[["score", "prediction"]].to_numpy(np.float64).T
         if np.abs(both[1] - both[0]).max() < PRINTED:
             raise CannotTell(f"{run} predicts nothing outside of the labels' range, or its settings do not bound it.")
@@ -221,6 +244,20 @@ def bounded(run: str) -> Quantity:
         return Interval(*measured(samples[:, 1] - samples[:, 0]))
 
     return Quantity(f"STS r of {run} with its predictions bounded, minus that without,", UNITS[STS.name], measure)
+
+
+def _outputs(evidence: Evidence, run: str) -> pd.DataFrame:
+    """The run's STS examples, their `score` as the model gives it.
+
+    Raises:
+        NotRun: the scores are bounded, as older versions kept them. These lie on an end of the range, but none outside.
+    """
+    table = evidence.examples(run, STS.name)
+    if table["score"].isin([STS.low, STS.high]).any() and table["score"].between(STS.low, STS.high).all():
+        raise NotRun(
+            f"The results of {run} have its STS outputs with the bound only; `dvc repro evaluate@{run}` adds them without."
+        )
+    return table
 
 
 def _exact(value: float) -> Interval:

@@ -10,11 +10,10 @@ from mtbert.evaluation.resampling import deviation
 from mtbert.report.grid import Cell, Column, Grid
 from mtbert.report.provenance import UNTIMED
 from mtbert.report.results import dotted
-from mtbert.report.statistics import OVERALL, Statistics
+from mtbert.report.statistics import FEWEST_SEEDS, OVERALL, Statistics
 from mtbert.report.text import number, setting
 from mtbert.tasks.task import Task
 
-FEWEST_SEEDS = 5  # for the seed's share of the variance
 METRIC_TITLES = {"accuracy": "accuracy", "pearson": "Pearson’s r"}
 Facts = Mapping[str, Mapping[str, Any]]
 
@@ -106,8 +105,7 @@ def seeds_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
             return Cell(number(None))
         assert found.sd is not None
         _, low, high = deviation(found.sd, found.runs)
-        share = number(None) if found.share is None or found.runs < FEWEST_SEEDS else f"{found.share:.0%}"
-        below = f"SD {number(low)} to {number(high)}; seed: {share}"
+        below = f"SD {number(low)} to {number(high)}; seed: {found.shown_share or number(None)}"
         return Cell(f"{number(found.mean)} ± {number(found.sd)}", below.replace(" ", "\N{NO-BREAK SPACE}"))
 
     columns = [

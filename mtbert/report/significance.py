@@ -80,13 +80,14 @@ def _seeds(statistics: Statistics, run: str, title: str, metrics: Titles) -> str
         column: statistics.seeds[run][metric] for metric, column in metrics.items() if metric in statistics.seeds[run]
     }
     parts = [
-        f"{column} {number(found.mean)} with standard deviation {number(found.sd)} ({found.share:.0%})"
+        f"{column} {number(found.mean)} with standard deviation {number(found.sd)}"
+        + (f" ({found.shown_share})" if found.shown_share else "")
         for column, found in over.items()
-        if found.share is not None
+        if found.mean is not None
     ]
     if not parts:
         return ""
-    return (
-        f"{title} over {max(found.runs for found in over.values())} seeds, on average: {', '.join(parts)}. In brackets, the "
-        "seed's share of the variance of one run's score; the rest is due to the choice of examples."
-    )
+    text = f"{title} over {max(found.runs for found in over.values())} seeds, on average: {', '.join(parts)}."
+    if any(found.shown_share for found in over.values()):
+        text += " In brackets, the seed's share of the variance of one run's score; the rest is due to the choice of examples."
+    return text

@@ -20,6 +20,7 @@ RESAMPLES, SEED = 10_000, 11711  # of the bootstrap
 OVERALL = "overall"
 STATISTICS = "statistics.json"  # in reports/PROFILE
 DIGITS = 6  # significant, of its numbers
+FEWEST_SEEDS = 5  # fewer say too little about the seed's share of the variance
 
 
 class Interval(NamedTuple):
@@ -73,6 +74,11 @@ class OverSeeds(NamedTuple):
     mean: float | None
     sd: float | None
     share: float | None
+
+    @property
+    def shown_share(self) -> str:
+        """The share, or "" where there are too few seeds to tell."""
+        return "" if self.share is None or self.runs < FEWEST_SEEDS else f"{self.share:.0%}"
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ MATH = {"−": "-", "±": r"\pm ", "α": r"\alpha ", "½": r"\frac{1}{2}", "·":
 }
 LONG = 30
 """In LaTeX, a text column is wrapped if one of its cells has more characters than this."""
+LONG_WORD = 13
+"""In LaTeX, a word of so many characters is made breakable, since a narrow column may be no wider."""
 
 
 class Math(str):
@@ -125,13 +127,13 @@ def to_csv(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     """A pipe table with caption and notes."""
     rule = " | ".join("---:" if number else "---" for number in table.numeric)
-    cells = [[_markdown(cell) for cell in row] for row in table.rows]
+    cells = [[escaped(cell) for cell in row] for row in table.rows]
     for row, column in table.bold:
         cells[row][column] = f"**{cells[row][column]}**"
     body = "\n".join(f"| {line} |" for line in (_markdown_row(table.header), rule, *(" | ".join(row) for row in cells)))
-    code, math = (lambda text: f"`{_one_line(text)}`"), (lambda text: f"*{_markdown(text)}*")
-    notes = "".join(f"\n{prose(note, _markdown, code, math)}\n" for note in table.notes)
-    return f"**{_markdown(table.title)}**\n\n{body}\n{notes}"
+    code, math = (lambda text: f"`{_one_line(text)}`"), (lambda text: f"*{escaped(text)}*")
+    notes = "".join(f"\n{prose(note, escaped, code, math)}\n" for note in table.notes)
+    return f"**{escaped(table.title)}**\n\n{body}\n{notes}"
 
 
 def to_latex(table: Table) -> str:
@@ -196,6 +198,14 @@ def visible(text: str) -> str:
     return _one_line(text).strip()
 
 
+def escaped(text: str) -> str:
+    """The text in Markdown, none of it markup."""
+    text = re.sub(r"([\\`*_\[\]|~])", r"\\\1", _one_line(text))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # Keep bare URLs from becoming links, and text between dollars from becoming a formula.
+    return text.replace("://", "&#58;//").replace("www.", "www&#46;").replace("$", "&#36;")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """The value with a fixed number of decimals, or an en dash for None and NaN."""
     return "–" if value is None or isnan(value) else f"{value:.{digits}f}"
@@ -234,27 +244,26 @@ def _one_line(text: str) -> str:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return " | ".join(_markdown(cell) for cell in cells)
-
-
-def _markdown(cell: str) -> str:
-    escaped = re.sub(r"([\\`*_\[\]|~])", r"\\\1", _one_line(cell))
-    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # Keep bare URLs from becoming links, and text between dollars from becoming a formula.
-    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;").replace("$", "&#36;")
+    return " | ".join(escaped(cell) for cell in cells)
 
 
 def _latex(cell: str) -> str:
     text = unicodedata.normalize("NFC", visible(cell)).replace("\u00ad", "")
-    text = re.sub(r"\S{13,}", lambda word: _breakable(word[0]), text)
+    text = re.sub(rf"\S{{{LONG_WORD},}}", lambda word: _breakable(word[0]), text)
     return "".join(_latex_character(character) for character in text)
 
 
 def _breakable(word: str) -> str:
-    """The word, with a soft hyphen after every fifth character if TeX would not hyphenate it (a URL, for example)."""
-    if word.isalpha() and len(word) < 20:
+    """The word, with a soft hyphen after every fifth character where TeX would neither break nor hyphenate it (in a URL, for example).
+
+    TeX breaks after dashes. It hyphenates words of letters with marks around them, but no parts of a compound; 20 letters are no word.
+    """
+    if re.fullmatch(r"[(\"“‘]{0,3}[^\W\d_]{1,19}(['’][^\W\d_]{1,2})?[)\"”'’.,;:!?]{0,3}", word):
         return word
-    return "\u00ad".join(word[start : start + 5] for start in range(0, len(word), 5))
+    return "".join(
+        part if len(part) < LONG_WORD else "\u00ad".join(part[start : start + 5] for start in range(0, len(part), 5))
+        for part in re.split("([-–]+)", word)
+    )
 
 
 def _latex_character(character: str) -> str:

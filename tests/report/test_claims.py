@@ -1,11 +1,14 @@
 """The claims: what the paper's own numbers decide, what their opposite decides, and every claim on a finished graph."""
 
+import json
 from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 
+from mtbert.params import load_params
+from mtbert.pipeline.models import trained_with_bert_base
 from mtbert.report import paper
 from mtbert.report.claims import CLAIMS, ERRATA
 from mtbert.report.evidence import Evidence
@@ -13,6 +16,8 @@ from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED
 from mtbert.report.statistics import Interval, Paired, Statistics
 from mtbert.tasks.paper import overall
 
+ROOT = Path(__file__).parent.parent.parent
+SETTINGS = {name: run.model_dump() for name, run in load_params(ROOT / "params.yaml", "paper").runs.items()}
 Rows = dict[str, dict[str, str]]
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -53,12 +58,14 @@ def verdicts(evidence: Evidence) -> dict[str, str]:
 
 @pytest.fixture
 def finished(results: Path) -> Path:
-    """Results with a history of ten epochs for every run."""
+    """Results with a history of ten epochs and the settings of params.yaml for every run."""
     history = "epoch,step,train_loss,train_sst,dev_sst,dev_quora,dev_sts,dev_overall\n0,0,,0.2,0.25,0.6,,\n" + "".join(
         f"{epoch},{epoch},1,0.9,{min(0.1 * epoch, 0.4)},0.7,0.5,{min(0.1 * epoch, 0.5)}\n" for epoch in range(1, 11)
     )
     for run in results.iterdir():
         (run / "history.csv").write_text(history, encoding="utf-8")
+        record = json.loads((run / "record.json").read_text(encoding="utf-8"))
+        (run / "record.json").write_text(json.dumps(record | {"settings": SETTINGS[run.name]}), encoding="utf-8")
     return results
 
 
@@ -86,17 +93,17 @@ ABOUT_SCORES = (
 
 
 def test_the_papers_own_tables_bear_out_what_it_says_of_them(finished: Path, printed: Scores) -> None:
-    found = verdicts(Evidence(finished, sure(printed)))
+    found = verdicts(Evidence(finished, sure(printed), trained_with_bert_base))
     for part in ABOUT_SCORES:
         (sentence,) = [sentence for sentence in found if part in sentence]
         assert found[sentence] == HOLDS, sentence
-    (ranks,) = [sentence for sentence in found if "r = 4 and r = 8" in sentence]
+    (ranks,) = [sentence for sentence in found if "r = 4 and r = 8:" in sentence]
     assert found[ranks] == NOT_RUN, "the paper prints no score of rank 4"
 
 
 def test_their_opposite_refutes_it(finished: Path, printed: Scores) -> None:
     opposite = {run: {metric: -value for metric, value in of.items()} for run, of in printed.items()}
-    found = verdicts(Evidence(finished, sure(opposite)))
+    found = verdicts(Evidence(finished, sure(opposite), trained_with_bert_base))
     for part in set(ABOUT_SCORES) - {"only losing roughly 5%", "only yielding a 3% increase", "evenly across tasks"}:
         (sentence,) = [sentence for sentence in found if part in sentence]
         assert found[sentence] == REFUTED, sentence
@@ -104,14 +111,14 @@ def test_their_opposite_refutes_it(finished: Path, printed: Scores) -> None:
 
 def test_every_claim_is_decided_on_finished_results(finished: Path, statistics: Statistics) -> None:
     """A run that the paper does not have changes nothing, and its files are not read."""
-    found = verdicts(Evidence(finished, statistics))
+    found = verdicts(Evidence(finished, statistics, trained_with_bert_base))
     assert set(found.values()) == {HOLDS, REFUTED, CANNOT_TELL}
     values = {**statistics.values, "mine": statistics.values["baseline"]}
-    assert verdicts(Evidence(finished, Statistics(values, statistics.pairs))) == found
+    assert verdicts(Evidence(finished, Statistics(values, statistics.pairs), trained_with_bert_base)) == found
 
 
 def test_without_any_run_nothing_is_decided(tmp_path: Path) -> None:
-    assert set(verdicts(Evidence(tmp_path, Statistics({}, {}))).values()) == {NOT_RUN}
+    assert set(verdicts(Evidence(tmp_path, Statistics({}, {}), trained_with_bert_base)).values()) == {NOT_RUN}
 
 
 def test_quotes_are_unique_and_rules_are_in_words() -> None:
@@ -128,3 +135,32 @@ def test_the_misprints_follow_from_the_papers_tables() -> None:
         assert parts in text
     best, dora = (paper.TABLE_1[row][2].overall for row in ("best_performance", "most_efficient"))
     assert f"{best:.3f} − {dora:.3f} = {best - dora:.3f}, which is {1 - dora / best:.1%}" in text
+
+
+def test_the_counts_of_bert_base_decide_whatever_encoder_is_at_hand(finished: Path, statistics: Statistics) -> None:
+    """The results are of a made-up encoder with 1,000 parameters; the counts below are by the shapes of BERT-base's layers."""
+    heads = 5 * 768 + 5 + 2 * (3 * 768 + 1)
+    full = 109_482_240 - 768 * 769 + heads  # without a pooler
+    layers = 12 * [*(4 * [(768, 768)]), (768, 3072), (3072, 768)]
+    weights = sum(inputs * outputs for inputs, outputs in layers)
+
+    def added(rank: int) -> int:
+        return sum(outputs + rank * (inputs + outputs) for inputs, outputs in layers)
+
+    evidence, dora = Evidence(finished, statistics, trained_with_bert_base), full - weights + added(16)
+    found = {claim.sentence: claim.rule.decide(evidence) for claim in CLAIMS}
+    percent, more, millions = 100 * dora / full, 100 * (full / dora - 1), (added(8) - added(4)) / 1e6
+    for part, number, verdict in (
+        ("around 20%", percent, HOLDS),
+        ("roughly 300% increase", more, HOLDS),
+        ("roughly 1 million", millions, REFUTED),
+    ):
+        (outcome,) = [of for sentence, of in found.items() if part in sentence]
+        assert (outcome.number, outcome.low, outcome.high) == pytest.approx(3 * (number,)), part
+        assert outcome.verdict == verdict, part
+    text = " ".join(ERRATA)
+    assert (
+        f"then it is {percent:.1f}% and {more:.0f}%. With m, A, B and the heads alone it is {100 * (heads + added(16)) / full:.1f}%"
+        in text
+    )
+    assert f"differ by {added(8) - added(4):,} trainable parameters" in text

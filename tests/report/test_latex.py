@@ -50,6 +50,7 @@ def test_any_text_compiles_and_fits(hostile: list[str], tmp_path: Path) -> None:
         "https://a.example/" + "path/" * 40,
         "東京 タワー" * 9,
         "W" * 50,
+        "Performance–Most leaderboard's (representations, “concatenations”: extraordinarily-international",
         "Ĳ ŉ Đ þ « „ ą é ș ☃ 👩‍👩‍👧",
         "",
     ]

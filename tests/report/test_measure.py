@@ -107,18 +107,27 @@ def test_other_examples_are_an_error(evaluated: Evaluated, tmp_path: Path) -> No
 
 
 def test_seeds_share_the_variance_with_the_choice_of_examples(evaluated: Evaluated, tmp_path: Path) -> None:
-    for seed in range(4):
+    for seed in range(5):
         evaluated(f"seed_{seed}", seed)
-    others = [f"seed_{seed}" for seed in range(1, 4)]
+    others = [f"seed_{seed}" for seed in range(1, 5)]
     found = measure(tmp_path, ["seed_0", *others], {"seed_0": others})
     over = found.seeds["seed_0"]["sst"]
     values = [found.metric(run, "sst").value for run in ("seed_0", *others)]
-    assert (over.runs, over.mean, over.sd) == (4, pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
+    assert (over.runs, over.mean, over.sd) == (5, pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
     of_examples = np.mean([value * (1 - value) / ROWS for value in values])
     assert over.share == pytest.approx(over.sd**2 / (over.sd**2 + of_examples), rel=0.05)
     notes = certainty(found, {"seed_0": "Mine"}, {"sst": "Sentiment"})
     mean, sd, share = f"{over.mean:.3f}", f"{over.sd:.3f}", f"({over.share:.0%})"
-    assert f"Mine over 4 seeds, on average: Sentiment {mean} with standard deviation {sd} {share}." in notes[-1]
+    assert (
+        f"Mine over 5 seeds, on average: Sentiment {mean} with standard deviation {sd} {share}. In brackets"
+        in notes[-1]
+    )
+    few = measure(tmp_path, ["seed_0", "seed_1", "seed_2", "seed_3"], {"seed_0": others[:3]})
+    mean, sd = (f"{value:.3f}" for value in few.seeds["seed_0"]["sst"][1:3])
+    (note,) = certainty(few, {"seed_0": "Mine"}, {"sst": "Sentiment"})[1:]
+    assert note == f"Mine over 4 seeds, on average: Sentiment {mean} with standard deviation {sd}.", (
+        "too few for a share"
+    )
     alone = measure(tmp_path, ["seed_0"], {"seed_0": []})
     assert alone.seeds["seed_0"]["sst"] == OverSeeds(1, None, None, None)
     assert len(certainty(alone, {"seed_0": "Mine"}, {"sst": "Sentiment"})) == 1

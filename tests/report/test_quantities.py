@@ -1,8 +1,9 @@
 """Quantities measure what was planted in results, and say why they cannot."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,13 @@ from mtbert.report.rules import CANNOT_TELL, HOLDS, REFUTED, above, below
 from mtbert.report.statistics import UNDEFINED, Interval, Statistics
 from mtbert.tabular import write_csv
 
-NOTHING = Evidence(Path("results"), Statistics({}, {}))
+
+def count(settings: Mapping[str, Any]) -> int:
+    """What a run with these settings would train with BERT-base; these tests plant it."""
+    return round(settings["planted"] * 1e6)
+
+
+NOTHING = Evidence(Path("results"), Statistics({}, {}), count)
 
 
 def quantity(value: float, low: float, high: float) -> Quantity:
@@ -40,8 +47,8 @@ def test_what_the_bound_of_predictions_is_worth(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     labels = rng.uniform(0, 5, 300)
     scores = labels + rng.normal(0, 0.4, 300) + np.where(labels > 4.5, rng.exponential(2, 300), 0)
-    evidence = Evidence(tmp_path, Statistics({"run": {}, "within": {}}, {}))
-    for run, raw in (("run", scores), ("within", scores.clip(0, 5))):
+    evidence = Evidence(tmp_path, Statistics({"run": {}, "within": {}, "old": {}}, {}), count)
+    for run, raw in (("run", scores), ("within", scores.clip(0.1, 4.9)), ("old", scores.clip(0, 5))):
         rows = [
             [n, "a", "b", label, min(max(one, 0), 5), one]
             for n, (label, one) in enumerate(zip(labels, raw, strict=True))
@@ -65,6 +72,15 @@ def test_what_the_bound_of_predictions_is_worth(tmp_path: Path) -> None:
     assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=0.1)
     with pytest.raises(CannotTell, match="nothing outside"):
         quantities.bounded("within").measure(evidence)
+    inside = ((scores >= 0) & (scores <= 5)).mean()
+    assert 0 < inside < 1
+    assert quantities.contained("run").measure(evidence) == pytest.approx(
+        (100 * inside, *(100 * end for end in wilson(inside, 300)))
+    )
+    assert quantities.contained("within").measure(evidence).value == 100
+    for of in (quantities.bounded("old"), quantities.contained("old")):
+        with pytest.raises(NotRun, match="The results of old have its STS outputs with the bound only"):
+            of.measure(evidence)
 
 
 @pytest.fixture
@@ -88,7 +104,7 @@ def planted(tmp_path: Path) -> Evidence:
             "training": {"sizes": {"sst": 100}, "batches": {"sst": 10}},
         }
         (tmp_path / run / "metrics.json").write_text(json.dumps(parts), encoding="utf-8")
-    return Evidence(tmp_path, measure(tmp_path, ["poor", "same", "good"]))
+    return Evidence(tmp_path, measure(tmp_path, ["poor", "same", "good"]), count)
 
 
 def test_planted_gains(planted: Evidence) -> None:
@@ -181,31 +197,39 @@ def test_accuracy_after_the_last_epoch(planted: Evidence) -> None:
 
 @pytest.fixture
 def counted(tmp_path: Path) -> Callable[..., Evidence]:
-    """counted(RUN={...}): runs with these trained and total parameters, in millions, batches and training sets."""
+    """counted(22, 11, 110, 27.5): runs that train so many million parameters, with BERT-base so many; batches and training sets."""
 
-    def make(total: float, trained: float) -> Evidence:
-        for run, millions in (("full", total), ("part", trained)):
+    def make(full: float, part: float, full_base: float, part_base: float) -> Evidence:
+        for run, millions, base in (("full", full, full_base), ("part", part, part_base)):
             training = {"batches": {"sst": 10, "quora": 30}, "sizes": {"sst": 100, "quora": 500, "sts": 50}}
-            parts = {"parameters": {"total": total * 1e6, "trainable": millions * 1e6}, "training": training}
+            parts = {"parameters": {"total": full * 1e6, "trainable": millions * 1e6}, "training": training}
             (tmp_path / run).mkdir(exist_ok=True)
             (tmp_path / run / "metrics.json").write_text(json.dumps({"dev": {}, "test": {}, **parts}), encoding="utf-8")
-        return Evidence(tmp_path, Statistics({"full": {}, "part": {}}, {}))
+            record = {"device": "cpu", "precision": "fp32", "threads": 2, "settings": {"planted": base}}
+            (tmp_path / run / "record.json").write_text(json.dumps(record), encoding="utf-8")
+        return Evidence(tmp_path, Statistics({"full": {}, "part": {}}, {}), count)
 
     return make
 
 
 def test_counts_are_exact(counted: Callable[..., Evidence]) -> None:
-    evidence = counted(110, 27.5)
-    assert quantities.trained("part", of="full", bert_base=True).measure(evidence) == Interval(25, 25, 25)
-    assert quantities.more_trained("full", "part", bert_base=True).measure(evidence) == Interval(300, 300, 300)
+    evidence = counted(22, 11, 110, 27.5)
+    assert quantities.trained("part", of="full").measure(evidence) == Interval(50, 50, 50)
+    assert quantities.more_trained("full", "part").measure(evidence) == Interval(100, 100, 100)
     assert quantities.batches("full", "quora").measure(evidence) == Interval(30, 30, 30)
     assert quantities.batches("full", "quora", share=True).measure(evidence) == Interval(75, 75, 75)
 
 
-def test_ratios_of_another_encoder_are_left_open(counted: Callable[..., Evidence]) -> None:
-    with pytest.raises(CannotTell, match="the paper's is BERT-base, full has 22 million parameters"):
-        quantities.trained("part", of="full", bert_base=True).measure(counted(22, 11))
-    assert quantities.trained("part", of="full").measure(counted(22, 11)).value == 50
+def test_counts_of_the_paper_s_encoder_are_not_those_of_the_encoder_at_hand(counted: Callable[..., Evidence]) -> None:
+    evidence = counted(22, 11, 110, 27.5)
+    ratio, more = (
+        quantities.trained("part", of="full", bert_base=True),
+        quantities.more_trained("full", "part", bert_base=True),
+    )
+    assert ratio.measure(evidence) == Interval(25, 25, 25)
+    assert more.measure(evidence) == Interval(300, 300, 300)
+    assert quantities.millions_more_trained("full", "part").measure(evidence) == Interval(82.5, 82.5, 82.5)
+    assert all("with BERT-base" in of.text for of in (ratio, more))
 
 
 @pytest.mark.parametrize(
@@ -214,10 +238,11 @@ def test_ratios_of_another_encoder_are_left_open(counted: Callable[..., Evidence
         quantities.gain("good", "absent", "sst"),
         quantities.relative_gain("absent", "good", of="good"),
         quantities.trained("absent", of="good"),
-        quantities.more_trained("good", "absent", bert_base=True),
+        quantities.more_trained("absent", "good", bert_base=True),
         quantities.batches("absent", "sst"),
         quantities.converged(["absent"], "overall", "it"),
         quantities.last_accuracy("absent", "dev"),
+        quantities.contained("absent"),
         quantities.share("absent", "sst", "s", lambda rows: rows["label"] == 0, lambda rows: rows["label"] == 0),
         quantities.excess(quantities.gain("good", "poor", "sst"), quantities.gain("absent", "poor", "sst")),
         quantities.spread(quantities.gain("good", "poor", "sst"), quantities.gain("absent", "poor", "sst")),

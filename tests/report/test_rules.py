@@ -11,7 +11,7 @@ from mtbert.report.quantities import CannotTell, Quantity, gain
 from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED, Rule
 from mtbert.report.statistics import Interval, Statistics
 
-NOTHING = Evidence(Path("results"), Statistics({}, {}))
+NOTHING = Evidence(Path("results"), Statistics({}, {}), len)
 
 
 def quantity(value: float, low: float, high: float) -> Quantity:
@@ -70,7 +70,7 @@ def test_a_condition_on_the_sizes(tmp_path: Path) -> None:
     parts = {"dev": {}, "test": {}, "parameters": {}, "training": {"sizes": {"sst": 100, "quora": 500, "sts": 50}}}
     (tmp_path / "run").mkdir()
     (tmp_path / "run/metrics.json").write_text(json.dumps(parts), encoding="utf-8")
-    evidence, rule = Evidence(tmp_path, Statistics({"run": {}}, {})), rules.above(quantity(1, 0.5, 2))
+    evidence, rule = Evidence(tmp_path, Statistics({"run": {}}, {}), len), rules.above(quantity(1, 0.5, 2))
     assert verdict(rules.imbalanced("run", 10, rule), evidence) == HOLDS, "500 is ten times 50"
     found = rules.imbalanced("run", 10.1, rule).decide(evidence)
     assert (found.verdict, found.number) == (CANNOT_TELL, 1)
@@ -80,7 +80,7 @@ def test_a_condition_on_the_sizes(tmp_path: Path) -> None:
 def test_without_a_number_the_verdict_has_the_reason() -> None:
     missing = rules.above(gain("a", "b"))
     assert missing.decide(NOTHING) == (None, None, None, "score", NOT_RUN, "There are no results of b and a.")
-    undefined = Evidence(Path("results"), Statistics({"a": {}, "b": {}}, {("b", "a"): {}}))
+    undefined = Evidence(Path("results"), Statistics({"a": {}, "b": {}}, {("b", "a"): {}}), len)
     found = missing.decide(undefined)
     assert (found.verdict, found.note) == (
         CANNOT_TELL,

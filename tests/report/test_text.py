@@ -5,6 +5,7 @@ import io
 import re
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +126,23 @@ def test_markdown_keeps_its_shape_and_lets_nothing_through(hostile: list[str]) -
         assert not re.search(r"<\w|</", out), text
         assert not re.search(r"(?<!\\)\[[^\]]*\]\(", out), text
         assert "://" not in out and "www." not in out and "$" not in out, text
+
+
+@pytest.mark.parametrize(
+    ("text", "latex"),
+    [
+        ("Performance–Most Efficient", "Performance--Most Efficient"),  # TeX breaks after the dash
+        ("the leaderboard's files", "the leaderboard's files"),  # and hyphenates these
+        ("(configurations, “concatenation”: x", "(configurations, “concatenation”: x"),
+        ("extraordinarily-long", "extra\\-ordin\\-arily-long"),  # but no part of a compound,
+        ("key_update_3–x", "key\\_update\\_3--x"),
+        ("https://example/x", "https\\-://ex\\-ample\\-/x"),  # nor what is not letters,
+        ("configuration" + "!" * 9, "confi\\-gurat\\-ion!!\\-!!!!!\\-!!"),
+        ("x" * 21, "\\-".join(["xxxxx"] * 4) + "\\-x"),  # nor what is no word
+    ],
+)
+def test_latex_hyphenates_only_what_tex_does_not(text: str, latex: str) -> None:
+    assert to_latex(of(text)).split("\\midrule\n")[1].split(" \\\\\n\\bottomrule")[0] == latex
 
 
 def test_latex_has_no_command_from_a_cell(hostile: list[str]) -> None:
