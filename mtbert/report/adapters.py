@@ -16,7 +16,7 @@ from mtbert.evaluation.resampling import holm
 from mtbert.report import results
 from mtbert.report.figures import GREY, Figure
 from mtbert.report.rows import Rows, nonempty
-from mtbert.report.significance import SIGNIFICANT, interval_note
+from mtbert.report.significance import SIGNIFICANT, detectable_note, interval_note, seed_notes
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.studies import METRICS
 from mtbert.report.tables import highest, score
@@ -115,6 +115,7 @@ def table(folder: Path, rows: Rows, statistics: Statistics) -> Table:
                 *(score(statistics, one.run, metric, one.dev.get(metric)) for metric in METRICS),
                 Estimate(gap.value, gap.low, gap.high) if gap and defined else "–",  # type: ignore[arg-type]
                 "–" if p is None else probability(p),
+                number(statistics.detectable(full, one.run, OVERALL) if full and defined else None),
                 f"{one.trainable_parameters:,}",
                 f"{one.checkpoint_bytes / 1e6:.2f}",
             )
@@ -125,9 +126,11 @@ def table(folder: Path, rows: Rows, statistics: Statistics) -> Table:
         "file of the trained model; an adapter's holds only what was trained, and full fine-tuning's the whole model.",
         f"Difference to full fine-tuning on the same development examples. p: whether the true one is zero, by bootstrap, with Holm's "
         f"correction over the rows; below {SIGNIFICANT:.2f} it is taken to differ. Bold: the highest score.",
+        detectable_note(),
         interval_note(statistics),
+        *seed_notes(statistics, {one.run: one.title for one in found}, METRICS),
     ]
-    header = ("Method", "Rate", "Held out", *METRICS.values(), "Minus full", "p", "Trained", "MB")
+    header = ("Method", "Rate", "Held out", *METRICS.values(), "Minus full", "p", "Detectable", "Trained", "MB")
     numeric = (False, *[True] * (len(header) - 1))
     return Table(
         "Each method and size at its best rate.", header, cells, notes, numeric, "adapters", highest(cells, range(3, 7))

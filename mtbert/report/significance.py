@@ -10,6 +10,7 @@ from mtbert.tasks.paper import QUORA, SST
 
 SIGNIFICANT = 1 - LEVEL
 LISTED = 3  # pairs of rows that a note names
+SMALLEST = f"smallest true difference that these examples would show with a probability of {POWER:.0%}"
 
 Titles = Mapping[str, str]
 
@@ -30,11 +31,21 @@ def certainty(statistics: Statistics, runs: Titles, metrics: Titles) -> list[str
     ranges = [_detectable(statistics, runs, metric, title) for metric, title in metrics.items()]
     if any(ranges):
         notes.append(
-            f"The smallest true difference that these examples would show with a probability of {POWER:.0%}, depending on the "
-            f"pair: {', '.join(filter(None, ranges))} (at {SIGNIFICANT:.0%}, without correction)."
+            f"The {SMALLEST}, depending on the pair: {', '.join(filter(None, ranges))} "
+            f"(at {SIGNIFICANT:.0%}, without correction)."
         )
-    over_seeds = [_seeds(statistics, run, title, metrics) for run, title in runs.items() if run in statistics.seeds]
-    return [*notes, *filter(None, over_seeds)]
+    return [*notes, *seed_notes(statistics, runs, metrics)]
+
+
+def seed_notes(statistics: Statistics, runs: Titles, metrics: Titles) -> list[str]:
+    """The spread over seeds of each run that was trained with several. See `certainty`."""
+    notes = [_seeds(statistics, run, title, metrics) for run, title in runs.items() if run in statistics.seeds]
+    return list(filter(None, notes))
+
+
+def detectable_note() -> str:
+    """What a column of detectable differences holds."""
+    return f"Detectable: the {SMALLEST} (at {SIGNIFICANT:.0%}, without correction)."
 
 
 def interval_note(statistics: Statistics) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mtbert.report import results
 from mtbert.report.rows import Rows, nonempty
-from mtbert.report.significance import SIGNIFICANT, interval_note, tests_of
+from mtbert.report.significance import SIGNIFICANT, certainty, detectable_note, interval_note, seed_notes, tests_of
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.tables import highest, score
 from mtbert.report.text import Estimate, Table, number, probability
@@ -21,9 +21,12 @@ METRICS = {OVERALL: "Overall", SST.name: "Sentiment", QUORA.name: "Paraphrase", 
 
 
 def scores(folder: Path, rows: Rows, statistics: Statistics) -> Table:
-    """Dev scores of the runs, their steps and tokens, and how often each dataset was passed over."""
+    """Dev scores of the runs, their spread over seeds if some have several, steps and tokens, and passes over each dataset."""
     cells: list[tuple[str, ...]] = []
+    titles: dict[str, str] = {}
+    seeded = any(run in statistics.seeds for run in rows.values())
     for row, run in nonempty(rows, "tables.scores").items():
+        titles.setdefault(run, row)
         found = results.metrics(folder, run)
         dev, training = results.scores(found["dev"]), found["training"]
         of_tasks = (f"{count:,}" for count in training["tokens_of_tasks"].values())
@@ -31,6 +34,7 @@ def scores(folder: Path, rows: Rows, statistics: Statistics) -> Table:
             (
                 row,
                 *(score(statistics, run, metric, dev[metric]) for metric in (OVERALL, *METRIC_OF)),
+                *(_over_seeds(statistics, run) if seeded else ()),
                 f"{training['steps']:,}",
                 f"{training['tokens']:,}",
                 " / ".join(of_tasks),
@@ -41,10 +45,11 @@ def scores(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     notes = [
         f"Tokens by task and passes are of {tasks}, as far as the run trains on them. A pass is as many batches as the dataset has; "
         "special tokens count. Bold: the highest.",
-        interval_note(statistics),
+        *certainty(statistics, titles, METRICS),
     ]
-    header = ("Run", *METRICS.values(), "Steps", "Tokens", "Tokens by task", "Passes")
-    numeric = (False, *[True] * 8)
+    deviations = [f"SD over seeds: {title}" for title in METRICS.values()] if seeded else []
+    header = ("Run", *METRICS.values(), *deviations, "Steps", "Tokens", "Tokens by task", "Passes")
+    numeric = (False, *[True] * (len(header) - 1))
     return Table(
         "Dev scores and amount of training.", header, cells, notes, numeric, "scores", highest(cells, range(1, 5))
     )
@@ -56,12 +61,17 @@ def passes(training: Mapping[str, Any]) -> dict[str, float]:
     return {task: count / -(-training["sizes"][task] // size) for task, count in training["batches"].items()}
 
 
+def _over_seeds(statistics: Statistics, run: str) -> list[str]:
+    found = statistics.seeds.get(run, {})
+    return [number(found[metric].sd if metric in found else None) for metric in METRICS]
+
+
 def _trained(folder: Path, run: str) -> list[str]:
     return list(results.metrics(folder, run)["training"]["tasks"])
 
 
 def pairs(_: Path, rows: Rows, statistics: Statistics) -> Table:
-    """The difference of every two runs, the second minus the first, with its interval and corrected p."""
+    """The difference of every two runs, the second minus the first: its interval, corrected p and what would have shown."""
     titles = {run: row for row, run in nonempty(rows, "tables.pairs").items()}
     cells, bold = [], []
     for place, (first, second) in enumerate(combinations(titles, 2)):
@@ -69,19 +79,23 @@ def pairs(_: Path, rows: Rows, statistics: Statistics) -> Table:
         for column, metric in enumerate(METRICS):
             found = statistics.difference(first, second, metric, titles)
             if found.value is None or found.low is None or found.high is None or found.adjusted is None:
-                parts += ["–", "–"]
+                parts += ["–"] * 3
                 continue
-            parts += [Estimate(found.value, found.low, found.high), probability(found.adjusted)]
+            smallest = statistics.detectable(first, second, metric)
+            parts += [Estimate(found.value, found.low, found.high), probability(found.adjusted), number(smallest)]
             if found.adjusted < SIGNIFICANT:
-                bold.append((place, 2 + 2 * column))
+                bold.append((place, 2 + 3 * column))
         cells.append((titles[first], titles[second], *parts))
     notes = [
         "Second minus first, on the same development examples. p: whether the true difference is zero, tested "
         f"{tests_of(METRICS)}, with Holm's correction over the pairs of a column. Bold: p below {SIGNIFICANT:.2f}.",
+        detectable_note(),
         interval_note(statistics),
+        *seed_notes(statistics, titles, METRICS),
     ]
-    header = ("First", "Second", *(f"{title}: {part}" for title in METRICS.values() for part in ("difference", "p")))
-    numeric = (False, False, *[True] * 2 * len(METRICS))
+    parts_of = ("difference", "p", "detectable")
+    header = ("First", "Second", *(f"{title}: {part}" for title in METRICS.values() for part in parts_of))
+    numeric = (False, False, *[True] * 3 * len(METRICS))
     return Table("Paired differences.", header, cells, notes, numeric, "pairs", bold)
 
 

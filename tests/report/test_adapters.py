@@ -1,6 +1,7 @@
 """The table and figure of the study of adapters, from results whose scores are planted."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from mtbert.errors import MtbertError
 from mtbert.report.adapters import chosen, figure, table
 from mtbert.report.figures import render
-from mtbert.report.statistics import Interval, Paired, Statistics
+from mtbert.report.statistics import Interval, OverSeeds, Paired, Statistics
 from mtbert.report.text import to_csv, to_latex, to_markdown
 
 # Run: adapter, whether the rest trains, rate, held-out and dev score, parameters.
@@ -82,10 +83,15 @@ def test_a_choice_without_held_out_scores_is_refused(folder: Path) -> None:
 def test_the_table(folder: Path, statistics: Statistics) -> None:
     found = table(folder, ROWS, statistics)
     assert found.rows[0][:4] == ("full fine-tuning", "1.0e-05", "0.600", "0.800 ± 0.020")
-    assert found.rows[0][7:9] == ("–", "–")
+    assert found.rows[0][7:10] == ("–", "–", "–")
     # Holm over three differences: the smallest p three times, the others at least as large.
     assert [row[8] for row in found.rows[1:]] == ["0.060", "0.060", "0.030"]
-    assert found.rows[1][7] == "-0.100 ± 0.010" and found.rows[1][9:] == ("40", "0.00")
+    assert found.rows[1][7] == "-0.100 ± 0.010" and found.rows[1][9:] == ("0.028", "40", "0.00")
+    over = {"middle": {"overall": OverSeeds(2, 0.71, 0.01, 0.5)}, "low": {"overall": OverSeeds(2, 0.8, 0.01, 0.5)}}
+    told = [note for note in table(folder, ROWS, replace(statistics, seeds=over)).notes if "seeds, on average" in note]
+    assert len(told) == 1 and told[0].startswith("lora of rank 4 over 2 seeds, on average: Overall 0.710 with"), (
+        "of the chosen rates alone"
+    )
     assert (0, 3) in found.bold and len([one for one in found.bold if one[1] == 3]) == 1
     for text in (to_csv(found), to_markdown(found), to_latex(found)):
         assert text.count("lora of rank 4") == 2

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from mtbert.errors import MtbertError
 from mtbert.report.figures import Figure, render
 from mtbert.report.samplers import FIGURES, sampler_amount, sampler_curves, sampler_exponent
-from mtbert.report.statistics import Interval, Paired, Statistics
+from mtbert.report.statistics import Interval, OverSeeds, Paired, Statistics
 from mtbert.report.studies import TABLES, pairs, scores
 from mtbert.report.text import to_csv, to_latex, to_markdown
 
@@ -85,15 +86,37 @@ def test_scores_tell_what_each_run_was_trained_on(study: Path, found: Statistics
     assert "are of sst, quora, sts" in table.notes[0]
 
 
+def test_scores_tell_which_differences_would_show(study: Path, found: Statistics) -> None:
+    notes = " ".join(scores(study, ROWS, found).notes)
+    assert "would show with a probability of 80%, depending on the pair: Overall 0.028, Sentiment 0.028" in notes
+    # Of 28 pairs, six have the same sampler: three runs are proportional, three of exponent 0.25.
+    assert "Overall 22 of 28; Sentiment 22 of 28; " in notes
+
+
+def test_scores_and_pairs_have_the_spread_over_seeds_where_there_are_several(study: Path, found: Statistics) -> None:
+    assert "SD over seeds: Overall" not in scores(study, ROWS, found).header
+    over = {"overall": OverSeeds(5, 0.61, 0.0123, 0.4), "sst": OverSeeds(1, None, None, None)}
+    seeded = replace(found, seeds={"low_paper": over})
+    table = scores(study, ROWS, seeded)
+    start = table.header.index("SD over seeds: Overall")
+    deviations = {row[0]: row[start : start + 4] for row in table.rows}
+    assert deviations.pop("Row low_paper") == ("0.012", "–", "–", "–")
+    assert set(deviations.values()) == {("–",) * 4}
+    assert "SD over seeds: Overall" in to_csv(table).splitlines()[0] and ",0.012," in to_csv(table)
+    told = r"Row low\_paper over 5 seeds, on average: Overall 0.610 with standard deviation 0.012 (40%)"
+    for shown in (table, pairs(study, ROWS, seeded)):
+        assert told in to_markdown(shown) and told.replace("%", r"\%") in to_latex(shown)
+
+
 def test_pairs_are_corrected_and_show_which_is_higher(study: Path, found: Statistics) -> None:
     compared = {row: run for row, run in ROWS.items() if run.endswith("_tokens")}
     table = pairs(study, compared, found)
-    assert [row[:4] for row in table.rows] == [
-        ("Row proportional_tokens", "Row low_tokens", "0.020 ± 0.020", "< 0.001"),
-        ("Row proportional_tokens", "Row annealed_tokens", "0.040 ± 0.020", "< 0.001"),
-        ("Row low_tokens", "Row annealed_tokens", "0.020 ± 0.020", "< 0.001"),
+    assert [row[:5] for row in table.rows] == [
+        ("Row proportional_tokens", "Row low_tokens", "0.020 ± 0.020", "< 0.001", "0.028"),
+        ("Row proportional_tokens", "Row annealed_tokens", "0.040 ± 0.020", "< 0.001", "0.028"),
+        ("Row low_tokens", "Row annealed_tokens", "0.020 ± 0.020", "< 0.001", "0.028"),
     ]
-    assert set(table.bold) == {(row, column) for row in range(3) for column in (2, 4, 6, 8)}
+    assert set(table.bold) == {(row, column) for row in range(3) for column in (2, 5, 8, 11)}
     alike = pairs(study, {"a": "low_paper", "b": "low_steps", "c": "sequential"}, found)
     assert alike.rows[0][3] == "0.900" and {row for row, _ in alike.bold} == {1, 2}
 
