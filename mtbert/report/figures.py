@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mtbert.errors import MtbertError
 from mtbert.evaluation.analysis import confusion, normalised, residuals
+from mtbert.evaluation.resampling import wilson
 from mtbert.files import atomic_write_bytes
 from mtbert.report import paper, results
 from mtbert.report.rows import Rows, nonempty
@@ -47,7 +48,8 @@ STYLE: Any = {
     "svg.fonttype": "path",
 }
 PAPER_LINE: Any = {"color": GREY, "linewidth": 0.9, "linestyle": "--"}  # a score that the paper prints
-TRAIN, DEV = f"train_{CURVE.name}", f"dev_{CURVE.name}"  # columns of history.csv
+PARTS = ("train", "dev")
+TRAIN, DEV = COLUMNS = tuple(f"{part}_{CURVE.name}" for part in PARTS)  # of history.csv
 MEASURES = ("trainable_parameters", "overall")
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
 
@@ -68,43 +70,65 @@ class Figure(NamedTuple):
 
 
 def figure1(folder: Path, rows: Rows, _: Statistics) -> Figure:
-    """Sentiment confusion matrix, normalised by true label; a panel per row."""
+    """Sentiment confusion matrix, normalised by true label, with Wilson's intervals; a panel per row."""
     names = [f"{level} {name}" for level, name in enumerate(paper.SENTIMENTS)]
     panels: list[tuple[str, Callable[[Axes], None]]] = []
-    tables, caption = [], "Figure 1: Sentiment confusion matrix, normalised by true label, with counts below."
+    tables = []
+    caption = (
+        "Figure 1: Sentiment confusion matrix, normalised by true label; below each share, its 95% interval over development "
+        "examples (Wilson's), and the count."
+    )
     for row, run in nonempty(rows, "figures.figure1").items():
         table = results.examples(folder, run, SST.name)
         counts = confusion(table["label"].to_numpy(), table["prediction"].to_numpy(), len(names))
-        shares = normalised(counts)
-        panels.append(
-            (paper.title(row), partial(_matrix, counts, shares, names, paper.FIGURE_1 if row == paper.BEST else {}))
-        )
+        shares, (low, high) = normalised(counts), _intervals(counts)
+        printed = paper.FIGURE_1 if row == paper.BEST else {}
+        panels.append((paper.title(row), partial(_matrix, counts, shares, low, high, names, printed)))
         tables += [
             {"model": paper.title(row), "actual": names[actual], "predicted": names[predicted], "share": share}
-            | {"count": counts[actual, predicted]}
+            | {"count": counts[actual, predicted], "low": low[actual, predicted], "high": high[actual, predicted]}
             for (actual, predicted), share in np.ndenumerate(shares)
         ]
         if row == paper.BEST and not np.isnan(shares[2]).any():
-            lower, higher = shares[2, 1], shares[2, 3]
-            text = f"Of the neutral sentences {lower:.0%} are taken for 1 and {higher:.0%} for 3 (paper: 24% and 32%)."
+            lower, higher = (f"{shares[2, to]:.0%} ({low[2, to]:.0%} to {high[2, to]:.0%})" for to in (1, 3))
+            text = f"Of the neutral sentences {lower} are taken for 1 and {higher} for 3 (paper: 24% and 32%)."
             caption += _sentence(row, rows, text)
     return Figure(caption, panels, pd.DataFrame(tables), (4.8, 4.6))
 
 
+def _intervals(counts: np.ndarray) -> np.ndarray:
+    """Both ends of Wilson's interval of each count's share of its row, (2, C, C); NaN in the row of a label that does not occur."""
+    ends = np.full((2, *counts.shape), np.nan)
+    for actual, total in enumerate(counts.sum(1)):
+        if total:
+            ends[:, actual] = np.array([wilson(int(count), int(total))[1:] for count in counts[actual]]).T
+    return ends
+
+
 def _matrix(
-    counts: np.ndarray, shares: np.ndarray, names: list[str], printed: Mapping[tuple[int, int], float], axes: Axes
+    counts: np.ndarray,
+    shares: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    names: list[str],
+    printed: Mapping[tuple[int, int], float],
+    axes: Axes,
 ) -> None:
-    """Draw the shares, with the counts and the shares that the paper prints below them."""
+    """Draw the shares, and below them their intervals, the counts and the shares that the paper prints."""
     axes.grid(False)
     axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
         text = "–" if np.isnan(share) else f"{share:.0%}"
         colour = "white" if share > 0.55 else "black"
-        axes.text(column, row - 0.1, text, ha="center", va="center", color=colour, fontsize=10)
-        axes.text(column, row + 0.22, f"{counts[row, column]:,}", ha="center", va="center", color=colour, fontsize=7)
+        place: Any = {"ha": "center", "va": "center", "color": colour}
+        axes.text(column, row - 0.22, text, fontsize=10, **place)
+        if not np.isnan(share):
+            ends = f"{low[row, column] * 100:.0f}–{high[row, column]:.0%}"
+            axes.text(column, row + 0.05, ends, fontsize=6.5, **place)
+        axes.text(column, row + 0.23, f"{counts[row, column]:,}", fontsize=7, **place)
         if (row, column) in printed:
             text = f"paper: {printed[row, column]:.0%}"
-            axes.text(column, row + 0.4, text, ha="center", va="center", color=colour, fontsize=6)
+            axes.text(column, row + 0.4, text, fontsize=6, **place)
     lines = [name.replace(" ", "\n") for name in names]
     axes.set_xticks(range(len(names)), lines, fontsize=8)
     axes.set_yticks(range(len(names)), lines, fontsize=8)
@@ -114,12 +138,14 @@ def _matrix(
 
 
 def figure2(folder: Path, rows: Rows, _: Statistics) -> Figure:
-    """SST accuracy on train and dev over epochs; a panel per row."""
-    found = {row: results.history(folder, run, (TRAIN, DEV)) for row, run in nonempty(rows, "figures.figure2").items()}
+    """SST accuracy on train and dev over epochs, with Wilson's intervals; a panel per row."""
+    found = {row: _accuracies(folder, run) for row, run in nonempty(rows, "figures.figure2").items()}
 
     def draw(row: str, history: pd.DataFrame, axes: Axes) -> None:
-        axes.plot(history["epoch"], history[TRAIN], "o-", color=ORANGE, label="train", markersize=4)
-        axes.plot(history["epoch"], history[DEV], "s-", color=BLUE, label="dev", markersize=4)
+        for part, column, line, colour in zip(PARTS, COLUMNS, ("o-", "s-"), (ORANGE, BLUE), strict=True):
+            axes.plot(history["epoch"], history[column], line, color=colour, label=part, markersize=4)
+            ends = history[f"{part}_low"], history[f"{part}_high"]
+            axes.fill_between(history["epoch"], *ends, color=colour, alpha=0.15, linewidth=0)
         if row == paper.BEST:
             axes.axhline(paper.TABLE_1[row][2].sst, label="paper, dev after training", **PAPER_LINE)
         axes.set(xlabel="Epoch", ylabel="SST accuracy")
@@ -128,18 +154,29 @@ def figure2(folder: Path, rows: Rows, _: Statistics) -> Figure:
 
     caption = (
         f"Figure 2: SST accuracy over epochs of {', '.join(map(paper.title, found))}, epoch 0 being the model before training; "
-        "train and dev are each measured without dropout on at most 500 examples."
+        "train and dev are each measured without dropout on at most 500 examples, and the bands are 95% intervals over them (Wilson's)."
     )
     for row, history in found.items():
         best = history["epoch"][history[DEV].idxmax()]
         in_paper = " (paper: it converges at around epoch 4 to 6 of 10)" if row == paper.BEST else ""
         caption += _sentence(row, rows, f"Dev is highest after epoch {best} of {history['epoch'].max()}{in_paper}.")
     data = pd.concat(
-        history[["epoch", TRAIN, DEV]].set_axis(["epoch", "train", "dev"], axis=1).assign(model=paper.title(row))
+        history.rename(columns=dict(zip(COLUMNS, PARTS, strict=True))).assign(model=paper.title(row))
         for row, history in found.items()
     )
     panels = [(paper.title(row), partial(draw, row, history)) for row, history in found.items()]
-    return Figure(caption, panels, data[["model", "epoch", "train", "dev"]], (5.0, 3.2))
+    ends = [f"{part}_{end}" for part in PARTS for end in ("low", "high")]
+    return Figure(caption, panels, data[["model", "epoch", *PARTS, *ends]], (5.0, 3.2))
+
+
+def _accuracies(folder: Path, run: str) -> pd.DataFrame:
+    """The run's history with columns for the ends of Wilson's intervals of its accuracies on SST."""
+    history = results.history(folder, run, COLUMNS)
+    for part, column in zip(PARTS, COLUMNS, strict=True):
+        examples = results.watched_examples(folder, run, part)
+        ends = [wilson(round(share * examples), examples)[1:] for share in history[column]]
+        history[[f"{part}_low", f"{part}_high"]] = ends
+    return history
 
 
 def figure3(folder: Path, rows: Rows, statistics: Statistics) -> Figure:

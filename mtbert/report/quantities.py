@@ -14,7 +14,7 @@ import pandas as pd
 
 from mtbert.evaluation.metrics import pearson
 from mtbert.evaluation.resampling import measured, resampled, wilson
-from mtbert.evaluation.watched import watched
+from mtbert.report import results
 from mtbert.report.evidence import Evidence, NotRun
 from mtbert.report.statistics import OVERALL, RESAMPLES, SEED, UNDEFINED, Interval
 from mtbert.tasks.paper import CURVE, METRIC_OF, STS, TASKS
@@ -192,11 +192,7 @@ def last_accuracy(run: str, part: str) -> Quantity:
 
     def measure(evidence: Evidence) -> Interval:
         accuracy = evidence.curve(run, f"{part}_{CURVE.name}").iloc[-1]
-        found, settings = evidence.metrics(run), evidence.settings(run)
-        most = watched(settings["epoch_end"], settings["batch_size"], len(settings["heads"]))
-        examples = min(found["dev"][CURVE.name]["n"], most)
-        if part == "train":
-            examples = min(examples, found["training"]["sizes"][CURVE.name])
+        examples = results.watched_examples(evidence.folder, run, part)
         return Interval(*wilson(round(accuracy * examples), examples))
 
     return Quantity(f"{_title(CURVE.name)} of {run} on {part} after the last epoch", UNITS[CURVE.name], measure)

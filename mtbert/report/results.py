@@ -10,9 +10,11 @@ import pandas as pd
 
 from mtbert.errors import MtbertError
 from mtbert.evaluation.metrics import metric_of
+from mtbert.evaluation.watched import watched
 from mtbert.report.statistics import OVERALL
 from mtbert.seal import check_seal
 from mtbert.tabular import read_csv
+from mtbert.tasks.paper import CURVE
 
 PARTS = ("dev", "test", "parameters", "training")
 TEXTS = ("sentence1", "sentence2")  # columns of examples; the second is there for pairs
@@ -74,6 +76,14 @@ def history(results: Path, run: str, columns: Sequence[str] = ()) -> pd.DataFram
         table = pd.DataFrame(read_csv(path)).apply(pd.to_numeric)
         _require(("epoch", *columns), table)
     return table
+
+
+def watched_examples(results: Path, run: str, part: str) -> int:
+    """How many examples of `dev` or `train` an accuracy on SST in the run's history is measured on."""
+    found, settings = metrics(results, run), record(results, run)["settings"]
+    most = watched(settings["epoch_end"], settings["batch_size"], len(settings["heads"]))
+    examples = min(found["dev"][CURVE.name]["n"], most)
+    return min(examples, found["training"]["sizes"][CURVE.name]) if part == "train" else examples
 
 
 def conflicts(results: Path, run: str) -> pd.DataFrame:

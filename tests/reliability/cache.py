@@ -37,7 +37,7 @@ READ = {
     f"models/{RUN}": ("model.safetensors", "config.json", "record.json"),
     f"results/{RUN}": ("metrics.json", "examples/sst-dev.csv"),
     "table4": ("examples/quora-dev.csv",),
-    "figure2": ("history.csv",),
+    "figure2": ("history.csv", "metrics.json", "record.json"),
 }
 
 

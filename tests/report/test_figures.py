@@ -12,6 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.image import imread
 
 from mtbert.errors import MtbertError
+from mtbert.evaluation.resampling import wilson
 from mtbert.report.figures import FIGURES, figure1, figure2, figure3, figure4, read_caption, render, spread
 from mtbert.report.statistics import Statistics
 
@@ -37,13 +38,29 @@ def test_figure1_data_have_all_classes(results: Path, rows: Rows, statistics: St
     predicted_negative = data[data["predicted"] == "1 Somewhat negative"]
     assert predicted_negative["count"].tolist() == [1, 0, 0, 0, 0]
     assert data["share"].isna().tolist() == [False] * 5 + [True] * 5 + [False] * 5 + [True] * 5 + [False] * 5
+    assert data["low"].isna().tolist() == data["high"].isna().tolist() == data["share"].isna().tolist()
+    # Of two negative sentences one is taken for somewhat negative, both of two positive ones for positive.
+    assert data.loc[[1, 24], ["share", "low", "high"]].to_numpy().tolist() == [[*wilson(1, 2)], [*wilson(2, 2)]]
 
 
-def test_figure2_has_train_and_dev_as_two_columns(results: Path, rows: Rows, statistics: Statistics) -> None:
-    data = figure2(results, rows["figure2"], statistics).data
-    assert list(data.columns) == ["model", "epoch", "train", "dev"]
+def test_figure2_has_train_and_dev_with_intervals(results: Path, rows: Rows, statistics: Statistics) -> None:
+    path = results / "best_performance/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["dev"]["sst"]["n"], metrics["training"]["sizes"]["sst"] = 1101, 200
+    path.write_text(json.dumps(metrics))
+    drawn = figure2(results, rows["figure2"], statistics)
+    data = drawn.data
+    assert list(data.columns) == ["model", "epoch", "train", "dev", "train_low", "train_high", "dev_low", "dev_high"]
     assert data["train"].tolist() == [0.2, 0.4, 0.6]
     assert data["dev"].tolist() == [0.25, 0.35, 0.45]
+    assert data[["dev_low", "dev_high"]].to_numpy().tolist()[2] == [*wilson(225, 500)[1:]], "500 of 1,101 are watched"
+    assert data[["train_low", "train_high"]].to_numpy().tolist()[2] == [*wilson(120, 200)[1:]], "there are only 200"
+    axes = Canvas().subplots()
+    drawn.panels[0][1](axes)
+    bands = [band.get_paths()[0].vertices[:, 1] for band in axes.collections]
+    assert [(min(band), max(band)) for band in bands] == [
+        (min(data[f"{part}_low"]), max(data[f"{part}_high"])) for part in ("train", "dev")
+    ]
 
 
 def test_numbers_stay_numbers_in_the_data(results: Path, rows: Rows, tmp_path: Path, statistics: Statistics) -> None:
@@ -115,7 +132,8 @@ def test_captions_say_what_is_seen_here_and_what_the_paper_says(
     results: Path, rows: Rows, statistics: Statistics
 ) -> None:
     captions = {name: make(results, rows[name], statistics).caption for name, make in FIGURES.items()}
-    assert "0% are taken for 1 and 100% for 3 (paper: 24% and 32%)" in captions["figure1"]
+    ends = "0% (0% to 79%) are taken for 1 and 100% (21% to 100%) for 3 (paper: 24% and 32%)"
+    assert ends in captions["figure1"]
     assert "Dev is highest after epoch 2 of 2 (paper: it converges at around epoch 4 to 6 of 10)" in captions["figure2"]
     assert "% more parameters than rank 16 and scores " in captions["figure3"]
     assert "−0.75 where the true similarity is below 2.5 and +0.50 elsewhere" in captions["figure4"]
@@ -171,7 +189,7 @@ def test_what_the_paper_prints_is_drawn_in(results: Path, rows: Rows, statistics
         legend = axes.get_legend()
         return {text.get_text() for text in [*axes.texts, *(legend.get_texts() if legend else [])]}
 
-    assert {"paper: 24%", "paper: 32%"} <= texts("figure1", rows["figure1"])
+    assert {"paper: 24%", "paper: 32%", "21–100%"} <= texts("figure1", rows["figure1"])
     assert "paper, dev after training" in texts("figure2", rows["figure2"])
     assert {"paper, r = 16", "paper, full"} <= texts("figure3", rows["figure3"])
     another = {"mine": "best_performance"}

@@ -78,6 +78,7 @@ def test_train_and_dev_are_two_lines(data: dict[str, Path]) -> None:
     for name, lines in (("figure2", 2), ("run", 6)):
         svg = vl_convert.vegalite_to_svg(json.dumps(filled(name, data[name])), vl_version="5.20")
         assert svg.count('aria-roledescription="line mark"') == lines
+        assert svg.count('aria-roledescription="area mark"') == (2 if name == "figure2" else 0), "its intervals"
 
 
 def test_minus_signs_and_units_survive(data: dict[str, Path]) -> None:
