@@ -1,8 +1,6 @@
 """report: write the page, the verdicts on the paper's claims, the error analysis, and the metrics that are kept in git."""
 
 import json
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from mtbert.files import atomic_json, atomic_write_text
 from mtbert.pipeline.models import trained_with_bert_base
 from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
-from mtbert.pipeline.provenance import commit, read_log
+from mtbert.pipeline.provenance import commit, read_logs, versions
 from mtbert.pipeline.start import start
 from mtbert.report import error_findings
 from mtbert.report.error_analysis import ERRORS, analyse, to_json, to_plain
@@ -28,8 +26,6 @@ from mtbert.seal import check_seal
 from mtbert.tasks.paper import known_tasks
 from mtbert.training.work import work_root
 
-PACKAGES = ("mtbert", "torch", "tokenizers", "numpy", "dvc")
-
 
 def main() -> None:
     settings = planned("report")["settings"]
@@ -37,9 +33,7 @@ def main() -> None:
     confine(RAW, PREPARED, PRETRAINED, RESULTS, folder)
     found = {run: metrics(RESULTS, run) for run in settings["runs"]}
     records = {run: record(RESULTS, run) for run in settings["runs"]}
-    root = work_root(Path.cwd())
-    logs = {run: read_log(root, "train", run, records[run]["weights"]) for run in settings["runs"]}
-    times = {run: log for run, log in logs.items() if log}
+    times = read_logs(work_root(Path.cwd()), records)
     source, encoder = _json(RAW / "source.json", "fetch"), _json(PRETRAINED / "config.json", "encoder")
     check_seal(PREPARED, "report.json")
     prepared = _json(PREPARED / "report.json", "prepare")
@@ -48,8 +42,7 @@ def main() -> None:
         **sources(source, encoder),
         **agreement(records, times),
         "This page": f"{commit()}, python -m stages.report",
-        "Versions": ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-        + f", Python {platform.python_version()}",
+        "Versions": versions(),
     }
     statistics = current_statistics(folder / STATISTICS, RESULTS, settings["runs"])
     evidence = Evidence(RESULTS, statistics, trained_with_bert_base)

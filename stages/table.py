@@ -1,14 +1,13 @@
 """table NAME: write a table of the paper next to our numbers, or of a study, as CSV, Markdown, LaTeX and JSON."""
 
 from mtbert.errors import MtbertError, nearest
-from mtbert.files import atomic_write_text
 from mtbert.pipeline.paths import REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
 from mtbert.report import adapters, studies, tables
 from mtbert.report.measure import current_statistics
 from mtbert.report.statistics import STATISTICS
-from mtbert.report.text import to_csv, to_json, to_latex, to_markdown
+from mtbert.report.text import write_table
 
 TABLES = tables.TABLES | studies.TABLES | adapters.TABLES
 
@@ -21,10 +20,7 @@ def main(name: str) -> None:
     if name not in TABLES:
         raise MtbertError(f"params.yaml: tables.{name}: no table is called {name!r}{nearest(name, list(TABLES))}")
     statistics = current_statistics(report / STATISTICS, RESULTS, settings["rows"].values())
-    table = TABLES[name](RESULTS, settings["rows"], statistics)
-    # The report page reads the JSON.
-    for ending, write in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex), ("json", to_json)):
-        atomic_write_text(folder / f"{name}.{ending}", write(table))
+    write_table(TABLES[name](RESULTS, settings["rows"], statistics), folder / name)
     print(f"{folder / name}.csv, .md, .tex, .json")
 
 

@@ -77,7 +77,7 @@ READS_PARAMS = {
     "stages.study",
     *(f"mtbert.pipeline.{name}" for name in ("planning", "cost", "sizes", "estimate")),
 }
-IN_STUDIES = {"study"}  # a stage of studies/study.yaml alone; tests/test_studies.py checks that graph
+IN_STUDIES = {"study", "provenance"}  # stages of studies/study.yaml alone; tests/test_studies.py checks that graph
 DOOR = "mtbert.engines"
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 BANNED_CALLS = {

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from mtbert.errors import MtbertError
 from mtbert.params import load_here, load_params, load_study
 from mtbert.pipeline import cost
+from mtbert.report.text import read_table
 from tests.project import ROOT, commit, must, tiny_project, yaml
 
 STUDIES = ROOT / "studies"
@@ -138,8 +139,11 @@ def test_a_study_runs_beside_the_project(tmp_path: Path) -> None:
             assert training["steps"] == one["steps"]
         if run.endswith("_tokens"):
             assert 0 <= training["tokens"] - one["tokens"] < 0.2 * one["tokens"]
-    for name in ("scores", "pairs"):
+    for name in ("scores", "pairs", "training"):
         assert all((study / f"reports/sample/tables/{name}.{ending}").is_file() for ending in ("csv", "md", "tex"))
+    logs = json.loads((study / "reports/sample/provenance.json").read_bytes())["Runs"]
+    timed = [row[3] for row in read_table(study / "reports/sample/tables/training.json").rows]
+    assert timed == [f"{log['seconds']:,.0f}" for log in logs.values()], "by the logs in the study's folder"
     for name in ("sampler_exponent", "sampler_curves", "sampler_amount"):
         assert (study / f"reports/sample/figures/{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "Data and pipelines are up to date" in must(project, "dvc", "repro", "studies/samplers/dvc.yaml")

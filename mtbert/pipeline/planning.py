@@ -16,7 +16,7 @@ from mtbert.pipeline.plans import PLAN
 from mtbert.settings.run import Model, Run
 
 # The stages of studies/study.yaml; a study takes data and encoder from the project.
-STUDY_STAGES = ("convert", "train", "evaluate", "statistics", "table", "figure")
+STUDY_STAGES = ("convert", "train", "evaluate", "statistics", "table", "figure", "provenance")
 
 
 def refresh(params: Params) -> None:
@@ -43,7 +43,9 @@ def refresh_study(study: Path, project: Path) -> Params:
         MtbertError: as `load_study`.
     """
     params, root = load_study(study / PARAMS_FILE, project / PARAMS_FILE), project.resolve()
-    found = settings_of_stages(params)
+    titles = {run: row for rows in params.tables.values() for row, run in rows.items()}
+    provenance = {"profile": params.profile, "titles": {run: titles.get(run, run) for run in params.runs}}
+    found = {**settings_of_stages(params), "provenance": provenance}
     with chdir(study):
         _write({name: part for name, part in found.items() if name.partition("/")[0] in STUDY_STAGES}, root)
     return params

@@ -3,9 +3,11 @@ A log is kept outside the output and holds the time, the machine and the commit.
 
 import hashlib
 import json
+import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from mtbert.training.compute import machine
 from mtbert.training.fingerprint import fingerprint
 
 REQUIREMENTS, RECORD = Path("requirements/runtime.txt"), "record.json"
+PACKAGES = ("mtbert", "torch", "tokenizers", "numpy", "dvc")
 EVALUATION = "evaluation.json"  # the evaluation's record; the training's is in the same folder
 # The prepared data that training and evaluation read.
 DATA = [PREPARED / "train", PREPARED / "dev", PREPARED / "tokenizer.json"]
@@ -142,6 +145,22 @@ def read_log(work: Path, stage: str, name: str, weights: str) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if found.get("weights") == weights else {}
+
+
+def read_logs(work: Path, records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The logs of the training of these runs, without those that were trained elsewhere.
+
+    Args:
+        records: record.json of each run.
+    """
+    found = {run: read_log(work, "train", run, made.get("weights", "")) for run, made in records.items()}
+    return {run: log for run, log in found.items() if log}
+
+
+def versions() -> str:
+    """The versions of the packages that decide results, and of Python."""
+    of_packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    return f"{of_packages}, Python {platform.python_version()}"
 
 
 def commit() -> str:

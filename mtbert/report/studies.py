@@ -1,7 +1,7 @@
-"""Tables for any study: the scores of its runs with what each was trained on, and paired differences of runs.
+"""Tables for any study: the scores of its runs with what each was trained on, paired differences of runs, and what training took.
 
-Each function takes the results folder, the table's rows from params.yaml, {row: run}, and the statistics of the runs, as those of
-`mtbert.report.tables`. Rows are titled by their keys.
+Each function of `TABLES` takes the results folder, the table's rows from params.yaml, {row: run}, and the statistics of the runs, as
+those of `mtbert.report.tables`. Rows are titled by their keys.
 """
 
 from collections.abc import Mapping
@@ -97,6 +97,30 @@ def pairs(_: Path, rows: Rows, statistics: Statistics) -> Table:
     header = ("First", "Second", *(f"{title}: {part}" for title in METRICS.values() for part in parts_of))
     numeric = (False, False, *[True] * 3 * len(METRICS))
     return Table("Paired differences.", header, cells, notes, numeric, "pairs", bold)
+
+
+def training(folder: Path, titles: Mapping[str, str], times: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The steps and tokens of each run's training, and its seconds and machine if it was trained here.
+
+    Args:
+        folder: the results folder.
+        titles: what the table calls each run.
+        times: by run, what training logged on this machine (seconds, machine); a run may be missing.
+    """
+    cells: list[tuple[str, ...]] = []
+    for run, title in titles.items():
+        amount, log = results.metrics(folder, run)["training"], times.get(run, {})
+        device = results.record(folder, run)["device"]
+        seconds = f"{log['seconds']:,.0f}" if log else "–"
+        cells.append((title, f"{amount['steps']:,}", f"{amount['tokens']:,}", seconds, device, log.get("machine", "–")))
+    notes = [
+        "Seconds of training, with the dev metrics after each epoch; if a run was killed and resumed, without the time from its last "
+        "checkpoint to the kill. They and the machine are logged where a run is trained; – is a run trained elsewhere. Commits, "
+        "dates and settings are in `provenance.json`."
+    ]
+    header = ("Run", "Steps", "Tokens", "Seconds", "Device", "Machine")
+    numeric = (False, True, True, True, False, False)
+    return Table("Amount and time of training.", header, cells, notes, numeric, "training")
 
 
 TABLES = {"scores": scores, "pairs": pairs}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtbert.errors import MtbertError
+from mtbert.files import atomic_write_text
 from mtbert.tabular import INVISIBLE, NUMBER, csv_text
 
 LATEX = {
@@ -172,6 +173,13 @@ def to_latex(table: Table) -> str:
 def to_json(table: Table) -> str:
     """The table as JSON, which `read_table` reads."""
     return json.dumps(table._asdict(), indent=1, ensure_ascii=False) + "\n"
+
+
+def write_table(table: Table, stem: Path) -> None:
+    """Write stem.csv, .md, .tex and .json, each atomically."""
+    # The report page reads the JSON.
+    for ending, write in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex), ("json", to_json)):
+        atomic_write_text(stem.with_name(f"{stem.name}.{ending}"), write(table))
 
 
 def read_table(path: Path) -> Table:

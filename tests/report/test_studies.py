@@ -13,7 +13,7 @@ from mtbert.errors import MtbertError
 from mtbert.report.figures import Figure, render
 from mtbert.report.samplers import FIGURES, sampler_amount, sampler_curves, sampler_exponent
 from mtbert.report.statistics import Interval, OverSeeds, Paired, Statistics
-from mtbert.report.studies import TABLES, pairs, scores
+from mtbert.report.studies import TABLES, pairs, scores, training
 from mtbert.report.text import to_csv, to_latex, to_markdown
 
 # Run: sampler, its exponent, how its epochs end, tokens in all, overall score.
@@ -106,6 +106,18 @@ def test_scores_and_pairs_have_the_spread_over_seeds_where_there_are_several(stu
     told = r"Row low\_paper over 5 seeds, on average: Overall 0.610 with standard deviation 0.012 (40%)"
     for shown in (table, pairs(study, ROWS, seeded)):
         assert told in to_markdown(shown) and told.replace("%", r"\%") in to_latex(shown)
+
+
+def test_training_tells_seconds_and_machine_where_there_is_a_log(study: Path) -> None:
+    table = training(
+        study, {"low_paper": "Low", "low_steps": "low_steps"}, {"low_paper": {"seconds": 1234.5, "machine": "M"}}
+    )
+    assert table.rows == [
+        ("Low", "60", "6,000", "1,234", "cpu", "M"),
+        ("low_steps", "115", "11,500", "–", "cpu", "–"),
+    ]
+    for text in (to_csv(table), to_markdown(table), to_latex(table)):
+        assert "Low" in text and "1,234" in text
 
 
 def test_pairs_are_corrected_and_show_which_is_higher(study: Path, found: Statistics) -> None:
