@@ -167,7 +167,9 @@ def commit() -> str:
     """The commit of the code, and whether there are uncommitted changes; `not under git` in a downloaded copy."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        command = ["git", "status", "--porcelain", "--", "mtbert", "stages"]
+        # In a study's folder there is no code: it is that of the checkout, which PYTHONPATH names.
+        root = Path() if Path("stages").is_dir() else Path(__file__).parents[2]
+        command = ["git", "status", "--porcelain", "--", str(root / "mtbert"), str(root / "stages")]
         changed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "not under git"

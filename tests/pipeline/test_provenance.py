@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mtbert.errors import MtbertError
+from mtbert.pipeline import provenance
 from mtbert.pipeline.provenance import RECORD, REQUIREMENTS, commit, plan_hash, read_log, read_record, write_log
 from mtbert.training.compute import resolve
 
@@ -33,6 +34,22 @@ def test_clean_dirty_and_not_under_git(tmp_path: Path, monkeypatch: pytest.Monke
     assert commit() == f"commit {head}"
     (tmp_path / "stages/train.py").write_text("x = 2", encoding="utf-8")
     assert commit() == f"commit {head} with uncommitted changes"
+
+
+def test_changed_code_is_seen_from_a_study_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q")
+    for folder in ("stages", "mtbert/pipeline", "studies/mine"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "mtbert/model.py").write_text("x = 1", encoding="utf-8")
+    git("add", "-A")
+    git("commit", "-q", "-m", "first")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "mtbert/pipeline/provenance.py"))
+    monkeypatch.chdir("studies/mine")
+    (tmp_path / "studies/mine/params.yaml").write_text("runs: {}", encoding="utf-8")
+    assert commit() == f"commit {git('rev-parse', 'HEAD')}", "a study's settings are no code"
+    (tmp_path / "mtbert/model.py").write_text("x = 2", encoding="utf-8")
+    assert commit().endswith("with uncommitted changes")
 
 
 def test_a_changed_or_missing_record_is_refused(project: Path) -> None:
