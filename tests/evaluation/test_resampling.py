@@ -1,13 +1,16 @@
 """The bootstrap against scipy's, and by simulation: coverage, false alarms and power."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap, pearsonr, ttest_1samp
 
 from mtbert.evaluation import resampling
 from mtbert.evaluation.resampling import bootstrap_p, detectable, holm, interval, mcnemar, mean, resampled, wilson
+from mtbert.tasks.paper import overall
 
-SST, STS = 1101, 863  # examples of the course's dev sets
+SST, QUORA, STS = 1101, 2499, 863  # examples of the course's dev sets
 
 
 def drawn(metric: str, labels: np.ndarray, predictions: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
@@ -99,6 +102,49 @@ def coverage_of_pearson(trials: int, resamples: int) -> float:
     return held / trials
 
 
+def coverage_of_overall(trials: int, resamples: int, sst: int, quora: int, sts: int) -> tuple[float, float]:
+    """The shares of trials whose intervals hold a model's true overall score, and the true difference of another model to it.
+
+    Args:
+        sst, quora, sts: how many examples each task has.
+    """
+    rng, lost, won = np.random.default_rng(6), 0.1, 0.15  # of what the first model has right, and wrong
+    truths, samples = [], []
+    for seed, (rows, chance) in enumerate(((sst, 0.475), (quora, 0.78))):
+        first, change = rng.random((trials, rows)) < chance, rng.random((trials, rows))
+        right = np.concatenate([first, np.where(first, change > lost, change < won)])
+        truths.append(np.array([chance, chance * (1 - lost) + (1 - chance) * won]))
+        samples.append(drawn("accuracy", np.ones(rows, bool), right, resamples, seed).reshape(resamples, 2, trials))
+    noise = np.array([0.6, 0.8])
+    truths.append(1 / np.sqrt(1 + noise**2))
+    pearson = [drawn("pearson", *similarities(rng, *noise, rows=sts), resamples, trial) for trial in range(trials)]
+    samples.append(np.moveaxis(np.array(pearson), 0, 2))
+    truth, found = overall(*truths), overall(*samples)
+
+    def held(value: float, of_trials: np.ndarray) -> float:
+        return float(np.mean([low <= value <= high for low, high in map(interval, of_trials.T)]))
+
+    return held(truth[0], found[:, 0]), held(truth[1] - truth[0], found[:, 1] - found[:, 0])
+
+
+def false_alarms(trials: int, resamples: int, rows: int) -> tuple[float, float]:
+    """The shares of trials in which some pair of four equal models differs significantly: without Holm's correction over all pairs
+    of five models, and with it. The fifth is so much worse that its four pairs always differ."""
+    right = np.random.default_rng(7).random((5, trials, rows)) < np.array([0.6, 0.6, 0.6, 0.6, 0.2])[:, None, None]
+    samples = drawn("accuracy", np.ones(rows, bool), right.reshape(-1, rows), resamples).reshape(resamples, 5, trials)
+    pairs = list(combinations(range(5), 2))
+    equal = [4 not in pair for pair in pairs]
+    p = np.array(
+        [
+            [bootstrap_p(samples[:, second, trial] - samples[:, first, trial]) for first, second in pairs]
+            for trial in range(trials)
+        ]
+    )
+    adjusted = np.array([holm(list(row)) for row in p])
+    assert (adjusted[:, np.invert(equal)] < 0.05).all()
+    return float((p[:, equal].min(1) < 0.05).mean()), float((adjusted[:, equal].min(1) < 0.05).mean())
+
+
 def found_by_bootstrap(trials: int, resamples: int, *noise: float) -> float:
     """The share of trials in which the correlations of two models differ significantly."""
     rng, found = np.random.default_rng(4), 0
@@ -121,11 +167,23 @@ def found_by_mcnemar(trials: int, gain: float) -> float:
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert near(coverage_of_accuracy(500, 500), 0.95, 500)
     assert near(coverage_of_pearson(250, 300), 0.95, 250)
+    of_score, of_difference = coverage_of_overall(1000, 400, 300, 300, 200)  # fewer examples are quicker to draw
+    assert near(of_score, 0.95, 1000) and near(of_difference, 0.95, 1000)
 
 
 def test_equal_models_are_seldom_called_different() -> None:
     assert near(found_by_bootstrap(250, 300, 0.6, 0.6), 0.05, 250)
     assert found_by_mcnemar(400, 0.0) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 400), "an exact test keeps below its level"
+
+
+def test_holm_calls_equal_models_different_in_one_table_of_twenty_at_most() -> None:
+    without, corrected = false_alarms(2000, 500, 200)
+    assert without > 0.15, "six pairs of equal models give more than one chance to be wrong"
+    assert corrected < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 2000)
+    # Of independent p-values the rate is known: after three true differences, five true nulls are tested at 0.05 / 5 each.
+    p = np.random.default_rng(8).random((10_000, 8)) * ([0] * 3 + [1] * 5)
+    alarms = np.mean([min(holm(list(row))[3:]) < 0.05 for row in p])
+    assert near(float(alarms), 1 - 0.99**5, 10_000)
 
 
 def test_a_planted_difference_is_found_as_often_as_the_power_says() -> None:
@@ -140,6 +198,7 @@ def test_a_planted_difference_is_found_as_often_as_the_power_says() -> None:
 def test_coverage_and_false_alarms_at_length() -> None:
     assert 0.94 < coverage_of_accuracy(4000, 2000) < 0.96
     assert 0.94 < coverage_of_pearson(4000, 1000) < 0.96
+    assert all(0.94 < share < 0.96 for share in coverage_of_overall(4000, 1000, SST, QUORA, STS))
     assert 0.04 < found_by_bootstrap(4000, 1000, 0.6, 0.6) < 0.06
     assert 0.03 < found_by_mcnemar(4000, 0.0) < 0.06
 
