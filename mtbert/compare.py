@@ -14,6 +14,7 @@ from mtbert.pipeline.provenance import read_log
 from mtbert.report import results
 from mtbert.report.comparison import Comparison, Flips, compare
 from mtbert.report.plain import plain
+from mtbert.report.significance import SIGNIFICANT, SMALLEST
 from mtbert.report.statistics import RESAMPLES
 from mtbert.report.terminal import check_run, declaring, print_table
 from mtbert.report.text import number, probability, setting
@@ -78,7 +79,7 @@ def _show(found: Comparison, console: Console) -> None:
     print_table(console, ("Setting", *found.runs), settings or [("none differs", "", "")])
     scores = [
         (name, number(first.value), number(second.value), *_difference(*difference[:4]))
-        for name, (first, second, difference) in found.scores.items()
+        for name, (first, second, difference, _) in found.scores.items()
     ]
     print_table(console, ("Dev score", *found.runs, "Difference", "95% interval", "p"), scores, numbers=True)
     facts = [
@@ -88,10 +89,12 @@ def _show(found: Comparison, console: Console) -> None:
     print_table(console, ("", *found.runs), facts, numbers=True)
     for task, flips in found.flips.items():
         _print_flips(console, found.runs, task, flips)
+    sizes = [f"{name} {number(score.detectable)}" for name, score in found.scores.items() if score.detectable]
+    shows = f" The {SMALLEST}: {', '.join(sizes)} (at {SIGNIFICANT:.0%}, without correction)." if sizes else ""
     console.print(
         f"Difference: {found.runs[1]} minus {found.runs[0]}, on the same dev examples. The interval covers another choice of "
         f"examples, not another seed ({RESAMPLES:,} bootstrap resamples); p is of McNemar's exact test for accuracies, else of "
-        "the bootstrap, for this comparison alone.",
+        f"the bootstrap, for this comparison alone.{shows}",
         highlight=False,
         markup=False,
     )

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from mtbert import compare
 from mtbert.cli import app
 from mtbert.errors import MtbertError
+from mtbert.evaluation.resampling import detectable
 from mtbert.report.measure import measure
 from mtbert.seal import seal
 from mtbert.tabular import write_csv
@@ -87,6 +88,17 @@ def test_json_has_the_same_and_the_statistics(project: Path, capsys: pytest.Capt
     }  # fmt: skip
     difference = measure(project / "results", RUNS).difference(*RUNS, "sst")
     assert [found["scores"]["sst"]["difference"][key] for key in ("value", "p")] == [difference.value, difference.p]
+    smallest = detectable(found["scores"]["sst"]["difference"]["error"])
+    assert found["scores"]["sst"]["detectable"] == smallest
+    told = " ".join(compared(*RUNS).split())
+    assert f"would show with a probability of 80%: sst {smallest:.3f} (at 5%, without correction)." in told
+
+
+def test_runs_with_equal_predictions_have_no_smallest_difference(project: Path) -> None:
+    for file in ("metrics.json", "examples/sst-dev.csv"):
+        (project / "results/second" / file).write_bytes((project / "results/first" / file).read_bytes())
+    seal(project / "results/second")
+    assert "for this comparison alone." in compared(*RUNS).replace("\n", " ") and "would show" not in compared(*RUNS)
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])

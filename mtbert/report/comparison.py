@@ -11,11 +11,16 @@ from mtbert.report.statistics import OVERALL, UNPAIRED, Interval, Paired
 
 
 class Score(NamedTuple):
-    """A metric of both runs; the difference is the second minus the first."""
+    """A metric of both runs; the difference is the second minus the first.
+
+    Attributes:
+        detectable: the smallest true difference that such examples show with a power of 80%; None as `Statistics.detectable`.
+    """
 
     first: Interval
     second: Interval
     difference: Paired
+    detectable: float | None
 
 
 class Flip(NamedTuple):
@@ -78,7 +83,15 @@ def compare(folder: Path, first: str, second: str, examples: int) -> Comparison:
     return Comparison(
         runs,
         {key: (before.get(key), after.get(key)) for key in before | after if before.get(key) != after.get(key)},
-        {name: Score(values[0][name], values[1][name], paired.get(name, UNPAIRED)) for name in shared},
+        {
+            name: Score(
+                values[0][name],
+                values[1][name],
+                paired.get(name, UNPAIRED),
+                statistics.detectable(first, second, name),
+            )
+            for name in shared
+        },
         {
             task: _flips(folder, runs, task, examples)
             for task in shared
