@@ -197,6 +197,7 @@ def _write(setting: Setting, rows: dict[str, dict[str, Any]], runs: int) -> None
         "epochs": EPOCHS,
         "sizes": SIZES,
         "runs": rows,
+        "runs_wanted": runs,
         "minutes": total,
         "complete": len(rows) == runs,
     }
