@@ -4,6 +4,7 @@ Figures and tables of results, in reports/ and studies/, are put on the site; a 
 link the text stays.
 """
 
+import os
 import re
 from pathlib import Path
 from posixpath import dirname, normpath, relpath
@@ -12,24 +13,21 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
-LINK = re.compile(r"(!?)\[([^\]]*)\]\((\.\./[^)\s]+)\)")
+LINK = re.compile(r"(!?)\[([^\]]*)\]\((\.\./[^)\s#]+)(#[^)\s]+)?\)")
 RESULTS = re.compile(r"(reports|studies)/.+\.(md|svg|png)")
 
 
-def outside(page: str, link: str) -> str | None:
-    """Where a page's link leads, from the project's root; None if that is in docs/."""
-    path = normpath(f"docs/{dirname(page)}/{link}")
-    return None if path.startswith("docs/") else path
+def target(page: File, link: str) -> str:
+    """Where a page's link leads: the address on the site, if the file is put there."""
+    path = normpath(f"{dirname(os.path.relpath(str(page.abs_src_path)))}/{link}")
+    return path.removeprefix("docs/")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Called by MkDocs before it reads the pages."""
-    linked = {
-        outside(page.src_uri, link[3])
-        for page in files.documentation_pages()
-        for link in LINK.finditer(page.content_string)
-    }
-    for path in sorted(path for path in linked if path and RESULTS.fullmatch(path)):
+    pages = files.documentation_pages()
+    linked = {target(page, link[3]) for page in pages for link in LINK.finditer(page.content_string)}
+    for path in sorted(filter(RESULTS.fullmatch, linked)):
         source = str(Path(path).absolute())
         files.append(File.generated(config, path, abs_src_path=source, inclusion=InclusionLevel.NOT_IN_NAV))
     return files
@@ -39,11 +37,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Called by MkDocs for every page."""
 
     def inside(link: re.Match[str]) -> str:
-        path = outside(page.file.src_uri, link[3])
-        if path is None:
-            return link[0]
-        if path not in files.src_uris:
-            return link[2]
-        return f"{link[1]}[{link[2]}]({relpath(path, dirname(page.file.src_uri) or '.')})"
+        image, text, path, anchor = link.groups(default="")
+        address = target(page.file, path)
+        if address not in files.src_uris:
+            return text
+        return f"{image}[{text}]({relpath(address, dirname(page.file.src_uri) or '.')}{anchor})"
 
     return LINK.sub(inside, markdown)
