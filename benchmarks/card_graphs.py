@@ -17,11 +17,13 @@ from mtbert.model.multitask import MultitaskModel
 from mtbert.tasks.losses import binary_cross_entropy
 from mtbert.training.engine import Engine
 
+BATCH = 8
+
 
 def graphs(setting: Setting) -> None:
-    """Measure on batches of 8 and write gpu-graphs.json."""
+    """Measure on small batches and write gpu-graphs.json."""
     data, steps = made_up("quora", 400 if setting.tiny else 40_000), 8 if setting.tiny else 60
-    chosen = batches(len(data), 8, 0)
+    chosen = batches(len(data), BATCH, 0)
     stream = [make_batch("quora", data, next(chosen), ("c",), TOKENS) for _ in range(steps)]
     measures: list[Callable[[], dict[str, Any]]] = [
         lambda: _costs(setting, stream),
@@ -29,7 +31,7 @@ def graphs(setting: Setting) -> None:
         lambda: {"largest_difference_of_two_replayed_runs": _apart(setting, stream, (True, True), dropout=0.1)},
     ]
     filler = float(np.mean([1 - batch.stream.tokens / (rows_for(batch.stream.tokens) or 1) for batch in stream]))
-    result: dict[str, Any] = {"filler": filler}
+    result: dict[str, Any] = {"batch_size": BATCH, "filler": filler}
     for number, measure in enumerate(measures, start=1):
         if setting.over:
             raise TimeoutError(f"there was time for {number - 1} of {len(measures)} measurements")
@@ -45,7 +47,7 @@ def _apart(setting: Setting, stream: list[Batch], graphs: tuple[bool, bool], dro
 
 
 def _curve(setting: Setting, stream: list[Batch], *, graphs: bool, dropout: float) -> np.ndarray:
-    engine = stepper(model(setting.config, dropout), setting.graphs if graphs else setting.compute, 8)
+    engine = stepper(model(setting.config, dropout), setting.graphs if graphs else setting.compute, BATCH)
     return np.array(
         [float(engine.step(batch, binary_cross_entropy, 0, step)) for step, batch in enumerate(stream, start=1)]
     )
@@ -55,7 +57,7 @@ def _costs(setting: Setting, stream: list[Batch]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, compute in (("eager", setting.compute), ("replayed", setting.graphs)):
         one: MultitaskModel = model(setting.config)
-        engine = stepper(one, compute, 8)
+        engine = stepper(one, compute, BATCH)
         run = partial(_pass, engine, stream)
         first = _timed(setting, run)[1]
         host, whole = _timed(setting, run)

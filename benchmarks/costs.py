@@ -8,6 +8,7 @@ import pandas as pd
 
 from benchmarks.harness import RESULTS
 from mtbert.report.adapters import COSTS, SIZES, draw
+from mtbert.report.figures import STYLE
 
 SCORES = Path("studies/zoo_small/reports/course/figures/adapters.csv")
 
@@ -32,23 +33,26 @@ def table() -> str:
         size = f"{row.checkpoint_bytes / 1e6:.2f}"
         lines.append(f"| {row.model} | {score} | {row.trained:,} | {size} | {row.time:.2f} | {row.memory:.2f} |")
     where, full = result["where"], result["methods"][result["ours"]]
+    rate = result["cases"][result["ours"]]["median"]
     lines += [
         "",
-        f"Times and peaks are over those of full fine-tuning, {full['peak_bytes'] / 1e6:,.0f} MB: `{result['command']}` on "
-        f"{where['gpu'] or where['machine']}, {result['precision']}, {where['date']}; medians of "
+        f"Time and memory are relative to full fine-tuning's ({rate:,.0f} tokens a second, {full['peak_bytes'] / 1e6:,.0f} MB): "
+        f"`{result['command']}` on {where['gpu'] or where['machine']}, {result['precision']}, {where['date']}; medians of "
         f"{len(result['cases'][result['ours']]['rounds'])} alternating rounds.",
     ]
     return "\n".join(lines)
 
 
-def draw_figure() -> None:
-    """Overall over each size and cost, to reports/benchmarks/methods.svg."""
+def draw_figure(path: Path = RESULTS / "methods.svg") -> None:
+    """Overall over each size and cost. Equal results give equal bytes."""
     import matplotlib.pyplot as plt
 
     data, _ = measured()
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.6), sharey=True, layout="constrained")
-    for n, (quantity, panel) in enumerate(zip(SIZES | COSTS, axes.flat, strict=True)):
-        draw(data, quantity, panel, legend=n == 1)
-        if quantity in COSTS:  # of one order of magnitude
-            panel.set_xscale("linear")
-    figure.savefig(RESULTS / "methods.svg", metadata={"Date": None})
+    with plt.style.context(["default", STYLE]):
+        figure, axes = plt.subplots(2, 2, figsize=(11, 7.6), sharey=True, layout="constrained")
+        for n, (quantity, panel) in enumerate(zip(SIZES | COSTS, axes.flat, strict=True)):
+            draw(data, quantity, panel, legend=n == 1)
+            if quantity in COSTS:  # of one order of magnitude
+                panel.set_xscale("linear")
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+        plt.close(figure)

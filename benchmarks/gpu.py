@@ -9,7 +9,6 @@ every round, measurement or run, and gpu.md beside it shows them all, so whateve
 fails does not stop the others.
 """
 
-import json
 import math
 import signal
 import time
@@ -17,7 +16,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +24,7 @@ from rich.console import Console
 from benchmarks.card import free, setting_for
 from benchmarks.card_graphs import graphs
 from benchmarks.card_passes import passes
+from benchmarks.card_report import PAGE, markdown
 from benchmarks.card_steps import adapters, large, small
 from benchmarks.harness import RESULTS
 from benchmarks.paper import paper
@@ -88,7 +87,7 @@ def main(
                 traceback.print_exc()
                 missing[name] = f"{type(error).__name__}: {error}"
             finally:
-                atomic_write_text(folder / "gpu.md", markdown(folder))
+                atomic_write_text(folder / PAGE, markdown(folder))
             free(setting.device)
     for name, why in missing.items():
         console.print(f"{name}: not complete: {why}", markup=False)
@@ -111,42 +110,6 @@ def _interrupted_at(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def markdown(folder: Path) -> str:
-    """The results of all parts in a folder as Markdown: what was measured, in how many rounds, and the targets."""
-    lines = ["# GPU benchmarks", ""]
-    for path in sorted(folder.glob("gpu-*.json")):
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        where = result["where"]
-        lines += [
-            f"## {path.stem}",
-            "",
-            f"`{result['command']}`, {where['gpu'] or where['machine']}, {where['date']}",
-            "",
-        ]
-        if "rounds" in result:
-            lines += [f"{result['rounds']} of {result['rounds_wanted']} rounds.", ""]
-        elif not result.get("complete", True):
-            lines += ["Not complete.", ""]
-        if "cases" in result:
-            lines += [f"| case | {result['unit']} | {result['ours']} is |", "| --- | ---: | ---: |"]
-            for case, row in result["cases"].items():
-                lines.append(f"| {case} | {row['median']:,.0f} | {row[result['ours'] + ' is']:.2f} times as fast |")
-            lines.append("")
-        if "runs" in result:
-            lines += ["| run | minutes |", "| --- | ---: |"]
-            lines += [f"| {run} | {row['minutes']:.2f} |" for run, row in result["runs"].items()]
-            lines += [f"| all of these | {result['minutes']:.1f} |", ""]
-        for target in result["targets"]:
-            bound = f"{'at most' if target['at_most'] else 'at least'} {target['bound']:g}"
-            lines.append(
-                f"- {target['what']}: {target['value']:.3g} ({bound}: {'met' if target['met'] else 'not met'})"
-            )
-        for case, why in result.get("failed", {}).items():
-            lines.append(f"- {case}: not measured: {why}")
-        lines.append("")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

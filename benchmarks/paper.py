@@ -2,6 +2,8 @@
 
 A step's time depends on the run's kind (pooling, features, adapter, batch size) and on the task. Each such pair is
 measured on a slice. A run's time is the sum over the steps of its schedule, its graph recordings and its evaluations.
+
+`python -m benchmarks.paper` measures nothing: it multiplies the steps of the schedules by the times of gpu-passes.json.
 """
 
 import json
@@ -11,11 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.card import TOKENS, Setting, free, made_up
-from benchmarks.harness import Target, write
+from benchmarks.harness import RESULTS, Target, write
 from benchmarks.work import batches, stepper, wait
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
@@ -132,16 +135,12 @@ def evaluated(run: Run, model: MultitaskModel, compute: Compute, data: dict[str,
 
 def extrapolated(run: Run, slices: dict[str, Slice], evaluation: float, setting: Setting) -> dict[str, Any]:
     """Steps by task in the run's schedule at full size, and the minutes that they would take."""
-    sizes = {str(task): SIZES[task] // (1000 if setting.tiny else 1) for task in run.tasks}
-    steps: Counter[str] = Counter()
-    for epoch in range(EPOCHS):
-        schedule = epoch_schedule(sizes, run.batch_size, run.sampler, run.epoch_end, run.seed, epoch)
-        steps.update(draw.task for draw in schedule)
+    steps = scheduled(run, 1000 if setting.tiny else 1)
     training = sum(steps[task] * one.step for task, one in slices.items())
     recording = sum(one.shapes * one.recording for one in slices.values())
     evaluating = (EPOCHS + 1) * evaluation
     return {
-        "steps": dict(steps),
+        "steps": steps,
         "batch_size": run.batch_size,
         "step_seconds": {task: one.step for task, one in slices.items()},
         "training_minutes": training / 60,
@@ -149,6 +148,37 @@ def extrapolated(run: Run, slices: dict[str, Slice], evaluation: float, setting:
         "evaluation_minutes": evaluating / 60,
         "minutes": (training + recording + evaluating) / 60,
     }
+
+
+def scheduled(run: Run, smaller: int = 1) -> dict[str, int]:
+    """Steps by task in the run's schedule, on datasets of the paper's sizes divided by `smaller`."""
+    sizes = {str(task): SIZES[task] // smaller for task in run.tasks}
+    steps: Counter[str] = Counter()
+    for epoch in range(EPOCHS):
+        schedule = epoch_schedule(sizes, run.batch_size, run.sampler, run.epoch_end, run.seed, epoch)
+        steps.update(draw.task for draw in schedule)
+    return dict(steps)
+
+
+def main() -> None:
+    """The steps of all runs under profile `paper`, and their minutes if each step took the time that gpu-passes.json has."""
+    measured = json.loads((RESULTS / "gpu-passes.json").read_text(encoding="utf-8"))
+    runs, milliseconds = load_params(profile="paper").runs, measured["milliseconds_per_step"]
+    table = Table(title=f"Batches of {measured['batch_size']}, {EPOCHS} epochs at full size")
+    for column in ("run", "steps", "ms a step", "minutes"):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    steps_of_all, minutes_of_all = 0, 0.0
+    for name, run in runs.items():
+        if run.batch_size != measured["batch_size"]:
+            raise MtbertError(
+                f"{name}: batches of {run.batch_size}, but steps were measured at {measured['batch_size']}"
+            )
+        steps, each = sum(scheduled(run).values()), milliseconds["DoRA, Triton" if run.adapter else "full, Triton"]
+        minutes = steps * each / 60_000
+        table.add_row(name, f"{steps:,}", f"{each:.2f}", f"{minutes:.1f}")
+        steps_of_all, minutes_of_all = steps_of_all + steps, minutes_of_all + minutes
+    table.add_row("all", f"{steps_of_all:,}", "", f"{minutes_of_all:.1f}")
+    Console().print(table)
 
 
 def _tokens(data: Split, rows: np.ndarray, views: tuple[str, ...]) -> int:
@@ -167,6 +197,7 @@ def _write(setting: Setting, rows: dict[str, dict[str, Any]], runs: int) -> None
         "epochs": EPOCHS,
         "sizes": SIZES,
         "runs": rows,
+        "runs_wanted": runs,
         "minutes": total,
         "complete": len(rows) == runs,
     }
@@ -186,3 +217,7 @@ def _print(setting: Setting, rows: dict[str, dict[str, Any]]) -> None:
         table.add_row(name, f"{steps:,}", f"{milliseconds:.2f}", f"{row['minutes']:.2f}")
     table.add_row("all", "", "", f"{sum(row['minutes'] for row in rows.values()):.1f}")
     Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -53,25 +53,27 @@ def _batch(size: int, length: int) -> Batch:
 def _draw(rates: dict[str, float]) -> None:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
-    for axis, sweep, fixed in ((axes[0], "batch", f"length {MIDDLE}"), (axes[1], "length", f"batch {MIDDLE},")):
-        for threads, marker in ((1, "o"), (2, "s")):
-            points = sorted(
-                (int(name.split(f"{sweep} ")[1].split(",")[0]), rate)
-                for name, rate in rates.items()
-                if name.startswith(f"{threads} ") and (name + ",").find(fixed.rstrip(",") + ",") >= 0
+    from mtbert.report.figures import STYLE
+
+    with plt.style.context(["default", STYLE]):  # equal rates give equal bytes
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+        for axis, sweep, fixed in ((axes[0], "batch", f"length {MIDDLE}"), (axes[1], "length", f"batch {MIDDLE},")):
+            for threads, marker in ((1, "o"), (2, "s")):
+                points = sorted(
+                    (int(name.split(f"{sweep} ")[1].split(",")[0]), rate)
+                    for name, rate in rates.items()
+                    if name.startswith(f"{threads} ") and (name + ",").find(fixed.rstrip(",") + ",") >= 0
+                )
+                axis.plot(*zip(*points, strict=True), marker=marker, label=f"{threads} thread{'s' * (threads > 1)}")
+            axis.set(
+                xscale="log",
+                xlabel={"batch": f"batch size, {MIDDLE} tokens each", "length": f"tokens in each of {MIDDLE}"}[sweep],
             )
-            axis.plot(*zip(*points, strict=True), marker=marker, label=f"{threads} thread{'s' * (threads > 1)}")
-        axis.set(
-            xscale="log",
-            xlabel={"batch": f"batch size, {MIDDLE} tokens each", "length": f"tokens in each of {MIDDLE}"}[sweep],
-        )
-        axis.set_xticks([x for x, _ in points], [str(x) for x, _ in points])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    axes[0].set(ylabel="training tokens per second", ylim=(0, None))
-    axes[0].legend(frameon=False)
-    figure.savefig(RESULTS / "scaling.svg", metadata={"Date": None})
+            axis.set_xticks([x for x, _ in points], [str(x) for x, _ in points])
+            axis.minorticks_off()
+        axes[0].set(ylabel="training tokens per second", ylim=(0, None))
+        axes[0].legend()
+        figure.savefig(RESULTS / "scaling.svg", metadata={"Date": None, "Creator": None})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Write the docs' tables and a figure from reports/benchmarks/*.json: `python -m benchmarks.table [--check]`.
+"""Write the docs' tables, gpu.md and a figure from reports/benchmarks/*.json: `python -m benchmarks.table [--check]`.
 
-The tables stand between their markers.
+The tables stand between their markers. --check looks at all but the figure, whose outlines depend on matplotlib's version.
 """
 
 import json
@@ -10,7 +10,9 @@ from typing import Any
 import typer
 
 from benchmarks import costs
+from benchmarks.card_report import PAGE, markdown
 from benchmarks.harness import RESULTS
+from mtbert.files import atomic_write_text
 from mtbert.report.readme import update_block
 
 PERFORMANCE = Path("docs/performance.md")
@@ -18,15 +20,22 @@ ADAPTERS = Path("docs/adapters.md")
 
 
 def main(check: bool = False) -> None:
-    """Write the tables into the docs, or with --check fail if one there is not current."""
-    for page, block, content in (PERFORMANCE, "benchmarks", table()), (ADAPTERS, "methods", costs.table()):
-        old = page.read_text(encoding="utf-8")
-        new = update_block(old, block, content)
-        if check and new != old:
-            raise SystemExit(f"error: {page}: the table is out of date; run `python -m benchmarks.table`")
-        page.write_text(new, encoding="utf-8")
+    """Write the tables and the page of the GPU, or with --check fail if one is not current."""
+    for path, fresh in current().items():
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        if check and fresh != old:
+            raise SystemExit(f"error: {path}: out of date; run `python -m benchmarks.table`")
+        if fresh != old:
+            atomic_write_text(path, fresh)
     if not check:
         costs.draw_figure()
+
+
+def current() -> dict[Path, str]:
+    """What the files that have generated parts should hold."""
+    blocks = {PERFORMANCE: ("benchmarks", table()), ADAPTERS: ("methods", costs.table())}
+    pages = {page: update_block(page.read_text(encoding="utf-8"), *block) for page, block in blocks.items()}
+    return pages | {RESULTS / PAGE: markdown(RESULTS)}
 
 
 def table(folder: Path = RESULTS) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import card_steps
+from benchmarks import card_steps, table
 from benchmarks.anatomy import REST, kind_of_kernel
 from benchmarks.card import setting_for
-from benchmarks.gpu import markdown
-from benchmarks.harness import alternate
+from benchmarks.card_report import markdown
+from benchmarks.costs import draw_figure
+from benchmarks.harness import RESULTS, alternate
 from mtbert.training.compute import Compute
 
 
@@ -55,6 +56,43 @@ def test_the_page_says_how_many_rounds_there_are(tmp_path: Path) -> None:
         "- compiled: not measured: there was no time",
     ):
         assert line in page
+
+
+def test_the_page_says_what_there_is_of_each_part(root: Path) -> None:
+    page = markdown(root / RESULTS)
+    for line in (
+        "Batches of 8. 1 of 3 measurements.",
+        "| replayed | 4.07 | 0.84 | 5 |",
+        "Batches of 32. 12 of 15 runs.",
+        "Batches of 16. 5 of 5 rounds.",
+        "| DoRA, Triton | 302,815 | 3.27 | 0.83 times as fast |",
+        "code not under git.",
+    ):
+        assert line in page
+    assert "\n\n\n" not in page
+
+
+def test_what_is_written_from_the_results_is_current(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    table.main(check=True)  # exits with a message if a page is out of date
+
+
+def test_a_page_that_is_out_of_date_is_named_and_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("old", encoding="utf-8")
+    monkeypatch.setattr(table, "current", lambda: {page: "new"})
+    with pytest.raises(SystemExit, match=r"page\.md: out of date; run `python -m benchmarks\.table`"):
+        table.main(check=True)
+    assert page.read_text(encoding="utf-8") == "old"
+
+
+def test_the_figure_of_costs_has_equal_bytes_on_every_drawing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(root)
+    for name in ("a.svg", "b.svg"):
+        draw_figure(tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
 @pytest.mark.parametrize(
