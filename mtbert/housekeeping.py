@@ -135,7 +135,7 @@ def _outputs(root: Path, runs: Collection[str]) -> Iterator[tuple[Path, str]]:
         for folder in sorted((root / parent).glob("[!.]*")):
             if folder.name not in in_use and not folder.is_symlink() and (folder / mark).is_file():
                 yield folder, UNDECLARED
-    for parent, (ending, mark) in FILES.items():
+    for parent, (ending, text) in FILES.items():
         for file in sorted((root / parent).glob(f"[!.]*{ending}")):
-            if file.stem not in in_use and not file.is_symlink() and mark in file.read_bytes():
+            if file.stem not in in_use and not file.is_symlink() and text in file.read_bytes():
                 yield file, UNDECLARED

@@ -119,7 +119,7 @@ def test_a_missing_input_says_what_to_do(project: Path) -> None:
 
 def test_a_full_run_has_no_adapter_to_convert(project: Path) -> None:
     done = mtbert("convert", "baseline", "--project", str(project))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "baseline: no adapter\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "baseline: no adapter for the pretrained weights\n", "")
     assert (project / "build/plan/convert/baseline.json").is_file()
 
 
