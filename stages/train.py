@@ -82,7 +82,8 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             f"params.yaml: runs.{run_name}.heads.{whole[0]}.objective: {objective} compares the examples of a whole batch, so {group.size} "
             "processes cannot share it; train this run by one process, or choose another objective"
         )
-    confine(*DATA, PRETRAINED, CONVERTED / run_name, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)
+    read = [*DATA, PRETRAINED, CONVERTED / run_name, *parents_of(run, run_name)]
+    confine(*read, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)
     check_prepared(PREPARED, ["train", "dev"])
     model = load_start(run, run_name)
     model.uncertainty = uncertainty = uncertainty_of(run)

@@ -68,6 +68,15 @@ def test_a_link_out_of_the_project_is_refused_and_nothing_written_there(
     assert state(tmp_path) == before
 
 
+def test_a_link_to_the_run_that_an_adapter_starts_from_is_refused(
+    project: Path, tmp_path: Path, change: Callable[..., None]
+) -> None:
+    change(dora_r4={"adapter": {"start_from": "best_performance"}})
+    (project / "models/best_performance").symlink_to(tmp_path)
+    with pytest.raises(MtbertError, match=r"models/best_performance: a link leads out of the project"):
+        train.main("dora_r4")
+
+
 def test_a_link_inside_the_project_is_followed(project: Path) -> None:
     """DVC makes such links with `cache.type symlink`."""
     cache = project / ".dvc/cache"
