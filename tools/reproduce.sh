@@ -82,8 +82,6 @@ if [ "$profile" != "$current" ]; then
 else
     [ "${DATA:-}" != download ] || fail "DATA=download needs a PROFILE other than $current, which params.yaml selects; for $current, set" \
         "profiles.$current.data.source to download"
-    # DVC reads params.yaml too, but says less clearly what is wrong in it.
-    python -m stages.plan >/dev/null
     # Outside a git repository (in a downloaded archive, say) DVC works only with this setting.
     [ -e .git ] || dvc config --quiet --local core.no_scm true
     run_two_lanes

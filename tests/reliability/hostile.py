@@ -252,6 +252,6 @@ PLANTED: list[tuple[str, Any, str, Any, str, str]] = [
     ("formulas behind blanks overlooked", tabular, "FORMULA", re.compile(r"[=+\-@]"), "\u200b=1+1", "examples"),
     ("full-width formulas overlooked", tabular, "FORMULA", re.compile(r"[\s]*[=+\-@]"), "＝1+1", "CSV"),
     ("apostrophes left in when read back", tabular, "original", str, "=1+1", "examples"),
-    ("Markdown not escaped", text, "_markdown", str, "[click](https://evil.example)", "Markdown"),
+    ("Markdown not escaped", text, "escaped", str, "[click](https://evil.example)", "Markdown"),
     ("LaTeX not escaped", text, "_latex", str, "\\input{/etc/passwd}", "LaTeX"),
 ]
