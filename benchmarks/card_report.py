@@ -12,7 +12,6 @@ UNKNOWN = "not under git"  # the code of a result, where no commit is known
 # What `benchmarks.card_graphs` measures, one key for each of its three measurements.
 MEASUREMENTS = ("eager", "largest_difference_of_losses", "largest_difference_of_two_replayed_runs")
 
-
 INTRODUCTION = (
     "`benchmarks.gpu` writes this page after every round, and `python -m benchmarks.table` from the files gpu-*.json beside it. Where the "
     "code of a part is not a commit, [Performance](../../docs/performance.md#on-a-gpu) says what is known of it."

@@ -68,7 +68,7 @@ def snakefile(jobs: list[Job], params: Params, gpus: int) -> str:
         gpus: the number of GPUs of this machine.
     """
     settings = settings_of_stages(params)
-    inner = {stage for job in jobs for stage in job.after}
+    stale, inner = {job.stage for job in jobs}, {stage for job in jobs for stage in job.after}
     ends = [job.stage for job in jobs if job.stage not in inner]
     # A run whose weights an adapter starts from; DVC has no dependency on it, and trains the runs in their order in params.yaml.
     starts = {f"train@{name}": f"train@{run.start_run}" for name, run in params.runs.items() if run.start_run}
@@ -76,8 +76,9 @@ def snakefile(jobs: list[Job], params: Params, gpus: int) -> str:
     for job in jobs:
         compute = settings.get(job.stage.replace("@", "/"), {}).get("compute")
         resources = getattr(params.workflow, job.stage.partition("@")[0], Resources())
-        first = [other.stage for other in jobs if other.stage == starts.get(job.stage)]
-        blocks.append(_rule(job._replace(after=job.after + first), compute, resources, gpus))
+        if (first := starts.get(job.stage)) in stale:
+            job = job._replace(after=[*job.after, first])
+        blocks.append(_rule(job, compute, resources, gpus))
     return "\n\n".join(blocks)
 
 
