@@ -21,7 +21,7 @@ SOURCE = Path(__file__).with_name("kernels.cpp")
 # shared.
 FLAGS = [
     "-std=c++17",
-    "-O3",
+    "-O2",
     "-march=native",
     "-fno-math-errno",
     "-fno-trapping-math",
