@@ -82,8 +82,8 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             f"params.yaml: runs.{run_name}.heads.{whole[0]}.objective: {objective} compares the examples of a whole batch, so {group.size} "
             "processes cannot share it; train this run by one process, or choose another objective"
         )
-    read = [*DATA, PRETRAINED, CONVERTED / run_name, *parents_of(run, run_name)]
-    confine(*read, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)
+    parents = parents_of(run, run_name)
+    confine(*DATA, PRETRAINED, CONVERTED / run_name, *parents, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)
     check_prepared(PREPARED, ["train", "dev"])
     model = load_start(run, run_name)
     model.uncertainty = uncertainty = uncertainty_of(run)
@@ -98,11 +98,10 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             except MtbertError as error:
                 raise MtbertError(f"params.yaml: runs.{run_name}.{error}") from None
     curve = {CURVE.name: data[CURVE.name]} if CURVE.name in data else splits(run, [CURVE.name], "train")
-    parents = [weights_of(folder) for folder in parents_of(run, run_name)]
     described = {**compute.describe(), **engine.describe(), **packages_of_run(run, f"runs.{run_name}")}
     if run.further_pretraining:
         described["masked_head"] = read_config(PRETRAINED).get("masked_head")
-    made_from = record("train", run_name, parents=parents, **described)
+    made_from = record("train", run_name, parents=list(map(weights_of, parents)), **described)
     group.check_same("start", made_from, "use the same checkout, data, packages and devices on every machine")
     with ExitStack() as writing:
         work, observers = (

@@ -90,8 +90,9 @@ def on_meta(settings: Model, config: BertConfig, where: str) -> MultitaskModel:
 
 def trained_with_bert_base(settings: Mapping[str, Any]) -> int:
     """How many parameters a run with these settings trains if BERT-base, the paper's encoder, is its encoder."""
-    model = on_meta(Run.model_validate(settings), BertConfig(), "runs")
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trainable = count_parameters(on_meta(Run.model_validate(settings), BertConfig(), "runs"))["trainable"]
+    assert trainable is not None
+    return trainable
 
 
 def losses_of(run: Run, uncertainty: UncertaintyWeights | None = None) -> dict[str, Loss]:

@@ -16,7 +16,7 @@ from mtbert.evaluation.resampling import holm
 from mtbert.report import results
 from mtbert.report.figures import GREY, Figure
 from mtbert.report.rows import Rows, nonempty
-from mtbert.report.significance import SIGNIFICANT, detectable_note, interval_note, seed_notes
+from mtbert.report.significance import DETECTABLE, SIGNIFICANT, interval_note, seed_notes
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.studies import METRICS
 from mtbert.report.tables import highest, score
@@ -126,7 +126,7 @@ def table(folder: Path, rows: Rows, statistics: Statistics) -> Table:
         "file of the trained model; an adapter's holds only what was trained, and full fine-tuning's the whole model.",
         f"Difference to full fine-tuning on the same development examples. p: whether the true one is zero, by bootstrap, with Holm's "
         f"correction over the rows; below {SIGNIFICANT:.2f} it is taken to differ. Bold: the highest score.",
-        detectable_note(),
+        DETECTABLE,
         interval_note(statistics),
         *seed_notes(statistics, {one.run: one.title for one in found}, METRICS),
     ]

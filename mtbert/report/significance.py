@@ -11,6 +11,8 @@ from mtbert.tasks.paper import QUORA, SST
 SIGNIFICANT = 1 - LEVEL
 LISTED = 3  # pairs of rows that a note names
 SMALLEST = f"smallest true difference that these examples would show with a probability of {POWER:.0%}"
+# What a column of detectable differences holds.
+DETECTABLE = f"Detectable: the {SMALLEST} (at {SIGNIFICANT:.0%}, without correction)."
 
 Titles = Mapping[str, str]
 
@@ -41,11 +43,6 @@ def seed_notes(statistics: Statistics, runs: Titles, metrics: Titles) -> list[st
     """The spread over seeds of each run that was trained with several. See `certainty`."""
     notes = [_seeds(statistics, run, title, metrics) for run, title in runs.items() if run in statistics.seeds]
     return list(filter(None, notes))
-
-
-def detectable_note() -> str:
-    """What a column of detectable differences holds."""
-    return f"Detectable: the {SMALLEST} (at {SIGNIFICANT:.0%}, without correction)."
 
 
 def interval_note(statistics: Statistics) -> str:

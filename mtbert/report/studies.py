@@ -11,7 +11,7 @@ from typing import Any
 
 from mtbert.report import results
 from mtbert.report.rows import Rows, nonempty
-from mtbert.report.significance import SIGNIFICANT, certainty, detectable_note, interval_note, seed_notes, tests_of
+from mtbert.report.significance import DETECTABLE, SIGNIFICANT, certainty, interval_note, seed_notes, tests_of
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.tables import highest, score
 from mtbert.report.text import Estimate, Table, number, probability
@@ -89,7 +89,7 @@ def pairs(_: Path, rows: Rows, statistics: Statistics) -> Table:
     notes = [
         "Second minus first, on the same development examples. p: whether the true difference is zero, tested "
         f"{tests_of(METRICS)}, with Holm's correction over the pairs of a column. Bold: p below {SIGNIFICANT:.2f}.",
-        detectable_note(),
+        DETECTABLE,
         interval_note(statistics),
         *seed_notes(statistics, titles, METRICS),
     ]

@@ -42,14 +42,12 @@ class MergedWeights:
         merge: what forms W', where it takes the layers: `Merge` or `FusedMerge`.
     """
 
-    def __init__(
-        self, units: Iterable[tuple[nn.Module, ...]], dtype: torch.dtype, merge: "type[Merge] | None" = None
-    ) -> None:
+    def __init__(self, units: Iterable[tuple[nn.Module, ...]], dtype: torch.dtype, merge: "type[Merge]") -> None:
         groups: dict[object, list[Any]] = {}
         for unit in units:
             if isinstance(unit[0], KINDS) and kind(unit[0]) is not None:
                 groups.setdefault(kind(unit[0]), []).append(unit)
-        self._groups = [_Group(group, dtype, merge or Merge) for group in groups.values()]
+        self._groups = [_Group(group, dtype, merge) for group in groups.values()]
 
     def weights(self) -> dict[tuple[nn.Module, ...], Tensor]:
         """W' of each unit's n layers by the current weights, (n O, I)."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.operations import Count
-from mtbert.fast.cuda.merged import MergedWeights, kind
+from mtbert.fast.cuda.merged import Merge, MergedWeights, kind
 from mtbert.model.dropout import Dropout, Noise
 from mtbert.peft.dora import DoraLinear
 from mtbert.peft.lora import LoraLinear
@@ -37,9 +37,8 @@ def layers(kind: str = "dora", count: int = 6, dropout: float = 0.0) -> nn.Modul
 
 def together(made: nn.ModuleList) -> MergedWeights:
     """Merged weights of the layers, of which the first and the third have one shape and share a product."""
-    return MergedWeights(
-        [(made[0], made[2]), *((layer,) for n, layer in enumerate(made) if n not in (0, 2))], torch.double
-    )
+    units = [(made[0], made[2]), *((layer,) for n, layer in enumerate(made) if n not in (0, 2))]
+    return MergedWeights(units, torch.double, Merge)
 
 
 def outputs(made: nn.ModuleList, merged: MergedWeights | None = None) -> Tensor:
@@ -101,7 +100,7 @@ def test_a_step_sees_the_weights_of_now() -> None:
 
 def test_dropout_in_the_adapter_leaves_a_layer_as_it_is() -> None:
     made = layers(dropout=0.5)
-    assert kind(made[0]) is None and not MergedWeights([(layer,) for layer in made], torch.double).weights()
+    assert kind(made[0]) is None and not MergedWeights([(layer,) for layer in made], torch.double, Merge).weights()
 
 
 def test_weights_side_by_side_are_saved_one_by_one(tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_dora_takes_no_more_memory_than_lora() -> None:
 
     def peak(kind_of: str) -> int:
         made = nn.ModuleList(KINDS[kind_of](nn.Linear(64, 64), 1, 1.0, None) for _ in range(4))
-        merged = MergedWeights([(layer,) for layer in made], torch.bfloat16)
+        merged = MergedWeights([(layer,) for layer in made], torch.bfloat16, Merge)
         with Count() as seen:
             torch.stack([weight.sum() for weight in merged.weights().values()]).sum().backward()
         return seen.peak
