@@ -20,6 +20,8 @@ pytest_plugins = ["tests.stage_fixtures"]
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+LONGEST = {"test_pipeline.py", "test_reproduce.py", "test_experiments.py", "test_cli.py", "test_loop.py"}
+
 # Of a size that our kernels take, in fp32.
 TINY = BertConfig(vocabulary=40, positions=32, layers=1, hidden=32, heads=2, intermediate=48)
 
@@ -30,6 +32,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     files = collection_path.rglob("test_*.py") if collection_path.is_dir() else [collection_path]
     return None if any("mark.gpu" in file.read_text(encoding="utf-8") for file in files) else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first: one process runs a file, and the others would have to wait for it at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -167,6 +167,7 @@ def get(tree: Any, keys: Keys) -> Any:
     return tree
 
 
+TOGETHER = 8  # keys set by one command, since each takes a fifth of a second to parse and write
 OUTSIDE = ["profile", "data", "prepare", "encoder", "compute", "tables", "figures"]
 
 
@@ -174,19 +175,27 @@ OUTSIDE = ["profile", "data", "prepare", "encoder", "compute", "tables", "figure
 def test_setting_a_key_changes_its_line_alone(
     root: Path, shipped: Tree, set_param: Callable[..., Path], part: str
 ) -> None:
+    def changed(*batch: tuple[Keys, Any]) -> tuple[list[str], list[str]]:
+        path, edited = set_param(*(override(keys, another(old)) for keys, old in batch)), shipped
+        for keys, old in batch:
+            edited = by_hand(edited, keys, another(old))
+        assert read_yaml(path) == edited, batch
+        return changed_lines(text, path.read_text(encoding="utf-8"))
+
     text = (root / "params.yaml").read_text(encoding="utf-8")
-    for keys, old in leaves({part: shipped[part]}):
-        new = another(old)
-        path = set_param(override(keys, new))
-        removed, added = changed_lines(text, path.read_text(encoding="utf-8"))
-        edited = by_hand(shipped, keys, new)
-        assert read_yaml(path) == edited, keys
+    found = list(leaves({part: shipped[part]}))
+    for keys, old in found:
         if isinstance(old, list):
-            assert [[line.strip(" -'") for line in lines] for lines in (removed, added)] == [[old[0]], ["|x-y|"]]
-        else:
-            assert len(removed) == len(added) == 1, (keys, removed, added)
-            assert added[0].startswith(removed[0].partition(":")[0] + ": ")
-            assert removed[0].partition("#")[2] == added[0].partition("#")[2], "the comment stays"
+            lines = [[line.strip(" -'") for line in lines] for lines in changed((keys, old))]
+            assert lines == [[old[0]], ["|x-y|"]], keys
+    scalars = [leaf for leaf in found if not isinstance(leaf[1], list)]
+    for start in range(0, len(scalars), TOGETHER):
+        batch = scalars[start : start + TOGETHER]
+        removed, added = changed(*batch)
+        assert len(removed) == len(added) == len(batch), (batch, removed, added)
+        for old_line, new_line in zip(removed, added, strict=True):
+            assert new_line.startswith(old_line.partition(":")[0] + ": ")
+            assert old_line.partition("#")[2] == new_line.partition("#")[2], "the comment stays"
 
 
 def inherited(tree: Tree, name: str) -> Iterator[tuple[Keys, Any]]:
@@ -201,15 +210,13 @@ def test_setting_what_a_run_inherits_only_adds_lines(root: Path, shipped: Tree, 
     for name in shipped["runs"]:
         changes = {keys: another(value) for keys, value in inherited(shipped, name)}
         assert changes
-        for batch in [[keys] for keys in changes] if name == "dora_r8" else [list(changes)]:
-            path = set_param(*(override(keys, changes[keys], "+") for keys in batch))
-            edited = shipped
-            for keys in batch:
-                edited = by_hand(edited, keys, changes[keys])
-            assert read_yaml(path) == edited
-            removed, added = changed_lines(text, path.read_text(encoding="utf-8"))
-            assert removed == [], "comments and neighbours stay where they are"
-            assert all(line.startswith("    ") and "#" not in line for line in added)
+        path, edited = set_param(*(override(keys, new, "+") for keys, new in changes.items())), shipped
+        for keys, new in changes.items():
+            edited = by_hand(edited, keys, new)
+        assert read_yaml(path) == edited
+        removed, added = changed_lines(text, path.read_text(encoding="utf-8"))
+        assert removed == [], "comments and neighbours stay where they are"
+        assert all(line.startswith("    ") and "#" not in line for line in added)
 
 
 def test_a_change_reaches_the_run_and_the_heirs_that_do_not_override_it(shipped: Tree) -> None:

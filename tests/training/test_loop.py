@@ -196,11 +196,14 @@ def test_interrupted_at_any_step_a_run_ends_in_the_same_bits(
     undisturbed = run(tmp_path / "undisturbed", checkpoint_seconds=1e9)
     steps = undisturbed.progress["history"][-1]["step"]
     assert sorted(undisturbed.steps) == list(range(1, steps + 1)) and not undisturbed.resumed
-    for k in range(1, steps + 1):
+    for k in range(1, steps + 1, 4):
         resumed = run(tmp_path / str(k), at("step", k))
         assert same(resumed, undisturbed), f"interrupted in step {k}"
         # The observer died before step k's own checkpoint; before the first one there is nothing to resume from.
         assert [done for done, _ in resumed.resumed] == [k - 1][: k - 1]
+    resumed = run(tmp_path / "all", lambda event, _: event == "step")
+    assert same(resumed, undisturbed), "interrupted in every step"
+    assert [done for done, _ in resumed.resumed] == list(range(1, steps))
 
 
 @pytest.mark.parametrize("method", ["full", "dora"])
