@@ -3,10 +3,23 @@
 import ast
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from mtbert.errors import MtbertError
 
 PACKAGES = ("mtbert", "stages")
+
+
+class Source(NamedTuple):
+    """What counts in a source file.
+
+    Attributes:
+        imports: for each import statement the number of leading dots, the module, and the names taken from it.
+        strings: all constant strings.
+    """
+
+    imports: frozenset[tuple[int, str, tuple[str, ...]]]
+    strings: frozenset[str]
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -19,8 +32,8 @@ def modules(root: Path) -> dict[str, Path]:
     return found
 
 
-def tree(path: Path) -> ast.Module:
-    """A file's syntax tree, cached: callers must not change it.
+def read(path: Path) -> Source:
+    """What counts in a file's source.
 
     Raises:
         MtbertError: the file is not valid Python.
@@ -41,19 +54,10 @@ def imported(name: str, path: Path) -> set[str]:
     """Dotted names that a module imports, inside functions too. `from a import b` gives a and a.b, since b may be a module."""
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     found: set[str] = set()
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            start = package[: len(package) - node.level + 1] if node.level else []
-            base = ".".join([*start, *(node.module.split(".") if node.module else [])])
-            found.add(base)
-            found.update(f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
-            "import_module",
-            "__import__",
-        ):
-            found.update(a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str))
+    for level, base, names in read(path).imports:
+        start = package[: len(package) - level + 1] if level else []
+        whole = ".".join([*start, *filter(None, [base])])
+        found.update([whole, *(f"{whole}.{one}" for one in names)])
     return found
 
 
@@ -86,13 +90,30 @@ def code_of_stages(root: Path) -> dict[str, list[str]]:
 
 def files_of(root: Path, path: Path) -> set[str]:
     """The module's file, and the data files in its folder that it names."""
-    strings = {
-        node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    strings = read(path).strings
     beside = {p for p in path.parent.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc") and p.name in strings}
     return {p.relative_to(root).as_posix() for p in {path, *beside}}
 
 
-@lru_cache(maxsize=256)
-def _parsed(source: bytes) -> ast.Module:
-    return ast.parse(source)
+# Commands and tests ask for the plan again and again, and a file is parsed once.
+@lru_cache(maxsize=1024)
+def _parsed(source: bytes) -> Source:
+    found, strings = set[tuple[int, str, tuple[str, ...]]](), set[str]()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update((0, alias.name, ()) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            strings.add(node.value)
+        elif isinstance(node, ast.Call) and _called(node.func) in ("import_module", "__import__"):
+            named = [one.value for one in node.args[:1] if isinstance(one, ast.Constant)]
+            found.update((0, one, ()) for one in named if isinstance(one, str))
+    return Source(frozenset(found), frozenset(strings))
+
+
+def _called(function: ast.expr) -> str:
+    """The last name of what is called, as in `importlib.import_module`."""
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
