@@ -27,7 +27,7 @@ install: .venv/.runtime ## only create the virtual environment, .venv
 
 install-dev: .venv/.dev ## the same, with packages for tests and linters
 
-# A file's tests share fixtures that take long to make, so that each file is run by one process.
+# The tests of a file share fixtures that take long to make, so one process runs the whole file.
 PYTEST := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: .venv/.dev ## run the tests, offline, a process on each core

@@ -1,7 +1,7 @@
-"""The `mtbert` command: a subcommand for every stage of the pipeline, two that use a trained model, one for another engine,
-two for another machine, and two for maintenance.
+"""The `mtbert` command: a subcommand for every stage of the pipeline but `plan`, and others that estimate the cost, compare runs, use a
+trained model, hand the graph to another engine or machine, and maintain the project.
 
-No logic; a command imports what it needs when it runs.
+There is no logic here. A command imports what it needs when it runs, so --help is fast.
 """
 
 import importlib
@@ -161,7 +161,7 @@ def figure(
 
 @_command
 def report(project: Project = HERE) -> None:
-    """Write one page with tables, figures, metrics and provenance."""
+    """Write the report page, the verdicts on the paper's claims and the error analysis."""
     _stage("report", project)
 
 
