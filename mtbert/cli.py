@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from mtbert import completion
+from mtbert.pipeline.trained import trained_runs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +39,7 @@ RunName = Annotated[
 ModelName = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.", autocompletion=completion.models
+        metavar="MODEL", help="A run's name, for models/RUN, or a model's folder.", autocompletion=trained_runs
     ),
 ]
 Project = Annotated[Path, typer.Option("--project", "-C", help="The project's root, the folder with params.yaml.")]
@@ -293,12 +294,14 @@ def export(
 @_command
 def doctor(project: Project = HERE) -> None:
     """Check this machine and this checkout; say what is missing and what to do. Exit status 1 if there is a problem."""
-    root = _enter(project)
-    levels = set()
-    for check in importlib.import_module("mtbert.doctor").examine(root):
-        typer.echo(str(check))
-        levels.add(check.level)
-    raise typer.Exit(int("problem" in levels))
+    root, levels = _enter(project), set()
+
+    def show() -> None:
+        for check in importlib.import_module("mtbert.doctor").examine(root):
+            typer.echo(str(check))
+            levels.add(check.level)
+
+    raise typer.Exit(_guarded(show) or int("problem" in levels))
 
 
 @_command

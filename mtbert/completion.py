@@ -9,7 +9,7 @@ from typing import Any
 
 from mtbert.errors import MtbertError
 from mtbert.pipeline.paths import MODELS
-from mtbert.pipeline.trained import tasks_of, trained_runs
+from mtbert.pipeline.trained import tasks_of
 
 
 def keys(section: str) -> Callable[[Any], list[str]]:
@@ -24,11 +24,6 @@ def keys(section: str) -> Callable[[Any], list[str]]:
             return []
 
     return complete
-
-
-def models() -> list[str]:
-    """The runs that have a trained model in ./models."""
-    return trained_runs()
 
 
 def tasks(ctx: Any) -> list[str]:

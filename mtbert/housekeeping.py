@@ -67,10 +67,13 @@ def listing(found: Collection[Leftover]) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; links are not followed."""
-    if path.is_symlink() or not path.is_dir():
+    """Bytes of a file, or of all files in a folder; links are not followed, and a file that vanishes meanwhile has none."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(size_of(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
+    try:
         return path.lstat().st_size
-    return sum((Path(folder) / name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
+    except FileNotFoundError:
+        return 0
 
 
 def human(size: int) -> str:

@@ -66,22 +66,7 @@ def main(run_name: str) -> None:
 def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Group) -> None:
     """Train a run as one of the group's processes; the first one writes all files."""
     run, root = Run.model_validate(plan["settings"]["run"]), work_root(Path.cwd())
-    if group.size > run.batch_size:
-        raise MtbertError(
-            f"params.yaml: runs.{run_name}.batch_size is {run.batch_size}, too few examples for {group.size} "
-            f"processes; start {run.batch_size} at most, or raise batch_size"
-        )
-    if group.size > 1 and run.further_pretraining is not None:
-        raise MtbertError(
-            f"params.yaml: runs.{run_name}.further_pretraining takes one process; start this run without torchrun, or set it to null"
-        )
-    whole = [task for task in run.tasks if not run.heads[task].mean_of_examples]
-    if group.size > 1 and whole:
-        objective = run.heads[whole[0]].objective
-        raise MtbertError(
-            f"params.yaml: runs.{run_name}.heads.{whole[0]}.objective: {objective} compares the examples of a whole batch, so {group.size} "
-            "processes cannot share it; train this run by one process, or choose another objective"
-        )
+    _check_processes(run, run_name, group.size)
     parents = parents_of(run, run_name)
     confine(*DATA, PRETRAINED, CONVERTED / run_name, *parents, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)
     check_prepared(PREPARED, ["train", "dev"])
@@ -90,13 +75,7 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
     engine = engine_for(model.to(compute.device), compute, quiet=not group.first)
     tokens = wrapper(engine.model, plan["settings"]["max_tokens"])
     data, dev = splits(run, run.tasks, "train"), splits(run, run.known, "dev")
-    held_out: dict[str, Split] = {}
-    if run.optimization is not None and (share := run.optimization.hold_out) is not None:
-        for task, split in data.items():
-            try:
-                data[task], held_out[task] = hold_out(split, share, run.seed)
-            except MtbertError as error:
-                raise MtbertError(f"params.yaml: runs.{run_name}.{error}") from None
+    held_out = _hold_out(run, run_name, data)
     curve = {CURVE.name: data[CURVE.name]} if CURVE.name in data else splits(run, [CURVE.name], "train")
     described = {**compute.describe(), **engine.describe(), **packages_of_run(run, f"runs.{run_name}")}
     if run.further_pretraining:
@@ -150,6 +129,38 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
         main_memory, gpu_memory = peak_memory(compute.device)
         measured = {"seconds": done.seconds, "tokens_per_second": speed, "peak_bytes": gpu_memory or main_memory}
         write_log(root, "train", run_name, weights, **measured)
+
+
+def _check_processes(run: Run, run_name: str, processes: int) -> None:
+    """Refuse what several processes cannot train together."""
+    if processes > run.batch_size:
+        raise MtbertError(
+            f"params.yaml: runs.{run_name}.batch_size is {run.batch_size}, too few examples for {processes} "
+            f"processes; start {run.batch_size} at most, or raise batch_size"
+        )
+    if processes > 1 and run.further_pretraining is not None:
+        raise MtbertError(
+            f"params.yaml: runs.{run_name}.further_pretraining takes one process; start this run without torchrun, or set it to null"
+        )
+    whole = [task for task in run.tasks if not run.heads[task].mean_of_examples]
+    if processes > 1 and whole:
+        objective = run.heads[whole[0]].objective
+        raise MtbertError(
+            f"params.yaml: runs.{run_name}.heads.{whole[0]}.objective: {objective} compares the examples of a whole batch, so {processes} "
+            "processes cannot share it; train this run by one process, or choose another objective"
+        )
+
+
+def _hold_out(run: Run, run_name: str, data: dict[str, Split]) -> dict[str, Split]:
+    """Take the examples that choose the epoch out of the training data, if the run holds some out."""
+    held_out: dict[str, Split] = {}
+    if run.optimization is not None and (share := run.optimization.hold_out) is not None:
+        for task, split in data.items():
+            try:
+                data[task], held_out[task] = hold_out(split, share, run.seed)
+            except MtbertError as error:
+                raise MtbertError(f"params.yaml: runs.{run_name}.{error}") from None
+    return held_out
 
 
 def _pretrained_further(

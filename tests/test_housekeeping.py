@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mtbert.housekeeping import human, leftovers, listing, remove
+from mtbert.housekeeping import human, leftovers, listing, remove, size_of
 
 HEX = "0123456789abcdef01234567"
 RUNS = {"baseline"}
@@ -120,3 +120,10 @@ def test_human_readable_sizes() -> None:
         "94 MB",
         "1.3e+03 GB",
     ]
+
+
+def test_a_file_that_vanishes_while_a_folder_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kept").write_bytes(bytes(10))
+    walked = [(str(tmp_path), [], ["kept", "vanished"])]
+    monkeypatch.setattr(os, "walk", lambda _: iter(walked))
+    assert size_of(tmp_path) == 10

@@ -252,6 +252,14 @@ def test_fast_has_one_door() -> None:
     assert not (found := beside_the_door(ROOT)), "\n" + "\n".join(found)
 
 
+def test_what_the_page_is_made_of_is_code_of_its_stage() -> None:
+    listed = code_of_stages(ROOT)["report"]
+    parts = [
+        path for path in (ROOT / "mtbert/report").iterdir() if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+    assert parts and {path.relative_to(ROOT).as_posix() for path in parts} <= set(listed)
+
+
 def test_nothing_runs_data_as_code() -> None:
     assert not (found := banned(ROOT)), "\n" + "\n".join(found)
 

@@ -58,18 +58,6 @@ def read_blocks(
         yield from islice(_blocks(Lines(path, origin), task, labelled, on_bad_row, {}), yielded, None)
 
 
-def read_split(
-    path: Path, task: Task, labelled: bool, on_bad_row: Literal["error", "drop"]
-) -> tuple[list[Example], list[BadRow]]:
-    """The whole file, as `read_blocks` reads it: its examples and its malformed rows."""
-    examples: list[Example] = []
-    bad: list[BadRow] = []
-    for rows, malformed in read_blocks(path, task, labelled, on_bad_row):
-        examples += rows.examples()
-        bad += malformed
-    return examples, bad
-
-
 def has_labels(path: Path, task: Task, origin: Origin | None = None) -> bool:
     """Whether the file's header has the task's label column.
 

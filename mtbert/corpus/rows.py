@@ -1,8 +1,7 @@
 """Rows of raw files: single rows, blocks of rows, malformed rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import NamedTuple
 
 
@@ -26,12 +25,6 @@ class RowBlock(NamedTuple):
 
     def __bool__(self) -> bool:
         return len(self.ids) > 0
-
-    def examples(self) -> Iterator[Example]:
-        """The rows one by one."""
-        second = self.sides[1] if len(self.sides) == 2 else repeat(None)
-        labels = repeat(None) if self.labels is None else self.labels
-        return map(Example, self.ids, self.sides[0], second, labels, self.lines)
 
     def keep(self, rows: Sequence[int]) -> "RowBlock":
         """The rows at these indices, in this order."""

@@ -14,9 +14,10 @@ def health_grid(report: Mapping[str, Any], tasks: Mapping[str, Task]) -> Grid:
 
     Args:
         report: prepare's report.
-        tasks: all tasks, by name.
+        tasks: the tasks to show, by name; the report may have some that are no longer declared.
     """
-    rows = [(task, split, found) for task, splits in report["tasks"].items() for split, found in splits.items()]
+    shown = {task: splits for task, splits in report["tasks"].items() if task in tasks}
+    rows = [(task, split, found) for task, splits in shown.items() for split, found in splits.items()]
 
     def column(name: str, show: Any, numeric: bool = True) -> Column:
         cells = [show(task, found) if found["present"] else Cell("–") for task, _, found in rows]

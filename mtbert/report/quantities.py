@@ -218,7 +218,7 @@ def contained(run: str) -> Quantity:
     """The share of the run's STS outputs that lie in the labels' range without a bound, in per cent, with Wilson's interval."""
 
     def measure(evidence: Evidence) -> Interval:
-        inside = _outputs(evidence, run)["score"].between(STS.low, STS.high)
+        inside = evidence.examples(run, STS.name)["score"].between(STS.low, STS.high)
         return _scaled(Interval(*wilson(int(inside.sum()), len(inside))), 100)
 
     return Quantity(
@@ -230,7 +230,7 @@ def bounded(run: str) -> Quantity:
     """Pearson's r of the run's STS predictions, which its settings bound to the labels' range, minus that of the unbounded ones."""
 
     def measure(evidence: Evidence) -> Interval:
-        table = _outputs(evidence, run)
+        table = evidence.examples(run, STS.name)
         both = table[["score", "prediction"]].to_numpy(np.float64).T
         if np.abs(both[1] - both[0]).max() < PRINTED:
             raise CannotTell(f"{run} predicts nothing outside of the labels' range, or its settings do not bound it.")
@@ -240,20 +240,6 @@ def bounded(run: str) -> Quantity:
         return Interval(*measured(samples[:, 1] - samples[:, 0]))
 
     return Quantity(f"STS r of {run} with its predictions bounded, minus that without,", UNITS[STS.name], measure)
-
-
-def _outputs(evidence: Evidence, run: str) -> pd.DataFrame:
-    """The run's STS examples, their `score` as the model gives it.
-
-    Raises:
-        NotRun: the scores are bounded, as older versions kept them. These lie on an end of the range, but none outside.
-    """
-    table = evidence.examples(run, STS.name)
-    if table["score"].isin([STS.low, STS.high]).any() and table["score"].between(STS.low, STS.high).all():
-        raise NotRun(
-            f"The results of {run} have its STS outputs with the bound only; `dvc repro evaluate@{run}` adds them without."
-        )
-    return table
 
 
 def _exact(value: float) -> Interval:

@@ -83,7 +83,8 @@ def watched_examples(results: Path, run: str, part: str) -> int:
     found, settings = metrics(results, run), record(results, run)["settings"]
     most = watched(settings["epoch_end"], settings["batch_size"], len(settings["heads"]))
     examples = min(found["dev"][CURVE.name]["n"], most)
-    return min(examples, found["training"]["sizes"][CURVE.name]) if part == "train" else examples
+    # A run that does not train on SST is watched on its training examples too.
+    return min(examples, found["training"]["sizes"].get(CURVE.name, examples)) if part == "train" else examples
 
 
 def conflicts(results: Path, run: str) -> pd.DataFrame:

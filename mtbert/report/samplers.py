@@ -66,8 +66,8 @@ def sampler_exponent(folder: Path, rows: Rows, statistics: Statistics) -> Figure
 def sampler_curves(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """Learning curves of each task over the tokens trained on, a line per sampler at equal tokens; a panel per task."""
     found = _runs(folder, rows, "sampler_curves", (TOKENS,))
-    curves = {one.title: _curve(folder, one.run) for one in found}
-    data = pd.concat(curve.assign(sampler=title) for title, curve in curves.items())
+    curves = {one.run: _curve(folder, one.run) for one in found}
+    data = pd.concat(curves[one.run].assign(sampler=one.title) for one in found)
 
     def draw(metric: str, axes: Axes) -> None:
         _lines(axes, found, curves, f"dev_{metric}")
@@ -87,7 +87,7 @@ def sampler_amount(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
     """Overall score over tokens with a marker where the paper's rule stops each sampler, and the final scores by each rule."""
     found = _runs(folder, rows, "sampler_amount", LOOKS)
     equal, stopped = (_runs(folder, rows, "sampler_amount", (rule,)) for rule in (TOKENS, PAPER))
-    curves = {one.title: _curve(folder, one.run) for one in equal}
+    curves = {one.run: _curve(folder, one.run) for one in equal}
     data = _scored(found, LOOKS, statistics)
     data = data[data["metric"] == OVERALL].drop(columns="metric")
     titles = list(dict.fromkeys(one.title for one in found))
@@ -167,7 +167,7 @@ def _curve(folder: Path, run: str) -> pd.DataFrame:
 
 def _lines(axes: Axes, found: Iterable[Sampled], curves: dict[str, pd.DataFrame], column: str) -> None:
     for one in found:
-        curve = curves[one.title]
+        curve = curves[one.run]
         axes.plot(curve["tokens"] / 1e3, curve[column], ".-", color=_colour(one), label=one.title, linewidth=1.2)
 
 

@@ -32,7 +32,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """A difference of two runs on the same examples; all None if a score is undefined.
+    """A difference of two runs on the same examples, the second minus the first; all None if a score is undefined.
 
     Attributes:
         p: two-sided: McNemar's exact test for an accuracy, else from the bootstrap.
@@ -44,20 +44,6 @@ class Paired(NamedTuple):
     high: float | None
     p: float | None
     error: float | None
-
-
-class Difference(NamedTuple):
-    """A difference of two runs, the second minus the first; all None if a score is undefined.
-
-    Attributes:
-        adjusted: p after Holm's correction over all pairs of a table's runs; None if none were given.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    adjusted: float | None
 
 
 UNDEFINED, UNPAIRED = Interval(None, None, None), Paired(None, None, None, None, None)
@@ -101,19 +87,16 @@ class Statistics:
         """A run's dev score with its interval."""
         return self.values[run].get(metric, UNDEFINED)
 
-    def difference(self, first: str, second: str, metric: str, among: Iterable[str] = ()) -> Difference:
-        """`second` minus `first`.
-
-        Args:
-            among: the runs of a table that has both; p is adjusted for comparing all pairs of them.
-        """
-        found = self._pair(first, second, metric)
-        adjusted = [p for pair, p in self.adjusted(among, metric).items() if set(pair) == {first, second}]
-        return Difference(*found[:4], adjusted[0] if adjusted else None)
+    def difference(self, first: str, second: str, metric: str) -> Paired:
+        """`second` minus `first`."""
+        if (first, second) in self.pairs:
+            return self.pairs[first, second].get(metric, UNPAIRED)
+        value, low, high, p, error = self.pairs[second, first].get(metric, UNPAIRED)
+        return UNPAIRED if value is None or low is None or high is None else Paired(-value, -high, -low, p, error)
 
     def adjusted(self, runs: Iterable[str], metric: str) -> dict[tuple[str, str], float]:
         """The p of all pairs of these runs after Holm's correction; without pairs for which the metric is undefined."""
-        found = {pair: self._pair(*pair, metric).p for pair in combinations(runs, 2)}
+        found = {pair: self.difference(*pair, metric).p for pair in combinations(runs, 2)}
         defined = {pair: p for pair, p in found.items() if p is not None}
         return dict(zip(defined, holm(list(defined.values())), strict=True))
 
@@ -122,14 +105,8 @@ class Statistics:
 
         None if a score is undefined, or if their difference is the same in every resample.
         """
-        error = self._pair(first, second, metric).error
+        error = self.difference(first, second, metric).error
         return detectable(error) if error else None
-
-    def _pair(self, first: str, second: str, metric: str) -> Paired:
-        if (first, second) in self.pairs:
-            return self.pairs[first, second].get(metric, UNPAIRED)
-        value, low, high, p, error = self.pairs[second, first].get(metric, UNPAIRED)
-        return UNPAIRED if value is None or low is None or high is None else Paired(-value, -high, -low, p, error)
 
 
 def write_statistics(path: Path, found: Statistics) -> None:

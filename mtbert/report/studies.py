@@ -74,16 +74,17 @@ def pairs(_: Path, rows: Rows, statistics: Statistics) -> Table:
     """The difference of every two runs, the second minus the first: its interval, corrected p and what would have shown."""
     titles = {run: row for row, run in nonempty(rows, "tables.pairs").items()}
     cells, bold = [], []
+    adjusted = {metric: statistics.adjusted(titles, metric) for metric in METRICS}
     for place, (first, second) in enumerate(combinations(titles, 2)):
         parts: list[str] = []
         for column, metric in enumerate(METRICS):
-            found = statistics.difference(first, second, metric, titles)
-            if found.value is None or found.low is None or found.high is None or found.adjusted is None:
+            found, p = statistics.difference(first, second, metric), adjusted[metric].get((first, second))
+            if found.value is None or found.low is None or found.high is None or p is None:
                 parts += ["–"] * 3
                 continue
             smallest = statistics.detectable(first, second, metric)
-            parts += [Estimate(found.value, found.low, found.high), probability(found.adjusted), number(smallest)]
-            if found.adjusted < SIGNIFICANT:
+            parts += [Estimate(found.value, found.low, found.high), probability(p), number(smallest)]
+            if p < SIGNIFICANT:
                 bold.append((place, 2 + 3 * column))
         cells.append((titles[first], titles[second], *parts))
     notes = [

@@ -213,8 +213,7 @@ class CosineScore(CosineOfPair):
 
     def decide(self, raw: np.ndarray, task: Task) -> Predictions:
         values = task.low + (task.high - task.low) / 2 * (1 + raw.astype(np.float64))
-        values = values.clip(task.low, task.high)
-        return Predictions(values, values)
+        return Predictions(values.clip(task.low, task.high), values)
 
 
 class CosineEmbedding(CosineScore):

@@ -25,7 +25,6 @@ class WorkFolder(NamedTuple):
     Attributes:
         run, workspace: the run's name and the folder that it was started in; empty if a kill prevented writing them.
         step: steps done at its checkpoint, before the first one at that of further pretraining; 0 if there is none.
-        size: bytes on disk.
         age: seconds since the last write.
     """
 
@@ -33,7 +32,6 @@ class WorkFolder(NamedTuple):
     run: str
     workspace: str
     step: int
-    size: int
     age: float
 
 
@@ -182,8 +180,7 @@ def _remove(folder: Path) -> None:
 
 def _described(folder: Path) -> WorkFolder | None:
     try:
-        stats = [path.stat() for path in folder.rglob("*")]
-        newest = max(stat.st_mtime for stat in [folder.stat(), *stats])
+        newest = max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
     except FileNotFoundError:
         return None
     try:
@@ -191,6 +188,5 @@ def _described(folder: Path) -> WorkFolder | None:
         run, workspace = str(found["run"]), str(found["workspace"])
     except (OSError, ValueError, KeyError, TypeError):
         run = workspace = ""
-    size = sum(stat.st_size for stat in stats)
     step = checkpoint_step(folder) or checkpoint_step(folder / FURTHER)
-    return WorkFolder(folder, run, workspace, step, size, time.time() - newest)
+    return WorkFolder(folder, run, workspace, step, time.time() - newest)

@@ -12,10 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mtbert.corpus import hashes, lines, read
-from mtbert.corpus.read import has_labels, place_of, read_blocks, read_split
+from mtbert.corpus.read import has_labels, place_of, read_blocks
 from mtbert.errors import MtbertError
 from mtbert.tasks.paper import QUORA, SST, STS, TASKS
 from mtbert.tasks.task import Task
+from tests.corpus.whole import read_split
 
 SST_HEADER = "\tid\tsentence\tsentiment"
 QUORA_HEADER = "\tid\tsentence1\tsentence2\tis_duplicate"

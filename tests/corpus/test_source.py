@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from mtbert.corpus import source
-from mtbert.corpus.read import has_labels, read_split
+from mtbert.corpus.read import has_labels
 from mtbert.errors import MtbertError
 from mtbert.sample.generate import generate
 from mtbert.tasks.paper import TASKS
 from mtbert.tasks.task import SPLITS
+from tests.corpus.whole import read_split
 
 SIZES = {task: {"train": 12, "dev": 9, "test": 8} for task in TASKS}
 

@@ -13,10 +13,11 @@ from unittest.mock import patch
 
 from mtbert.corpus import header, read
 from mtbert.corpus.origins import Origin
-from mtbert.corpus.read import BadRow, read_split
+from mtbert.corpus.rows import BadRow
 from mtbert.errors import MtbertError
 from mtbert.tasks.paper import TASKS
 from mtbert.tasks.task import Task
+from tests.corpus.whole import read_split
 from tests.reliability.trial import Tally, Trial
 
 Rows = list[list[str]]

@@ -9,10 +9,11 @@ from typing import Any
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from mtbert.corpus.read import BadRow, Example, read_split
+from mtbert.corpus.rows import BadRow, Example
 from mtbert.errors import MtbertError
 from mtbert.tasks.paper import TASKS
 from mtbert.tasks.task import Task
+from tests.corpus.whole import read_split
 from tests.reliability.trial import Tally, Trial
 
 Reader = Callable[[Path, Task, bool, Any], tuple[list[Example], list[BadRow]]]

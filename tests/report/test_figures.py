@@ -61,6 +61,10 @@ def test_figure2_has_train_and_dev_with_intervals(results: Path, rows: Rows, sta
     assert [(min(band), max(band)) for band in bands] == [
         (min(data[f"{part}_low"]), max(data[f"{part}_high"])) for part in ("train", "dev")
     ]
+    del metrics["training"]["sizes"]["sst"]
+    path.write_text(json.dumps(metrics))
+    data = figure2(results, rows["figure2"], statistics).data
+    assert data[["train_low", "train_high"]].to_numpy().tolist()[2] == [*wilson(300, 500)[1:]], "not trained on"
 
 
 def test_numbers_stay_numbers_in_the_data(results: Path, rows: Rows, tmp_path: Path, statistics: Statistics) -> None:

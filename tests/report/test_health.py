@@ -28,3 +28,9 @@ def test_the_first_malformed_rows_are_listed() -> None:
     report = deepcopy(PREPARED)
     report["tasks"]["sst"]["train"]["bad_rows"]["listed"] *= 30
     assert malformed(report) == ["data/raw/sst-train.csv:2:1: <b>bad</b> `c` *d*"] * LISTED
+
+
+def test_a_task_that_is_no_longer_declared_has_no_rows() -> None:
+    splits = PREPARED["tasks"]["sst"]
+    report = PREPARED | {"tasks": {"sst": splits, "removed": splits}}
+    assert health_grid(report, TASKS) == health_grid(PREPARED | {"tasks": {"sst": splits}}, TASKS)

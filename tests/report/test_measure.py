@@ -60,13 +60,13 @@ def test_scores_and_differences_of_every_metric(evaluated: Evaluated, tmp_path: 
     for metric in ("overall", "sst", "quora", "topic", "sts"):
         good, bad = (found.metric(run, metric) for run in ("good", "bad"))
         assert bad.low < bad.value < bad.high < good.high
-        difference = found.difference("bad", "good", metric, ["good", "bad"])
+        difference = found.difference("bad", "good", metric)
         assert difference.value == pytest.approx(good.value - bad.value)
         assert 0 < difference.low < difference.value < difference.high
         assert difference.p < 0.05
         assert found.difference("good", "bad", metric)[:3] == tuple(-difference[end] for end in (0, 2, 1))
         assert difference.high - difference.low < (good.high - good.low) + (bad.high - bad.low)
-        assert difference.adjusted == difference.p, "there is one pair"
+        assert found.adjusted(["good", "bad"], metric) == {("good", "bad"): difference.p}, "there is one pair"
         assert 0.5 < found.detectable("good", "bad", metric) / (difference.high - difference.low) < 1
     tables = [(tmp_path / run / "examples/sst-dev.csv").read_text().split() for run in ("good", "bad")]
     right = [np.array([row.split(",")[1] == row.split(",")[2] for row in table[1:]]) for table in tables]
@@ -79,7 +79,6 @@ def test_a_pair_is_the_same_whatever_other_runs_there_are(evaluated: Evaluated, 
     three, two = measure(tmp_path, "abc"), measure(tmp_path, "ac")
     assert three.values["c"] == two.values["c"]
     assert three.pairs["a", "c"] == two.pairs["a", "c"]
-    assert three.difference("a", "c", "sst").adjusted is None
 
 
 def test_an_undefined_correlation_and_a_run_against_itself(evaluated: Evaluated, tmp_path: Path) -> None:
@@ -143,8 +142,9 @@ def test_the_file_gives_the_statistics_back_in_the_same_bytes(evaluated: Evaluat
     assert (back.resamples, list(back.pairs)) == (found.resamples, list(found.pairs))
     for metric in ("overall", "topic"):
         assert back.metric("c", metric) == pytest.approx(found.metric("c", metric), rel=1e-5)
-        before, after = (about.difference("c", "a", metric, "abc") for about in (found, back))
+        before, after = (about.difference("c", "a", metric) for about in (found, back))
         assert after == pytest.approx(before, rel=1e-5, abs=1e-9)
+        assert back.adjusted("abc", metric) == pytest.approx(found.adjusted("abc", metric), rel=1e-5, abs=1e-9)
         assert back.seeds["a"][metric] == pytest.approx(found.seeds["a"][metric], rel=1e-5)
     write_statistics(path, measure(tmp_path, "abc", {"a": ["b"]}))
     assert path.read_bytes() == first

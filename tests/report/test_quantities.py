@@ -47,8 +47,8 @@ def test_what_the_bound_of_predictions_is_worth(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     labels = rng.uniform(0, 5, 300)
     scores = labels + rng.normal(0, 0.4, 300) + np.where(labels > 4.5, rng.exponential(2, 300), 0)
-    evidence = Evidence(tmp_path, Statistics({"run": {}, "within": {}, "old": {}}, {}), count)
-    for run, raw in (("run", scores), ("within", scores.clip(0.1, 4.9)), ("old", scores.clip(0, 5))):
+    evidence = Evidence(tmp_path, Statistics({"run": {}, "within": {}}, {}), count)
+    for run, raw in (("run", scores), ("within", scores.clip(0, 5))):
         rows = [
             [n, "a", "b", label, min(max(one, 0), 5), one]
             for n, (label, one) in enumerate(zip(labels, raw, strict=True))
@@ -78,9 +78,6 @@ def test_what_the_bound_of_predictions_is_worth(tmp_path: Path) -> None:
         (100 * inside, *(100 * end for end in wilson(inside, 300)))
     )
     assert quantities.contained("within").measure(evidence).value == 100
-    for of in (quantities.bounded("old"), quantities.contained("old")):
-        with pytest.raises(NotRun, match="The results of old have its STS outputs with the bound only"):
-            of.measure(evidence)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The tables of a study, and the figures of the study of samplers, from results whose scores are planted."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
@@ -159,6 +160,13 @@ def test_curves_are_of_the_runs_at_equal_tokens(study: Path, found: Statistics) 
     data = sampler_curves(study, ROWS, found).data
     assert list(dict.fromkeys(data["sampler"])) == ["Sequential", "α = 1", "α = 0.25", "Annealed"]
     assert data[data["sampler"] == "α = 1"]["tokens"].tolist() == [0, 6005, 12_010]
+    shutil.copytree(study / "low_tokens", study / "another_seed")
+    lines = {"a": "low_tokens", "b": "another_seed"}
+    path = study / "another_seed/history.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace("0.", "0.0"), encoding="utf-8")
+    assert len(sampler_curves(study, lines, found).data.drop_duplicates()) == 6, (
+        "two runs of one sampler keep their own curves"
+    )
 
 
 def test_a_figure_without_a_run_to_show_says_which_to_add(study: Path, found: Statistics) -> None:

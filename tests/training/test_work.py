@@ -72,10 +72,9 @@ def test_the_description_of_a_folder(root: Path) -> None:
     (root / C).mkdir()  # killed before it wrote run.json, or made by an earlier version
     first, second, third = work_folders(root)
     assert (first.path, first.run, first.workspace, first.step) == (folder, "baseline", str(Path.cwd()), 7)
-    assert first.size == sum(path.stat().st_size for path in folder.iterdir()) > 1000
     assert 0 <= first.age < 60
     assert (second.run, second.step) == ("other", 0)
-    assert (third.run, third.workspace, third.step, third.size) == ("", "", 0, 0)
+    assert (third.run, third.workspace, third.step) == ("", "", 0)
     assert checkpoint_log(folder) == (7, "sum") and checkpoint_log(root / C) == (0, None)
     assert work_folders(root / "absent") == []
 
@@ -104,7 +103,7 @@ def test_a_folder_with_a_checkpoint_of_further_pretraining_alone_is_kept(root: P
     (folder / FURTHER / "step-00000003.safetensors").write_bytes(bytes(9000))
     killed(root, "baseline", B)
     assert names(root) == [A, B]
-    assert work_folders(root)[0].step == 3 and work_folders(root)[0].size > 9000
+    assert work_folders(root)[0].step == 3
 
 
 def test_another_workspace_s_folders_are_kept_while_it_exists(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

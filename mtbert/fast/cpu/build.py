@@ -81,11 +81,6 @@ def unavailable() -> str:
     return ""
 
 
-def available() -> bool:
-    """Whether there are kernels."""
-    return not unavailable()
-
-
 @functools.cache
 def compiler() -> str:
     """The first line of `g++ --version`.

@@ -11,7 +11,7 @@ from mtbert.fast.cpu.adamw import AdamW
 from mtbert.fast.cpu.embedding import TableGradient
 from mtbert.fast.cpu.narrow import Copies
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="needs g++")
+pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason="needs g++")
 
 RATES = {"rest": 1e-2, "adapter": 3e-2}
 SHAPES = {

@@ -16,7 +16,7 @@ from mtbert.model.dropout import Dropout, Noise
 from mtbert.peft.dora import TINY, DoraLinear
 from mtbert.peft.lora import LoraLinear
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="needs g++")
+pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason="needs g++")
 
 LAYERS = {"lora": LoraLinear, "dora": DoraLinear}
 CASES = [("lora", {}), ("dora", {"exact_norm": True}), ("dora", {"exact_norm": False})]

@@ -16,7 +16,7 @@ from mtbert.fast.cpu.call import Mask, mask
 from mtbert.fast.cpu.passes import Gelu, Product, ResidualNorm
 from mtbert.model.dropout import Dropout, Noise
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="needs g++")
+pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason="needs g++")
 
 EPS = 1e-12
 FP32, BF16 = torch.float32, torch.bfloat16
