@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,19 +29,19 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 def replaced_file(path: Path) -> Iterator[BinaryIO]:
     """A temporary sibling of `path` to write into, which is flushed to disk and renamed over `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_prefix(path)}{os.getpid()}.", suffix=TEMPORARY)
+    fresh = path.parent / f"{_prefix(path)}{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}"
+    opened = fresh.open("xb")  # not by mkstemp, whose files are private: the umask decides who may read it
     try:
-        with os.fdopen(handle, "wb") as file:
+        with opened as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        fresh.replace(path)
     except OSError as error:
-        Path(name).unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None  # the error of a full disk names no file
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
         raise
     _sweep(path)
     sync_folder(path.parent)
@@ -73,7 +74,8 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty temporary sibling of `path`, removed when the block ends, or by the next call after a kill; the parent folder exists."""
+    """An empty temporary sibling of `path`, removed when the block ends, or by the next call after a kill."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_prefix(path)}{os.getpid()}.", suffix=TEMPORARY))
     try:
         yield folder

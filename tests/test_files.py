@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from mtbert.files import atomic_json, atomic_write_bytes, atomic_write_text, replaced_folder, sha256_file
+from mtbert.files import (
+    atomic_json,
+    atomic_write_bytes,
+    atomic_write_text,
+    replaced_folder,
+    scratch_folder,
+    sha256_file,
+)
 
 
 def test_bytes_and_text_are_written_unchanged(tmp_path: Path) -> None:
@@ -22,8 +29,24 @@ def test_bytes_and_text_are_written_unchanged(tmp_path: Path) -> None:
     assert (tmp_path / "new/folder/a.bin").read_bytes() == b"\x00\r\n"
     atomic_write_text(tmp_path / "b.txt", "é\n\r\n")
     assert (tmp_path / "b.txt").read_bytes() == "é\n\r\n".encode()
-    assert (tmp_path / "b.txt").stat().st_mode & 0o777 == 0o644
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_the_umask_decides_who_may_read_a_file(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        for text in ("old", "new"):
+            atomic_write_text(tmp_path / "a.txt", text)
+            assert (tmp_path / "a.txt").stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+
+
+def test_a_scratch_folder_makes_the_folder_that_it_is_in(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path / "build/taken") as folder:
+        assert folder.parent == tmp_path / "build" and list(folder.iterdir()) == []
+    assert list((tmp_path / "build").iterdir()) == []
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(

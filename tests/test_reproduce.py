@@ -48,9 +48,13 @@ EVALUATE = """#!/bin/sh
 echo "$1" >> begun; echo $$ >> pids
 [ "$1" != "$FAILS" ] || { echo "error: $1 failed" >&2; exit 1; }
 for i in $(seq "${WAIT:-0}0"); do [ "$(wc -l < begun)" -gt 1 ] && break; sleep 0.1; done
+[ -z "$COMMITS" ] || git -C "$COMMITS" commit --quiet --allow-empty --message "while $1 runs" || exit 1
 [ -z "$FOREVER" ] || exec sleep "$FOREVER"
 mkdir -p results && echo "$(wc -l < begun)" > "results/$1"
 """
+# The real settings: in them `sample` generates its data, and `course` reads the folder's.
+PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
+COURSE = PARAMS.replace("\nprofile: sample", "\nprofile: course")
 IGNORED = "/data/raw\n/data/course/*.csv\n/.dvc-site-cache\n/results\n/models\nbegun\npids\n"
 
 
@@ -62,7 +66,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "my data/other.csv").write_text("not the course's\n", encoding="utf-8")
     folder = tmp_path / "a b"
     for name, text in {
-        "params.yaml": "profile: sample  # or course\n",
+        "params.yaml": PARAMS,
         "dvc.yaml": GRAPH,
         ".gitignore": IGNORED,
         "data/course/README.md": "The course's files.\n",
@@ -116,7 +120,7 @@ def test_a_profile_is_an_experiment_whose_report_comes_back(project: Path) -> No
     assert told.index("cost of course") < told.index(f"The report: {project}/reports/course/index.html")
     assert (project / "reports/course/index.html").read_text(encoding="utf-8") == "mine\n"
     # The workspace is as it was, but for the data and the report.
-    assert (project / "params.yaml").read_text(encoding="utf-8") == "profile: sample  # or course\n"
+    assert (project / "params.yaml").read_text(encoding="utf-8") == PARAMS
     assert (project / "data/raw/sst.csv").read_text(encoding="utf-8") == "generated\n"
     assert (project / "data/course/ids-sst-train.csv.dvc").exists()
     assert not (project / "data/course/other.csv").exists()
@@ -130,7 +134,7 @@ def test_a_profile_is_an_experiment_whose_report_comes_back(project: Path) -> No
     reproduce(project, PROFILE="course", DATA="../my data")
 
     must(project, "dvc", "exp", "apply", "course")
-    assert (project / "params.yaml").read_text(encoding="utf-8") == "profile: course  # or course\n"
+    assert (project / "params.yaml").read_text(encoding="utf-8") == COURSE
     assert (project / "data/raw/sst.csv").read_text(encoding="utf-8") == "mine, mended\n"
     (project / "sub").mkdir()
     must(project / "sub", "dvc", "status")
@@ -143,16 +147,46 @@ def test_a_profile_is_an_experiment_whose_report_comes_back(project: Path) -> No
         ({"DATA": "tools"}, "error: DATA=tools: has none of the course's files"),
         (
             {"DATA": "../my data"},
-            "error: DATA=../my data: the profile sample, which params.yaml selects, does not read it; add PROFILE=course",
+            "error: DATA=../my data: the profile sample, which params.yaml selects, does not read it; give PROFILE=course",
         ),
+        ({"DATA": "../my data", "PROFILE": "curse"}, "error: params.yaml: profile: no profile is called 'curse'"),
         ({"PROFILE": "curse"}, "error: no profile is called curse"),
     ],
 )
 def test_one_error(project: Path, variables: dict[str, str], message: str) -> None:
+    fails(project, message, **variables)
+
+
+def fails(project: Path, message: str, **variables: str) -> None:
+    """It fails with one line, and before it copies data."""
     done = call(project, "tools/reproduce.sh", **variables)
     assert done.returncode == 1
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
+    assert not list((project / "data/course").glob("*.csv*"))
+
+
+def test_the_profile_that_is_given_decides_whether_data_is_read(project: Path) -> None:
+    (project / "params.yaml").write_text(COURSE, encoding="utf-8")
+    fails(project, "error: DATA=../my data: the profile sample does not read it", PROFILE="sample", DATA="../my data")
+
+
+def test_invalid_settings_are_told_before_data_is_copied(project: Path) -> None:
+    (project / "params.yaml").write_text(PARAMS.replace("\nruns:", "\nrnus:"), encoding="utf-8")
+    fails(project, "error: params.yaml: unknown key rnus", DATA="../my data")
+
+
+def test_an_error_of_dvc_is_told(project: Path) -> None:
+    (project / "data/course/ids-sst-train.csv.dvc").mkdir()
+    done = call(project, "tools/reproduce.sh", PROFILE="course", DATA="../my data")
+    assert done.returncode != 0 and "ERROR: " in done.stderr
+
+
+def test_a_commit_while_an_experiment_runs(project: Path) -> None:
+    told = reproduce(project, PROFILE="course", DATA="../my data", COMMITS=str(project))
+    assert "while three runs" in must(project, "git", "log", "--format=%s")
+    assert f"The report: {project}/reports/course/index.html" in told
+    assert (project / "reports/course/index.html").read_text(encoding="utf-8") == "mine\n"
 
 
 def test_two_runs_at_a_time(project: Path) -> None:
@@ -200,7 +234,17 @@ def test_ctrl_c_ends_both_lanes(project: Path) -> None:
 
 def test_an_archive_without_git(project: Path) -> None:
     shutil.rmtree(project / ".git")
-    done = call(project, "tools/reproduce.sh", PROFILE="course")
-    assert done.stderr.startswith("error: PROFILE=course runs as a DVC experiment, which needs a git repository")
-    assert done.stderr.count("\n") == 1
+    message = "error: PROFILE=course runs as a DVC experiment, which needs a git repository"
+    fails(project, message, PROFILE="course")
+    fails(project, message, PROFILE="course", DATA="../my data")
     assert "reports/sample/index.html" in reproduce(project)
+    # What the error tells to do.
+    must(project, "sh", "-c", "git init -q && git add -A && git commit -qm start")
+    assert "reports/course/index.html" in reproduce(project, PROFILE="course", DATA="../my data")
+
+
+def test_data_in_an_archive_without_git(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    (project / "params.yaml").write_text(COURSE, encoding="utf-8")
+    reproduce(project, DATA="../my data")
+    assert (project / "reports/course/index.html").read_text(encoding="utf-8") == "mine\n"

@@ -8,7 +8,7 @@ fail() { echo "error: $*" >&2; exit 1; }
 
 # Copy the course's files from a folder into data/course, where DVC tracks them: experiments get them from its cache.
 take_data() {
-    local from=${1/#\~\//$HOME/} file found=()
+    local from=${1/#\~\//$HOME/} file source found=()
     [ -d "$from" ] || fail "DATA=$1: no such folder; name the folder with the course's files"
     for file in ids-sst-{train,dev,test-student}.csv {quora,sts}-{train,dev,test-student}.csv; do
         if [ -f "$from/$file" ]; then
@@ -18,16 +18,23 @@ take_data() {
         fi
     done
     [ ${#found[@]} -gt 0 ] || fail "DATA=$1: has none of the course's files (ids-sst-train.csv, quora-train.csv, ...); name the folder that has them"
-    [ "$profile" != "$current" ] || reads_folder || fail "DATA=$1: the profile $current, which params.yaml selects, does not read it; add" \
-        "PROFILE=course, or set profiles.$current.data.source to folder"
+    source=$(data_source "$profile") || exit 1
+    [ "$source" = folder ] || fail "DATA=$1: the profile $profile$([ "$profile" != "$current" ] || echo ", which params.yaml selects,")" \
+        "does not read it; give PROFILE=course, or set profiles.$profile.data.source to folder"
     for file in "${found[@]}"; do
         # Removed first: it may be a link into DVC's cache, which must not change.
         cmp -s "$from/${file##*/}" "$file" || cp --remove-destination "$from/${file##*/}" "$file"
     done
-    dvc add --quiet "${found[@]}"
+    dvc add "${found[@]}" >/dev/null # --quiet would hide errors too
 }
 
-reads_folder() { python -c 'from mtbert.params import load_params; raise SystemExit(load_params().data.source != "folder")' 2>/dev/null; }
+# What a profile's data.source is; if params.yaml is invalid, its errors.
+data_source() {
+    python -c 'import sys
+from mtbert.params import load_params
+from mtbert.pipeline.start import guarded
+sys.exit(guarded(lambda: print(load_params(profile=sys.argv[1] or None).data.source)))' "$1"
+}
 
 # Train and score two runs at a time. DVC runs one stage after another, and much of a stage (its start, reading, scoring) uses one core.
 # A run that fails here is told again by the `dvc repro` that follows, as the last thing on the screen.
@@ -51,12 +58,18 @@ run_two_lanes() {
     trap - INT
 }
 
-run_experiment() {
-    local profile=$1 head
+# Before data is copied, and before a training of hours.
+check_experiment() {
     git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || fail "PROFILE=$profile runs as a DVC experiment, which needs a git" \
         "repository with a commit: git init && git add -A && git commit -m start"
     [[ $PWD != *[![:ascii:]]* ]] || fail "PROFILE=$profile runs as a DVC experiment, which fails if the path has non-ASCII" \
         "characters: move $PWD"
+    # Set below, before there was a repository; DVC then refuses experiments.
+    ! grep -qs no_scm .dvc/config.local || dvc config --local --unset core.no_scm
+}
+
+run_experiment() {
+    local profile=$1 head
     local settings=(--set-param "profile=$profile") estimate=("$profile")
     if [ "${DATA:-}" = download ]; then
         settings+=(--set-param "profiles.$profile.data.source=download")
@@ -65,9 +78,9 @@ run_experiment() {
     mtbert plan "${estimate[@]}"
     # Renamed when it has finished, so that a failure keeps the earlier experiment of that name. (--force would train everything again.)
     dvc exp remove --quiet "$profile-new" 2>/dev/null || true
+    head=$(git rev-parse HEAD) # names the experiment, even if something is committed while it runs
     dvc exp run --temp --name "$profile-new" "${settings[@]}"
-    dvc exp rename --quiet --force "$profile-new" "$profile"
-    head=$(git rev-parse HEAD)
+    dvc exp rename --force "$profile-new" "$profile" >/dev/null
     git restore --source="refs/exps/${head:0:2}/${head:2}/$profile" --worktree -- "reports/$profile"
     echo
     echo "The report: $PWD/reports/$profile/index.html"
@@ -76,14 +89,18 @@ run_experiment() {
 
 current=$(sed -nE 's/^profile:[[:space:]]*["'\'']?([A-Za-z0-9_-]+).*/\1/p' params.yaml)
 profile=${PROFILE:-$current}
-[ -z "${DATA:-}" ] || [ "$DATA" = download ] || take_data "$DATA"
 if [ "$profile" != "$current" ]; then
-    run_experiment "$profile"
+    check_experiment
 else
     [ "${DATA:-}" != download ] || fail "DATA=download needs a PROFILE other than $current, which params.yaml selects; for $current, set" \
         "profiles.$current.data.source to download"
     # Outside a git repository (in a downloaded archive, say) DVC works only with this setting.
-    [ -e .git ] || dvc config --quiet --local core.no_scm true
+    [ -e .git ] || dvc config --local core.no_scm true
+fi
+[ -z "${DATA:-}" ] || [ "$DATA" = download ] || take_data "$DATA"
+if [ "$profile" != "$current" ]; then
+    run_experiment "$profile"
+else
     run_two_lanes
     dvc repro
     echo

@@ -195,17 +195,20 @@ def _train(work: Work, manifest: dict[str, Any], runs: Sequence[str], jobs: int,
     def worker() -> None:
         while not work.stopping.is_set() and (run := waiting.next(60 * work.minutes_left)):
             folder, name = place(run)
-            stages, began = _stages(run), time.monotonic()
-            if all(work.call(run, f"stages.{stage}", name, folder=folder) for stage in stages):
-                if "train" in stages:
-                    waiting.took(run, time.monotonic() - began)
-                try:
+            try:
+                stages, began = _stages(run), time.monotonic()
+                if all(work.call(run, f"stages.{stage}", name, folder=folder) for stage in stages):
+                    if "train" in stages:
+                        waiting.took(run, time.monotonic() - began)
                     bring_back(work.out, run, weights)
-                except OSError as error:
-                    work.failed = True
-                    print(f"{run}: its results cannot be written ({error}); the same command tries again", flush=True)
-                else:
                     finished.append(run)
+            except OSError as error:  # a full disk, or no memory for a process; it would end this thread alone
+                work.failed = True
+                print(
+                    f"{run}: cannot be started, or its log or results cannot be written ({error}); remove the cause, "
+                    "then the same command tries again",
+                    flush=True,
+                )
 
     threads = [threading.Thread(target=worker) for _ in range(jobs)]
     for thread in threads:

@@ -13,7 +13,7 @@ from typing import Any
 from mtbert.bundle import CHECKSUM, LOG, MANIFEST, PROJECT, place
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, scratch_folder, sha256_file
-from mtbert.params import Params, load_params
+from mtbert.params import PARAMS_FILE, Params, load_params
 from mtbert.pipeline.models import parents_of, weights_of
 from mtbert.pipeline.paths import CONVERTED, METRICS, MODELS, PLOTS, PREPARED, RESULTS, confine
 from mtbert.pipeline.planning import refresh, refresh_study
@@ -65,6 +65,11 @@ def _refreshed(graph: Path) -> Params:
         params = load_params()
         refresh(params)
         return params
+    if not (graph / PARAMS_FILE).is_file():
+        raise MtbertError(
+            f"{graph / PARAMS_FILE}: not found, and there are results of this study; restore it, or move the results' folder "
+            f"runs/{graph.name} away"
+        )
     if not (graph / "dvc.yaml").exists():
         raise MtbertError(
             f"{graph}: not linked to DVC; run `ln -s ../study.yaml {graph}/dvc.yaml`, then the same command again"

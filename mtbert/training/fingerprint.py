@@ -14,7 +14,7 @@ def fingerprint(identity: Mapping[str, Any], paths: Iterable[Path]) -> str:
 
     Args:
         identity: JSON values.
-        paths: files and folders. Names are relative to each path's parent, so the hash does not depend on the location.
+        paths: files and folders of the prepared data. Names are relative to each path's parent, so the hash does not depend on the location.
 
     Raises:
         MtbertError: a path does not exist.
@@ -22,7 +22,7 @@ def fingerprint(identity: Mapping[str, Any], paths: Iterable[Path]) -> str:
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     for part in paths:
         if not part.exists():
-            raise MtbertError(f"{part}: not found; run `dvc repro`")
+            raise MtbertError(f"{part}: not found; run `dvc repro prepare`")
         for path in [part] if part.is_file() else sorted(path for path in part.rglob("*") if path.is_file()):
             digest.update(f"\0{path.relative_to(part.parent).as_posix()}\0".encode())
             with path.open("rb") as file:

@@ -67,7 +67,24 @@ def test_results_that_cannot_be_written_fail_their_run_alone(
     work = Work(tmp_path, 600)
     remote._train(work, {"fp16": False, "runs": {"first": 2, "second": 1}}, ["first", "second"], 1, False)
     printed = capsys.readouterr().out
-    assert work.failed and "first: its results cannot be written" in printed and "1 of 2; not: first" in printed
+    assert (
+        work.failed
+        and "first: cannot be started, or its log or results cannot be written ([Errno 28]" in printed
+        and "1 of 2; not: first" in printed
+    )
+
+
+def test_a_log_that_cannot_be_written_fails_its_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs/first.log").mkdir(parents=True)
+    monkeypatch.setattr(remote, "_stages", lambda run: [] if run == "second" else ["train"])
+    monkeypatch.setattr(remote, "bring_back", lambda out, run, weights: None)
+    monkeypatch.setattr(remote, "_give_inputs", lambda folder: None)
+    work = Work(tmp_path, 600)
+    remote._train(work, {"fp16": False, "runs": {"first": 2, "second": 1}}, ["first", "second"], 1, False)
+    printed = capsys.readouterr().out
+    assert work.failed and "first.log'); remove the cause" in printed and "1 of 2; not: first" in printed
 
 
 def test_a_failure_names_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,13 @@ def test_the_results_and_the_log_are_put_in_place(
     assert "Without weights, for the report and comparisons only: baseline" in capsys.readouterr().out
 
 
+def test_in_a_fresh_clone_the_remedy_trains_nothing(project: Path, results: Path) -> None:
+    for folder in ("build", "data/prepared"):
+        shutil.rmtree(project / folder)
+    with pytest.raises(MtbertError, match=r"^data/prepared/train: not found; run `dvc repro prepare`$"):
+        take.main(results)
+
+
 def _other_settings(change: Callable[..., None], _results: Path) -> None:
     change(baseline={"learning_rate": 0.5})
 
@@ -135,6 +142,12 @@ def _another_folder(_change: Any, results: Path) -> None:
     (results / "bundle.json").unlink()
 
 
+def _of_a_study(_change: Any, results: Path) -> None:
+    (results / "runs/gone").mkdir()
+    for file in list((results / "runs").glob("baseline.*")):
+        file.rename(results / "runs/gone" / file.name)
+
+
 def _no_manifest(_change: Any, results: Path) -> None:
     (results / "bundle.json").write_text("[1]", encoding="utf-8")
 
@@ -154,6 +167,10 @@ def _no_manifest(_change: Any, results: Path) -> None:
         (_no_log, r"baseline\.tar\.gz: damaged \(\.mtbert/log/train-baseline\.json: "),
         (_none, r"no run has finished there; run the bundle again"),
         (_another_folder, r"bundle\.json: cannot be read .*name the folder"),
+        (
+            _of_a_study,
+            r"studies/gone/params\.yaml: not found, .*restore it, or move the results' folder runs/gone away",
+        ),
         (_no_manifest, r"bundle\.json: cannot be read .*name the folder"),
     ],
 )

@@ -95,5 +95,5 @@ def test_files_count(project: Path, change: Callable[[Path], None]) -> None:
 def test_a_missing_path_is_an_error(project: Path) -> None:
     """Otherwise it would count as an empty folder."""
     (project / "data/tokenizer.json").unlink()
-    with pytest.raises(MtbertError, match=r"tokenizer\.json: not found; run `dvc repro`"):
+    with pytest.raises(MtbertError, match=r"tokenizer\.json: not found; run `dvc repro prepare`$"):
         name(project)
