@@ -210,7 +210,9 @@ def depth_below_heads(name: str, layers: int) -> int:
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Multiply the rates that the optimizer was made with by `factor`."""
     for group in optimizer.param_groups:
-        rate = group.setdefault("initial_lr", float(group["lr"])) * factor
+        if "initial_lr" not in group:  # reading a rate from the GPU waits for it, so that this is done once
+            group["initial_lr"] = float(group["lr"])
+        rate = group["initial_lr"] * factor
         if isinstance(group["lr"], Tensor):  # CUDA graphs read the rate from memory
             group["lr"].fill_(rate)
         else:

@@ -47,6 +47,16 @@ def test_a_rate_in_a_tensor_is_set_in_place() -> None:
         assert optimizer.param_groups[0]["lr"] is rate and rate == 0.5 * factor
 
 
+def test_a_rate_in_a_tensor_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reading would wait for the GPU."""
+    read, number = [], torch.Tensor.__float__
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda rate: read.append(number(rate)) or read[-1])
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.5), fused=True)
+    for factor in (0.5, 1.0, 0.0):
+        set_rates(optimizer, factor)
+    assert read == [0.5]
+
+
 @pytest.mark.parametrize("largest", [0.1, 1e6])
 def test_clipping_is_that_of_torch(largest: float) -> None:
     torch.manual_seed(0)

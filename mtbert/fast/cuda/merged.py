@@ -68,7 +68,9 @@ class _Group:
         parameters = [getattr(layer, name) for name in first.added for layer in self._layers]
         exact = isinstance(first, DoraLinear) and first.exact_norm
         merge = self._merge if self._merge.takes(first) else Merge
-        merged = merge.apply(self._side_by_side(), first.scale, exact, self._dtype, sizes, *parameters)
+        # Under autocast, as in inference, W' would be formed in bf16, and metrics would use other weights than training.
+        with torch.autocast(first.weight.device.type, enabled=False):
+            merged = merge.apply(self._side_by_side(), first.scale, exact, self._dtype, sizes, *parameters)
         return dict(zip(self._units, merged, strict=True))
 
     def _side_by_side(self) -> Tensor:

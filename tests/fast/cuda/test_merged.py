@@ -69,6 +69,17 @@ def test_outputs_and_gradients_are_the_layers_own(kind: str) -> None:
         torch.testing.assert_close(one.grad, other.grad)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_inference_uses_the_weights_of_training(kind: str) -> None:
+    """Bit by bit, although it forms them under autocast."""
+    made = layers(kind).float()
+    merged = MergedWeights([(layer,) for layer in made], torch.bfloat16, Merge)
+    expected = merged.weights()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = merged.weights()
+    assert all(torch.equal(found[unit], weight) for unit, weight in expected.items())
+
+
 def test_a_zero_row_stays_zero() -> None:
     made = layers()
     with torch.no_grad():
