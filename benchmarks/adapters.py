@@ -32,7 +32,7 @@ def main(
     memory_of: Annotated[str, typer.Option(help="take some steps of this case only, and print its peak memory")] = "",
 ) -> None:
     """Tokens per second on the cross-encoded paraphrase task; only the adapters and the head train."""
-    compute = resolve("auto", "auto", "auto")
+    compute = resolve("cpu", "auto", "auto")  # as the peers; `benchmarks.gpu` measures the card
     if memory_of:
         print_peak(lambda: _cases(compute.bf16)[memory_of](compute, batch_size, steps))
         return

@@ -101,7 +101,7 @@ def kind(name: str) -> str:
 
 
 def kind_of_kernel(name: str) -> str:
-    """Which of KINDS a kernel, copy or fill of CUDA belongs to."""
+    """Which of KERNELS a kernel, copy or fill of CUDA belongs to."""
     return next((group for group, pattern in KERNELS.items() if re.search(pattern, name)), REST)
 
 

@@ -6,12 +6,12 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
-from benchmarks.harness import Case, Rates, alternate, summary, write
+from benchmarks.harness import Case, Rates, Target, alternate, ratio, summary, write
 from benchmarks.work import multitask, wait
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
@@ -24,6 +24,7 @@ TOKENS = Wrapper(cls=101, sep=102, max_tokens=256)
 # values for SST and STS are about those of the course's files.
 LENGTHS = {"sst": (4, 19.7), "quora": (4, 9.7), "sts": (4, 10.0)}
 UNIT = "real tokens/s"
+Found = TypeVar("Found")
 
 
 class Setting(NamedTuple):
@@ -111,6 +112,27 @@ def working(cases: Mapping[str, Callable[[], Case]], setting: Setting) -> tuple[
             bad[name] = f"{type(error).__name__}: {error}"[:500]
             good.pop(name, None)
     return good, bad
+
+
+def attempted(work: Callable[[], Found], setting: Setting) -> Found | None:
+    """What the work returns; None if it fails, so that one failure does not stop the benchmark, or if there is no time for it."""
+    if setting.over:
+        return None
+    try:
+        return work()
+    except Exception:
+        traceback.print_exc()
+        return None
+
+
+def first_of(rates: Rates, *names: str) -> str:
+    """The first of these cases that was measured; if none was, the first case of all."""
+    return next(name for name in (*names, *rates) if name in rates)
+
+
+def slower_by(what: str, rates: Rates, name: str, other: str, bound: float) -> list[Target]:
+    """The target for the time of a case over that of another, if both were measured."""
+    return [Target(what, ratio(rates, other, name), bound, True)] if name in rates and other in rates else []
 
 
 def measured(

@@ -37,7 +37,7 @@ def table() -> str:
     lines += [
         "",
         f"Time and memory are relative to full fine-tuning's ({rate:,.0f} tokens a second, {full['peak_bytes'] / 1e6:,.0f} MB): "
-        f"`{result['command']}` on {where['gpu'] or where['machine']}, {result['precision']}, {where['date']}; medians of "
+        f"`{result['command']}` on {where['machine']}, {result['precision']}, {where['date']}; medians of "
         f"{len(result['cases'][result['ours']]['rounds'])} alternating rounds.",
     ]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ def main(
     batch_size: int = 32, rounds: int = 7, steps: Annotated[int, typer.Option(help="per case and round")] = 3
 ) -> None:
     """Tokens per second on the cross-encoded paraphrase task: training in full, by LoRA and by DoRA, and prediction."""
-    compute = resolve("auto", "auto", "auto")
+    compute = resolve("cpu", "auto", "auto")  # `benchmarks.gpu` measures the card
     cases: dict[str, Case] = {}
     for kind in (*KINDS, "prediction"):
         for fast in (True, False):

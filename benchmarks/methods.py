@@ -29,7 +29,7 @@ def main(
     memory_of: Annotated[str, typer.Option(help="take some steps of this case only, and print its peak memory")] = "",
 ) -> None:
     """Tokens per second on the cross-encoded paraphrase task; only the method's parameters and the head train."""
-    compute, methods = resolve("auto", "auto", "auto"), _methods()
+    compute, methods = resolve("cpu", "auto", "auto"), _methods()  # `benchmarks.gpu` measures the card
     if memory_of:
         print_peak(lambda: _case(_model(methods[memory_of]), compute, batch_size, steps))
         return

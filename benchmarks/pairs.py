@@ -22,7 +22,7 @@ def main(
     batch_size: int = 32, rounds: int = 7, steps: Annotated[int, typer.Option(help="per case and round")] = 3
 ) -> None:
     """Tokens per second on the paraphrase task, for several features and for the peer with the same objective."""
-    compute = resolve("auto", "auto", "auto")
+    compute = resolve("cpu", "auto", "auto")  # as the peers; `benchmarks.gpu` measures the card
     data, tokens = split("quora"), wrapper()
     features = {"u, v, |u-v|": ["u", "v", "|u-v|"], "c": ["c"], "u, v, c": ["u", "v", "c"]}
     cases = {

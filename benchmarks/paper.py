@@ -9,6 +9,7 @@ measured on a slice. A run's time is the sum over the steps of its schedule, its
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,8 @@ from mtbert.params import load_params
 from mtbert.pipeline.models import adapt, losses_of
 from mtbert.settings.run import Run
 from mtbert.training.compute import Compute
-from mtbert.training.sampling import epoch_schedule
+from mtbert.training.recipe import TokenCount
+from mtbert.training.sampling import epoch_schedule, sampler_in
 
 SIZES = {"sst": 8544, "quora": 283_003, "sts": 6040}
 EPOCHS = 10
@@ -50,7 +52,7 @@ class Slice(NamedTuple):
 
 def paper(setting: Setting) -> None:
     """Estimate the minutes of each run and of all; writes gpu-paper.json after each run."""
-    runs, compute = load_params(profile="paper").runs, setting.graphs
+    runs, compute = timed(load_params(profile="paper").runs), setting.graphs
     data = {task: made_up(task, 400 if setting.tiny else 20_000) for task in SIZES}
     measured: dict[str, tuple[dict[str, Slice], float]] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -69,6 +71,26 @@ def paper(setting: Setting) -> None:
         rows[name] = extrapolated(run, *measured[kind], setting) | {"graphs": compute.graphs}
         _write(setting, rows, len(runs))
     _print(setting, rows)
+
+
+def timed(runs: Mapping[str, Run]) -> dict[str, Run]:
+    """The runs that can be timed here; a note names the others."""
+    reasons = {name: why for name, run in runs.items() if (why := _not_timed(run))}
+    if reasons:
+        listed = "; ".join(f"{name} ({why})" for name, why in reasons.items())
+        Console(stderr=True).print(f"note: not timed: {listed}", markup=False)
+    return {name: run for name, run in runs.items() if name not in reasons}
+
+
+def _not_timed(run: Run) -> str | None:
+    """Why a run cannot be timed here; None if it can."""
+    if other := {*run.tasks, *run.heads} - SIZES.keys():
+        return f"the size of {', '.join(sorted(other))} is not known"
+    if run.sampler == "joint":
+        return "its steps hold a batch of every task"
+    if isinstance(run.epoch_end, TokenCount):
+        return "its epochs end by tokens, and the data here is made up"
+    return None
 
 
 def kind_of(run: Run) -> str:
@@ -136,7 +158,7 @@ def evaluated(run: Run, model: MultitaskModel, compute: Compute, data: dict[str,
 def extrapolated(run: Run, slices: dict[str, Slice], evaluation: float, setting: Setting) -> dict[str, Any]:
     """Steps by task in the run's schedule at full size, and the minutes that they would take."""
     steps = scheduled(run, 1000 if setting.tiny else 1)
-    training = sum(steps[task] * one.step for task, one in slices.items())
+    training = sum(steps.get(task, 0) * one.step for task, one in slices.items())
     recording = sum(one.shapes * one.recording for one in slices.values())
     evaluating = (EPOCHS + 1) * evaluation
     return {
@@ -155,7 +177,8 @@ def scheduled(run: Run, smaller: int = 1) -> dict[str, int]:
     sizes = {str(task): SIZES[task] // smaller for task in run.tasks}
     steps: Counter[str] = Counter()
     for epoch in range(EPOCHS):
-        schedule = epoch_schedule(sizes, run.batch_size, run.sampler, run.epoch_end, run.seed, epoch)
+        sampler = sampler_in(run.sampler, epoch, EPOCHS)
+        schedule = epoch_schedule(sizes, run.batch_size, sampler, run.epoch_end, run.seed, epoch)
         steps.update(draw.task for draw in schedule)
     return dict(steps)
 
@@ -163,7 +186,7 @@ def scheduled(run: Run, smaller: int = 1) -> dict[str, int]:
 def main() -> None:
     """The steps of all runs under profile `paper`, and their minutes if each step took the time that gpu-passes.json has."""
     measured = json.loads((RESULTS / "gpu-passes.json").read_text(encoding="utf-8"))
-    runs, milliseconds = load_params(profile="paper").runs, measured["milliseconds_per_step"]
+    runs, milliseconds = timed(load_params(profile="paper").runs), measured["milliseconds_per_step"]
     table = Table(title=f"Batches of {measured['batch_size']}, {EPOCHS} epochs at full size")
     for column in ("run", "steps", "ms a step", "minutes"):
         table.add_column(column, justify="left" if column == "run" else "right")

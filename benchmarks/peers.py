@@ -17,7 +17,7 @@ from benchmarks.work import batches, wait
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig
-from mtbert.pretrained import source as pretrained
+from mtbert.pretrained.source import folder_of
 
 WARM_STEPS = 3  # of the Trainer, in each round: it starts anew every time
 GROUP = 50  # batches that are sorted together by length, as in transformers' length grouping
@@ -25,7 +25,7 @@ GROUP = 50  # batches that are sorted together by length, as in transformers' le
 
 def minilm_folder() -> Path:
     """The folder of MiniLM-L6, in the format of transformers and sentence-transformers."""
-    return pretrained._minilm()
+    return folder_of("minilm", None)
 
 
 class Classifier(nn.Module):
@@ -208,6 +208,10 @@ def trainer(
                 use_cpu=device == "cpu",
                 logging_strategy="no",
             )
+            # The other cases run on one GPU; with several the Trainer would split each batch among them. Asking for the device
+            # first counts the GPUs.
+            _ = arguments.device
+            arguments._n_gpu = min(1, arguments.n_gpu)
             Ours(model, arguments, train_dataset=Examples(), data_collator=collate, callbacks=[Clock()]).train()
         return Timed(float(real), seconds)
 

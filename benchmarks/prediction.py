@@ -28,7 +28,7 @@ BATCHES = (16, 32, 64, 128)
 
 def main(pairs: Annotated[int, typer.Option(help="number of pairs")] = 256, rounds: int = 5) -> None:
     """Pairs per second with tokenisation, each at its best batch size on this machine."""
-    compute = resolve("auto", "auto", "auto")
+    compute = resolve("cpu", "auto", "auto")  # as the peers; `benchmarks.gpu` measures the card
     table = split("quora").example_table()
     texts = list(zip(table["sentence1"][:pairs], table["sentence2"][:pairs], strict=True))
     model = minilm(["c"], pooling="cls")

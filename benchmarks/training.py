@@ -20,7 +20,7 @@ def main(
     steps: Annotated[int, typer.Option(help="per case and round")] = 4,
 ) -> None:
     """Tokens per second of mtbert and of each peer at its best settings on this machine."""
-    compute = resolve("auto", "auto", "auto")
+    compute = resolve("cpu", "auto", "auto")  # as the peers; `benchmarks.gpu` measures the card
     data, tokens = split(task), wrapper()
     outputs = 5 if task == "sst" else 1
     model = minilm(["c"], pooling=pooling)

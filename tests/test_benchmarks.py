@@ -4,19 +4,42 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from transformers import Trainer, TrainingArguments
 
-from benchmarks import card_steps, table
+from benchmarks import (
+    adapters,
+    card,
+    card_passes,
+    card_steps,
+    engines,
+    methods,
+    pairs,
+    paper,
+    peers,
+    prediction,
+    scaling,
+    table,
+    training,
+)
 from benchmarks.anatomy import REST, kind_of_kernel
 from benchmarks.card import setting_for
 from benchmarks.card_report import markdown
 from benchmarks.costs import draw_figure
-from benchmarks.harness import RESULTS, alternate
+from benchmarks.harness import RESULTS, alternate, summary
+from mtbert.params import load_params
+from mtbert.settings.run import Run
 from mtbert.training.compute import Compute
+from mtbert.training.recipe import TokenCount
+from mtbert.training.sampling import schedule
 
 
 def test_rounds_end_with_the_time_and_only_complete_ones_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +154,142 @@ def test_compiled_cases_are_measured_last(monkeypatch: pytest.MonkeyPatch) -> No
     rates, about = card_steps.compiled_last("large", cases, setting_for(Compute(torch.device("cpu"), False), tiny=True))
     assert seen == [["mtbert", "peer"], list(cases)] and list(rates) == seen[0]
     assert about["failed"] == {"peer, compiled": "there was no time for it"}
+
+
+@pytest.mark.parametrize(
+    "module", [adapters, engines, methods, pairs, prediction, scaling, training], ids=lambda module: module.__name__
+)
+def test_peers_on_the_cpu_are_compared_with_the_cpu(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a machine with a GPU."""
+
+    def resolve(device: str, *_: Any) -> None:
+        raise LookupError(device)
+
+    monkeypatch.setattr(module, "resolve", resolve)
+    with pytest.raises(LookupError, match=r"^cpu$"):
+        module.main()
+
+
+def test_the_table_names_a_gpu_only_for_what_it_measured(tmp_path: Path) -> None:
+    where = {"gpu": "some GPU", "machine": "some CPU", "instructions": "AVX512", "date": "2026-11-27"}
+    target = {"what": "times", "value": 4.0, "bound": 3.0, "at_most": False, "met": True}
+    for name in ("gpu-16", "pairs"):
+        result = {"command": name, "where": where, "targets": [target]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
+    on_gpu, on_cpu = table.table(tmp_path).splitlines()[2:]
+    assert "some GPU (" in on_gpu and "some CPU (" in on_cpu and "some GPU" not in on_cpu
+
+
+def test_the_trainer_takes_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    once = vars(TrainingArguments)["_setup_devices"]
+    real = once.func
+
+    def four(arguments: TrainingArguments) -> torch.device:
+        found: torch.device = real(arguments)
+        arguments._n_gpu = 4
+        return found
+
+    monkeypatch.setattr(once, "func", four)
+    monkeypatch.setattr(Trainer, "train", lambda made: taken.append(made.args.n_gpu))
+    data = card.made_up("quora", 8)
+    peers.trainer(nn.Linear(1, 1), data, card.TOKENS, batch_size=2, steps=1, bf16=False)()
+    assert taken == [1]
+
+
+TINY = setting_for(Compute(torch.device("cpu"), False), tiny=True)
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the parts publish, in place of files."""
+    found: dict[str, Any] = {}
+
+    def publish(_name: str, _unit: str, rates: Any, **facts: Any) -> None:
+        summary(rates, facts["ours"])
+        found.update(facts)
+
+    monkeypatch.setattr(card, "write", lambda *_: None)
+    for part in (card_passes, card_steps):
+        monkeypatch.setattr(part, "publish", publish)
+    return found
+
+
+@pytest.mark.parametrize("bad", list(product(("full", "LoRA", "DoRA"), ("Triton", "torch"))))
+def test_a_case_that_fails_does_not_stop_the_passes(
+    bad: tuple[str, str], monkeypatch: pytest.MonkeyPatch, published: dict[str, Any]
+) -> None:
+    def case(_setting: Any, _data: Any, method: str, plain: bool) -> Any:
+        if (method, "torch" if plain else "Triton") == bad:
+            raise RuntimeError("does not compile")
+        return lambda: 1.0
+
+    monkeypatch.setattr(card_passes, "_case", case)
+    card_passes.passes(TINY)
+    assert published["failed"] == {", ".join(bad): "RuntimeError: does not compile"}
+    lost = {"full": 2, "LoRA": 1, "DoRA": 2}[bad[0]] if bad[1] == "Triton" else 0
+    assert len(published["targets"]) == 3 - lost
+
+
+@pytest.mark.parametrize(("bad", "targets"), [("DoRA", 1), ("LoRA", 4), ("full", 4), ("merged", 5)])
+def test_a_method_that_fails_does_not_stop_the_adapters(
+    bad: str, targets: int, monkeypatch: pytest.MonkeyPatch, published: dict[str, Any]
+) -> None:
+    def case(adapt: Any, *_: Any) -> Any:
+        method = adapt.keywords["method"] if isinstance(adapt, partial) else "full"
+        if method == bad.lower():
+            raise RuntimeError("does not compile")
+        return lambda: 1.0
+
+    def forward(*_: Any) -> float:
+        if bad == "merged":
+            raise RuntimeError("does not compile")
+        return 1.0
+
+    monkeypatch.setattr(card_steps, "_adapted", case)
+    monkeypatch.setattr(card_steps, "_peft", lambda *_: lambda: 1.0)
+    monkeypatch.setattr(card_steps, "merged_forward", forward)
+    card_steps.adapters(TINY)
+    assert set(published["failed"]) == ({bad, f"{bad}, graphs"} if bad != "merged" else set())
+    assert len(published["targets"]) == targets
+
+
+def test_peaks_are_not_measured_when_the_time_is_up() -> None:
+    assert card.attempted(lambda: 1, TINY) == 1
+    assert card.attempted(lambda: 1, TINY._replace(ends=0.0)) is None
+
+
+@pytest.fixture
+def run(root: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run on all tasks."""
+    monkeypatch.chdir(root)
+    return load_params(profile="paper").runs["key_update_2"]
+
+
+def test_an_annealed_run_is_timed_by_its_own_schedule(run: Run) -> None:
+    sizes = {str(task): paper.SIZES[task] // 1000 for task in run.tasks}
+    drawn = schedule(sizes, run.batch_size, "annealed", run.epoch_end, run.seed, paper.EPOCHS)
+    expected = Counter(draw.task for epoch in drawn for draw in epoch)
+    assert paper.scheduled(run.model_copy(update={"sampler": "annealed"}), 1000) == expected
+
+
+def test_a_task_that_no_epoch_draws_takes_no_time(run: Run) -> None:
+    one = run.model_copy(update={"sampler": "sequential", "epoch_end": 1})
+    row = paper.extrapolated(one, {str(task): paper.Slice(60.0, 0.0, 0) for task in run.tasks}, 0.0, TINY)
+    assert len(row["steps"]) == 1 and row["minutes"] == paper.EPOCHS
+
+
+def test_a_run_that_cannot_be_timed_is_skipped_with_a_note(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    changes: dict[str, dict[str, Any]] = {
+        "good": {},
+        "joint": {"sampler": "joint"},
+        "tokens": {"epoch_end": TokenCount(tokens=1000)},
+        "declared": {"heads": run.heads | {"mnli": run.heads["sst"]}},
+    }
+    runs = {name: run.model_copy(update=change) for name, change in changes.items()}
+    assert list(paper.timed(runs)) == ["good"]
+    note = capsys.readouterr().err
+    assert note.count("note:") == 1 and all(f"{name} (" in note for name in ("joint", "tokens", "declared"))
 
 
 PARTS = {"passes", "graphs", "large", "adapters", "16", "several", "paper"}
