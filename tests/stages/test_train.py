@@ -114,7 +114,8 @@ def test_a_joint_run_measures_its_conflicts(project: Path, change: Callable[...,
     figure = FIGURES["conflicts"](project / "results", {"best": "best_performance"}, Statistics({}, {}))
     assert figure.data["step"].unique().tolist() == [0, 1]
     assert set(figure.data["layer"]) == {"embeddings", "1", "all"} and len(figure.data) == 2 * 3 * 3
-    assert [title for title, _ in figure.panels][:3] == ["sst and quora", "sst and sts", "quora and sts"]
+    titles = ["sst and quora", "sst and sts", "quora and sts", "layers in conflict"]
+    assert [title for title, _ in figure.panels] == titles
     render(figure, project / "conflicts")
     assert (project / "conflicts.png").read_bytes().startswith(b"\x89PNG")
     evaluate.main("baseline")
