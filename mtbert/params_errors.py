@@ -84,7 +84,11 @@ def _explain(detail: ErrorDetails, keys: list[str], where: str, model: type[Base
             return f"unknown key {where}; it belongs to another {kind}, remove it (valid here: {', '.join(valid)})"
         return f"unknown key {where}{nearest(keys[-1], valid)}"
     if detail["type"] == "missing":
-        return f"missing key {where}; add it (valid here: {', '.join(_siblings(model, settings, keys))})"
+        run = keys[0] == "runs" and len(keys) == 3
+        valid = _siblings(model, settings, keys)
+        return f"missing key {where}; add it" + (
+            ", or inherit it with `from: RUN`" if run else f" (valid here: {', '.join(valid)})"
+        )
     if detail["type"] == "literal_error":
         options = re.findall(r"'([^']+)'", str(detail.get("ctx", {}).get("expected", "")))
         number = " or a number" if len(detail["loc"]) > len(keys) else ""
@@ -114,7 +118,11 @@ def _siblings(model: type[BaseModel], settings: Any, keys: list[str]) -> list[st
     """The valid keys in the section of the last of `keys`."""
     if len(keys) == 1:
         return list(TOP)
-    return [name for member in _models(model, settings, keys[:-1]) for name in member.model_fields]
+    names = [name for member in _models(model, settings, keys[:-1]) for name in member.model_fields]
+    if len(keys) == 3 and keys[0] == "runs":
+        # `from` is no field, since `resolve` applies it, and adds `declared`.
+        return ["from", *(name for name in names if name != "declared")]
+    return names
 
 
 def _tags(model: type[BaseModel], settings: Any, keys: list[str], tag: str) -> list[str]:

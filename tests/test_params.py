@@ -336,6 +336,7 @@ def test_a_checksum_pins_any_published_encoder(load: Load) -> None:
             "unknown key runs.baseline.heads.quora.features; it belongs to another objective, remove it (valid here: objective)",
         ),
         ("runs.dora_r4.adapter.ranks", "unknown key runs.dora_r4.adapter.ranks; did you mean 'rank'?"),
+        ("runs.baseline.form", "unknown key runs.baseline.form; did you mean 'from'?"),
     ],
 )
 def test_an_unknown_key_at_each_level(fault: Fault, key: str, message: str) -> None:
@@ -364,6 +365,7 @@ def test_an_unknown_key_called_like_an_inner_word(fault: Fault, place: str, word
             "missing key encoder.random.heads; add it "
             "(valid here: seed, layers, hidden, heads, intermediate, positions)",
         ),
+        ("runs.baseline.pooling", "missing key runs.baseline.pooling; add it, or inherit it with `from: RUN`"),
         (
             "runs.concat_u_v.heads.sts.clamp",
             "missing key runs.concat_u_v.heads.sts.clamp; add it (valid here: objective, features, clamp)",
