@@ -11,7 +11,7 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, sha256_file
 from mtbert.params import PARAMS_FILE, Params, load_study
 from mtbert.pipeline.code import code_of_stages
-from mtbert.pipeline.paths import REPORTS, confine
+from mtbert.pipeline.paths import METRICS, MODELS, PLOTS, PREPARED, RAW, REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import PLAN
 from mtbert.settings.run import Model, Run
 
@@ -110,12 +110,19 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
 
 
 def check_paths(params: Params) -> None:
-    """Reject paths that do not resolve in the temporary workspaces where DVC runs queued experiments, and folders that are not there.
+    """Reject paths that do not resolve in the temporary workspaces where DVC runs queued experiments, folders that are not there,
+    and those that hold a stage's outputs, or are among them: for these DVC's own error names no key.
 
     A folder in the project may be missing: DVC takes what it tracks there from its cache.
     """
+    outputs = (RAW, PREPARED, MODELS, RESULTS, METRICS, PLOTS, REPORTS, PLAN.parent)
     for key, path in (("data.path", params.data.path), ("encoder.path", params.encoder.path)):
         full = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111 - unlike Path.expanduser, it does not raise
+        for output in outputs:
+            if full.is_relative_to(output.resolve()) or output.resolve().is_relative_to(full):
+                raise MtbertError(
+                    f"params.yaml: {key}: {path} and {output}, which stages write, overlap; name another folder"
+                )
         outside = Path.cwd().resolve() not in full.parents
         if path.startswith("~") or (outside and not Path(path).is_absolute()):
             raise MtbertError(f"params.yaml: {key}: DVC cannot find {path} from every workspace; write {key}: {full}")

@@ -76,6 +76,7 @@ def test_a_file_for_each_stage_and_run() -> None:
         ({"compute.threads": 1}, files(TRAINING, set(RUNS))),
         ({"prepare.max_tokens": 64}, {"prepare"} | files(TRAINING, set(RUNS))),
         ({"prepare.leakage": "drop"}, {"prepare"}),
+        ({"prepare.preprocess": "none"}, {"prepare"} | files(("train",), set(RUNS))),
         ({"data.sample.seed": 1}, {"fetch"}),
         (
             {"profiles.sample.data.source": "folder"},
@@ -154,9 +155,7 @@ def test_encoder_gets_only_the_settings_of_its_source(
 
 
 @pytest.mark.parametrize("key", ["data.path", "encoder.path"])
-@pytest.mark.parametrize(
-    "path", ["..", "../mine", "a/../../mine", "~", "~/mine", "~nobody-of-this-name/mine", "link", "."]
-)
+@pytest.mark.parametrize("path", ["../mine", "a/../../mine", "~", "~/mine", "~nobody-of-this-name/mine", "link"])
 def test_a_folder_that_dvc_does_not_find_from_every_workspace(
     edited: Callable[[dict[str, Any]], Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, path: str
 ) -> None:
@@ -173,9 +172,16 @@ def test_a_folder_that_dvc_does_not_find_from_every_workspace(
     check_paths(edited({key: remedy[1]}))  # the remedy, literally
 
 
-@pytest.mark.parametrize("path", ["data/course", "./mine", "a/../mine", "/"])
+@pytest.mark.parametrize("path", ["data/course", "./mine", "a/../mine", "/usr"])
 def test_folders_that_dvc_finds(edited: Callable[[dict[str, Any]], Params], path: str) -> None:
     check_paths(edited({"data.path": path, "encoder.path": path}))
+
+
+@pytest.mark.parametrize("key", ["data.path", "encoder.path"])
+@pytest.mark.parametrize("path", [".", "..", "/", "data", "data/raw", "models/mine", "build/plan"])
+def test_a_folder_that_overlaps_with_outputs(edited: Callable[[dict[str, Any]], Params], key: str, path: str) -> None:
+    with pytest.raises(MtbertError, match=f"^params.yaml: {key}: {path} and .*, which stages write, overlap; "):
+        check_paths(edited({key: path}))
 
 
 @pytest.mark.parametrize("key", ["data.path", "encoder.path"])
