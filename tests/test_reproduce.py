@@ -171,6 +171,12 @@ def test_the_profile_that_is_given_decides_whether_data_is_read(project: Path) -
     fails(project, "error: DATA=../my data: the profile sample does not read it", PROFILE="sample", DATA="../my data")
 
 
+def test_data_that_would_go_where_the_profile_does_not_read(project: Path) -> None:
+    (project / "params.yaml").write_text(PARAMS.replace("  path: data/course", "  path: /usr"), encoding="utf-8")
+    message = "error: DATA=../my data: its files would go to data/course, but data.path in params.yaml is /usr; leave DATA out"
+    fails(project, message, PROFILE="course", DATA="../my data")
+
+
 def test_invalid_settings_are_told_before_data_is_copied(project: Path) -> None:
     (project / "params.yaml").write_text(PARAMS.replace("\nruns:", "\nrnus:"), encoding="utf-8")
     fails(project, "error: params.yaml: unknown key rnus", DATA="../my data")

@@ -8,7 +8,7 @@ fail() { echo "error: $*" >&2; exit 1; }
 
 # Copy the course's files from a folder into data/course, where DVC tracks them: experiments get them from its cache.
 take_data() {
-    local from=${1/#\~\//$HOME/} file source found=()
+    local from=${1/#\~\//$HOME/} file read_from found=()
     [ -d "$from" ] || fail "DATA=$1: no such folder; name the folder with the course's files"
     for file in ids-sst-{train,dev,test-student}.csv {quora,sts}-{train,dev,test-student}.csv; do
         if [ -f "$from/$file" ]; then
@@ -18,9 +18,11 @@ take_data() {
         fi
     done
     [ ${#found[@]} -gt 0 ] || fail "DATA=$1: has none of the course's files (ids-sst-train.csv, quora-train.csv, ...); name the folder that has them"
-    source=$(data_source "$profile") || exit 1
-    [ "$source" = folder ] || fail "DATA=$1: the profile $profile$([ "$profile" != "$current" ] || echo ", which params.yaml selects,")" \
+    read_from=$(data_folder "$profile") || exit 1
+    [ -n "$read_from" ] || fail "DATA=$1: the profile $profile$([ "$profile" != "$current" ] || echo ", which params.yaml selects,")" \
         "does not read it; give PROFILE=course, or set profiles.$profile.data.source to folder"
+    [ "$read_from" -ef data/course ] || fail "DATA=$1: its files would go to data/course, but data.path in params.yaml is $read_from;" \
+        "leave DATA out, or set data.path to data/course"
     for file in "${found[@]}"; do
         # Removed first: it may be a link into DVC's cache, which must not change.
         cmp -s "$from/${file##*/}" "$file" || cp --remove-destination "$from/${file##*/}" "$file"
@@ -28,12 +30,15 @@ take_data() {
     dvc add "${found[@]}" >/dev/null # --quiet would hide errors too
 }
 
-# What a profile's data.source is; if params.yaml is invalid, its errors.
-data_source() {
+# The folder that a profile reads, empty if it reads none; if params.yaml is invalid, its errors.
+data_folder() {
     python -c 'import sys
 from mtbert.params import load_params
 from mtbert.pipeline.start import guarded
-sys.exit(guarded(lambda: print(load_params(profile=sys.argv[1] or None).data.source)))' "$1"
+def show():
+    data = load_params(profile=sys.argv[1] or None).data
+    print(data.path if data.source == "folder" else "")
+sys.exit(guarded(show))' "$1"
 }
 
 # Train and score two runs at a time. DVC runs one stage after another, and much of a stage (its start, reading, scoring) uses one core.
