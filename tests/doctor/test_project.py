@@ -18,6 +18,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")  # else a process that outlives the command makes a missing site cache
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     folder = tmp_path / getattr(request, "param", "a b")
