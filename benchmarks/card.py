@@ -5,6 +5,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +16,7 @@ from benchmarks.harness import Case, Rates, Target, alternate, ratio, summary, w
 from benchmarks.work import multitask, wait
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
+from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, initialise
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute
@@ -95,34 +97,32 @@ def made_up(task: str, rows: int) -> Split:
 
 
 def working(cases: Mapping[str, Callable[[], Case]], setting: Setting) -> tuple[dict[str, Case], dict[str, str]]:
-    """The cases that run once without an error, and the errors of the others, so that one failure does not stop the benchmark.
+    """The cases, each run once, and why others failed."""
 
-    Cases for which there is no time count as failed.
+    def run_once(make: Callable[[], Case]) -> Case:
+        case = make()
+        case()
+        return case
+
+    return attempted({name: partial(run_once, make) for name, make in cases.items()}, setting)
+
+
+def attempted(works: Mapping[str, Callable[[], Found]], setting: Setting) -> tuple[dict[str, Found], dict[str, str]]:
+    """What each work returns, and why others failed, so that one failure does not stop the benchmark.
+
+    Works for which there is no time count as failed.
     """
-    good, bad = {}, {}
-    for name, make in cases.items():
+    done, failed = {}, {}
+    for name, work in works.items():
         if setting.over:
-            bad[name] = "there was no time for it"
+            failed[name] = "there was no time for it"
             continue
         try:
-            good[name] = make()
-            good[name]()
+            done[name] = work()
         except Exception as error:
             traceback.print_exc()
-            bad[name] = f"{type(error).__name__}: {error}"[:500]
-            good.pop(name, None)
-    return good, bad
-
-
-def attempted(work: Callable[[], Found], setting: Setting) -> Found | None:
-    """What the work returns; None if it fails, so that one failure does not stop the benchmark, or if there is no time for it."""
-    if setting.over:
-        return None
-    try:
-        return work()
-    except Exception:
-        traceback.print_exc()
-        return None
+            failed[name] = f"{type(error).__name__}: {error}"[:500]
+    return done, failed
 
 
 def first_of(rates: Rates, *names: str) -> str:
@@ -147,10 +147,13 @@ def measured(
 
     Raises:
         TimeoutError: there was no time for one round.
+        MtbertError: no case runs.
     """
     good, failed = working(cases, setting)
     if setting.over:
         raise TimeoutError("there was no time for one round")
+    if not good:
+        raise MtbertError("no case runs; the errors are above")
 
     def about(rates: Rates) -> dict[str, Any]:
         return {"rounds": len(rates[ours(rates)]), "rounds_wanted": setting.rounds, "failed": failed}

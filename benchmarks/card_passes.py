@@ -33,9 +33,9 @@ def passes(setting: Setting) -> None:
         f"{method}, {by}": cache(partial(_case, setting, data, method, by == "torch"))
         for by, method in product(("Triton", "torch"), METHODS)
     }
-    peaks = {
-        method: attempted(partial(peak_of, cases[f"{method}, Triton"], setting.device), setting) for method in METHODS
-    }
+    peaks, _ = attempted(
+        {method: partial(peak_of, cases[f"{method}, Triton"], setting.device) for method in METHODS}, setting
+    )
     rates, about = measured("passes", cases, setting, lambda found: first_of(found, "full, Triton"))
     seen = {name: kernels(setting, cases[name]()) for name in rates if not setting.over}
     lengths = [float(np.diff(offsets).mean()) for offsets in (data.offsets1, data.offsets2) if offsets is not None]
@@ -47,8 +47,8 @@ def passes(setting: Setting) -> None:
         *slower_by("time of a DoRA step over LoRA's", rates, "DoRA, Triton", "LoRA, Triton", 1.05),
         *slower_by("time of a DoRA step over full fine-tuning's", rates, "DoRA, Triton", "full, Triton", 0.9),
     ]
-    if peaks["DoRA"] and peaks["LoRA"]:
-        targets.append(Target("peak memory of DoRA's steps over LoRA's", peaks["DoRA"] / peaks["LoRA"], 1.02, True))
+    if (ours := peaks.get("DoRA")) and (theirs := peaks.get("LoRA")):
+        targets.append(Target("peak memory of DoRA's steps over LoRA's", ours / theirs, 1.02, True))
     publish(
         setting.name("passes"), UNIT, rates, ours=first_of(rates, "full, Triton"), targets=targets, batch_size=BATCH,
         milliseconds_per_step=milliseconds, peak_bytes_of_steps=peaks, kernels=seen, **about,

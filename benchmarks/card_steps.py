@@ -30,6 +30,7 @@ from benchmarks.work import training, wait
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
 from mtbert.engines import engine_for
+from mtbert.errors import MtbertError
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute
 
@@ -101,7 +102,7 @@ def adapters(setting: Setting) -> None:
             cases[f"{name}{how}"] = partial(_adapted, adapt, setting, compute, data, batch_size)
     for name, dora in (("peft LoRA", False), ("peft DoRA", True)):
         cases[name] = partial(_peft, dora, setting, data, batch_size)
-    peaks = {name: attempted(partial(peak_of, cases[name], setting.device), setting) for name in kinds}
+    peaks, _ = attempted({name: partial(peak_of, cases[name], setting.device) for name in kinds}, setting)
     rates, about = measured("adapters", cases, setting, lambda found: first_of(found, "DoRA, graphs", "DoRA"))
     how = ", graphs" if all(f"{name}, graphs" in rates for name in kinds) else ""
     targets = [
@@ -112,15 +113,16 @@ def adapters(setting: Setting) -> None:
     ]
     if "peft DoRA" in rates and {"DoRA", "DoRA, graphs"} & rates.keys():
         targets.append(Target("times peft's DoRA", ratio(rates, best_of(rates, "DoRA"), "peft DoRA"), 4.0))
-    if peaks["DoRA"] and peaks["LoRA"]:
-        targets.append(Target("peak memory of steps over LoRA's", peaks["DoRA"] / peaks["LoRA"], 1.02, True))
+    if (ours := peaks.get("DoRA")) and (theirs := peaks.get("LoRA")):
+        targets.append(Target("peak memory of steps over LoRA's", ours / theirs, 1.02, True))
 
     def merged() -> float:
         pair = adapted(model(setting.config), "dora"), model(setting.config)
         return merged_forward(*pair, data, TOKENS, setting.compute, batch_size, setting.steps)
 
-    if forward := attempted(merged, setting):
-        targets.append(Target("merged forward over the plain model's", forward, 1.02, True))
+    forward, failed = attempted({"merged forward": merged}, setting)
+    targets += [Target("merged forward over the plain model's", found, 1.02, True) for found in forward.values()]
+    about["failed"] |= failed
     publish(
         setting.name("adapters"),
         UNIT,
@@ -222,8 +224,14 @@ def length(data: Split) -> float:
 
 
 def best_of(rates: Mapping[str, Sequence[float]], start: str) -> str:
-    """The fastest case whose name starts with `start`."""
-    return max((name for name in rates if name.startswith(start)), key=lambda name: statistics.median(rates[name]))
+    """The fastest case whose name starts with `start`.
+
+    Raises:
+        MtbertError: there is none.
+    """
+    if found := [name for name in rates if name.startswith(start)]:
+        return max(found, key=lambda name: statistics.median(rates[name]))
+    raise MtbertError(f"no case of {start} runs; its errors are above")
 
 
 def _adapted(

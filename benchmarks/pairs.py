@@ -30,7 +30,9 @@ def main(
         for name, wanted in features.items()
     }
     for precision, bf16 in {"fp32": False, **({"bf16": True} if compute.bf16 else {})}.items():
-        cases[f"sentence-transformers {precision} u, v, |u-v|"] = softmax_loss(data, tokens, batch_size, steps, bf16)
+        for attention in ("sdpa", "eager"):
+            peer = softmax_loss(data, tokens, batch_size, steps, bf16, attention)
+            cases[f"sentence-transformers {precision} {attention} u, v, |u-v|"] = peer
     rates = alternate(cases, rounds, WARM_UP)
     median = {name: statistics.median(values) for name, values in rates.items()}
     ours = "mtbert u, v, |u-v|"
@@ -43,12 +45,15 @@ def main(
     publish("pairs", "real tokens/s", rates, ours=ours, targets=targets, precision="bf16" if compute.bf16 else "fp32")
 
 
-def softmax_loss(data: Split, tokens: Wrapper, batch_size: int, steps: int, bf16: bool) -> Callable[[], float]:
+def softmax_loss(
+    data: Split, tokens: Wrapper, batch_size: int, steps: int, bf16: bool, attention: str
+) -> Callable[[], float]:
     """A case: SentenceTransformer with its SoftmaxLoss: [u; v; |u-v|] into a linear layer, two padded passes a step."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 
-    model = SentenceTransformer(str(peers.minilm_folder()), device="cpu").train()
+    settings = {"attn_implementation": attention}
+    model = SentenceTransformer(str(peers.minilm_folder()), device="cpu", model_kwargs=settings).train()
     size = model.get_embedding_dimension()
     assert size is not None and data.labels is not None and data.ids2 is not None and data.offsets2 is not None
     loss = SoftmaxLoss(model, embedding_dimension=size, num_labels=2)

@@ -201,6 +201,8 @@ def trainer(
                 optim="adamw_torch_fused",
                 bf16=bf16,
                 train_sampling_strategy="group_by_length",
+                max_grad_norm=0.0,  # no other case clips
+                logging_nan_inf_filter=False,  # it would wait for the device in every step
                 remove_unused_columns=False,
                 save_strategy="no",
                 report_to=[],

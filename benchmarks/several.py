@@ -26,16 +26,22 @@ def several(setting: Setting) -> None:
     """Measure batch 8, with and without graphs, in 1, 2 and 4 processes; writes gpu-several.json."""
     seconds = 0.2 if setting.tiny else 3.0
     rates: dict[str, list[float]] = {}
+    failed: dict[str, str] = {}
     for how in ("graphs", "eager"):
         for processes in PROCESSES[: 2 if setting.tiny else None]:
             if setting.over:
                 raise TimeoutError(f"there was time for {len(rates)} of {2 * len(PROCESSES)} cases")
+            name = f"{processes} x {how}"
             try:
-                rates[f"{processes} x {how}"] = together(setting, processes, how == "graphs", seconds)
+                rates[name] = together(setting, processes, how == "graphs", seconds)
             except MtbertError as error:
                 print(error, file=sys.stderr)
-                continue
-            publish(setting.name("several"), "real tokens/s of all", rates, ours=next(iter(rates)), batch_size=8)
+                failed[name] = str(error)
+            if rates:
+                part, ours = setting.name("several"), next(iter(rates))
+                publish(part, "real tokens/s of all", rates, ours=ours, batch_size=8, failed=failed)
+    if not rates:
+        raise MtbertError("no case runs; the errors are above")
 
 
 def together(setting: Setting, processes: int, graphs: bool, seconds: float) -> list[float]:

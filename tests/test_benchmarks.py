@@ -27,6 +27,7 @@ from benchmarks import (
     peers,
     prediction,
     scaling,
+    several,
     table,
     training,
 )
@@ -35,6 +36,7 @@ from benchmarks.card import setting_for
 from benchmarks.card_report import markdown
 from benchmarks.costs import draw_figure
 from benchmarks.harness import RESULTS, alternate, summary
+from mtbert.errors import MtbertError
 from mtbert.params import load_params
 from mtbert.settings.run import Run
 from mtbert.training.compute import Compute
@@ -250,13 +252,47 @@ def test_a_method_that_fails_does_not_stop_the_adapters(
     monkeypatch.setattr(card_steps, "_peft", lambda *_: lambda: 1.0)
     monkeypatch.setattr(card_steps, "merged_forward", forward)
     card_steps.adapters(TINY)
-    assert set(published["failed"]) == ({bad, f"{bad}, graphs"} if bad != "merged" else set())
+    assert set(published["failed"]) == ({bad, f"{bad}, graphs"} if bad != "merged" else {"merged forward"})
     assert len(published["targets"]) == targets
 
 
 def test_peaks_are_not_measured_when_the_time_is_up() -> None:
-    assert card.attempted(lambda: 1, TINY) == 1
-    assert card.attempted(lambda: 1, TINY._replace(ends=0.0)) is None
+    assert card.attempted({"peak": lambda: 1}, TINY) == ({"peak": 1}, {})
+    assert card.attempted({"peak": lambda: 1}, TINY._replace(ends=0.0)) == ({}, {"peak": "there was no time for it"})
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(("mtbert", "peer"), "^no case runs; the errors"), (("mtbert",), "^no case of mtbert runs; its errors")],
+)
+def test_a_part_without_a_case_of_mtbert_says_so(
+    names: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, published: dict[str, Any]
+) -> None:
+    def fails() -> None:
+        raise RuntimeError("does not compile")
+
+    cases = {name: fails if name in names else lambda: lambda: 1.0 for name in ("mtbert", "peer")}
+    monkeypatch.setattr(card_steps, "full_cases", lambda *_: cases)
+    with pytest.raises(MtbertError, match=message):
+        card_steps.large(TINY)
+
+
+def test_several_runs_of_which_some_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are published with the errors; if all fail, that is an error."""
+    found: dict[str, Any] = {}
+
+    def together(_setting: Any, processes: int, graphs: bool, _seconds: float) -> list[float]:
+        if graphs or processes > 1:
+            raise MtbertError("ended early")
+        return [1.0]
+
+    monkeypatch.setattr(several, "together", together)
+    monkeypatch.setattr(several, "publish", lambda *_, **facts: found.update(facts))
+    several.several(TINY)
+    assert found["failed"] == dict.fromkeys(("1 x graphs", "2 x graphs", "2 x eager"), "ended early")
+    monkeypatch.setattr(several, "PROCESSES", (2,))
+    with pytest.raises(MtbertError, match=r"^no case runs; the errors"):
+        several.several(TINY)
 
 
 @pytest.fixture
