@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from mtbert.errors import MtbertError, Stopped, nearest, out_of_memory
 from mtbert.files import replaced_file
 from mtbert.inference.load import load
-from mtbert.inference.model import NO_WORDPIECE, TaskInfo, TrainedModel, chunks, fault, names_of
+from mtbert.inference.model import NO_WORDPIECE, TaskInfo, TrainedModel, chunks, cut_message, fault, names_of
 from mtbert.inference.read import Bad, Form, Row, Source, form_of, from_arguments, from_file
 from mtbert.inference.write import Csv, Format, Jsonl, OnTerminal, Predicted, Writer
 
@@ -50,6 +50,10 @@ def main(
     skip = _choice("--on-bad-row", on_bad_row, ("error", "skip")) == "skip"
     if texts and input_file is not None:
         raise MtbertError("TEXT and --input exclude each other; give one of them")
+    if texts and (form or columns):
+        raise MtbertError(
+            f"{'--input-format' if form else '--columns'} describes a file, and TEXT is none; leave it out"
+        )
     if not texts and input_file in (None, "-") and sys.stdin.isatty():
         raise MtbertError("nothing to predict; give TEXT, --input FILE, or lines on standard input")
     done = 0
@@ -126,8 +130,7 @@ class _Rows:
             return
         if self._cut:
             first = self._source.place(self._first_cut)
-            what = f"{self._cut} row{'s' * (self._cut > 1)} had more than {self._limit} tokens and were cut"
-            print(f"warning: {what}; the first: {first}", file=sys.stderr)
+            print(f"warning: {cut_message(self._cut, 'row', self._limit)}; the first: {first}", file=sys.stderr)
         if self._bad_count:
             print(f"warning: {self._bad_count} bad row{'s' * (self._bad_count > 1)} left out:", file=sys.stderr)
             for line in self._bad:
@@ -203,5 +206,5 @@ def _writer(output: str | None, target: Format, task: TaskInfo) -> Iterator[Writ
     if target == "table":
         yield OnTerminal(task)
     else:
-        with nullcontext(sys.stdout.buffer) if output is None else replaced_file(Path(output)) as file:
+        with nullcontext(sys.stdout.buffer) if output is None else replaced_file(Path(output).resolve()) as file:
             yield Csv(file, task) if target == "csv" else Jsonl(file, task)

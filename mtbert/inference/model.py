@@ -142,7 +142,7 @@ class TrainedModel:
             `Label`s or, for a task with scores, `Score`s, in the order of the examples.
 
         Raises:
-            MtbertError: the model lacks the task, or an example is malformed or empty; names the example, from 0.
+            MtbertError: the model lacks the task, `batch_size` is below 1, or an example is malformed or empty; names it, from 0.
 
         Warns:
             LongInputWarning: examples were longer than `max_tokens` and were cut.
@@ -152,6 +152,7 @@ class TrainedModel:
     def predict_iter(self, task: str, examples: Iterable[Example], *, batch_size: int = BATCH) -> Iterator[Prediction]:
         """The same one by one, for inputs of any length: some thousand examples are read ahead and in memory at a time."""
         info = self.task(task)
+        _check_batch_size(batch_size)
         return self._predictions(task, _rows(examples, info.sentences), batch_size)
 
     def encode(self, sentences: Iterable[str], *, task: str | None = None, batch_size: int = BATCH) -> np.ndarray:
@@ -165,6 +166,7 @@ class TrainedModel:
         """
         if task is not None:
             self.task(task)
+        _check_batch_size(batch_size)
         parts = [np.empty((0, self.network.encoder.config.hidden), np.float32)]
         cut = seen = 0
         for chunk in chunks(_rows(sentences, 1), _length):
@@ -270,6 +272,12 @@ def names_of(sentences: int) -> tuple[str, ...]:
     return ("sentence",) if sentences == 1 else ("sentence1", "sentence2")
 
 
+def cut_message(count: int, what: str, limit: int) -> str:
+    """That so many rows or examples were cut."""
+    some = f"1 {what} had" if count == 1 else f"{count} {what}s had"
+    return f"{some} more than {limit} tokens and {'was' if count == 1 else 'were'} cut"
+
+
 def chunks(rows: Iterable[T], characters: Callable[[T], int]) -> Iterator[list[T]]:
     """Lists of up to CHUNK rows, or fewer that have CHARACTERS characters together; `characters` counts those of a row."""
     chunk: list[T] = []
@@ -288,6 +296,11 @@ def _length(sides: Sides) -> int:
     return sum(map(len, sides))
 
 
+def _check_batch_size(size: int) -> None:
+    if size < 1:
+        raise MtbertError(f"batch_size is {size}; set it to 1 or more")
+
+
 def _rows(examples: Iterable[Any], sentences: int) -> Iterator[Sides]:
     if isinstance(examples, str):
         raise MtbertError(f"examples are {short(examples)}, a single text; put it into a list")
@@ -304,5 +317,4 @@ def _sides(example: Any, sentences: int, number: int) -> Sides:
 
 def _warn(cut: int, limit: int) -> None:
     if cut:
-        what = f"{cut} example{'s' * (cut > 1)} had more than {limit} tokens and were cut"
-        warnings.warn(what, LongInputWarning, stacklevel=3)
+        warnings.warn(cut_message(cut, "example", limit), LongInputWarning, stacklevel=3)

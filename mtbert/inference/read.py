@@ -63,7 +63,7 @@ def from_arguments(texts: Sequence[str], task: TaskInfo) -> Source:
     """Rows that were typed: a text for each sentence."""
     if len(texts) % task.sentences:
         raise MtbertError(
-            f"{task.name} takes pairs of sentences, and {len(texts)} texts are not pairs; give two per example"
+            f"{task.name} takes pairs of sentences, and the number of texts, {len(texts)}, is odd; give two per pair"
         )
     starts = range(0, len(texts), task.sentences)
     rows = (Row(start + 1, tuple(texts[start : start + task.sentences])) for start in starts)
@@ -93,6 +93,10 @@ def from_file(file: BinaryIO, name: str, form: Form, task: TaskInfo, columns: Se
     """
     if columns is not None and len(columns) != task.sentences:
         raise MtbertError(f"--columns names {len(columns)} columns, and an example of {task.name} has {task.sentences}")
+    if columns is not None and form == "lines":
+        raise MtbertError(
+            f"{name}: plain lines have no columns; leave --columns out, or give the file's form with --input-format"
+        )
     wanted = _Columns(name, [tuple(columns)] if columns else [task.columns, names_of(task.sentences)], bool(columns))
     if form == "parquet":
         return _parquet(file, name, wanted)
@@ -121,6 +125,12 @@ class _Columns:
         """Their indices in a header."""
         names = self.found(header)
         if names is None:
+            if len(header) == 1 and ";" in header[0]:  # as spreadsheets write CSV where the comma is the decimal sign
+                raise MtbertError(
+                    f"{self.name}:1: semicolons separate the columns; separate them by commas or tabs, and quote fields that hold them"
+                )
+            if any("\udc80" <= character <= "\udcff" for character in "".join(header)):
+                raise MtbertError(f"{self.name}:1: the header is not UTF-8; save the file as UTF-8")
             missing = next(name for name in self.candidates[0] if name not in header)
             raise MtbertError(
                 f"{self.name}:1: no column {missing!r} in the header{nearest(missing, header)}; name the columns with --columns"

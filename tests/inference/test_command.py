@@ -136,6 +136,12 @@ def test_an_output_file(name: str, model: mtbert.TrainedModel) -> None:
     assert found == expected(model, PAIRS[:1])
 
 
+def test_an_output_file_is_written_through_a_link() -> None:
+    Path("latest.csv").symlink_to("out.csv")
+    predict("baseline", "sst", "a", "-o", "latest.csv")
+    assert Path("latest.csv").is_symlink() and Path("out.csv").read_text(encoding="utf-8").startswith("line,sentence")
+
+
 def test_an_error_leaves_the_output_file_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "CHUNK", 2)
     Path("out.csv").write_text("old", encoding="utf-8")
@@ -165,6 +171,8 @@ def test_what_is_cut_is_counted(model: mtbert.TrainedModel) -> None:
     _, err = predict("baseline", "sst", stdin=b"short\n" + b"word " * 300 + b"\n" + b"word " * 400 + b"\n")
     what = f"2 rows had more than {model.max_tokens} tokens and were cut; the first: standard input:2"
     assert err == f"warning: {what}\n"
+    _, err = predict("baseline", "sst", stdin=b"word " * 300)
+    assert err.startswith(f"warning: 1 row had more than {model.max_tokens} tokens and was cut; ")
 
 
 def test_many_rows_in_bounded_chunks(monkeypatch: pytest.MonkeyPatch, model: mtbert.TrainedModel) -> None:
@@ -194,9 +202,33 @@ ERRORS: list[tuple[tuple[str, ...], bytes, str]] = [
         b"",
         "models: not a model: it has no config.json; name the folder of a trained run",
     ),
-    (("baseline", "sts", "a"), b"", "sts takes pairs of sentences, and 1 texts are not pairs; give two per example"),
+    (
+        ("baseline", "sts", "a"),
+        b"",
+        "sts takes pairs of sentences, and the number of texts, 1, is odd; give two per pair",
+    ),
     (("baseline", "sts", "a", ""), b"", "argument 1: empty sentence2; correct the row, or leave such rows out with"),
     (("baseline", "sst", "a", "-i", "x"), b"", "TEXT and --input exclude each other; give one of them"),
+    (
+        ("baseline", "sts", "a", "b", "--columns", "one"),
+        b"",
+        "--columns describes a file, and TEXT is none; leave it out",
+    ),
+    (
+        ("baseline", "sst", "--columns", "one"),
+        b"a\n",
+        "standard input: plain lines have no columns; leave --columns out",
+    ),
+    (
+        ("baseline", "sst", "--input-format", "csv"),
+        b"id;sentence\n",
+        "standard input:1: semicolons separate the columns;",
+    ),
+    (
+        ("baseline", "sst", "--input-format", "csv"),
+        "sentence\n".encode("utf-16"),
+        "standard input:1: the header is not UTF-8",
+    ),
     (("baseline", "sst", "-i", "none.csv"), b"", "--input none.csv: cannot be read (No such file or directory); check"),
     (("baseline", "sst", "-i", "models"), b"", "--input models: cannot be read (Is a directory); check"),
     (

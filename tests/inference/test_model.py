@@ -205,6 +205,7 @@ def test_loading_leaves_random_numbers_alone(trained: Path) -> None:
         ("sst", ["a\ud800"], r"lone surrogate 0xd800 at character 2"),
         ("sst", ["good", "\x01"], "example 1: sentence has no wordpiece"),
         ("sts", [("a", "\x01")], "example 0: sentence2 has no wordpiece"),
+        ("sts", [("\x01", "\x01")], "example 0: sentence1 has no wordpiece"),
         ("sts", ["good"], r"example 0: is 'good', not a pair of sentences \(str, str\)"),
         ("sts", [("a", "b", "c")], "not a pair"),
         ("sst", [("a", "b")], r"not a sentence \(str\)"),
@@ -216,6 +217,16 @@ def test_loading_leaves_random_numbers_alone(trained: Path) -> None:
 def test_a_bad_example(model: mtbert.TrainedModel, task: str, texts: list, message: str) -> None:
     with pytest.raises(MtbertError, match=message):
         model.predict(task, texts)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_has_an_example(model: mtbert.TrainedModel, size: int) -> None:
+    for call in (
+        lambda: model.predict("sst", ["good"], batch_size=size),
+        lambda: model.encode(["good"], batch_size=size),
+    ):
+        with pytest.raises(MtbertError, match=f"batch_size is {size}; set it to 1 or more"):
+            call()
 
 
 def rewritten(change: Callable[[dict], object]) -> Callable[[Path], None]:
