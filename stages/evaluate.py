@@ -51,7 +51,8 @@ def main(run_name: str) -> None:
         seal(folder)
     shown = tracked(found["dev"], run.known.values())
     atomic_json(METRICS / f"{run_name}.json", shown)
-    print(f"{run_name} on dev: " + ", ".join(f"{metric} {value:.3f}" for metric, value in shown.items()))
+    printed = {metric: "undefined" if value is None else f"{value:.3f}" for metric, value in shown.items()}
+    print(f"{run_name} on dev: " + ", ".join(f"{metric} {value}" for metric, value in printed.items()))
 
 
 if __name__ == "__main__":

@@ -47,10 +47,8 @@ def task_metrics(metric: str, labels: np.ndarray, predictions: np.ndarray) -> di
     return {metric: value, "n": len(labels)} | ({"majority": majority_share(labels)} if metric == "accuracy" else {})
 
 
-def tracked(scores: Mapping[str, Any], tasks: Iterable[Task]) -> dict[str, float]:
-    """A run's scores for `dvc metrics show`: overall, and each task's metric by its title. Undefined ones are left out.
-
-    DVC shows "-" for a missing key, but would treat null as text.
+def tracked(scores: Mapping[str, Any], tasks: Iterable[Task]) -> dict[str, float | None]:
+    """A run's scores for `dvc metrics show`: overall, and each task's metric by its title; None where undefined, which DVC shows as "-".
 
     Args:
         scores: the entry of dev or test in metrics.json.
@@ -58,7 +56,7 @@ def tracked(scores: Mapping[str, Any], tasks: Iterable[Task]) -> dict[str, float
     found = {"overall": scores.get("overall")}
     for task in tasks:
         found[task.title.lower()] = scores[task.name][metric_of(scores[task.name])] if task.name in scores else None
-    return {name: score for name, score in found.items() if score is not None}
+    return found
 
 
 def metric_of(entry: Mapping[str, Any]) -> str:
