@@ -235,6 +235,8 @@ def bounded(run: str) -> Quantity:
         if np.abs(both[1] - both[0]).max() < PRINTED:
             raise CannotTell(f"{run} predicts nothing outside of the labels' range, or its settings do not bound it.")
         labels, rng = table["label"].to_numpy(np.float64), np.random.default_rng(SEED)
+        if np.ptp(both, axis=1).min() == 0:
+            return Interval(None, None, None)
         exact = [[pearson(labels, one) for one in both]]
         samples = np.concatenate([exact, resampled("pearson", labels, both, RESAMPLES, rng)])
         return Interval(*measured(samples[:, 1] - samples[:, 0]))

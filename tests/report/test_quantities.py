@@ -47,8 +47,8 @@ def test_what_the_bound_of_predictions_is_worth(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     labels = rng.uniform(0, 5, 300)
     scores = labels + rng.normal(0, 0.4, 300) + np.where(labels > 4.5, rng.exponential(2, 300), 0)
-    evidence = Evidence(tmp_path, Statistics({"run": {}, "within": {}}, {}), count)
-    for run, raw in (("run", scores), ("within", scores.clip(0, 5))):
+    evidence = Evidence(tmp_path, Statistics({"run": {}, "within": {}, "constant": {}}, {}), count)
+    for run, raw in (("run", scores), ("within", scores.clip(0, 5)), ("constant", -1 - labels)):
         rows = [
             [n, "a", "b", label, min(max(one, 0), 5), one]
             for n, (label, one) in enumerate(zip(labels, raw, strict=True))
@@ -72,6 +72,7 @@ def test_what_the_bound_of_predictions_is_worth(tmp_path: Path) -> None:
     assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=0.1)
     with pytest.raises(CannotTell, match="nothing outside"):
         quantities.bounded("within").measure(evidence)
+    assert quantities.bounded("constant").measure(evidence) == UNDEFINED
     inside = ((scores >= 0) & (scores <= 5)).mean()
     assert 0 < inside < 1
     assert quantities.contained("run").measure(evidence) == pytest.approx(
