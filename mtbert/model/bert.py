@@ -1,8 +1,8 @@
 """The minBERT encoder over a token stream (Devlin et al. 2019; the paper's section 4.1).
 
-Shapes: T tokens of the stream, N sequences (filler included) of at most L tokens, D hidden size, H heads, K = D / H
-head width. The letters that end a name are its shape: x_TD is (T, D). Linear layers and norms run on the stream,
-without padding; only attention pads the sequences.
+Shapes: T tokens of the stream, N sequences of at most L tokens, D hidden size, H heads, K = D / H head width. The letters
+that end a name are its shape: x_TD is (T, D). Linear layers and norms run on the stream, without padding; only attention
+pads the sequences.
 """
 
 from dataclasses import dataclass
@@ -37,21 +37,24 @@ class BertConfig:
 
 
 class Padding(NamedTuple):
-    """A token stream's sequences, padded to the longest.
+    """A token stream's sequences, padded to the longest. Filler is left out, since padding would multiply its cost.
 
     Attributes:
         rows: the row of the stream that each position reads, (N, L).
         real: False where a position is padding, (N, L).
+        weights: number of attention weights of one head, those of filler included.
     """
 
     rows: Tensor
     real: Tensor
+    weights: int
 
     @classmethod
     def of(cls, stream: TokenStream) -> "Padding":
-        starts, ends = stream.offsets[:-1, None], stream.offsets[1:, None]
-        rows = starts + torch.arange(stream.longest, device=starts.device)
-        return cls(rows.clamp_max(len(stream.ids) - 1), rows < ends)
+        offsets = stream.offsets[: len(stream.rank) + 1]
+        rows = offsets[:-1, None] + torch.arange(stream.longest, device=offsets.device)
+        weights = int(stream.offsets.diff().square().sum())
+        return cls(rows.clamp_max(len(stream.ids) - 1), rows < offsets[1:, None], weights)
 
 
 class Embeddings(nn.Module):
@@ -96,9 +99,12 @@ class SelfAttention(nn.Module):
             real = padding.real[:, None, None, :]
             scores_NHLL = q_NHLK @ k_NHLK.mT / q_NHLK.shape[-1] ** 0.5
             weights_NHLL = scores_NHLL.masked_fill(~real, -torch.inf).softmax(-1)
-            weights_NHLL = self.dropout(weights_NHLL, real & padding.real[:, None, :, None])
+            drawn = self.heads * padding.weights  # the masks of a step do not depend on how an engine treats filler
+            weights_NHLL = self.dropout(weights_NHLL, real & padding.real[:, None, :, None], drawn)
             mixed_NLD = (weights_NHLL @ v_NHLK).transpose(1, 2).flatten(2)
-        mixed_TD = mixed_NLD[padding.real].to(qkv_TE.dtype)  # back to the stream: its sequences are in the same order
+        # Back to the stream: its sequences are in the same order, and then comes filler, on which nothing depends.
+        mixed_TD = mixed_NLD[padding.real].to(qkv_TE.dtype)
+        mixed_TD = F.pad(mixed_TD, (0, 0, 0, len(x_TD) - len(mixed_TD)))
         return self.output(mixed_TD if rows is None else mixed_TD[rows])
 
 

@@ -63,13 +63,14 @@ class Noise:
         least, scale = threshold(p)
         return torch.from_numpy(np.where(words >= least, np.float32(scale), np.float32(0)))
 
-    def drop(self, x: Tensor, p: float, real: Tensor | None = None, spans: Spans | None = None) -> Tensor:
+    def drop(
+        self, x: Tensor, p: float, real: Tensor | None = None, drawn: int = 0, spans: Spans | None = None
+    ) -> Tensor:
         """Set elements of x to zero with probability p and scale the others; arguments as for `Dropout` and `words`."""
         if real is None:
             keep = self.keep(x.numel(), p, spans).view(x.shape).to(x)
         else:
-            real = real.expand(x.shape)
-            keep = torch.zeros_like(x).masked_scatter(real, self.keep(int(real.sum()), p, spans).to(x))
+            keep = torch.zeros_like(x).masked_scatter(real.expand(x.shape), self.keep(drawn, p, spans).to(x))
         return x * keep
 
 
@@ -98,13 +99,14 @@ class Dropout(nn.Module):
         self.noise = noise
         self.unit = unit
 
-    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, real: Tensor | None = None, drawn: int = 0) -> Tensor:
         """x with dropout.
 
         Args:
-            real: a mask that broadcasts to x and is False at padding. Padding becomes zero and draws no random numbers.
+            real: a mask that broadcasts to x and is False at padding, which becomes zero.
+            drawn: with `real`, how many random numbers to draw: as many as it has real elements, or more.
         """
-        return self.noise.drop(x, self.p, real, self.spans(len(x))) if self.training and self.p > 0 else x
+        return self.noise.drop(x, self.p, real, drawn, self.spans(len(x))) if self.training and self.p > 0 else x
 
     def spans(self, rows: int) -> Spans | None:
         """The place of an input of `rows` rows in the whole batch; None if it is the whole."""

@@ -179,12 +179,18 @@ def test_attention_dropout_acts_on_the_weights() -> None:
     for kept in (0.0, 1.0):
         encoder = translated(reference(config), config)
         attention = encoder.stack()[0].attention
-        attention.dropout.forward = lambda weights, real, kept=kept: kept * weights  # type: ignore[misc, method-assign]
+        attention.dropout.forward = lambda weights, *_, kept=kept: kept * weights  # type: ignore[method-assign]
         before = encoder(stream).detach()
         attention.value.weight.data.zero_()
         attention.value.bias.data.zero_()
         moved.append(float((encoder(stream).detach() - before).abs().max()))
     assert moved[0] < 1e-5 < 0.1 < moved[1]
+
+
+def test_filler_is_not_padded() -> None:
+    """Long texts have several times as many filler sequences, of one token each, as real ones."""
+    stream = lay_out(sequences(CONFIGS[1], "short and long"), multiple=512)
+    assert bert.Padding.of(stream).rows.shape == (len(stream.rank), stream.longest)
 
 
 @pytest.mark.parametrize("multiple", [1, 16], ids=["bare", "with filler"])

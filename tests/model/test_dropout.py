@@ -68,8 +68,8 @@ def test_words_are_those_of_numpy_s_philox_in_the_order_of_claims(counts: list[i
 def test_padding_becomes_zero_and_draws_no_numbers() -> None:
     x = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     real = (torch.arange(4) < torch.tensor([[1], [4], [2]]))[:, None, :, None].expand(3, 1, 4, 4)
-    out = Dropout(0.5, seeded(0, 1))(x, real)
     chosen = real.expand(x.shape)
+    out = Dropout(0.5, seeded(0, 1))(x, real, int(chosen.sum()))
     assert not out[~chosen].any()
     assert torch.equal(out[chosen], x[chosen] * seeded(0, 1).keep(int(chosen.sum()), 0.5))
 

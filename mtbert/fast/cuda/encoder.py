@@ -23,7 +23,9 @@ class DeviceNoise(Noise):
             words = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)
             torch.cuda.manual_seed(int(words[0] >> 1))
 
-    def drop(self, x: Tensor, p: float, real: Tensor | None = None, spans: Spans | None = None) -> Tensor:
+    def drop(
+        self, x: Tensor, p: float, real: Tensor | None = None, drawn: int = 0, spans: Spans | None = None
+    ) -> Tensor:
         return F.dropout(x, p)
 
     def __reduce__(self) -> tuple[type[Noise], tuple[()]]:
