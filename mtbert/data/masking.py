@@ -27,7 +27,7 @@ def masked(ids: np.ndarray, fixed: np.ndarray, mask: int, vocabulary: int, rng: 
 
     Args:
         ids: (T,) int64.
-        fixed: (T,) boolean, tokens that are never chosen: special ones and filler; not all are.
+        fixed: (T,) boolean, tokens that are never chosen; not all are.
         mask: the id of [MASK].
         vocabulary: number of ids.
     """

@@ -88,7 +88,7 @@ def pretrain_further(
                 continue
             stream = sentences.stream(rows, wrapper)
             with naming_batch_size(engine.compute, f"step {step} of further_pretraining", SECTION):
-                loss = float(_step(engine, masked_head, optimizer, stream, wrapper, mask, seed, step))
+                loss = float(_step(engine, masked_head, optimizer, stream, mask, seed, step))
             if loss - loss != 0:  # NaN or infinite
                 raise MtbertError(
                     f"step {step} of further_pretraining: the loss is {loss}; lower this run's {SECTION}learning_rate, or set "
@@ -145,7 +145,6 @@ def _step(
     head: MaskedTokenHead,
     optimizer: torch.optim.Optimizer,
     stream: TokenStream,
-    wrapper: Wrapper,
     mask: int,
     seed: int,
     step: int,
@@ -153,8 +152,9 @@ def _step(
     """Forward, backward, update; the mean loss of the masked tokens, (). If it is not finite, the update is skipped."""
     model, device = engine.model, engine.compute.device
     table = model.encoder.embeddings.token.weight
-    ids = stream.ids.numpy()
-    fixed = np.isin(ids, [wrapper.cls, wrapper.sep]) | (np.arange(len(ids)) >= stream.tokens)
+    ids, offsets = stream.ids.numpy(), stream.offsets.numpy()
+    fixed = np.zeros(len(ids), np.bool_)
+    fixed[offsets[:-1]] = fixed[offsets[1:] - 1] = True  # a sequence's first and last token, and filler
     hidden = masked(ids, fixed, mask, len(table), np.random.default_rng([seed, step]))
     model.reseed(seed, step)
     # A leaf of its own, since the CPU's engine adds the looked-up rows' gradients to the table's without autograd.

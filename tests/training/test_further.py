@@ -191,3 +191,19 @@ def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path, monkeypatch: pytest.
         match=r"^step 1 of further_pretraining: the loss is -?(inf|nan); lower this run's further_pretraining.learning_rate",
     ):
         run(tmp_path, Plain)
+
+
+def test_a_text_of_special_tokens_alone_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokenizer gives a text "[SEP]" that token's id; only those that the wrapper adds are never masked."""
+    monkeypatch.setattr(Sentences, "__getitem__", lambda *_: np.array([WRAPPER.sep], np.uint16))
+    assert len(run(tmp_path, Plain)[0]) == SETTINGS.steps
+
+
+def test_the_head_s_initial_weights_and_the_sentences_follow_from_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, again, other = (MaskedTokenHead(TINY, seed).dense.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    losses, _ = run(tmp_path / "apart", Plain)
+    monkeypatch.setattr(further, "APART", 0)
+    assert run(tmp_path / "not", Plain)[0] != losses
