@@ -59,12 +59,14 @@ def check_finite(step: int, tensors: Mapping[str, Tensor], section: str = "") ->
     """Check weights and moments: a finite loss can have an infinite gradient.
 
     Raises:
-        MtbertError: names the first tensor with a NaN or an infinity, and the rate to lower, a key of the run or of its `section`.
+        MtbertError: names the first tensor with a NaN or an infinity, and the rates to lower, the run's or that of its `section`.
     """
     name = _not_finite(tensors)
     if name is not None:
+        # A run may have further rates, for its adapter or heads.
+        rates = f"{section}learning_rate" if section else "learning rates"
         raise MtbertError(
-            f"step {step}: {name} holds NaN or infinity; lower this run's {section}learning_rate, or set compute.precision: fp32"
+            f"step {step}: {name} holds NaN or infinity; lower this run's {rates}, or set compute.precision: fp32"
         )
 
 

@@ -129,7 +129,7 @@ class Plain:
             gramian = tasks.gramian()
             if not gramian.isfinite().all():
                 raise MtbertError(
-                    f"step {step}: a gradient is NaN or infinite; lower this run's learning_rate, or set "
+                    f"step {step}: a gradient is NaN or infinite; lower this run's learning rates, or set "
                     "compute.precision: fp32"
                 )
             with seeded(seed, step):  # PCGrad goes through the tasks in random order

@@ -227,7 +227,7 @@ def read_losses(taken: list[Taken], progress: Progress, steps: int, observers: S
     for (step, epoch, task, _, tokens), loss in zip(taken, _values([one.loss for one in taken]), strict=True):
         if loss - loss != 0:  # NaN or infinite
             raise MtbertError(
-                f"step {step} ({task}): the loss is {loss}; lower this run's learning_rate, or set compute.precision: fp32"
+                f"step {step} ({task}): the loss is {loss}; lower this run's learning rates, or set compute.precision: fp32"
             )
         progress.loss_sum += loss
         progress.batches[task] += 1

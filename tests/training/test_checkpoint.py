@@ -205,6 +205,8 @@ def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path: Path) -
     model, optimizer = trained(0)
     save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS)
     model["used"].weight.data[0, 0] = float("nan")  # type: ignore[index]
-    with pytest.raises(MtbertError, match=r"step 4: model\.used\.weight holds NaN or infinity; lower this run's"):
+    with pytest.raises(
+        MtbertError, match=r"step 4: model\.used\.weight holds NaN or infinity; lower this run's learning rates"
+    ):
         save_checkpoint(tmp_path, model, optimizer, 4, PROGRESS)
     assert checkpoint_step(tmp_path) == 3

@@ -166,7 +166,7 @@ def test_clipping_is_of_the_aggregated_gradient() -> None:
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(MtbertError, match=r"^step 1: a gradient is NaN or infinite; lower this run's learning_rate"):
+    with pytest.raises(MtbertError, match=r"^step 1: a gradient is NaN or infinite; lower this run's learning rates"):
         bench.run(tmp_path, sampler="joint", losses={**LOSSES, "sst": infinite_gradient})
 
 

@@ -453,7 +453,7 @@ def test_a_loss_that_is_not_finite_updates_nothing(
         calls.append({name: value.clone() for name, value in model.state_dict().items()})
         return cross_entropy(scores, labels) * (bad if len(calls) == 2 else 1)
 
-    with pytest.raises(MtbertError, match=rf"step 2 \(sst\): the loss is {bad}; lower this run's learning_rate"):
+    with pytest.raises(MtbertError, match=rf"step 2 \(sst\): the loss is {bad}; lower this run's learning rates"):
         bench.run(
             tmp_path, model=model, engine=engine, losses={"sst": loss}, tasks=["sst"], rows=9, checkpoint_seconds=1e9
         )
@@ -522,7 +522,7 @@ def test_a_weight_that_is_not_finite_stops_the_run_before_a_checkpoint(
     run = partial(
         bench.run, tmp_path, losses={**LOSSES, "sst": infinite_gradient}, checkpoint_seconds=checkpoint_seconds
     )
-    with pytest.raises(MtbertError, match=r"step 1: \S+ holds NaN or infinity; lower this run's learning_rate"):
+    with pytest.raises(MtbertError, match=r"step 1: \S+ holds NaN or infinity; lower this run's learning rates"):
         run(sampler="round_robin", epoch_end=1, epochs=1)
     with pytest.raises(MtbertError, match=r"holds NaN or infinity|the loss is nan"):
         run()
