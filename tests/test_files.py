@@ -44,9 +44,27 @@ def test_the_umask_decides_who_may_read_a_file(tmp_path: Path, umask: int, mode:
 
 
 def test_a_scratch_folder_makes_the_folder_that_it_is_in(tmp_path: Path) -> None:
+    (tmp_path / f"build/.taken.{platform.node()}.{2**22 + 1}.x.tmp").mkdir(parents=True)  # a killed process's
     with scratch_folder(tmp_path / "build/taken") as folder:
         assert folder.parent == tmp_path / "build" and list(folder.iterdir()) == []
     assert list((tmp_path / "build").iterdir()) == []
+
+
+def test_content_is_flushed_before_the_rename_and_the_new_name_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[tuple[int, bool]] = []
+
+    def fsync(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").resolve()
+        flushed.append((0 if path.is_dir() else path.stat().st_size, (tmp_path / "a").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    atomic_write_bytes(tmp_path / "a", b"new")
+    assert flushed == [(3, False), (0, True)]
+    with replaced_folder(tmp_path / "out"):
+        pass
+    assert len(flushed) == 3
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(

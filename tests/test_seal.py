@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from mtbert.errors import MtbertError
-from mtbert.seal import SEAL, check_seal, remedy, seal, stage_of
+from mtbert.seal import SEAL, check_seal, remedy, seal, sealed, stage_of, unsealed
 
 
 @pytest.fixture
@@ -173,3 +173,15 @@ def test_the_remedy_works_when_pasted(where: str, root: Path, tmp_path: Path, mo
     dvc("checkout")
     check_seal(Path("data/prepared"))
     assert file.read_bytes() == sound
+
+
+def test_the_order_in_which_files_are_listed_does_not_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, listed = (folder / SEAL).read_bytes(), Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda *arguments: reversed(list(listed(*arguments))))
+    seal(folder)
+    assert (folder / SEAL).read_bytes() == before
+
+
+def test_the_order_of_an_object_s_keys_does_not_count() -> None:
+    value = {"b": 1, "a": {"d": 2, "c": 3}}
+    assert unsealed(dict(reversed(sealed(value).items()))) == value

@@ -116,6 +116,7 @@ def test_examples_keep_the_original_text(raw: Path, tokenizer_file: Path) -> Non
 
 
 def test_report_counts(raw: Path, tokenizer_file: Path) -> None:
+    put(raw, "sst-dev", *ROWS["sst-dev"], "1\td2\te\t1")
     report = run(raw, tokenizer_file)
     assert json.loads((raw.parent / "prepared" / "report.json").read_text()) == report
     sst = report["tasks"]["sst"]["train"]
@@ -123,13 +124,13 @@ def test_report_counts(raw: Path, tokenizer_file: Path) -> None:
     assert sst["repeated"] == {"sentences": 2, "sentences_and_label": 1}
     assert sst["leaked"] == {
         "rows": 3,
-        "dev": 1,
+        "dev": 3,
         "test": 2,
         "removed": 0,
         "listed": [
             {"line": 2, "id": "s1", "also_in": ["dev"]},
-            {"line": 5, "id": "s4", "also_in": ["test"]},
-            {"line": 6, "id": "s5", "also_in": ["test"]},
+            {"line": 5, "id": "s4", "also_in": ["dev", "test"]},
+            {"line": 6, "id": "s5", "also_in": ["dev", "test"]},
         ],
     }
     assert sst["labels"] == {"0": 2, "1": 1, "2": 0, "3": 1, "4": 1}

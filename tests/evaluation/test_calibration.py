@@ -73,4 +73,14 @@ def test_the_line_is_scipys() -> None:
     assert found.slope.value == pytest.approx(theirs.slope)
     assert found.slope.high - found.slope.low == pytest.approx(2 * 1.96 * theirs.stderr, rel=0.15)
     assert found.excess.value == pytest.approx(predictions.mean() - labels.mean())
+    assert found.spread == pytest.approx(predictions.std() / np.ptp(labels))
     assert sum(part.examples for part in found.bins) == 300
+
+
+def test_the_order_of_the_examples_does_not_matter() -> None:
+    rng = np.random.default_rng(3)
+    confidence, right, resamples = rng.uniform(0.4, 1, 60), rng.random(60) < 0.5, drawn(60)
+    order = rng.permutation(60)
+    first = calibration(confidence, right, resamples, np.random.default_rng(0))
+    second = calibration(confidence[order], right[order], resamples[:, order], np.random.default_rng(0))
+    assert second.ece == pytest.approx(first.ece) and second.bins == first.bins

@@ -53,9 +53,9 @@ def test_each_metric_is_that_of_its_predictions(
     assert list(found) == ["train_sst", "dev_sst", "dev_quora", "dev_sts", "dev_overall"]
     held = measure(model, splits, train, wrapper, held_out=splits)
     assert held.pop("held_out") == pytest.approx(found["dev_overall"]) and held == found
-    assert measure(model, splits, train, wrapper, held_out={"sts": splits["sts"]})["held_out"] == (
+    assert measure(model, splits, train, wrapper, held_out={"sts": splits["sts"]}, watched=5)["held_out"] == (
         pytest.approx((1 + sts) / 2)
-    )
+    ), "of all rows"
 
 
 def test_training_accuracy_is_of_as_many_examples_and_seeded(

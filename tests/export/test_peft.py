@@ -82,3 +82,12 @@ def test_what_peft_cannot_load_is_refused(made: Callable[..., Path], tmp_path: P
         with pytest.raises(MtbertError, match=message):
             main(str(folder), tmp_path / "out", "peft", task)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_config_names_the_base_and_its_revision(
+    made: Callable[..., Path], tmp_path: Path, lora: dict[str, Any]
+) -> None:
+    base = {"name": "org/bert", "revision": "abc"}
+    main(str(made("mean", LINEAR, adapter=lora, base=base)), tmp_path / "out", "peft")
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/bert", "abc")

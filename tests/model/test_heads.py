@@ -63,6 +63,7 @@ def test_the_pair_layer_is_one_layer_for_all_tasks_of_pairs() -> None:
     features = ["|u-v|", "c"]
     heads = build_heads(objectives(features, features), TASKS, 3, 0.5, Noise(), pair_size=7)
     layer = PairLayer(features, 3, 7, 0.5, Noise()).eval()
+    assert {layer.dropout.unit, *(head.dropout.unit for head in heads.values())} == {"examples"}  # type: ignore[union-attr]
     model = MultitaskModel(BertEncoder(NARROW), "mean", heads, layer).eval()
     inputs = torch.cat([(POOLED["u"] - POOLED["v"]).abs(), POOLED["c"]], 1)
     shared = torch.tanh(inputs @ layer.linear.weight.T + layer.linear.bias)

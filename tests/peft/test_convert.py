@@ -15,6 +15,7 @@ from mtbert.data.batches import Batch, make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig, BertEncoder
+from mtbert.model.heads import PairLayer
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import (
     adapter_state,
@@ -184,6 +185,7 @@ def test_adapters_are_a_function_of_the_seed(make_model: Callable[..., Multitask
 @EVERY
 @pytest.mark.parametrize("train_rest", [True, False])
 def test_the_trainable_set(model: MultitaskModel, train_rest: bool, method: str) -> None:
+    model.pair_layer = PairLayer(["u"], CONFIG.hidden, 2, 0.0, model.encoder.noise)
     plain = {name for name, _ in model.named_parameters()}
     weights = {f"{name}.weight" for name, _ in linears(model).items()}
     if train_rest and issubclass(ADAPTERS[method], Selection):
@@ -193,7 +195,7 @@ def test_the_trainable_set(model: MultitaskModel, train_rest: bool, method: str)
     adapt(model, method, train_rest=train_rest)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     expected = {name for name in own_of(method, plain) if "principal" not in name}
-    expected |= {name for name in plain if name.startswith("heads.")}
+    expected |= {name for name in plain if name.startswith(("heads.", "pair_layer."))}
     assert trainable == expected | (plain - weights if train_rest else set())
     kept = trainable | own_of(method, plain)
     assert kept_state(model).keys() == kept

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,13 @@ def test_a_run_of_an_earlier_plan_is_to_be_trained_again(project: Path, change: 
     (project / "models/baseline/record.json").write_text("{", encoding="utf-8")
     assert overall("key_update_1") == after
     assert len(load_params().runs) == after.total_runs
+
+
+def test_two_passes_count_twice_and_rows_that_are_held_out_do_not(change: Callable[..., None]) -> None:
+    def left(**settings: Any) -> int:
+        change(only=["baseline", "key_update_1"], key_update_1=settings)
+        return overall("baseline").remaining_tokens
+
+    once = left()
+    assert left(r_drop=1.0) == pytest.approx(2 * once, abs=1)
+    assert left(optimization={"hold_out": 0.5}) == pytest.approx(once / 2, rel=0.2)

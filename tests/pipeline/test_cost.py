@@ -26,7 +26,7 @@ from mtbert.settings.run import Run
 from mtbert.tasks.paper import TASKS
 from mtbert.training.further import Sentences
 from mtbert.training.recipe import FurtherPretraining
-from mtbert.training.sampling import epoch_schedule
+from mtbert.training.sampling import epoch_schedule, sampler_in
 from tests.processes import unread
 from tests.tiny import tiny_model
 
@@ -91,7 +91,9 @@ def tokens_of_training(run: Run, data: dict[str, Split], wrapper: Wrapper) -> tu
     draws = [
         draw
         for epoch in range(run.epochs)
-        for draw in epoch_schedule(sizes, run.batch_size, run.sampler, run.epoch_end, run.seed, epoch)
+        for draw in epoch_schedule(
+            sizes, run.batch_size, sampler_in(run.sampler, epoch, run.epochs), run.epoch_end, run.seed, epoch
+        )
     ]
     batches = [make_batch(task, data[task], chosen, model.views(task), wrapper) for task, chosen in draws]
     return len(draws), sum(batch.stream.tokens for batch in batches)
@@ -102,12 +104,15 @@ FIXED = [name for name, run in RUNS.items() if run.sampler in ("sequential", "ro
 
 
 @pytest.mark.parametrize(
-    ("name", "epoch_end"), [*((name, "depletion") for name in RUNS), *((name, 13) for name in FIXED)]
+    ("name", "epoch_end"), [*((name, "depletion") for name in RUNS), *((name, 13) for name in (*FIXED, "annealed"))]
 )
 def test_steps_and_tokens_are_those_of_the_loop(
     name: str, epoch_end: str | int, make_split: Callable[..., Split], wrapper: Wrapper
 ) -> None:
-    run = RUNS[name].model_copy(update={"epochs": 3, "epoch_end": epoch_end, "batch_size": 8})
+    update = {"epochs": 3, "epoch_end": epoch_end, "batch_size": 8}
+    if name == "annealed":
+        name, update["sampler"] = "best_performance", name
+    run = RUNS[name].model_copy(update=update)
     data = {}
     for task, size in SIZES.items():
         split = make_split(task, size)
@@ -125,6 +130,8 @@ def test_tokens_of_unequal_sentences_are_those_of_the_loop(make_split: Callable[
     rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
     work = workload(run, rows, wrapper.max_tokens)
     assert (work.steps, round(work.tokens)) == tokens_of_training(run, data, wrapper)
+    longer = workload(run.model_copy(update={"epochs": 5}), rows, wrapper.max_tokens)
+    assert longer.watched == pytest.approx(work.watched * 6 / 3), "before training too"
 
 
 def test_a_joint_run_passes_back_for_every_task_and_for_what_it_measures(make_split: Callable[..., Split]) -> None:

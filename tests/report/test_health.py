@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 
+from mtbert.report.grid import Cell
 from mtbert.report.health import LISTED, health_grid, malformed
 from mtbert.tasks.paper import TASKS
 from tests.report.pages import PREPARED
@@ -20,7 +21,12 @@ def test_scores_and_unlabelled_splits() -> None:
     report = PREPARED | {
         "tasks": {"sts": {"dev": split | {"labels": {"0": 1, "4": 3}}, "test": split | {"labels": None}}}
     }
-    labels = health_grid(report, TASKS).columns[-1].cells
+    report["tasks"]["sts"]["dev"]["leaked"] = {"rows": 0, "removed": 0}
+    columns = health_grid(report, TASKS).columns
+    labels = columns[-1].cells
+    assert next(column for column in columns if column.name == "Also in dev or test").cells[0] == Cell("0"), (
+        "none to keep"
+    )
     assert [cell.shares for cell in labels] == [[("0", 0.25), ("4", 0.75)], []]
 
 

@@ -47,7 +47,10 @@ def test_it_loads_nothing_and_runs_nothing(html: str) -> None:
         attributes for tag, attributes in inventory.tags if attributes.get("http-equiv") == "Content-Security-Policy"
     ]
     assert (
-        policies and "default-src 'none'" in str(policies[0]["content"]) and "unsafe" not in str(policies[0]["content"])
+        policies
+        and "default-src 'none'" in str(policies[0]["content"])
+        and "unsafe" not in str(policies[0]["content"])
+        and "base-uri 'none'" in str(policies[0]["content"])
     )
     assert [attributes.get("type") for tag, attributes in inventory.tags if tag == "script"] == [
         "application/json",

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mtbert.errors import MtbertError
@@ -40,6 +41,8 @@ def test_the_scores_are_those_of_the_examples_beside_them(project: Path) -> None
         rows = list(csv.DictReader(file))
     found = accuracy([float(row["label"]) for row in rows], [float(row["prediction"]) for row in rows])
     assert metrics["dev"]["sst"]["accuracy"] == pytest.approx(found)
+    table = pd.read_csv(results / "examples/sts-dev.csv")
+    assert metrics["dev"]["sts"]["pearson"] == pytest.approx(table["label"].corr(table["prediction"]), rel=0.01)
     assert (results / "record.json").read_bytes() == (project / "models/baseline/record.json").read_bytes()
 
 

@@ -15,6 +15,7 @@ from mtbert.tasks.objective import CosineEmbedding, MeanSquaredError
 from mtbert.tasks.ordinal import Corn
 from mtbert.tasks.paper import QUORA, SST, STS, known_tasks
 from mtbert.tasks.registry import OBJECTIVES
+from mtbert.tasks.task import Task
 
 LAYERS, COSINES = objectives(["u"], ["u"]), objectives(None, None)
 EACH: dict[str, Any] = {one.objective: one for one in (*LAYERS.values(), *COSINES.values())} | {
@@ -104,3 +105,12 @@ def test_the_cosine_loss_has_its_own_margin_and_threshold() -> None:
 def test_settings_are_read_without_torch() -> None:
     code = "import sys, mtbert.params; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(("name", "task"), [("cross_entropy", SST), ("corn", SST), ("bce", QUORA), ("cosine", QUORA)])
+def test_the_divergence_of_labels_is_that_of_their_probabilities(name: str, task: Task) -> None:
+    objective = EACH[name]
+    one, other = torch.randn(2, 6, objective.outputs(task), generator=torch.Generator().manual_seed(0)).squeeze(-1)
+    p, q = (objective.probabilities(raw.numpy(), task) for raw in (one, other))
+    expected = ((p - q) * np.log(p / q)).sum(1).mean() / 2
+    assert float(objective.divergence(one, other)) == pytest.approx(expected, rel=1e-5)

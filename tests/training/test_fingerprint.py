@@ -92,6 +92,13 @@ def test_files_count(project: Path, change: Callable[[Path], None]) -> None:
     assert name(project) != before
 
 
+def test_the_order_in_which_files_are_listed_does_not_count(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_file(project)
+    before, listed = name(project), Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda *arguments: reversed(list(listed(*arguments))))
+    assert name(project) == before
+
+
 def test_a_missing_path_is_an_error(project: Path) -> None:
     """Otherwise it would count as an empty folder."""
     (project / "data/tokenizer.json").unlink()

@@ -118,10 +118,21 @@ class Dying(Losses):
             raise Interruption
 
 
+def twice(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss, which must get a batch's examples twice, one pass after the other."""
+
+    def of(scores: Tensor, labels: Tensor) -> Tensor:
+        assert torch.equal(*labels.chunk(2))
+        return loss(scores, labels)
+
+    return of
+
+
 def fresh(make_model: Callable[..., MultitaskModel], dropout: float = 0.3) -> tuple[MultitaskModel, dict[str, Any]]:
     model = make_model("mean", ["u", "v", "c"], ["|u-v|", "c"], dropout=dropout, head_dropout=dropout)
     model.uncertainty = weights = UncertaintyWeights(TASKS)
-    return model, task_losses(HEADS, TASKS, r_drop=1.5, uncertainty=weights)
+    losses = task_losses(HEADS, TASKS, r_drop=1.5, uncertainty=weights)
+    return model, {task: twice(loss) for task, loss in losses.items()}
 
 
 @pytest.mark.parametrize("engine", [Plain, engine_for])
