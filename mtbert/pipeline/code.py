@@ -79,7 +79,8 @@ def code_of_stages(root: Path) -> dict[str, list[str]]:
 
     A stage is a module of `stages` that imports `start`.
     """
-    graph, paths = imports(root), modules(root)
+    paths = modules(root)
+    graph = {name: imported(name, path) for name, path in paths.items()}
     files = {name: files_of(root, path) for name, path in paths.items()}
     return {
         name.partition(".")[2]: sorted(set().union(*(files[part] for part in closure(name, graph))))

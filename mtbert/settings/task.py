@@ -42,13 +42,15 @@ class DeclaredTask(Section):
         if self.classes is not None:
             if len(self.classes) < 2:
                 raise Contradiction("fewer than two classes; list them all", "classes")
+            seen: set[str] = set()
             for number, name in enumerate(self.classes):
                 if name != name.strip() or not name:
                     raise Contradiction(
                         f"{name!r} is empty, or starts or ends with white space; rename it", "classes", str(number)
                     )
-                if name in self.classes[:number]:
+                if name in seen:
                     raise Contradiction(f"{name!r} is listed twice; remove one", "classes")
+                seen.add(name)
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise Contradiction(f"must be above low ({self.low:g})", "high")
         return self

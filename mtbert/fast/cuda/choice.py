@@ -28,9 +28,9 @@ CLOSE = 0.05  # what is compared is of the order of 1, and has bf16's three digi
 def passes_for(device: torch.device, hidden: int, intermediate: int, heads: int) -> type[Passes]:
     """The passes for an encoder of these widths and attention heads, in bf16.
 
-    The first call on a machine compiles the kernels and compares their results with torch's, which takes half a minute. A
-    file in Triton's cache then says that they passed. The kernels for LoRA and DoRA are tried at one shape only; others are
-    compiled in the first step. If the kernels can't be used, a note says why.
+    The first call on a machine compiles the kernels and compares their results with torch's. A file in Triton's cache
+    then says that they passed. The kernels for LoRA and DoRA are tried at one shape only; others are compiled in the first
+    step. If the kernels can't be used, a note says why.
     """
     if device.type != "cuda":
         return Passes
