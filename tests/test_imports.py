@@ -94,7 +94,7 @@ BANNED_ARGUMENTS = {"shell": True, "allow_pickle": True, "typ": "unsafe"}
 
 
 def wrong_directions(root: Path) -> list[str]:
-    graph = imports(root)
+    graph = imports(modules(root))
     found = []
     for name, targets in graph.items():
         part = _part(name)
@@ -126,7 +126,7 @@ def beside_the_door(root: Path) -> list[str]:
     def inside(name: str) -> bool:
         return f"{name}.".startswith("mtbert.fast.")
 
-    graph = imports(root)
+    graph = imports(modules(root))
     return [
         f"{name} imports {target}: only {DOOR} may"
         for name in graph.keys() - {DOOR}

@@ -45,9 +45,9 @@ def read(path: Path) -> Source:
         raise MtbertError(f"{path}{line}: not valid Python ({error}); correct it") from None
 
 
-def imports(root: Path) -> dict[str, set[str]]:
-    """The import graph: the dotted names that each module of the project imports."""
-    return {name: imported(name, path) for name, path in modules(root).items()}
+def imports(paths: dict[str, Path]) -> dict[str, set[str]]:
+    """The import graph: the dotted names that each of the modules imports."""
+    return {name: imported(name, path) for name, path in paths.items()}
 
 
 def imported(name: str, path: Path) -> set[str]:
@@ -80,7 +80,7 @@ def code_of_stages(root: Path) -> dict[str, list[str]]:
     A stage is a module of `stages` that imports `start`.
     """
     paths = modules(root)
-    graph = {name: imported(name, path) for name, path in paths.items()}
+    graph = imports(paths)
     files = {name: files_of(root, path) for name, path in paths.items()}
     return {
         name.partition(".")[2]: sorted(set().union(*(files[part] for part in closure(name, graph))))

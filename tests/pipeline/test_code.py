@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mtbert.errors import MtbertError
-from mtbert.pipeline.code import code_of_stages, imports
+from mtbert.pipeline.code import code_of_stages, imports, modules
 
 PROJECT = {
     "mtbert/__init__.py": "",
@@ -73,9 +73,9 @@ def test_a_name_in_a_comment_is_not_an_import(root: Path) -> None:
 
 
 def test_an_edit_of_a_cached_file_is_seen(root: Path) -> None:
-    assert imports(root)["mtbert.errors"] == set()
+    assert imports(modules(root))["mtbert.errors"] == set()
     (root / "mtbert/errors.py").write_text("import mtbert.data", encoding="utf-8")
-    assert imports(root)["mtbert.errors"] == {"mtbert.data"}
+    assert imports(modules(root))["mtbert.errors"] == {"mtbert.data"}
 
 
 @pytest.mark.parametrize(("content", "line"), [(b"x = 1\ndef f(:\n", ":2"), (b"x = '\xff'\n", ""), (b"\0", "")])
