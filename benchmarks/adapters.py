@@ -65,7 +65,7 @@ def main(
         targets=targets,
         own_rounds=own,
         peak_bytes_of_steps=peaks,
-        precision="bf16" if compute.bf16 else "fp32",
+        precision=compute.describe()["precision"],
     )
 
 

@@ -86,6 +86,7 @@ def main(
         f"{task}-{batch_size}{'-dora' * dora}{'-base' * base}{'-cuda' * on_gpu}{'-launched' * (on_gpu and not graphs)}"
     )
     result = {
+        "precision": compute.describe()["precision"],
         "milliseconds_per_step": 1000 * seconds / steps,
         "tokens_per_step": done / steps,
         "shares": shares,

@@ -6,7 +6,7 @@ import numpy as np
 import typer
 
 from benchmarks.adapters import adapted
-from benchmarks.harness import Case, alternate, publish, ratio
+from benchmarks.harness import Case, Precision, alternate, publish, ratio
 from benchmarks.work import LOSSES, WARM_UP, batches, minilm, split, wrapper
 from mtbert.data.batches import make_batch
 from mtbert.engines import engine_for
@@ -19,10 +19,13 @@ KINDS = ("full", "lora", "dora")
 
 
 def main(
-    batch_size: int = 32, rounds: int = 7, steps: Annotated[int, typer.Option(help="per case and round")] = 3
+    batch_size: int = 32,
+    rounds: int = 7,
+    steps: Annotated[int, typer.Option(help="per case and round")] = 3,
+    precision: Precision = "auto",
 ) -> None:
     """Tokens per second on the cross-encoded paraphrase task: training in full, by LoRA and by DoRA, and prediction."""
-    compute = resolve("cpu", "auto", "auto")  # `benchmarks.gpu` measures the card
+    compute = resolve("cpu", precision, "auto")  # `benchmarks.gpu` measures the card
     cases: dict[str, Case] = {}
     for kind in (*KINDS, "prediction"):
         for fast in (True, False):
@@ -34,7 +37,7 @@ def main(
         "real tokens/s",
         rates,
         ours="full, fast",
-        precision="bf16" if compute.bf16 else "fp32",
+        precision=compute.describe()["precision"],
         fast_over_plain=times,
     )
     print(", ".join(f"{kind}: {times[kind]:.2f} times the plain engine" for kind in times))

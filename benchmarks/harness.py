@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -48,6 +49,8 @@ class Target(NamedTuple):
 
 
 Rates = dict[str, list[float]]
+
+Precision = Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="of mtbert; peers are timed in fp32 too")]
 
 
 def alternate(
@@ -105,13 +108,16 @@ def publish(
     ours: str,
     targets: Sequence[Target] = (),
     **facts: Any,
-) -> None:
-    """Print the rates and write them, with machine, versions and command, to reports/benchmarks/NAME.json.
+) -> Path:
+    """Print the rates and write them as `write` does.
 
     Args:
         unit: of the rates, such as tokens/s.
         ours: the case that the others are compared with.
         facts: further JSON values of the benchmark.
+
+    Returns:
+        the file.
     """
     cases = summary(rates, ours)
     table = Table(title=f"{name}, {unit}")
@@ -131,7 +137,7 @@ def publish(
         "targets": [target._asdict() | {"met": target.met} for target in targets],
         **facts,
     }
-    write(name, result)
+    return write(name, result)
 
 
 def summary(rates: Mapping[str, Sequence[float]], ours: str) -> dict[str, dict[str, Any]]:
@@ -139,12 +145,16 @@ def summary(rates: Mapping[str, Sequence[float]], ours: str) -> dict[str, dict[s
     return {case: _spread(values) | {f"{ours} is": ratio(rates, ours, case)} for case, values in rates.items()}
 
 
-def write(name: str, result: Mapping[str, Any]) -> None:
-    """Write JSON values, with machine, versions and command, to reports/benchmarks/NAME.json."""
+def write(name: str, result: Mapping[str, Any]) -> Path:
+    """Write JSON values, with machine, versions and command, to reports/benchmarks/NAME.json, or NAME-fp32.json.
+
+    A result in fp32 thus does not replace one in bf16, when a machine without bf16 measures.
+    """
+    name += "-fp32" * (result.get("precision") == "fp32")
     command = "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
-    atomic_json(
-        RESULTS / f"{name}.json", {"benchmark": name, "targets": [], **result, "command": command, "where": where()}
-    )
+    path = RESULTS / f"{name}.json"
+    atomic_json(path, {"benchmark": name, "targets": [], **result, "command": command, "where": where()})
+    return path
 
 
 def where() -> dict[str, Any]:

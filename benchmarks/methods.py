@@ -45,7 +45,7 @@ def main(
         }
         for name, adapter in methods.items()
     }
-    precision = "bf16" if compute.bf16 else "fp32"
+    precision = compute.describe()["precision"]
     publish("methods", "real tokens/s", rates, ours=FULL, methods=facts, precision=precision)
 
 

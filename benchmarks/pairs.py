@@ -11,7 +11,7 @@ import torch
 import typer
 
 from benchmarks import peers
-from benchmarks.harness import Target, alternate, publish, ratio
+from benchmarks.harness import Precision, Target, alternate, publish, ratio
 from benchmarks.work import WARM_UP, batches, minilm, split, training, wrapper
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
@@ -19,20 +19,23 @@ from mtbert.training.compute import resolve
 
 
 def main(
-    batch_size: int = 32, rounds: int = 7, steps: Annotated[int, typer.Option(help="per case and round")] = 3
+    batch_size: int = 32,
+    rounds: int = 7,
+    steps: Annotated[int, typer.Option(help="per case and round")] = 3,
+    precision: Precision = "auto",
 ) -> None:
     """Tokens per second on the paraphrase task, for several features and for the peer with the same objective."""
-    compute = resolve("cpu", "auto", "auto")  # as the peers; `benchmarks.gpu` measures the card
+    compute = resolve("cpu", precision, "auto")  # as the peers; `benchmarks.gpu` measures the card
     data, tokens = split("quora"), wrapper()
     features = {"u, v, |u-v|": ["u", "v", "|u-v|"], "c": ["c"], "u, v, c": ["u", "v", "c"]}
     cases = {
         f"mtbert {name}": training(minilm(wanted), data, tokens, compute, batch_size, steps)
         for name, wanted in features.items()
     }
-    for precision, bf16 in {"fp32": False, **({"bf16": True} if compute.bf16 else {})}.items():
+    for theirs, bf16 in {"fp32": False, **({"bf16": True} if compute.bf16 else {})}.items():
         for attention in ("sdpa", "eager"):
             peer = softmax_loss(data, tokens, batch_size, steps, bf16, attention)
-            cases[f"sentence-transformers {precision} {attention} u, v, |u-v|"] = peer
+            cases[f"sentence-transformers {theirs} {attention} u, v, |u-v|"] = peer
     rates = alternate(cases, rounds, WARM_UP)
     median = {name: statistics.median(values) for name, values in rates.items()}
     ours = "mtbert u, v, |u-v|"
@@ -42,7 +45,7 @@ def main(
         Target(f"times {best}", ratio(rates, ours, best), 3.0),
         Target("u, v, c: time per token over that of u, v or c alone", apart / median["mtbert u, v, c"], 1.05, True),
     ]
-    publish("pairs", "real tokens/s", rates, ours=ours, targets=targets, precision="bf16" if compute.bf16 else "fp32")
+    publish("pairs", "real tokens/s", rates, ours=ours, targets=targets, precision=compute.describe()["precision"])
 
 
 def softmax_loss(

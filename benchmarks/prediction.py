@@ -14,7 +14,7 @@ import torch
 import typer
 
 from benchmarks import peers
-from benchmarks.harness import Target, alternate, publish, ratio
+from benchmarks.harness import Precision, Target, alternate, publish, ratio
 from benchmarks.work import PREPARED, minilm, objectives, split, wrapper
 from mtbert.corpus.tokenizer import read_tokenizer
 from mtbert.engines import engine_for
@@ -26,21 +26,23 @@ from mtbert.training.compute import Compute, resolve
 BATCHES = (16, 32, 64, 128)
 
 
-def main(pairs: Annotated[int, typer.Option(help="number of pairs")] = 256, rounds: int = 5) -> None:
+def main(
+    pairs: Annotated[int, typer.Option(help="number of pairs")] = 256, rounds: int = 5, precision: Precision = "auto"
+) -> None:
     """Pairs per second with tokenisation, each at its best batch size on this machine."""
-    compute = resolve("cpu", "auto", "auto")  # as the peers; `benchmarks.gpu` measures the card
+    compute = resolve("cpu", precision, "auto")  # as the peers; `benchmarks.gpu` measures the card
     table = split("quora").example_table()
     texts = list(zip(table["sentence1"][:pairs], table["sentence2"][:pairs], strict=True))
     model = minilm(["c"], pooling="cls")
     mine, head = ours(model, texts, compute), model.heads["quora"].linear.state_dict()  # type: ignore[union-attr]
     difference = float(np.abs(mine() - cross_encoder(texts, torch.float32, head)(32)).max())
     cases = {"mtbert": counted(mine)}
-    for precision, dtype in {"fp32": torch.float32, **({"bf16": torch.bfloat16} if compute.bf16 else {})}.items():
+    for theirs, dtype in {"fp32": torch.float32, **({"bf16": torch.bfloat16} if compute.bf16 else {})}.items():
         for name, make in (("CrossEncoder.predict", cross_encoder), ("pipeline", pipeline)):
             predict = make(texts, dtype, head)
             found = {size: alternate({"": counted(partial(predict, size))}, 1)[""][0] for size in BATCHES}
             best = max(found, key=lambda size: found[size])
-            cases[f"{name} {precision} batch {best}"] = counted(partial(predict, best))
+            cases[f"{name} {theirs} batch {best}"] = counted(partial(predict, best))
     rates = alternate(cases, rounds)
     targets = []
     for name in ("CrossEncoder.predict", "pipeline"):
@@ -54,7 +56,7 @@ def main(pairs: Annotated[int, typer.Option(help="number of pairs")] = 256, roun
         rates,
         ours="mtbert",
         targets=targets,
-        precision="bf16" if compute.bf16 else "fp32",
+        precision=compute.describe()["precision"],
         largest_difference_of_probabilities=difference,
     )
 

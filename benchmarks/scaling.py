@@ -2,13 +2,14 @@
 
 import statistics
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
 
-from benchmarks.harness import RESULTS, alternate, publish
+from benchmarks.harness import alternate, publish
 from benchmarks.work import minilm, stepper
 from mtbert.data.batches import ROWS, Batch
 from mtbert.data.tokens import lay_out
@@ -40,8 +41,8 @@ def main(rounds: int = 3, most: Annotated[int, typer.Option(help="tokens a step"
             if size * length <= most
         }
         rates |= alternate(cases, rounds)
-    publish("scaling", "tokens/s", rates, ours=next(iter(rates)), precision="bf16" if compute.bf16 else "fp32")
-    _draw({name: statistics.median(values) for name, values in rates.items()})
+    path = publish("scaling", "tokens/s", rates, ours=next(iter(rates)), precision=compute.describe()["precision"])
+    _draw({name: statistics.median(values) for name, values in rates.items()}, path.with_suffix(".svg"))
 
 
 def _batch(size: int, length: int) -> Batch:
@@ -50,7 +51,7 @@ def _batch(size: int, length: int) -> Batch:
     return Batch("sst", ("u",), lay_out(sequences, ROWS), torch.from_numpy(rng.integers(0, 5, size).astype(np.float32)))
 
 
-def _draw(rates: dict[str, float]) -> None:
+def _draw(rates: dict[str, float], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     from mtbert.report.figures import STYLE
@@ -73,7 +74,7 @@ def _draw(rates: dict[str, float]) -> None:
             axis.minorticks_off()
         axes[0].set(ylabel="training tokens per second", ylim=(0, None))
         axes[0].legend()
-        figure.savefig(RESULTS / "scaling.svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
 if __name__ == "__main__":

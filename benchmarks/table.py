@@ -53,9 +53,10 @@ def table(folder: Path = RESULTS) -> str:
         # A GPU that is there is named in every result, but only `benchmarks.gpu` has targets for it.
         device = (path.name.startswith("gpu-") and where["gpu"]) or where["machine"]
         machine = f"{device} ({where['instructions']}), {where['date']}"
+        fp32 = ", in fp32" * (result.get("precision") == "fp32")
         for target in result["targets"]:
             bound = f"{'≤' if target['at_most'] else '≥'} {target['bound']:g}"
-            met, what = "yes" if target["met"] else "no", target["what"].replace("|", "\\|")
+            met, what = "yes" if target["met"] else "no", target["what"].replace("|", "\\|") + fp32
             lines.append(f"| `{result['command']}` | {what} | {target['value']:.3g} | {bound} | {met} | {machine} |")
     return "\n".join(lines)
 

@@ -7,7 +7,7 @@ import torch
 import typer
 
 from benchmarks import ceiling, peers
-from benchmarks.harness import Case, Target, alternate, publish, ratio
+from benchmarks.harness import Case, Precision, Target, alternate, publish, ratio
 from benchmarks.work import WARM_UP, minilm, split, training, wrapper
 from mtbert.training.compute import resolve
 
@@ -18,23 +18,24 @@ def main(
     pooling: Annotated[str, typer.Option(help="mean, or cls with BERT's pooler")] = "mean",
     rounds: int = 7,
     steps: Annotated[int, typer.Option(help="per case and round")] = 4,
+    precision: Precision = "auto",
 ) -> None:
     """Tokens per second of mtbert and of each peer at its best settings on this machine."""
-    compute = resolve("cpu", "auto", "auto")  # as the peers; `benchmarks.gpu` measures the card
+    compute = resolve("cpu", precision, "auto")  # as the peers; `benchmarks.gpu` measures the card
     data, tokens = split(task), wrapper()
     outputs = 5 if task == "sst" else 1
     model = minilm(["c"], pooling=pooling)
     cases: dict[str, Case] = {"mtbert": training(model, data, tokens, compute, batch_size, steps)}
     precisions = {"fp32": False} | ({"bf16": True} if compute.bf16 else {})
-    for precision, bf16 in precisions.items():
+    for theirs, bf16 in precisions.items():
         for attention in ("sdpa", "eager"):
             for order, grouped in (("shuffled", False), ("length-grouped", True)):
                 peer = peers.Classifier(peers.bert(attention, pooling == "cls"), outputs, pooling=pooling)
-                cases[f"transformers {precision} {attention} {order}"] = peers.training(
+                cases[f"transformers {theirs} {attention} {order}"] = peers.training(
                     peer, data, tokens, batch_size=batch_size, steps=steps, bf16=bf16, grouped=grouped
                 )
         peer = peers.Classifier(peers.bert("sdpa", pooling == "cls"), outputs, pooling=pooling)
-        cases[f"Trainer {precision} sdpa length-grouped"] = peers.trainer(
+        cases[f"Trainer {theirs} sdpa length-grouped"] = peers.trainer(
             peer, data, tokens, batch_size=batch_size, steps=steps, bf16=bf16
         )
     rates = alternate(cases, rounds, WARM_UP)
@@ -48,9 +49,9 @@ def main(
         / peak
     )
     targets = []
-    for precision in precisions:
-        best = max((name for name in median if f" {precision} " in name), key=lambda name: median[name])
-        bound = 3.0 if batch_size <= 8 else {"fp32": 7.0, "bf16": 3.5}[precision]
+    for theirs in precisions:
+        best = max((name for name in median if f" {theirs} " in name), key=lambda name: median[name])
+        bound = 3.0 if batch_size <= 8 else {"fp32": 7.0, "bf16": 3.5}[theirs]
         targets.append(Target(f"times {best}", ratio(rates, "mtbert", best), bound))
     if batch_size > 8:
         targets.append(Target("share of the machine's matrix-product rate", share, 0.6))
@@ -60,7 +61,7 @@ def main(
         rates,
         ours="mtbert",
         targets=targets,
-        precision="bf16" if compute.bf16 else "fp32",
+        precision=compute.describe()["precision"],
         matrix_flops=peak,
         share_of_matrix_rate=share,
         tokens_per_step=tokens_per_step,
