@@ -120,13 +120,10 @@ def test_runs_are_edited_added_and_removed_in_params_yaml_alone(project: Path) -
     tree["tables"]["table1"]["mine"] = "mine"
     del tree["runs"]["sampler_balanced"], tree["tables"]["table3"]
     yaml.dump(tree, project / "params.yaml")
-    assert stages_run(must(project, "dvc", "repro")) == {
-        "plan",
-        "convert@mine",
-        "convert@dora_r4",
-        *both({"mine", "dora_r4"}),
-        *VIEWS - {"table@table3"},
-    }
+    again = {"plan", "convert@mine", "convert@dora_r4", *both({"mine", "dora_r4"}), "statistics", "table@table1"}
+    assert stages_run(must(project, "dvc", "repro", "table@table1")) == again
+    # `report` alone, so that the other views, which are stale too, are not made.
+    must(project, "dvc", "repro", "--single-item", "report")
     assert "mine" in (project / "reports/sample/tables/table1.md").read_text(encoding="utf-8")
     page = (project / "reports/sample/index.html").read_text(encoding="utf-8")
     assert "dvc repro table@table2" in page
