@@ -80,7 +80,8 @@ def project(tmp_path: Path) -> Path:
     (folder / "tools").mkdir()
     shutil.copy(ROOT / "tools/reproduce.sh", folder / "tools")
     shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
-    must(folder, "dvc", "config", "--local", "core.site_cache_dir", str(folder / ".dvc-site-cache"))
+    local = f"[core]\n    site_cache_dir = {folder / '.dvc-site-cache'}\n"  # as `dvc config --local` writes it
+    (folder / ".dvc/config.local").write_text(local, encoding="utf-8")
     must(folder, "git", "init", "-q")
     must(folder, "git", "add", "-A")
     must(folder, "git", "commit", "-qm", "start")

@@ -136,9 +136,11 @@ def test_the_remedy_works_when_pasted(where: str, root: Path, tmp_path: Path, mo
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "dvc.yaml").write_text(DVC_YAML)
     (tmp_path / "make.py").write_text(MAKE)
-    dvc("init", "--no-scm", "-q")
-    dvc("config", "cache.type", "hardlink,copy")
-    dvc("config", "core.site_cache_dir", str(tmp_path / "site"))
+    (tmp_path / ".dvc").mkdir()  # as `dvc init` and `dvc config` leave it
+    config = (
+        f'[core]\n    no_scm = True\n    site_cache_dir = {tmp_path / "site"}\n[cache]\n    type = "hardlink,copy"\n'
+    )
+    (tmp_path / ".dvc/config").write_text(config, encoding="utf-8")
     dvc("repro")
     file, sound = Path("data/prepared/a.csv"), b"some text of prepare"
     (stored,) = [path for path in Path(".dvc/cache").rglob("*") if path.is_file() and path.read_bytes() == sound]
