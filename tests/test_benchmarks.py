@@ -21,6 +21,7 @@ from benchmarks import (
     card_passes,
     card_steps,
     engines,
+    harness,
     methods,
     pairs,
     paper,
@@ -58,6 +59,14 @@ def test_rounds_end_with_the_time_and_only_complete_ones_count(monkeypatch: pyte
     assert kept == [1, 2]
     with pytest.raises(TimeoutError, match="no time for one round"):
         alternate({"a": case, "b": case}, 9, ends=now + 3)
+
+
+def test_a_result_in_fp32_does_not_replace_one_in_bf16(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    rates = {"ours": [1.0], "theirs": [2.0]}
+    files = [harness.publish("a", "tokens/s", rates, ours="ours", precision=name).name for name in ("bf16", "fp32")]
+    assert files == ["a.json", "a-fp32.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
 
 
 def test_the_page_says_how_many_rounds_there_are(tmp_path: Path) -> None:
