@@ -34,7 +34,9 @@ class DoraLinear(LoraLinear):
         self, base: nn.Linear, rank: int, alpha: float, dropout: Dropout | None = None, exact_norm: bool = True
     ) -> None:
         super().__init__(base, rank, alpha, dropout)
-        self.magnitude = nn.Parameter(base.weight.detach().norm(dim=1))
+        weight = base.weight.detach()
+        # On the meta device, where models are counted, torch's norm would import its compiler, which takes a second.
+        self.magnitude = nn.Parameter(weight.new_empty(len(weight)) if weight.is_meta else weight.norm(dim=1))
         self.exact_norm = exact_norm
 
     def forward(self, x: Tensor) -> Tensor:

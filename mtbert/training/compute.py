@@ -67,6 +67,8 @@ def resolve(device: str, precision: str, threads: str | int, cuda_graphs: str | 
     if device == "auto" and chosen.type == "cpu" and torch.backends.mps.is_available():
         _note("compute.device: auto is the CPU here, since mtbert has no path for Apple's GPU")
     bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
+    if bf16 and chosen.type == "cpu" and not _native_bf16(chosen):
+        _note("compute.precision: bf16 is several times as slow as fp32 here, as this processor does not multiply bf16")
     rocm = torch.version.hip is not None
     graphs = chosen.type == "cuda" and (bf16 and not rocm if cuda_graphs == "auto" else bool(cuda_graphs))
     if graphs and rocm:

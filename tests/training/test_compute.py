@@ -37,11 +37,16 @@ def test_cuda_with_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_auto_precision_follows_the_processor(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_precision_follows_the_processor(
+    native: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(module, "_native_bf16", lambda _device: native)
+    module._note.cache_clear()
     assert resolve("cpu", "auto", "auto").bf16 is native
-    assert resolve("cpu", "bf16", "auto").bf16
     assert not resolve("cpu", "fp32", "auto").bf16
+    assert not capsys.readouterr().err
+    assert resolve("cpu", "bf16", "auto").bf16
+    assert ("bf16 is several times as slow as fp32 here" in capsys.readouterr().err) is not native
 
 
 def test_graphs_are_for_cuda_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:

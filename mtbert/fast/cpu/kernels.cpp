@@ -20,7 +20,11 @@
 
 namespace {
 
+#ifdef __AVX512F__
 constexpr int W = 16;  // lanes
+#else
+constexpr int W = 8;
+#endif
 typedef float Vec __attribute__((vector_size(4 * W)));
 typedef uint32_t Bits __attribute__((vector_size(4 * W)));
 typedef int32_t Ints __attribute__((vector_size(4 * W)));
@@ -30,6 +34,9 @@ struct bf16 {
   uint16_t bits;
 };
 constexpr int64_t PARTS = 16;
+
+// Before a loop over an array of vectors: g++ -O2 keeps the array in registers only if the loop is unrolled.
+#define UNROLL _Pragma("GCC unroll 16")
 
 inline Vec splat(float x) { return Vec{} + x; }
 inline Vec select(Ints mask, Vec yes, Vec no) { return mask ? yes : no; }
@@ -59,19 +66,16 @@ inline void store(bf16* p, Vec v) {
 }
 
 inline float total(Vec v) {
-  typedef float V8 __attribute__((vector_size(32)));
-  typedef float V4 __attribute__((vector_size(16)));
-  const V8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  const V4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
-  return (b[0] + b[2]) + (b[1] + b[3]);
+  float x[W];
+  std::memcpy(x, &v, sizeof x);
+  for (int s = W / 2; s; s /= 2)
+    for (int l = 0; l < s; ++l) x[l] += x[l + s];
+  return x[0];
 }
 inline float largest(Vec v) {
-  typedef float V8 __attribute__((vector_size(32)));
-  typedef int32_t I8 __attribute__((vector_size(32)));
-  const V8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), b = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  const I8 mask = a > b;
-  const V8 m = (V8)(((I8)a & mask) | ((I8)b & ~mask));
-  return std::max(std::max(std::max(m[0], m[1]), std::max(m[2], m[3])), std::max(std::max(m[4], m[5]), std::max(m[6], m[7])));
+  float most = v[0];
+  for (int l = 1; l < W; ++l) most = v[l] > most ? v[l] : most;
+  return most;
 }
 
 // e^x to 1 ulp for x <= 0 or so; NaN stays NaN.
@@ -119,7 +123,7 @@ inline void exchange(Vec (&m)[W]) {
     }
 }
 inline void transpose(Vec (&m)[W]) {
-  exchange<8>(m);
+  if constexpr (W == 16) exchange<8>(m);
   exchange<4>(m);
   exchange<2>(m);
   exchange<1>(m);
@@ -287,11 +291,10 @@ void gelu_backward(const A* grad, const A* z, Affine affine, int64_t rows, int64
 constexpr int R = 4;
 
 // Copy one head of one sequence to float: as rows (Lp, K), or transposed (K, Lp), padded with zeros.
-template <int KV, typename A>
+template <int K, typename A>
 void gather(const A* z, Affine affine, int64_t column, int64_t E, int64_t L, int64_t Lp, float* rows, float* turned) {
-  constexpr int K = KV * W;
   for (int64_t first = 0; first < Lp; first += W)
-    for (int v = 0; v < KV; ++v) {
+    for (int v = 0; v < K / W; ++v) {
       Vec block[W];
       for (int64_t r = 0; r < W; ++r) {
         const int64_t i = first + r, c = column + v * W;
@@ -304,29 +307,41 @@ void gather(const A* z, Affine affine, int64_t column, int64_t E, int64_t L, int
     }
 }
 
-// out (R, Lp) = a (R, K) b (K, Lp)
-template <int KV>
-inline void across(const float* a, const float* b, int64_t Lp, float* out) {
-  for (int64_t j = 0; j < Lp; j += W) {
-    Vec sum[R] = {};
-    for (int k = 0; k < KV * W; ++k) {
-      const Vec column = load(b + k * Lp + j);
-      for (int r = 0; r < R; ++r) sum[r] += a[r * KV * W + k] * column;
-    }
-    for (int r = 0; r < R; ++r) store(out + r * Lp + j, sum[r]);
+// Attention's products keep R x TILE vectors of sums in registers, of which there are 16 without AVX-512.
+constexpr int TILE = 2;
+
+// out (R, N) = a (R, M) b (M, N) for TILE vectors of columns, or for one if only one is left; out(r, column, sum) takes each sum.
+template <int N, typename Out>
+inline void tile(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t M, Out out) {
+  Vec sum[R][N];
+  UNROLL for (int r = 0; r < R; ++r)
+    UNROLL for (int v = 0; v < N; ++v) sum[r][v] = Vec{};
+  for (int64_t m = 0; m < M; ++m) {
+    Vec row[N];
+    UNROLL for (int v = 0; v < N; ++v) row[v] = load(b + m * ldb + v * W);
+    UNROLL for (int r = 0; r < R; ++r)
+      UNROLL for (int v = 0; v < N; ++v) sum[r][v] += a[r * lda + m] * row[v];
   }
+  UNROLL for (int r = 0; r < R; ++r)
+    UNROLL for (int v = 0; v < N; ++v) out(r, v * W, sum[r][v]);
+}
+template <typename Out>
+inline void multiply(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t M, int64_t columns, Out out) {
+  int64_t j = 0;
+  for (; j + TILE * W <= columns; j += TILE * W)
+    tile<TILE>(a, lda, b + j, ldb, M, [&](int r, int64_t at, Vec v) { out(r, j + at, v); });
+  if (j < columns) tile<1>(a, lda, b + j, ldb, M, [&](int r, int64_t at, Vec v) { out(r, j + at, v); });
 }
 
-// out (R, K) = a (R, L) b (L, K)
-template <int KV>
-inline void along(const float* a, int64_t Lp, const float* b, int64_t L, Vec (&out)[R][KV]) {
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < KV; ++v) out[r][v] = Vec{};
-  for (int64_t j = 0; j < L; ++j)
-    for (int v = 0; v < KV; ++v) {
-      const Vec row = load(b + (j * KV + v) * W);
-      for (int r = 0; r < R; ++r) out[r][v] += a[r * Lp + j] * row;
-    }
+// out (L, one vector of K columns) += a^T (L, R) b (R, the same columns)
+inline void add_outer(const float* a, int64_t lda, const float* b, int64_t K, int64_t L, float* out) {
+  Vec row[R];
+  UNROLL for (int r = 0; r < R; ++r) row[r] = load(b + r * K);
+  for (int64_t j = 0; j < L; ++j) {
+    Vec sum = load(out + j * K);
+    UNROLL for (int r = 0; r < R; ++r) sum += a[r * lda + j] * row[r];
+    store(out + j * K, sum);
+  }
 }
 
 inline Ints lanes() {
@@ -346,27 +361,26 @@ struct Heads {
 // for the same reason: weights that do not sum to 1 give a wrong gradient.
 inline void exponentials(float* s, int64_t L, int64_t Lp, float scale, float (&whole)[R]) {
   Vec top[R], sum[R];
-  for (int r = 0; r < R; ++r) top[r] = splat(-INFINITY), sum[r] = Vec{};
+  UNROLL for (int r = 0; r < R; ++r) top[r] = splat(-INFINITY), sum[r] = Vec{};
   for (int64_t j = 0; j < Lp; j += W) {
     const Ints inside = lanes() < int32_t(L - j);
-    for (int r = 0; r < R; ++r) top[r] = maximum(top[r], select(inside, load(s + r * Lp + j), splat(-INFINITY)));
+    UNROLL for (int r = 0; r < R; ++r) top[r] = maximum(top[r], select(inside, load(s + r * Lp + j), splat(-INFINITY)));
   }
   float m[R];
-  for (int r = 0; r < R; ++r) m[r] = largest(top[r]);
+  UNROLL for (int r = 0; r < R; ++r) m[r] = largest(top[r]);
   for (int64_t j = 0; j < Lp; j += W) {
     const Ints inside = lanes() < int32_t(L - j);
-    for (int r = 0; r < R; ++r) {
+    UNROLL for (int r = 0; r < R; ++r) {
       const Vec e = only(inside, exponential((load(s + r * Lp + j) - m[r]) * scale));
       store(s + r * Lp + j, e);
       sum[r] += e;
     }
   }
-  for (int r = 0; r < R; ++r) whole[r] = total(sum[r]);
+  UNROLL for (int r = 0; r < R; ++r) whole[r] = total(sum[r]);
 }
 
-template <int KV, typename A>
+template <int K, typename A>
 void attention(const A* qkv, Affine affine, Dropout dropout, Heads shape, A* mixed) {
-  constexpr int K = KV * W;
   const float scale = 1 / std::sqrt(float(K));
   const int64_t D = shape.H * K;
 #pragma omp parallel
@@ -379,11 +393,11 @@ void attention(const A* qkv, Affine affine, Dropout dropout, Heads shape, A* mix
       room.resize(3 * K * Lp + R * Lp);
       float *q = room.data(), *k = q + K * Lp, *v = k + K * Lp, *s = v + K * Lp;
       const A* z = qkv + start * shape.E;
-      gather<KV>(z, affine, h * K, shape.E, L, Lp, q, nullptr);
-      gather<KV>(z, affine, D + h * K, shape.E, L, Lp, nullptr, k);
-      gather<KV>(z, affine, 2 * D + h * K, shape.E, L, Lp, v, nullptr);
+      gather<K>(z, affine, h * K, shape.E, L, Lp, q, nullptr);
+      gather<K>(z, affine, D + h * K, shape.E, L, Lp, nullptr, k);
+      gather<K>(z, affine, 2 * D + h * K, shape.E, L, Lp, v, nullptr);
       for (int64_t i = 0; i < L; i += R) {
-        across<KV>(q + i * K, k, Lp, s);
+        multiply(q + i * K, K, k, Lp, K, Lp, [&](int r, int64_t j, Vec sum) { store(s + r * Lp + j, sum); });
         const int rows = int(std::min<int64_t>(R, L - i));  // the other rows are padding, computed and discarded
         float whole[R];
         exponentials(s, L, Lp, scale, whole);
@@ -391,19 +405,17 @@ void attention(const A* qkv, Affine affine, Dropout dropout, Heads shape, A* mix
           const int64_t at = shape.places[n] + (h * L + i + r) * L;
           for (int64_t j = 0; j < Lp; j += W) store(s + r * Lp + j, dropout(at + j, load(s + r * Lp + j)));
         }
-        Vec out[R][KV];
-        along<KV>(s, Lp, v, L, out);
-        for (int r = 0; r < rows; ++r)
-          for (int c = 0; c < KV; ++c) store(mixed + (start + i + r) * D + h * K + c * W, out[r][c] * (1 / whole[r]));
+        multiply(s, Lp, v, K, L, K, [&](int r, int64_t c, Vec sum) {
+          if (r < rows) store(mixed + (start + i + r) * D + h * K + c, sum * (1 / whole[r]));
+        });
       }
     }
   }
 }
 
 // `sums` holds the gradients of bias and factor, E each. The sequences are split into PARTS parts, like rows elsewhere.
-template <int KV, typename A>
+template <int K, typename A>
 void attention_backward(const A* grad, const A* qkv, Affine affine, Dropout dropout, Heads shape, A* grad_z, float* sums) {
-  constexpr int K = KV * W;
   const float scale = 1 / std::sqrt(float(K));
   const int64_t D = shape.H * K, E = shape.E;
   std::vector<float> parts(PARTS * 2 * E, 0.0f);
@@ -420,14 +432,14 @@ void attention_backward(const A* grad, const A* qkv, Affine affine, Dropout drop
         float *q = room.data(), *k = q + K * Lp, *g = k + K * Lp, *kt = g + K * Lp, *vt = kt + K * Lp, *dq = vt + K * Lp,
               *dk = dq + K * Lp, *dv = dk + K * Lp, *p = dv + K * Lp, *kept = p + R * Lp, *dp = kept + R * Lp;
         const A* z = qkv + start * E;
-        gather<KV>(z, affine, h * K, E, L, Lp, q, nullptr);
-        gather<KV>(z, affine, D + h * K, E, L, Lp, k, kt);
-        gather<KV>(z, affine, 2 * D + h * K, E, L, Lp, nullptr, vt);
-        gather<KV>(grad + start * D, Affine{nullptr, nullptr}, h * K, D, L, Lp, g, nullptr);
+        gather<K>(z, affine, h * K, E, L, Lp, q, nullptr);
+        gather<K>(z, affine, D + h * K, E, L, Lp, k, kt);
+        gather<K>(z, affine, 2 * D + h * K, E, L, Lp, nullptr, vt);
+        gather<K>(grad + start * D, Affine{nullptr, nullptr}, h * K, D, L, Lp, g, nullptr);
         std::memset(dk, 0, sizeof(float) * 2 * K * Lp);
         for (int64_t i = 0; i < L; i += R) {
-          across<KV>(q + i * K, kt, Lp, p);
-          across<KV>(g + i * K, vt, Lp, dp);
+          multiply(q + i * K, K, kt, Lp, K, Lp, [&](int r, int64_t j, Vec sum) { store(p + r * Lp + j, sum); });
+          multiply(g + i * K, K, vt, Lp, K, Lp, [&](int r, int64_t j, Vec sum) { store(dp + r * Lp + j, sum); });
           const int rows = int(std::min<int64_t>(R, L - i));
           float whole[R];
           exponentials(p, L, Lp, scale, whole);
@@ -454,38 +466,25 @@ void attention_backward(const A* grad, const A* qkv, Affine affine, Dropout drop
             for (int64_t j = 0; j < Lp; j += W)
               store(slope + j, load(weight + j) * (load(slope + j) - delta) * scale);
           }
-          Vec out[R][KV], gr[R][KV], qr[R][KV];
-          along<KV>(dp, Lp, k, L, out);
-          for (int r = 0; r < R; ++r)
-            for (int c = 0; c < KV; ++c) {
-              store(dq + (i + r) * K + c * W, out[r][c]);
-              gr[r][c] = load(g + (i + r) * K + c * W);
-              qr[r][c] = load(q + (i + r) * K + c * W);
-            }
-          for (int64_t j = 0; j < L; ++j)
-            for (int c = 0; c < KV; ++c) {
-              Vec a = load(dv + j * K + c * W), b = load(dk + j * K + c * W);
-              for (int r = 0; r < R; ++r) {
-                a += kept[r * Lp + j] * gr[r][c];
-                b += dp[r * Lp + j] * qr[r][c];
-              }
-              store(dv + j * K + c * W, a);
-              store(dk + j * K + c * W, b);
-            }
+          multiply(dp, Lp, k, K, L, K, [&](int r, int64_t c, Vec sum) { store(dq + (i + r) * K + c, sum); });
+          for (int c = 0; c < K; c += W) {
+            add_outer(kept, Lp, g + i * K + c, K, L, dv + c);
+            add_outer(dp, Lp, q + i * K + c, K, L, dk + c);
+          }
         }
         const float* grads[3] = {dq, dk, dv};
         for (int which = 0; which < 3; ++which) {
           const int64_t first = which * D + h * K;
-          Vec sum[KV] = {}, along_z[KV] = {};
+          Vec sum[K / W] = {}, along_z[K / W] = {};
           for (int64_t i = 0; i < L; ++i)
-            for (int c = 0; c < KV; ++c) {
+            for (int c = 0; c < K / W; ++c) {
               const int64_t column = first + c * W, at = (start + i) * E + column;
               const Vec d = load(grads[which] + i * K + c * W);
               sum[c] += d;
               if (affine.factor) along_z[c] += d * load(qkv + at);
               store(grad_z + at, affine.backward(column, d));
             }
-          for (int c = 0; c < KV; ++c) {
+          for (int c = 0; c < K / W; ++c) {
             float* column = s + first + c * W;
             store(column, load(column) + sum[c]);
             store(column + E, load(column + E) + along_z[c]);
@@ -519,7 +518,7 @@ template <>
 struct Unit<float> {
   typedef Vec Lanes;
   static constexpr int64_t COUNT = 1;
-  // One unit of each of 16 columns.
+  // One unit of each of W columns.
   static Vec rows(const float* p, int64_t) { return load(p); }
   static void write(float* p, const Vec* v) { store(p, *v); }
   static Vec all(const void* p) {
@@ -559,7 +558,7 @@ inline float number(bf16 x) {
   return f;
 }
 
-inline int64_t padded(int64_t r) { return (r + W - 1) / W * W; }
+inline int64_t padded(int64_t r) { return (r + 15) / 16 * 16; }  // to call.py's LANES
 inline void scaled(const float* b, float s, int64_t r, float* out) {
   for (int64_t j = 0; j < padded(r); ++j) out[j] = j < r ? s * b[j] : 0;
 }
@@ -794,9 +793,9 @@ extern "C" void random_words(const uint64_t* key, int64_t first, int64_t blocks,
     const Affine affine{factor, bias};                                                                                  \
     const Dropout dropout{words, threshold, scale};                                                                     \
     const Heads shape{offsets, places, N, H, 3 * H * K};                                                                \
-    if (K == 16) attention<1, A>(qkv, affine, dropout, shape, mixed);                                                   \
-    if (K == 32) attention<2, A>(qkv, affine, dropout, shape, mixed);                                                   \
-    if (K == 64) attention<4, A>(qkv, affine, dropout, shape, mixed);                                                   \
+    if (K == 16) attention<16, A>(qkv, affine, dropout, shape, mixed);                                                  \
+    if (K == 32) attention<32, A>(qkv, affine, dropout, shape, mixed);                                                  \
+    if (K == 64) attention<64, A>(qkv, affine, dropout, shape, mixed);                                                  \
   }                                                                                                                     \
   extern "C" void attention_backward_##suffix(const A* grad, const A* qkv, const float* factor,                         \
                                               const float* bias, const int16_t* words, int threshold, float scale,      \
@@ -805,9 +804,9 @@ extern "C" void random_words(const uint64_t* key, int64_t first, int64_t blocks,
     const Affine affine{factor, bias};                                                                                  \
     const Dropout dropout{words, threshold, scale};                                                                     \
     const Heads shape{offsets, places, N, H, 3 * H * K};                                                                \
-    if (K == 16) attention_backward<1, A>(grad, qkv, affine, dropout, shape, grad_z, sums);                             \
-    if (K == 32) attention_backward<2, A>(grad, qkv, affine, dropout, shape, grad_z, sums);                             \
-    if (K == 64) attention_backward<4, A>(grad, qkv, affine, dropout, shape, grad_z, sums);                             \
+    if (K == 16) attention_backward<16, A>(grad, qkv, affine, dropout, shape, grad_z, sums);                            \
+    if (K == 32) attention_backward<32, A>(grad, qkv, affine, dropout, shape, grad_z, sums);                            \
+    if (K == 64) attention_backward<64, A>(grad, qkv, affine, dropout, shape, grad_z, sums);                            \
   }                                                                                                                     \
   extern "C" void dora_norm_##suffix(const A* extended, const float* const* a, const float* const* b,                   \
                                      const float* const* squared, const float* const* magnitude, float s,               \
