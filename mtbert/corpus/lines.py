@@ -119,11 +119,9 @@ def _checked(path: Path, origin: Origin) -> int:
 
 def _check_mark(start: bytes, origin: Origin) -> None:
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise MtbertError(
-            f"{origin.name}:1:1: UTF-16 rather than UTF-8; save the file as UTF-8 without byte order mark"
-        )
+        raise MtbertError(f"{origin.name}:1:1: UTF-16 rather than UTF-8; {origin.fix_encoding}")
     if start.startswith(b"\xef\xbb\xbf"):
-        raise MtbertError(f"{origin.name}:1:1: starts with a byte order mark; save the file as UTF-8 without it")
+        raise MtbertError(f"{origin.name}:1:1: starts with a byte order mark; {origin.fix_encoding}")
 
 
 def _decoded(block: bytes, offset: int, lines: int, origin: Origin) -> str:
@@ -135,7 +133,7 @@ def _decoded(block: bytes, offset: int, lines: int, origin: Origin) -> str:
         line = lines + block.count(b"\n", 0, error.start) + 1
         column = len(block[start : error.start].decode("utf-8")) + 1
         at = offset + error.start
-        what = f"not UTF-8 (byte {block[error.start]:#04x} at offset {at}); save the file as UTF-8"
+        what = f"not UTF-8 (byte {block[error.start]:#04x} at offset {at}); {origin.fix_encoding}"
         # Only the last block can end inside a character: the others end with a newline.
         if error.reason == "unexpected end of data":
             what = f"truncated: the file ends inside a character (at offset {at}); {origin.fix_file}"

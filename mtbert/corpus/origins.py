@@ -16,11 +16,13 @@ class Origin(NamedTuple):
         name: the file that messages name.
         fix_row: the remedy for a malformed row.
         fix_file: the remedy for a file that is malformed as a whole.
+        fix_encoding: the remedy for a file in another encoding.
     """
 
     name: str
     fix_row: str
     fix_file: str
+    fix_encoding: str
 
 
 def users_own(name: str) -> Origin:
@@ -30,6 +32,7 @@ def users_own(name: str) -> Origin:
         name,
         f"{first}correct the row, or set prepare.on_bad_row: drop to leave it out",
         f"{first}replace the file by an intact copy",
+        f"{first}save the file as UTF-8 without byte order mark",
     )
 
 
@@ -54,5 +57,5 @@ def origin_of(path: Path) -> Origin:
     return Origin(
         str(path),
         f"set prepare.on_bad_row: drop to leave the row out (the file was {made}, so do not edit it)",
-        f"{FETCH} (the file was {made})",
+        *[f"{FETCH} (the file was {made})"] * 2,
     )

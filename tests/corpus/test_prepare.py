@@ -271,6 +271,9 @@ def test_a_file_that_dvc_tracks_is_unprotected_before_it_is_corrected(
     from_source(raw, "folder", **{"from": "x.csv"})
     with pytest.raises(MtbertError, match=r"^x.csv:2:10: .*; run `dvc unprotect x.csv` and correct the row, or set"):
         run(raw, tokenizer_file)
+    (raw / "sts-dev.csv").write_bytes(b"\xef\xbb\xbf")
+    with pytest.raises(MtbertError, match=r"^x.csv:1:1: .* mark; run `dvc unprotect x.csv` and save the file as UTF-8"):
+        run(raw, tokenizer_file)
 
 
 def test_a_damaged_list_of_sources_is_an_error(raw: Path, tokenizer_file: Path) -> None:

@@ -238,6 +238,6 @@ BLIND: list[tuple[str, str, Any, str]] = [
     ("cells not counted", "_check_width", lambda *_: None, r"cell -1: '{}\t5'"),
     ("ids not remembered", "_example", partial(_forgetful, read._example), "id twice"),
     ("encoding left to Python", "Lines", lambda path, _: path.read_text(encoding="utf-8").split("\n"), r"bytes b'\xff'"),
-    ("no remedy", "users_own", lambda name: Origin(name, "", ""), "cell 1: ''"),
+    ("no remedy", "users_own", lambda name: Origin(name, "", "", ""), "cell 1: ''"),
     ("the line counted from the header", "BadRow", lambda path, line, *rest: BadRow(path, line - 1, *rest), "cell -1: 'four'"),
 ]  # fmt: skip
