@@ -86,7 +86,9 @@ def renewed(text: str, folder: Path) -> str:
             output = must(folder, "bash", "-c", command, COLUMNS="100").replace(str(folder), "…")
             shown.append(line)
             if kind == "console":
-                shown += [part.rstrip() for part in output.splitlines() if part.strip() and not part.startswith(CONSTANT)]
+                shown += [
+                    part.rstrip() for part in output.splitlines() if part.strip() and not part.startswith(CONSTANT)
+                ]
         return "\n".join([f"```{kind}", *shown, "```"])
 
     return BLOCK.sub(run, text)
