@@ -256,10 +256,16 @@ def _sets(run: Tree, keys: Keys) -> bool:
         ("profiles.course.budget.batch_size=7", {}),
         (
             "profile=course",
-            {"epochs": "all", "epoch_end": "all", "batch_size": "all", "learning_rate": "all", "adapter": "adapted"},
+            {
+                "epochs": "all",
+                "epoch_end": "all",
+                "batch_size": "all",
+                "learning_rate": "adapted",
+                "adapter": "adapted",
+            },
         ),
         ("~runs.dora_r8.adapter", {"adapter": ["dora_r8"]}),
-        ("runs.dora_r32.adapter=null", {"adapter": ["dora_r32"]}),
+        ("runs.dora_r32.adapter=null", {"adapter": ["dora_r32"], "learning_rate": ["dora_r32"]}),
     ],
 )
 def test_what_else_is_set(shipped: Tree, set_param: Callable[..., Path], change: str, reached: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def test_a_run(method: str, project: Path, change: Callable[..., None]) -> None:
     assert not trains & {name for name in unchanged if "key.bias" not in name}, "no score depends on a key's bias"
     assert unchanged >= trained.keys() - trains
     found = json.loads((project / f"results/{RUN}/metrics.json").read_bytes())
-    assert found["training"]["adapter_learning_rate"] == 1e-3 and found["dev"]["overall"] is not None
+    assert found["training"]["adapter_learning_rate"] == 7e-4 and found["dev"]["overall"] is not None
     assert run.adapter is not None
     assert f"fine-tuned with {run.adapter.title}" in (project / f"models/{RUN}/README.md").read_text(encoding="utf-8")
     model = mtbert.load(project / "models" / RUN, device="cpu", precision="fp32")

@@ -142,8 +142,10 @@ def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 def test_several_processes_end_in_the_weights_of_one(by_several: Path, case: str) -> None:
     losses, weights = read(by_several, case)
     alone_losses, alone = trained(CASES[case])
-    assert losses == pytest.approx(alone_losses, rel=1e-6, abs=1e-6)
-    assert apart(weights, alone) < LIMITS[CASES[case].type]
+    limit = LIMITS[CASES[case].type]
+    # A loss depends on all weights, and is kept in fp32.
+    assert losses == pytest.approx(alone_losses, rel=max(1e-6, 10 * limit))
+    assert apart(weights, alone) < limit
 
 
 @pytest.mark.skipif("fast-bf16" not in CASES, reason="no kernels")
