@@ -32,9 +32,9 @@ def main(
         f"mtbert {name}": training(minilm(wanted), data, tokens, compute, batch_size, steps)
         for name, wanted in features.items()
     }
-    for theirs, bf16 in {"fp32": False, **({"bf16": True} if compute.bf16 else {})}.items():
+    for theirs in peers.precisions(compute):
         for attention in ("sdpa", "eager"):
-            peer = softmax_loss(data, tokens, batch_size, steps, bf16, attention)
+            peer = softmax_loss(data, tokens, batch_size, steps, theirs == "bf16", attention)
             cases[f"sentence-transformers {theirs} {attention} u, v, |u-v|"] = peer
     rates = alternate(cases, rounds, WARM_UP)
     median = {name: statistics.median(values) for name, values in rates.items()}

@@ -18,9 +18,15 @@ from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig
 from mtbert.pretrained.source import folder_of
+from mtbert.training.compute import Compute
 
 WARM_STEPS = 3  # of the Trainer, in each round: it starts anew every time
 GROUP = 50  # batches that are sorted together by length, as in transformers' length grouping
+
+
+def precisions(compute: Compute) -> list[str]:
+    """What peers are timed in: fp32, and bf16 if mtbert uses it."""
+    return ["fp32", "bf16"] if compute.bf16 else ["fp32"]
 
 
 def minilm_folder() -> Path:

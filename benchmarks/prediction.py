@@ -37,7 +37,8 @@ def main(
     mine, head = ours(model, texts, compute), model.heads["quora"].linear.state_dict()  # type: ignore[union-attr]
     difference = float(np.abs(mine() - cross_encoder(texts, torch.float32, head)(32)).max())
     cases = {"mtbert": counted(mine)}
-    for theirs, dtype in {"fp32": torch.float32, **({"bf16": torch.bfloat16} if compute.bf16 else {})}.items():
+    for theirs in peers.precisions(compute):
+        dtype = torch.bfloat16 if theirs == "bf16" else torch.float32
         for name, make in (("CrossEncoder.predict", cross_encoder), ("pipeline", pipeline)):
             predict = make(texts, dtype, head)
             found = {size: alternate({"": counted(partial(predict, size))}, 1)[""][0] for size in BATCHES}

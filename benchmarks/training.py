@@ -28,8 +28,8 @@ def main(
     outputs = 5 if task == "sst" else 1
     model = minilm(["c"], pooling=pooling)
     cases: dict[str, Case] = {"mtbert": training(model, data, tokens, compute, batch_size, steps)}
-    precisions = {"fp32": False} | ({"bf16": True} if compute.bf16 else {})
-    for theirs, bf16 in precisions.items():
+    for theirs in peers.precisions(compute):
+        bf16 = theirs == "bf16"
         for attention in ("sdpa", "eager"):
             for order, grouped in (("shuffled", False), ("length-grouped", True)):
                 peer = peers.Classifier(peers.bert(attention, pooling == "cls"), outputs, pooling=pooling)
@@ -49,7 +49,7 @@ def main(
     rates = alternate(cases, rounds, WARM_UP)
     median = {name: statistics.median(values) for name, values in rates.items()}
     targets = []
-    for theirs in precisions:
+    for theirs in peers.precisions(compute):
         best = max((name for name in median if f" {theirs} " in name), key=lambda name: median[name])
         bound = 3.0 if batch_size <= 8 else 7.0 if compute.bf16 and theirs == "fp32" else 3.5
         targets.append(Target(f"times {best}", ratio(rates, "mtbert", best), bound))
