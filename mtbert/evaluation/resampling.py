@@ -93,13 +93,17 @@ def wilson(hits: int, examples: int) -> Measured:
 
 
 def bootstrap_p(differences: np.ndarray) -> float:
-    """Two-sided p of a true difference of zero, from resamples (R,): twice the share on the rarer side of zero, at least 2 / (R + 1).
+    """Two-sided p of a true difference of zero, from resamples (R,): twice the share on the rarer side of zero.
 
-    This is the level at which the percentile interval begins to include zero.
+    This is the level at which the percentile interval begins to include zero. If all resamples are on one side, it is at most
+    2 / (R + 1), and the normal tail is taken: Holm's correction of many pairs asks for smaller ones.
     """
     found = differences[~np.isnan(differences)]
     rarer = min((found <= 0).sum(), (found >= 0).sum())
-    return float(min(1.0, 2 * (rarer + 1) / (len(found) + 1)))
+    p = min(1.0, 2 * (rarer + 1) / (len(found) + 1))
+    if rarer or not found.std():
+        return float(p)
+    return float(min(p, 2 * norm.sf(abs(found.mean()) / found.std(ddof=1))))
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:

@@ -19,8 +19,8 @@ from mtbert.report.rows import Rows, nonempty
 from mtbert.report.significance import DETECTABLE, SIGNIFICANT, interval_note, seed_notes
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.studies import METRICS
-from mtbert.report.tables import highest, score
-from mtbert.report.text import Estimate, Table, number, probability
+from mtbert.report.tables import estimate, highest, score
+from mtbert.report.text import Table, number, probability
 
 FULL = "full fine-tuning"
 SIZES = {"trainable_parameters": ("Trainable parameters", 1), "checkpoint_bytes": ("Checkpoint, MB", 1e6)}
@@ -106,16 +106,15 @@ def table(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     cells: list[tuple[str, ...]] = []
     for one in found:
         gap, p = gaps.get(one.run), adjusted.get(one.run)
-        defined = gap is not None and gap.value is not None and gap.low is not None and gap.high is not None
         cells.append(
             (
                 one.title,
                 f"{one.rate:.1e}",
                 number(one.held_out),
                 *(score(statistics, one.run, metric, one.dev.get(metric)) for metric in METRICS),
-                Estimate(gap.value, gap.low, gap.high) if gap and defined else "–",  # type: ignore[arg-type]
+                estimate(*gap[:3]) if gap else "–",
                 "–" if p is None else probability(p),
-                number(statistics.detectable(full, one.run, OVERALL) if full and defined else None),
+                number(statistics.detectable(full, one.run, OVERALL) if full and gap else None),
                 f"{one.trainable_parameters:,}",
                 f"{one.checkpoint_bytes / 1e6:.2f}",
             )

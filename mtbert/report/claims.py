@@ -41,7 +41,7 @@ STEPS = (
     *((run, over) for over, run in pairwise((BASELINE, "key_update_1", "key_update_2", "key_update_3", BEST))),
     *((BEST, over) for over in (DORA, *SAMPLERS)),
 )
-"""The steps of Table 1, and what Table 3 and DoRA compare with Best Performance: (run, over)."""
+"""The steps of Table 1, and what is compared with Best Performance in sections 4.3, 5.4.3 and, DoRA, 6.2: (run, over)."""
 MORE_QUORA = "With the paper's 283,003 Quora pairs the samplers differ more."
 
 
@@ -350,17 +350,18 @@ CLAIMS = (
 )
 
 ERRATA = (
-    "5.2 prints the overall score with (0.5 + r). Only (1 + r) / 2 gives Table 1.",
+    "Section 5.2 prints the overall score with (0.5 + r). Only (1 + r) / 2 gives Table 1.",
     "Table 1: two overall scores do not follow from their row. Baseline has 0.494, its parts give 0.499; Key Update 2 has 0.681, its "
     "parts give 0.684.",
-    "2 says that DoRA loses roughly 5% of the overall score. By Table 1 it loses 0.779 − 0.757 = 0.022, which is 2.8%.",
-    "2 and 6.2: around 20% of the parameters and a 300% increase fit BERT-base at rank 16 only if embeddings, norms and biases train "
+    "Section 2 says that DoRA loses roughly 5% of the overall score. By Table 1 it loses 0.779 − 0.757 = 0.022, which is 2.8%.",
+    "Sections 2 and 6.2: around 20% of the parameters and a 300% increase fit BERT-base at rank 16 only if embeddings, norms and biases train "
     "too: then it is 24.5% and 308%. With m, A, B and the heads alone it is 2.5%.",
-    "6.2: ranks 4 and 8 differ by 663,552 trainable parameters with BERT-base, not by roughly 1 million.",
-    "4.1: the baseline's paraphrase accuracy in Table 1, 0.390, is little more than the share of duplicates. Its cosines are nearly "
+    "Section 6.2: ranks 4 and 8 differ by 663,552 trainable parameters with BERT-base, not by roughly 1 million.",
+    "Section 4.1: the baseline's paraphrase accuracy in Table 1, 0.390, is little more than the share of duplicates. Its cosines are nearly "
     "always positive, so it calls nearly every pair a duplicate; always answering no would score higher.",
-    "4.2 and Table 2: the text has s where the table has c, the cross-encoded embedding; and the row (u, v, |u−v|) has the STS of Key "
+    "Section 4.2 and Table 2: the text has s where the table has c, the cross-encoded embedding; and the row (u, v, |u−v|) has the STS of Key "
     "Update 3, whose loss uses the cosine of u and v, and no concatenation.",
-    "4.3 and Table 3: an epoch ends with the first depleted dataset, so the samplers differ in their number of training steps too.",
+    "Section 4.3 and Table 3: with sampling an epoch ends when the first dataset is used up, with sequential training when all are, so "
+    "the methods differ in their number of training steps too.",
     "Equation 2 prints W_o below the line for W_0.",
 )

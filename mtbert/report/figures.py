@@ -49,7 +49,8 @@ STYLE: Any = {
 }
 PAPER_LINE: Any = {"color": GREY, "linewidth": 0.9, "linestyle": "--"}  # a score that the paper prints
 PARTS = ("train", "dev")
-TRAIN, DEV = COLUMNS = tuple(f"{part}_{CURVE.name}" for part in PARTS)  # of history.csv
+COLUMNS = tuple(f"{part}_{CURVE.name}" for part in PARTS)  # of history.csv
+DEV = COLUMNS[1]
 MEASURES = ("trainable_parameters", "overall")
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
 

@@ -24,8 +24,9 @@ FINDINGS = "findings.json"  # in reports/PROFILE
 GENERATED = "The data are generated: rules make the sentences, so no verdict below says anything about real text."
 METHOD = (
     "A claim holds if the whole 95% interval lies in the range that the rule states, is refuted if the whole interval lies outside, and "
-    "otherwise we cannot tell at this size. Where the paper names a size, the rule has it; where it speaks of a gain, the rule asks for "
-    "one above 0. Intervals of scores are from paired resamples of the dev examples, those of shares are Wilson's; counts are exact; "
+    "otherwise we cannot tell at this size. Where the paper names a size, the rule tests it; where it says "
+    "'only', as of DoRA's loss, the size is a bound, so a smaller loss or none holds too. Where it speaks of a gain, the rule asks for one "
+    "above 0. Intervals of scores are from paired resamples of the dev examples, those of shares are Wilson's; counts are exact; "
     "epochs have quartiles over runs in place of an interval. Intervals cover another choice of dev examples, not another seed, and are "
     "not corrected for the number of claims: of 40 claimed gains that are truly zero, one would be said to hold by chance."
 )

@@ -132,6 +132,9 @@ def _over_seeds(scores: Sequence[_Score]) -> OverSeeds:
         return OverSeeds(len(scores), None, None, None)
     values = np.array([score.value for score in scores])
     of_seeds = values.var(ddof=1)
-    of_examples = np.mean([np.nanvar(score.samples, ddof=1) for score in scores])
+    # All runs have the same resamples, so what the choice of examples does to every seed alike is the covariance between runs.
+    samples = np.stack([score.samples for score in scores])
+    covariances = np.cov(samples[:, ~np.isnan(samples).any(0)])
+    of_examples = max(0.0, float(covariances[~np.eye(len(scores), dtype=bool)].mean()))
     share = float(of_seeds / (of_seeds + of_examples)) if of_seeds + of_examples > 0 else None
     return OverSeeds(len(scores), float(values.mean()), float(np.sqrt(of_seeds)), share)

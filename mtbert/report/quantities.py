@@ -85,7 +85,7 @@ def excess(first: Quantity, second: Quantity, *, independent: bool = False) -> Q
 
 
 def spread(*quantities: Quantity) -> Quantity:
-    """The largest of the quantities minus the smallest; its interval is wide enough however they depend on each other."""
+    """The largest of the quantities minus the smallest; its interval is wide enough for quantities of different examples."""
 
     def measure(evidence: Evidence) -> Interval:
         found = np.array([quantity.measure(evidence) for quantity in quantities], dtype=float)

@@ -76,7 +76,11 @@ def all_of(*rules: Rule) -> Rule:
     def decide(evidence: Evidence) -> Outcome:
         found = [(rule, rule.decide(evidence)) for rule in rules]
         rule, weakest = min(found, key=lambda pair: WEAKEST_FIRST.index(pair[1].verdict))
-        return weakest if weakest.number is None else weakest._replace(note=f"The number is of this part: {rule.text}.")
+        return (
+            weakest
+            if weakest.number is None
+            else weakest._replace(note=f"The number and interval are of this part: {rule.text}.")
+        )
 
     return Rule("; and ".join(rule.text for rule in rules), decide)
 
@@ -92,7 +96,7 @@ def imbalanced(run: str, times: float, rule: Rule) -> Rule:
         if (ratio := max(sizes) / min(sizes)) >= times:
             return found
         note = f"The largest training set is {ratio:.1f} times as large as the smallest; {times:g} times are needed."
-        return found._replace(verdict=CANNOT_TELL, note=note)
+        return found._replace(verdict=CANNOT_TELL, note=f"{note} {found.note}".strip())
 
     return Rule(rule.text, decide)
 

@@ -119,7 +119,7 @@ def seeds_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
     notes = [
         "Mean ± standard deviation over runs that differ in their seed alone. Below, the standard deviation's 95% interval if "
         "scores are normally distributed, and the seed's share of the variance of one run's score; the rest is due to the choice of "
-        f"examples. Fewer than {FEWEST_SEEDS} seeds say too little about the share, so it is left out."
+        f"examples, which moves all seeds alike. Fewer than {FEWEST_SEEDS} seeds say too little about the share, so it is left out."
     ]
     return Grid("Scores over seeds", columns, notes)
 

@@ -97,5 +97,5 @@ def _seeds(statistics: Statistics, run: str, title: str, metrics: Titles) -> str
         return ""
     text = f"{title} over {max(found.runs for found in over.values())} seeds, on average: {', '.join(parts)}."
     if any(found.shown_share for found in over.values()):
-        text += " In brackets, the seed's share of the variance of one run's score; the rest is due to the choice of examples."
+        text += " In brackets, the seed's share of the variance of one run's score; the rest is due to the choice of examples, which moves all seeds alike."
     return text

@@ -53,7 +53,8 @@ class OverSeeds(NamedTuple):
     """A metric over runs that differ in their seed alone; None where fewer than two of them have it.
 
     Attributes:
-        share: of the variance of one run's score that is due to the seed: seeds / (seeds + choice of examples).
+        share: of the variance of one run's score that is due to the seed: seeds / (seeds + choice of examples). The latter is what moves
+            all seeds alike; what an example does to one seed alone counts as the seed's.
     """
 
     runs: int

@@ -13,8 +13,8 @@ from mtbert.report import results
 from mtbert.report.rows import Rows, nonempty
 from mtbert.report.significance import DETECTABLE, SIGNIFICANT, certainty, interval_note, seed_notes, tests_of
 from mtbert.report.statistics import OVERALL, Statistics
-from mtbert.report.tables import highest, score
-from mtbert.report.text import Estimate, Table, number, probability
+from mtbert.report.tables import estimate, highest, score
+from mtbert.report.text import Table, number, probability
 from mtbert.tasks.paper import METRIC_OF, QUORA, SST, STS
 
 METRICS = {OVERALL: "Overall", SST.name: "Sentiment", QUORA.name: "Paraphrase", STS.name: "STS"}
@@ -79,12 +79,9 @@ def pairs(_: Path, rows: Rows, statistics: Statistics) -> Table:
         parts: list[str] = []
         for column, metric in enumerate(METRICS):
             found, p = statistics.difference(first, second, metric), adjusted[metric].get((first, second))
-            if found.value is None or found.low is None or found.high is None or p is None:
-                parts += ["–"] * 3
-                continue
             smallest = statistics.detectable(first, second, metric)
-            parts += [Estimate(found.value, found.low, found.high), probability(p), number(smallest)]
-            if p < SIGNIFICANT:
+            parts += [estimate(*found[:3]), "–" if p is None else probability(p), number(smallest)]
+            if p is not None and p < SIGNIFICANT:
                 bold.append((place, 2 + 3 * column))
         cells.append((titles[first], titles[second], *parts))
     notes = [

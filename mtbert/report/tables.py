@@ -177,9 +177,12 @@ def highest(
 def score(statistics: Statistics, run: str, metric: str, value: float | None, split: str = "dev") -> str:
     """The score, on dev with its interval."""
     _, low, high = statistics.metric(run, metric)
-    if split != "dev" or value is None or low is None or high is None:
-        return number(value)
-    return Estimate(value, low, high)
+    return estimate(value, low, high) if split == "dev" else number(value)
+
+
+def estimate(value: float | None, low: float | None, high: float | None) -> str:
+    """A number with its interval, or alone if there is none."""
+    return number(value) if value is None or low is None or high is None else Estimate(value, low, high)
 
 
 TABLES = {"table1": table1, "table2": table2, "table3": table3, "table4": table4}

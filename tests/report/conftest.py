@@ -104,21 +104,25 @@ def write_examples(path: Path, rows: list[list[Any]], pair: bool) -> None:
     write_csv(path, ["id", "sentence1", *(["sentence2"] if pair else []), "label", "prediction", "score"], rows)
 
 
+def seal_and_check(folder: Path, *names: str) -> None:
+    """Seal results when they are read, since tests write and change them by hand. tests/test_seal.py tests the seals."""
+    if folder.is_dir():
+        seal(folder)
+        check_seal(folder, *names)
+
+
 @pytest.fixture(autouse=True)
 def _sealed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seal results when they are read, since tests write and change them by hand. tests/test_seal.py tests the seals."""
-
-    def check(folder: Path, *names: str) -> None:
-        if folder.is_dir():
-            seal(folder)
-            check_seal(folder, *names)
-
-    monkeypatch.setattr(read, "check_seal", check)
+    monkeypatch.setattr(read, "check_seal", seal_and_check)
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    folder = tmp_path / "results"
+    return make_results(tmp_path / "results")
+
+
+def make_results(folder: Path) -> Path:
+    """Write the results of all runs of ROWS into a folder; return it."""
     for index, run in enumerate(RUNS):
         (folder / run).mkdir(parents=True)
         (folder / run / "metrics.json").write_text(json.dumps(run_metrics(run, index)), encoding="utf-8")
@@ -154,6 +158,10 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def statistics() -> Statistics:
+    return make_statistics()
+
+
+def make_statistics() -> Statistics:
     """Of the scores in `results`, with intervals of ± 0.02; only differences of neighbouring runs are not significant."""
     values = {}
     for index, run in enumerate(RUNS):

@@ -20,7 +20,7 @@ Rows = dict[str, dict[str, str]]
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_three_files_with_equal_bytes_on_every_drawing(
+def test_three_files_with_equal_bytes_on_every_drawing_and_nothing_cut_off(
     name: str, results: Path, tmp_path: Path, rows: Rows, statistics: Statistics
 ) -> None:
     for attempt, settings in (("a", {}), ("b", {"font.size": 17, "lines.linewidth": 9, "svg.hashsalt": "another"})):
@@ -30,6 +30,10 @@ def test_three_files_with_equal_bytes_on_every_drawing(
         first = (tmp_path / "a" / f"{name}.{ending}").read_bytes()
         assert len(first) > 30
         assert first == (tmp_path / "b" / f"{name}.{ending}").read_bytes()
+    pixels = imread(tmp_path / f"a/{name}.png")[..., :3]
+    sides = {"left": pixels[:, :3], "right": pixels[:, -3:], "top": pixels[:3], "bottom": pixels[-3:]}
+    for side, edge in sides.items():
+        assert (edge == 1).all(), f"ink at the {side} edge"
 
 
 def test_figure1_data_have_all_classes(results: Path, rows: Rows, statistics: Statistics) -> None:
@@ -117,19 +121,6 @@ def test_figure4_residual_is_true_minus_predicted(results: Path, rows: Rows, sta
 def test_missing_results_name_the_command(name: str, tmp_path: Path, rows: Rows, statistics: Statistics) -> None:
     with pytest.raises(MtbertError, match="run `dvc repro evaluate@"):
         FIGURES[name](tmp_path, rows[name], statistics)
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_nothing_is_cut_off(name: str, results: Path, tmp_path: Path, rows: Rows, statistics: Statistics) -> None:
-    render(FIGURES[name](results, rows[name], statistics), tmp_path / name)
-    pixels = imread(tmp_path / f"{name}.png")[..., :3]
-    for side, edge in {
-        "left": pixels[:, :3],
-        "right": pixels[:, -3:],
-        "top": pixels[:3],
-        "bottom": pixels[-3:],
-    }.items():
-        assert (edge == 1).all(), f"ink at the {side} edge"
 
 
 def test_captions_say_what_is_seen_here_and_what_the_paper_says(

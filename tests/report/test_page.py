@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from mtbert.errors import MtbertError
+from mtbert.report import results as read
 from mtbert.report.page import first_lines, headline, page
 from mtbert.report.statistics import Statistics
+from tests.report.conftest import ROWS, make_results, make_statistics, seal_and_check
 from tests.report.pages import PREPARED, Rows, written
 
 
@@ -28,9 +30,13 @@ class Inventory(HTMLParser):
         self.text += data
 
 
-@pytest.fixture
-def html(results: Path, tmp_path: Path, rows: Rows, statistics: Statistics) -> str:
-    return page(tmp_path, **written(results, statistics, tmp_path, rows))
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of the whole `results`."""
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(read, "check_seal", seal_and_check)
+        return page(folder, **written(make_results(folder / "results"), make_statistics(), folder, ROWS))
 
 
 def test_it_loads_nothing_and_runs_nothing(html: str) -> None:

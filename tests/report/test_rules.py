@@ -56,7 +56,11 @@ def test_a_conjunction_is_as_good_as_its_weakest_part() -> None:
     assert verdict(rules.all_of(holds, open_)) == CANNOT_TELL
     assert verdict(rules.all_of(open_, missing, holds)) == NOT_RUN
     found = rules.all_of(holds, missing, refuted, open_).decide(NOTHING)
-    assert (found.verdict, found.number, found.note) == (REFUTED, -2, "The number is of this part: x is above 0.")
+    assert (found.verdict, found.number, found.note) == (
+        REFUTED,
+        -2,
+        "The number and interval are of this part: x is above 0.",
+    )
 
 
 def test_quantities_are_compared_by_their_difference() -> None:
@@ -74,6 +78,8 @@ def test_a_condition_on_the_sizes(tmp_path: Path) -> None:
     assert verdict(rules.imbalanced("run", 10, rule), evidence) == HOLDS, "500 is ten times 50"
     found = rules.imbalanced("run", 10.1, rule).decide(evidence)
     assert (found.verdict, found.number) == (CANNOT_TELL, 1)
+    parts_of_it = rules.imbalanced("run", 10.1, rules.all_of(rule, rules.above(quantity(2, 1, 3)))).decide(evidence)
+    assert parts_of_it.note == f"{found.note} The number and interval are of this part: {rule.text}."
     assert verdict(rules.imbalanced("absent", 10, rules.above(gain("a", "b")))) == NOT_RUN
 
 
