@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mtbert.errors import MtbertError
-from mtbert.seal import SEAL, check_seal
+from mtbert.seal import check_seal, remedy
 from mtbert.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
-
-MISSING = "run `dvc repro prepare`"
-REMEDY = "run `dvc repro --force --single-item prepare`"  # without --force, DVC may restore the same damaged file
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,11 @@ class Split:
         try:
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", lineterminator="\n")
         except (OSError, ValueError) as error:
-            raise MtbertError(f"{path}: cannot be read ({error}); {REMEDY}") from None
+            raise MtbertError(f"{path}: cannot be read ({error}); {_again(path)}") from None
         columns = ["id", "sentence1", *(["sentence2"] if self.ids2 is not None else []), "label"]
         if list(table.columns) != columns or len(table) != len(self):
             found = f"{len(table)} rows of {', '.join(table.columns)}"
-            raise MtbertError(f"{path}: has {found}, expected {len(self)} of {', '.join(columns)}; {REMEDY}")
+            raise MtbertError(f"{path}: has {found}, expected {len(self)} of {', '.join(columns)}; {_again(path)}")
         return table
 
 
@@ -115,8 +112,6 @@ def check_prepared(folder: Path, splits: Iterable[str]) -> None:
         MtbertError: names the file that is missing or changed.
     """
     for place, names in [(folder, ["tokenizer.json"]), *((folder / split, []) for split in splits)]:
-        if not (place / SEAL).is_file():
-            raise MtbertError(f"{place / SEAL}: not found; {MISSING}")
         check_seal(place, *names)
 
 
@@ -136,7 +131,7 @@ def load_split(folder: Path, task: Task, split: str) -> Split:
     ids2, offsets2 = _sentences(place, 2) if task.is_pair else (None, None)
     if offsets2 is not None and len(offsets2) != len(offsets1):
         counts = f"{len(offsets2) - 1} rows where offsets1.npy has {len(offsets1) - 1}"
-        raise MtbertError(f"{place / 'offsets2.npy'}: {counts}; {REMEDY}")
+        raise MtbertError(f"{place / 'offsets2.npy'}: {counts}; {_again(place / 'offsets2.npy')}")
     labels = _labels(place, task, len(offsets1) - 1)
     return Split(task.name, split, place, ids1, offsets1, ids2, offsets2, labels)
 
@@ -146,10 +141,12 @@ def _sentences(place: Path, sentence: int) -> tuple[np.ndarray, np.ndarray]:
     path = place / f"offsets{sentence}.npy"
     offsets = _array(path, np.dtype(np.int64))
     if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(ids):
-        raise MtbertError(f"{path}: does not run from 0 to the {len(ids)} wordpieces of ids{sentence}.npy; {REMEDY}")
+        raise MtbertError(
+            f"{path}: does not run from 0 to the {len(ids)} wordpieces of ids{sentence}.npy; {_again(path)}"
+        )
     steps = np.diff(offsets)
     if (steps <= 0).any():
-        raise MtbertError(f"{path}: row {int(np.argmax(steps <= 0))} has no wordpiece; {REMEDY}")
+        raise MtbertError(f"{path}: row {int(np.argmax(steps <= 0))} has no wordpiece; {_again(path)}")
     return ids, offsets
 
 
@@ -159,13 +156,13 @@ def _labels(place: Path, task: Task, rows: int) -> np.ndarray | None:
         return None
     labels = _array(path, np.dtype(np.float32))
     if len(labels) != rows:
-        raise MtbertError(f"{path}: {len(labels)} labels for {rows} rows; {REMEDY}")
+        raise MtbertError(f"{path}: {len(labels)} labels for {rows} rows; {_again(path)}")
     bad = ~((labels >= task.low) & (labels <= task.high))  # also true for NaN
     if task.kind != "score":
         bad |= labels != np.floor(labels)
     if bad.any():
         row = int(np.argmax(bad))
-        raise MtbertError(f"{path}: row {row} has label {labels[row]:g}, which {task.name} cannot have; {REMEDY}")
+        raise MtbertError(f"{path}: row {row} has label {labels[row]:g}, which {task.name} cannot have; {_again(path)}")
     return labels
 
 
@@ -173,9 +170,14 @@ def _array(path: Path, dtype: np.dtype) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; {MISSING}") from None
+        raise MtbertError(f"{path}: not found; {remedy(path.parent.parent)}") from None
     except (OSError, ValueError, EOFError) as error:
-        raise MtbertError(f"{path}: not a readable array ({error}); {REMEDY}") from None
+        raise MtbertError(f"{path}: not a readable array ({error}); {_again(path)}") from None
     if array.ndim != 1 or array.dtype != dtype:
-        raise MtbertError(f"{path}: {array.dtype} of shape {array.shape}, expected one axis of {dtype}; {REMEDY}")
+        raise MtbertError(f"{path}: {array.dtype} of shape {array.shape}, expected one axis of {dtype}; {_again(path)}")
     return array
+
+
+def _again(path: Path) -> str:
+    """The remedy for a damaged file of a split's task."""
+    return remedy(path.parent.parent, path)

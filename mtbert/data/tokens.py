@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtbert.errors import MtbertError
+from mtbert.seal import remedy
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,8 @@ class Wrapper:
     def pair(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, int]:
         """[CLS] s1 [SEP] s2 [SEP] (section 4.2), the longer one truncated first; and the index where segment 1 starts."""
         room = self.max_tokens - 3
-        if len(first) + len(second) > room:
-            half = room // 2
-            if len(first) <= half:
-                second = second[: room - len(first)]
-            elif len(second) <= half:
-                first = first[: room - len(second)]
-            else:
-                first, second = first[: room - half], second[:half]
+        first = first[: max(room - room // 2, room - len(second))]
+        second = second[: room - len(first)]
         ids = np.concatenate(([self.cls], first, [self.sep], second, [self.sep]))
         return ids, len(first) + 2
 
@@ -122,7 +117,8 @@ def wrapper_for(tokenizer: Path, max_tokens: int, special_tokens: tuple[str, str
     """
     from mtbert.corpus.tokenizer import read_tokenizer
 
-    known = read_tokenizer(tokenizer, "run `dvc repro prepare`", "run `dvc repro --force --single-item prepare`")
+    folder = tokenizer.parent
+    known = read_tokenizer(tokenizer, remedy(folder), remedy(folder, folder))
     cls, sep = map(known.token_to_id, special_tokens)
     if cls is None or sep is None:
         raise MtbertError(

@@ -157,7 +157,7 @@ class BertEncoder(nn.Module):
         self.pooler: nn.Linear | None = nn.Linear(config.hidden, config.hidden)
 
     def forward(self, stream: TokenStream, first_only: bool = False) -> Tensor:
-        """Last hidden states in stream order, (T, D), or with `first_only` each sequence's first one, (N, D)."""
+        """Last hidden states in stream order, (T, D), or with `first_only` each sequence's first one, filler's too."""
         x_TD, padding = self.embeddings(stream), Padding.of(stream)
         *layers, last = self.stack()
         for layer in layers:

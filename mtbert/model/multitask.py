@@ -34,7 +34,7 @@ class MultitaskModel(nn.Module):
         pair_layer: below the heads of pairs, if they are made for one.
 
     Attributes:
-        adapter_rates: of an adapter's own parameters, by name, what its learning rate is multiplied by; None without an adapter.
+        adapter_rates: the factor of the adapter's learning rate for each of its own parameters, by name; None without an adapter.
         uncertainty: parameters of the losses that train with the model and are removed after it; they are in checkpoints.
     """
 

@@ -53,7 +53,7 @@ class OftLinear(AdaptedLinear):
             return torch.eye(size, device=q.device, dtype=q.dtype) + 2 * (q + squared + squared @ q) + squared @ squared
 
     def merged_weight(self) -> Tensor:
-        """W', (O, I): R^T rotates each row of W0 as it rotates x, since W0 R^T x is W0 (R^T x)."""
+        """W' = W0 R^T, (O, I), since W0 (R^T x) = (W0 R^T) x."""
         r_Nbb = self.rotation()
         blocks = self.weight.unflatten(-1, (-1, self.block_size))
         return torch.einsum("onc,nkc->onk", blocks, r_Nbb).flatten(-2)

@@ -87,7 +87,7 @@ def _unrelated(rng: PortableRandom, scene: Scene) -> Scene:
 
 
 def _change(rng: PortableRandom, scene: Scene, name: str) -> tuple[Scene, float]:
-    """The scene after the named change, and the cost of the change."""
+    """The scene after the named change, and the cost of the change; a swap where the object is no agent is a negation instead."""
     if name == "place":
         if scene.place is None:
             return replace(scene, place=rng.below(len(PLACES))), 0.2

@@ -1,7 +1,7 @@
 """Objectives that train a score for its correlation with the labels: Pearson's r and CoSENT. Shapes: B examples.
 
 A correlation leaves the score's scale open. For a linear head, `mtbert.training.score_line` therefore fits a line to the labels when
-training ends; a cosine has a scale of its own. These losses are of a batch, not means over its examples, so several processes cannot
+training ends; a cosine has a scale of its own. These losses are defined on a whole batch and are no means over its examples, so several processes cannot
 share a batch.
 """
 

@@ -1,6 +1,6 @@
 """The objectives' losses (section 4.4 and later papers), and what R-Drop compares. Shapes: B examples, C classes; each returns ().
 
-A loss is the mean over the batch, except `pearson` and `cosent`, which are of the batch as a whole.
+A loss is the mean over the batch, except that `pearson` and `cosent` are defined on a batch as a whole.
 """
 
 import torch

@@ -65,8 +65,9 @@ TASKS = {task.name: task for task in (SST, QUORA, STS)}
 # Each task's metric (section 5.2), under its name in `results/RUN/metrics.json`.
 METRIC_OF = {SST.name: "accuracy", QUORA.name: "accuracy", STS.name: "pearson"}
 CURVE = SST  # Figure 2 plots its accuracy over epochs, on examples of dev and of training
-# Names that a declared task must not have, since keys, columns and files of these three use them.
-RESERVED = {*TASKS, *(task.title.lower() for task in TASKS.values()), "overall"}
+# Names that a declared task must not have: keys, columns and files of these three use them, and torch assigns `training`, of whatever
+# is named so in a module.
+RESERVED = {*TASKS, *(task.title.lower() for task in TASKS.values()), "overall", "training"}
 
 
 def overall(sst: float, quora: float, sts: float) -> float:

@@ -4,6 +4,7 @@ A work folder is named by the fingerprint of all that determines the run, so a c
 other settings, data or code.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,9 +47,12 @@ def save_checkpoint(
         tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in state.items()}
     tensors |= {f"best.{name}": value for name, value in (best or {}).items()}
     check_finite(step, tensors, section)
-    path = folder / f"step-{step:08d}.safetensors"
-    atomic_write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
-    latest = {"file": path.name, "sha256": sha256_file(path), "step": step, "progress": dict(progress)}
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    digest = hashlib.sha256(data).hexdigest()
+    # The same step may be saved twice with other weights of the best epoch, so the name has the checksum too.
+    path = folder / f"step-{step:08d}-{digest[:8]}.safetensors"
+    atomic_write_bytes(path, data)
+    latest = {"file": path.name, "sha256": digest, "step": step, "progress": dict(progress)}
     atomic_json(folder / LATEST, sealed(latest))
     for old in list(folder.iterdir()):  # earlier checkpoints, and the temporary files of writes that were killed
         if old != path and old.name.startswith((".", "step-")):
@@ -122,7 +126,7 @@ def _misfit(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter
         states = {key: tensor for key, tensor in tensors.items() if key.rpartition(".")[0] == f"optimizer.{name}"}
         parts = {key.rpartition(".")[2] for key in states} - {KEY}
         if states and parts != {"step", "exp_avg", "exp_avg_sq"}:
-            return f"{name} has the optimizer's state {', '.join(sorted(states))}"
+            return f"the optimizer's state of {name} is incomplete or unknown ({', '.join(sorted(states))})"
         kept = {key: tensors[key] for key in [f"best.{name}"] if key in tensors}
         for key, tensor in {name: saved, **states, **kept}.items():
             shape = () if key.endswith(".step") and key in states else tuple(parameter.shape)

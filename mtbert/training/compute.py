@@ -56,7 +56,8 @@ def resolve(device: str, precision: str, threads: str | int, cuda_graphs: str | 
     An AMD GPU is torch's `cuda` too, in its build for ROCm. Apple's GPUs are not used.
 
     Raises:
-        MtbertError: `device` is cuda without a CUDA device, or `cuda_graphs` is true in fp32 or on ROCm.
+        MtbertError: `device` is cuda without a CUDA device, `precision` is bf16 on a GPU without it, or `cuda_graphs` is true in fp32
+            or on ROCm.
     """
     _keep_freed_memory()
     if threads != "auto":
@@ -67,7 +68,11 @@ def resolve(device: str, precision: str, threads: str | int, cuda_graphs: str | 
     if device == "auto" and chosen.type == "cpu" and torch.backends.mps.is_available():
         _note("compute.device: auto is the CPU here, since mtbert has no path for Apple's GPU")
     bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
-    if bf16 and chosen.type == "cpu" and not _native_bf16(chosen):
+    if bf16 and not _native_bf16(chosen):
+        if chosen.type == "cuda":
+            raise MtbertError(
+                "params.yaml: compute.precision is bf16, but this GPU does not multiply it; set it to auto or fp32"
+            )
         _note("compute.precision: bf16 is several times as slow as fp32 here, as this processor does not multiply bf16")
     rocm = torch.version.hip is not None
     graphs = chosen.type == "cuda" and (bf16 and not rocm if cuda_graphs == "auto" else bool(cuda_graphs))

@@ -1,7 +1,8 @@
 """One run trained by several processes that torchrun started; each takes its share of every step's examples.
 
 A step is the same as in one process up to rounding: the shares' losses are weighted by their numbers of examples, the
-gradients are summed, and every process then makes the same update. The gradients are summed by one all-reduce after the
+gradients are summed, and every process then makes the same update. Only the fast engine on CUDA draws dropout's masks in each
+process by itself. The gradients are summed by one all-reduce after the
 backward, not by `nn.parallel.DistributedDataParallel`: that needs to be told which heads a task leaves without gradients,
 and misses the gradients that the fast engine for the CPU writes without autograd.
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbert.errors import MtbertError
+from mtbert.seal import remedy
 
 
 def fingerprint(identity: Mapping[str, Any], paths: Iterable[Path]) -> str:
@@ -22,7 +23,7 @@ def fingerprint(identity: Mapping[str, Any], paths: Iterable[Path]) -> str:
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     for part in paths:
         if not part.exists():
-            raise MtbertError(f"{part}: not found; run `dvc repro prepare`")
+            raise MtbertError(f"{part}: not found; {remedy(part)}")
         for path in [part] if part.is_file() else sorted(path for path in part.rglob("*") if path.is_file()):
             digest.update(f"\0{path.relative_to(part.parent).as_posix()}\0".encode())
             with path.open("rb") as file:

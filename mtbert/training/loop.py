@@ -27,7 +27,7 @@ from mtbert.training.sampling import batches_per_step, schedule
 from mtbert.training.step import Loss, naming_batch_size
 from mtbert.training.stop import stop_requests
 
-# Losses are read after this many steps: reading one from a GPU waits until the GPU is idle.
+# Losses are read after this many batches: reading one from a GPU waits until the GPU is idle.
 UNREAD = {"cpu": 1, "cuda": 32}
 
 
@@ -204,9 +204,10 @@ def train(
             if time.monotonic() - saved >= checkpoint_seconds and epoch < recipe.epochs:
                 save()
     average.apply()
+    parameters = trained(model)  # get_parameter fails for a head named like an attribute of torch's modules
     with torch.no_grad():
         for name, value in best.items():
-            model.get_parameter(name).copy_(value)
+            parameters[name].copy_(value)
     progress.seconds = time.monotonic() - began
     return progress
 

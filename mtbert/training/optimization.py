@@ -18,7 +18,7 @@ class Optimization(Section):
         decay: how they fall to 0 after that: `linear`, or `cosine`, half a period.
         layer_decay: the rate of layer l of L is multiplied by layer_decay ** (L + 1 - l), the embeddings being l = 0;
             heads and BERT's pooler keep the full rate (Clark et al. 2020, ELECTRA).
-        head_learning_rate: of the heads; None means the run's `learning_rate`.
+        head_learning_rate: of the heads and the pair layer; None means the run's `learning_rate`.
         clip_norm: the gradients of a step are scaled down to this norm, all parameters together; None: never.
         average: decay of an exponential moving average of the weights, which is evaluated and kept in their place.
         hold_out: share of each training set that is not trained on; of all epochs, the weights of the one that scores

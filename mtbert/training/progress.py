@@ -81,6 +81,9 @@ class TrainingProgress(Observer):
 
     def step(self, step: Step) -> None:
         """Update the bar; it shows a running mean of the loss, since single batches jump between tasks."""
+        if step.step < self._latest:  # further pretraining has ended
+            self._tokens = self._steps = 0
+            self._loss, self._began = None, time.monotonic()
         self._tokens += step.tokens
         self._steps += step.step != self._latest  # a step of several batches counts once
         self._latest = step.step

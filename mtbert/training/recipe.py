@@ -16,7 +16,7 @@ class TokenCount(Section):
 
 
 class FurtherPretraining(Section):
-    """A run's section `further_pretraining`: training on masked tokens of the tasks' training text, before that on the tasks.
+    """A run's section `further_pretraining`: training on masked tokens of the tasks' training text, before training on the tasks.
 
     Attributes:
         steps, batch_size: numbers of steps and of sentences in a batch.

@@ -70,7 +70,7 @@ def schedule(
         MtbertError: the run has more than MOST_STEPS steps.
     """
     drawn: list[list[Draw]] = []
-    length = _expected_steps(sizes, batch_size, epoch_end, lengths)
+    length = _expected_steps(sizes, batch_size, epoch_end, lengths, batches_per_step(sampler, len(sizes)))
     for epoch in range(epochs):
         if epochs * length > MOST_STEPS:
             end = epoch_end.model_dump() if isinstance(epoch_end, TokenCount) else epoch_end
@@ -85,7 +85,11 @@ def schedule(
 
 
 def _expected_steps(
-    sizes: Mapping[str, int], batch_size: int, epoch_end: EpochEnd, lengths: Mapping[str, np.ndarray] | None
+    sizes: Mapping[str, int],
+    batch_size: int,
+    epoch_end: EpochEnd,
+    lengths: Mapping[str, np.ndarray] | None,
+    per_step: int,
 ) -> int:
     """About how many steps an epoch has, without drawing it; 0 where the sizes of the datasets bound it."""
     if isinstance(epoch_end, int):
@@ -93,7 +97,7 @@ def _expected_steps(
     if isinstance(epoch_end, str) or epoch_end.tokens == "one_pass" or lengths is None:
         return 0
     batches = sum(-(-size // batch_size) for size in sizes.values())
-    return int(epoch_end.tokens) * batches // sum(int(tokens.sum()) for tokens in lengths.values())
+    return int(epoch_end.tokens) * batches // sum(int(tokens.sum()) for tokens in lengths.values()) // per_step
 
 
 def epoch_schedule(

@@ -31,7 +31,10 @@ def fit_line(engine: Engine, task: str, split: Split, wrapper: Wrapper, seed: in
     labels = split.labels[rows].astype(np.float64)
     spread, together = scores.var(), ((scores - scores.mean()) * (labels - labels.mean())).mean()
     if spread == 0 or together <= 0:
-        print(f"warning: {task}: scores do not rise with the labels, so they are on no scale", file=sys.stderr)
+        print(
+            f"warning: {task}: scores do not rise with the labels, so they were not mapped to the scale of the labels",
+            file=sys.stderr,
+        )
         return
     slope = together / spread
     linear = engine.model.heads[task].linear

@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import json
 import os
+import platform
 import re
 import time
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def work_folder(root: Path, run: str, name: str) -> Iterator[Path]:
         name: its fingerprint.
 
     Raises:
-        MtbertError: the folder, or `root`, is a link.
+        MtbertError: the folder, or `root`, is a link, or the file system has no locks.
     """
     folder, lock = _free_folder(root, name)
     with lock:
@@ -116,25 +117,26 @@ def only_writer(lock: Path, what: str) -> Iterator[None]:
     """Hold `lock` for the block, so that one process at a time trains a run; the lock ends with the process.
 
     Raises:
-        MtbertError: another process holds the lock.
+        MtbertError: another process holds the lock, or the file system has no locks.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+") as file:
         if not _locked(file):
             file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise MtbertError(
-                f"{what} is being trained by process {holder} ({lock}); wait for it, or stop it with `kill {holder}`"
-            )
+            holder = file.read().strip()
+            stop = f", or stop it there with `kill {holder.split()[0]}`" if holder else ""
+            raise MtbertError(f"{what} is being trained by process {holder or 'unknown'} ({lock}); wait for it{stop}")
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} on {platform.node()}")
         file.flush()
         yield
 
 
 def _free_folder(root: Path, name: str) -> tuple[Path, IO[str]]:
-    for n in itertools.count(1):
-        folder = root / (name if n == 1 else f"{name}-{n}")
+    """The folder of this fingerprint with the most steps that no process holds, or a new one, and its lock."""
+    there = [work for work in work_folders(root) if work.path.name.partition("-")[0] == name]
+    furthest = [work.path for work in sorted(there, key=lambda work: -work.step)]
+    for folder in itertools.chain(furthest, (root / (name if n == 1 else f"{name}-{n}") for n in itertools.count(1))):
         for place in (root, folder):
             if place.is_symlink():
                 raise MtbertError(f"{place}: is a link, but checkpoints need a folder; remove the link")
@@ -166,8 +168,13 @@ def _claim(folder: Path) -> IO[str] | None:
 def _locked(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError as error:
+        file.close()
+        raise MtbertError(
+            f"{file.name}: this file system cannot lock files ({error.strerror}); move the project to another one"
+        ) from None
     return True
 
 

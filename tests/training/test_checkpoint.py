@@ -88,23 +88,44 @@ def test_a_new_checkpoint_replaces_the_old_and_the_leftovers_of_a_kill(tmp_path:
     (tmp_path / "steps.csv").write_text("kept", encoding="utf-8")
     assert load_checkpoint(tmp_path, *trained(0)) is not None, "until latest.json names another, the old one counts"
     save_checkpoint(tmp_path, model, optimizer, 5, PROGRESS)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest.json", "step-00000005.safetensors", "steps.csv"]
+    latest = json.loads((tmp_path / "latest.json").read_text(encoding="utf-8"))
+    assert latest["step"] == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"latest.json", latest["file"], "steps.csv"}
+
+
+def test_saving_a_step_again_leaves_the_checkpoint_valid_until_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With held-out examples, an epoch's last step is saved with other weights of the best epoch after its evaluation."""
+    model, optimizer = trained(0)
+    save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS, {"used.weight": torch.zeros_like(model["used"].weight)})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mtbert.training.checkpoint.atomic_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, model, optimizer, 3, PROGRESS, {"used.weight": torch.ones_like(model["used"].weight)})
+    found = load_checkpoint(tmp_path, *trained(0))
+    assert found is not None
+    assert not found[2]["used.weight"].any()
 
 
 def flip(folder: Path) -> None:
-    path = folder / "step-00000003.safetensors"
+    (path,) = folder.glob("step-*")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
 
 
 def truncate(folder: Path) -> None:
-    path = folder / "step-00000003.safetensors"
+    (path,) = folder.glob("step-*")
     path.write_bytes(path.read_bytes()[:-8])
 
 
 def remove(folder: Path) -> None:
-    (folder / "step-00000003.safetensors").unlink()
+    (path,) = folder.glob("step-*")
+    path.unlink()
 
 
 def halve_latest(folder: Path) -> None:
@@ -165,7 +186,7 @@ def test_a_tensor_that_would_broadcast_is_refused(tmp_path: Path) -> None:
 
 def resealed(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
     """Rewrite the checkpoint's tensors and its checksums, so that only the tensors show the change."""
-    path = folder / "step-00000003.safetensors"
+    (path,) = folder.glob("step-*")
     tensors = read_safetensors(path)
     change(tensors)
     save_file(tensors, path)
@@ -179,7 +200,10 @@ def resealed(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) 
     [
         (lambda t: t.update({"model.used.bias": t["model.used.bias"].double()}), r"used\.bias does not fit .*float64"),
         (lambda t: t["model.used.bias"].fill_(float("nan")), r"model\.used\.bias holds NaN or infinity"),
-        (lambda t: t.pop("optimizer.used.bias.exp_avg"), r"used\.bias has the optimizer's state"),
+        (
+            lambda t: t.pop("optimizer.used.bias.exp_avg"),
+            r"the optimizer's state of used\.bias is incomplete or unknown",
+        ),
         (lambda t: t.update({"optimizer.used.bias.exp_avg": torch.ones(1)}), r"exp_avg does not fit .*shape \(1,\)"),
         (lambda t: t["optimizer.used.bias.exp_avg_sq"].fill_(float("inf")), r"exp_avg_sq holds NaN or infinity"),
         (lambda t: t.update({"optimizer.gone.step": torch.ones(())}), r"unknown tensors optimizer\.gone\.step"),

@@ -56,6 +56,7 @@ def test_graphs_are_for_cuda_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("cpu", "fp32", "auto", cuda_graphs=True).describe() == described
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "a card")
+    monkeypatch.setattr(module, "_native_bf16", lambda _device: True)
     assert not resolve("cuda", "bf16", "auto").graphs
     assert "cuda_graphs" not in resolve("cuda", "bf16", "auto").describe()
     asked = resolve("cuda", "bf16", "auto", cuda_graphs=True)
@@ -64,11 +65,18 @@ def test_graphs_are_for_cuda_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not resolve("cuda", "fp32", "auto", cuda_graphs="auto").graphs
     with pytest.raises(MtbertError, match=r"compute\.cuda_graphs needs bf16; set compute\.precision: bf16"):
         resolve("cuda", "fp32", "auto", cuda_graphs=True)
+    monkeypatch.setattr(module, "_native_bf16", lambda _device: False)
+    assert not resolve("cuda", "auto", "auto", cuda_graphs="auto").bf16
+    with pytest.raises(
+        MtbertError, match=r"compute\.precision is bf16, but this GPU does not multiply it; set it to auto"
+    ):
+        resolve("cuda", "bf16", "auto")
 
 
 def test_rocm_is_a_plain_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.version, "hip", "6.4")
+    monkeypatch.setattr(module, "_native_bf16", lambda _device: True)
     found = resolve("auto", "bf16", "auto", cuda_graphs="auto")
     assert found.device.type == "cuda" and found.bf16 and not found.graphs
     with pytest.raises(MtbertError, match=r"cuda_graphs is true, but this torch is built for ROCm; set it to auto"):

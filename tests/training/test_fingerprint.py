@@ -19,10 +19,10 @@ def write(path: Path, text: str) -> None:
 
 
 def made(folder: Path) -> Path:
-    write(folder / "data/train/sst/ids1.npy", "one")
-    write(folder / "data/dev/sst/ids1.npy", "two")
-    write(folder / "data/tokenizer.json", "{}")
-    write(folder / "data/test/sst/ids1.npy", "not read")
+    write(folder / "data/prepared/train/sst/ids1.npy", "one")
+    write(folder / "data/prepared/dev/sst/ids1.npy", "two")
+    write(folder / "data/prepared/tokenizer.json", "{}")
+    write(folder / "data/prepared/test/sst/ids1.npy", "not read")
     return folder
 
 
@@ -32,7 +32,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def name(project: Path, identity: dict[str, Any] = IDENTITY) -> str:
-    return fingerprint(identity, [project / "data" / part for part in ("train", "dev", "tokenizer.json")])
+    return fingerprint(identity, [project / "data/prepared" / part for part in ("train", "dev", "tokenizer.json")])
 
 
 def test_it_is_stable(project: Path, tmp_path: Path) -> None:
@@ -41,8 +41,8 @@ def test_it_is_stable(project: Path, tmp_path: Path) -> None:
     assert set(first) <= set("0123456789abcdef")
     assert name(project) == first
     assert name(project, {"start": "abc", "settings": {"tasks": ["sst", "quora"], "seed": 1}}) == first, "order of keys"
-    os.utime(project / "data/tokenizer.json", (0, 0))
-    write(project / "data/test/sst/ids1.npy", "still not read")
+    os.utime(project / "data/prepared/tokenizer.json", (0, 0))
+    write(project / "data/prepared/test/sst/ids1.npy", "still not read")
     assert name(project) == first
     assert name(made(tmp_path / "elsewhere")) == first, "as in a temporary workspace"
 
@@ -61,28 +61,28 @@ def test_values_count(project: Path, identity: dict[str, Any]) -> None:
 
 
 def edit_folder(project: Path) -> None:
-    write(project / "data/dev/sst/ids1.npy", "twO")
+    write(project / "data/prepared/dev/sst/ids1.npy", "twO")
 
 
 def edit_file(project: Path) -> None:
-    write(project / "data/tokenizer.json", "{ }")
+    write(project / "data/prepared/tokenizer.json", "{ }")
 
 
 def add_file(project: Path) -> None:
-    write(project / "data/dev/sts/ids1.npy", "new")
+    write(project / "data/prepared/dev/sts/ids1.npy", "new")
 
 
 def remove_file(project: Path) -> None:
-    (project / "data/dev/sst/ids1.npy").unlink()
+    (project / "data/prepared/dev/sst/ids1.npy").unlink()
 
 
 def swap_splits(project: Path) -> None:
-    write(project / "data/train/sst/ids1.npy", "two")
-    write(project / "data/dev/sst/ids1.npy", "one")
+    write(project / "data/prepared/train/sst/ids1.npy", "two")
+    write(project / "data/prepared/dev/sst/ids1.npy", "one")
 
 
 def rename_task(project: Path) -> None:
-    (project / "data/train/sst").rename(project / "data/train/sts")
+    (project / "data/prepared/train/sst").rename(project / "data/prepared/train/sts")
 
 
 @pytest.mark.parametrize("change", [edit_folder, edit_file, add_file, remove_file, swap_splits, rename_task])
@@ -101,6 +101,6 @@ def test_the_order_in_which_files_are_listed_does_not_count(project: Path, monke
 
 def test_a_missing_path_is_an_error(project: Path) -> None:
     """Otherwise it would count as an empty folder."""
-    (project / "data/tokenizer.json").unlink()
+    (project / "data/prepared/tokenizer.json").unlink()
     with pytest.raises(MtbertError, match=r"tokenizer\.json: not found; run `dvc repro prepare`$"):
         name(project)

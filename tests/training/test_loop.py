@@ -231,6 +231,12 @@ def test_the_weights_of_the_best_epoch_are_kept(bench: Bench, tmp_path: Path) ->
     assert loop.kept_epoch(chosen.progress["history"]) == 2 and loop.kept_epoch(four.progress["history"]) == 4
 
 
+def test_a_task_named_like_an_attribute_of_torch_s_modules_keeps_its_best_epoch(bench: Bench, tmp_path: Path) -> None:
+    model, scores = bench.model(), iter([0.1, 0.9, 0.3])
+    model.heads._modules["type"] = torch.nn.Linear(2, 2)
+    bench.run(tmp_path, model=model, epochs=2, held_out=lambda _: next(scores))
+
+
 @pytest.mark.parametrize("event", ["epoch", "evaluation", "any"])
 def test_interrupted_at_every_event(bench: Bench, tmp_path: Path, event: str) -> None:
     """After each step, epoch and evaluation."""

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -154,6 +155,15 @@ def test_two_processes_that_train_the_same_thing_do_not_share_a_folder(root: Pat
     assert names(root) == [A], "the second has no use any more"
 
 
+def test_the_folder_with_the_most_steps_is_resumed(root: Path) -> None:
+    """Of two experiments that trained the same run and were stopped, one is started again."""
+    with other_process(holding(root, "baseline", A)):
+        second = killed(root, "baseline", A, step=900)
+    (root / A / "latest.json").write_text(json.dumps({"step": 100, "progress": {}}))
+    assert killed(root, "baseline", A, step=0) == second
+    assert names(root) == [second.name] and checkpoint_step(second) == 900
+
+
 def test_remove_work(root: Path) -> None:
     folder = killed(root, "baseline", A)
     assert remove_work(folder) and remove_work(folder)
@@ -228,9 +238,24 @@ def test_a_holder_that_has_not_written_its_id_yet_is_unknown(tmp_path: Path) -> 
 def test_another_process_s_lock_is_respected_and_ends_with_it(tmp_path: Path) -> None:
     lock = tmp_path / "baseline"
     with other_process("with only_writer(pathlib.Path(sys.argv[1]), 'baseline'):", str(lock)) as child:
-        with pytest.raises(MtbertError, match=f"by process {child.pid} "), only_writer(lock, "baseline"):
+        with (
+            pytest.raises(MtbertError, match=f"by process {child.pid} on {platform.node()} "),
+            only_writer(lock, "baseline"),
+        ):
             pytest.fail("two writers")
         child.kill()
         child.wait()
         with only_writer(lock, "baseline"):
-            assert lock.read_text(encoding="utf-8") == str(os.getpid())
+            assert lock.read_text(encoding="utf-8") == f"{os.getpid()} on {platform.node()}"
+
+
+def test_a_file_system_without_locks_is_an_error(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    message = r": this file system cannot lock files \(No locks available\); move the project to another one"
+    with pytest.raises(MtbertError, match=f"baseline{message}"), only_writer(tmp_path / "baseline", "baseline"):
+        pytest.fail("trained without a lock")
+    with pytest.raises(MtbertError, match=f"lock{message}"), work_folder(root, "baseline", A):
+        pytest.fail("trained without a lock")

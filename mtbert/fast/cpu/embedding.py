@@ -9,7 +9,7 @@ from torch import Tensor
 class TableGradient:
     """A table's dense gradient (V, D), reused in every step; only rows that occur are changed.
 
-    A step uses some hundred of BERT's 30,522 rows, but allocating and clearing a new dense gradient costs as much as
+    A step uses several hundred of BERT's 30,522 rows, but allocating and clearing a new dense gradient costs as much as
     several layers. It works with `backward()` only: `torch.autograd.grad` with respect to the table finds nothing.
     """
 

@@ -15,7 +15,7 @@ from mtbert.peft.lora import LoraLinear
 
 
 class Products:
-    """One product for several layers of one type. Layers of several types, or of others than those in `PRODUCTS`, are called one by one.
+    """One product for several layers of one type. Layers of different types, or of a type not in `PRODUCTS`, are called one by one.
 
     Attributes:
         copies: bf16 copies of the weights of plain linear layers.

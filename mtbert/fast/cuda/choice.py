@@ -140,7 +140,7 @@ def _embed(passes: type[Passes], device: torch.device, width: int) -> list[Tenso
 
 
 def sample(merge: type[Merge], device: torch.device, width: int) -> list[Tensor]:
-    """W' of two square layers by LoRA and by DoRA, and the gradients of A, B and m, all of the order of 1."""
+    """W' of two square layers with LoRA and with DoRA, and the gradients of A, B and m, all of the order of 1."""
     draw = torch.Generator().manual_seed(0)
 
     def made_up(*shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The engine for CUDA in bf16. A training step is some hundred launches; replayed from a CUDA graph it is one.
+"""The engine for CUDA in bf16. A training step is several hundred launches; replayed from a CUDA graph it is one.
 
 A graph holds one step (forward, backward, update) for one task and one number of rows. It is recorded at the first such
 batch. Recording changes no weight and no optimizer state: the optimizer's kernel skips the update of the warm-up step,
@@ -42,7 +42,7 @@ class CudaEngine(Plain):
     `compute.graphs` is set.
 
     A batch that is not full, has more than `static.LARGEST` rows, or could not be recorded is launched kernel by
-    kernel; the choice depends on the batch alone. A step does not wait for the device.
+    kernel; the choice depends on the batch alone. A step does not wait for the device, except a joint one.
     """
 
     recorder: Callable[[torch.device], Recorder] = CudaRecorder

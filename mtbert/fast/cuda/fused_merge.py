@@ -1,6 +1,6 @@
 """`Merge` by Triton's kernels: one launch in the forward and two in the backward for all layers of one shape.
 
-The forward reads W0 and writes W'; the backward reads G twice, and by DoRA W' too. So DoRA keeps W', which the products keep anyway, and
+The forward reads W0 and writes W'; the backward reads G twice, and with DoRA W' too. So DoRA keeps W', which the products keep anyway, and
 takes no more memory than LoRA except a few vectors.
 """
 

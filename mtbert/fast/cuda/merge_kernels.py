@@ -6,7 +6,7 @@ give equal bits. A product of fp32 is three of tf32 on tensor cores, which toget
 
 By DoRA the backward reads W' instead of forming V: both have the same direction, V / ||V|| = W' / m. W' has half the bytes of W0 and needs
 no product; its rounding to bf16 is no worse than G's. Where |m| is below TINY, W' has no direction, and 0 is used, as for a zero row: such
-a row's m gets no gradient, unlike by torch's operations.
+a row's m gets no gradient, unlike with torch's operations.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -68,7 +68,7 @@ def merge(
     OUT: tl.constexpr, IN: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STAGES: tl.constexpr, DORA: tl.constexpr,
 ):  # fmt: skip
-    """W' and f s B of some rows of a layer, and by DoRA ||V||: V is formed twice, the second time from the L2 cache."""
+    """W' and f s B of some rows of a layer, and with DoRA ||V||: V is formed twice, the second time from the L2 cache."""
     blocks = tl.cdiv(OUT, ROWS)
     layer = (tl.program_id(0) // blocks).to(tl.int64)
     row = tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS)
@@ -98,7 +98,7 @@ def merge_backward_rows(
     OUT: tl.constexpr, IN: tl.constexpr, RANK: tl.constexpr, RANKS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STAGES: tl.constexpr, DORA: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """dB = s f E A^T of some rows of a layer; by DoRA dm = u too, and u / m: E = G - u / m W', or G if the norm is a constant.
+    """dB = s f E A^T of some rows of a layer; with DoRA dm = u too, and u / m: E = G - u / m W', or G if the norm is a constant.
 
     E A^T is the difference of two products, since u is known only after all columns.
     """

@@ -88,7 +88,7 @@ class _Group:
 
 
 class Merge(torch.autograd.Function):
-    """W' = f V with V = W0 + s B A; by LoRA f = 1, by DoRA f = m / ||V||, for each output."""
+    """W' = f V with V = W0 + s B A; for LoRA f = 1, for DoRA f = m / ||V||, for each output."""
 
     @staticmethod
     def takes(layer: LoraLinear) -> bool:
@@ -113,7 +113,7 @@ class Merge(torch.autograd.Function):
             exact: differentiate the norm; otherwise it is a constant in the backward.
             dtype: of W'.
             sizes: n of each unit, N in all.
-            parameters: A of all layers, then B, then by DoRA m.
+            parameters: A of all layers, then B, then with DoRA m.
         """
         count = len(weights_NOI)
         a_NrI, b_NOr, *magnitudes = (torch.stack(list(part)) for part in parts(parameters, count))

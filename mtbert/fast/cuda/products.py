@@ -85,8 +85,7 @@ class Products:
     def __call__(self, x: Tensor, *layers: Any) -> tuple[Tensor, Tensor | None]:
         """The layers' outputs for x (T, I) side by side, (T, n O), and a bias that is still to be added to them, or None.
 
-        Layers that are not ready, such as those with dropout in the
-        adapter, compute by themselves.
+        Layers that are not ready, such as those with dropout in the adapter, compute by themselves.
         """
         if factor := self._factors.get(layers):
             weight, bias, weights, biases = factor
