@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from mtbert import completion
+from mtbert.errors import MtbertError
 from mtbert.pipeline.trained import trained_runs
 
 app = typer.Typer(
@@ -92,6 +93,8 @@ def plan(
     project: Project = HERE,
 ) -> None:
     """Print what PROFILE will cost on this machine: steps, tokens, minutes, memory, disk. (The stage `plan` is `dvc repro plan`.)"""
+    if data is not None and data != "download":
+        data = str(_resolved(Path(os.path.expanduser(data))))  # noqa: PTH111 - unlike Path.expanduser, it does not raise
     _enter(project)
     raise typer.Exit(_guarded(importlib.import_module("mtbert.pipeline.cost").main, profile, data, study))
 
@@ -342,7 +345,7 @@ def bundle(
     project: Project = HERE,
 ) -> None:
     """Pack code, packages, weights and prepared data for training runs on a machine without a network (docs/gpu.md)."""
-    dest = dest.resolve()
+    dest = _resolved(dest)
     _enter(project)
     more = {"python": python} if python else {}
     pack = importlib.import_module("mtbert.bundle.pack").main
@@ -359,7 +362,7 @@ def take(
     project: Project = HERE,
 ) -> None:
     """Bring the results of a bundle's runs into the graph, so that `dvc repro` does not train them again."""
-    folder = folder.resolve()
+    folder = _resolved(folder)
     _enter(project)
     raise typer.Exit(_guarded(importlib.import_module("mtbert.bundle.take").main, folder))
 
@@ -399,7 +402,7 @@ def _stage(name: str, project: Path, *arguments: Any) -> None:
 
 def _enter(project: Path) -> Path:
     """Change to the project's root and import stages from there, even if the package is installed from elsewhere."""
-    root = project.resolve()
+    root = _resolved(project)
     if not (root / "params.yaml").is_file():
         typer.echo(
             f"error: {root}: no params.yaml here; run from the project's root, or name it with --project", err=True
@@ -410,6 +413,20 @@ def _enter(project: Path) -> Path:
     return root
 
 
+def _resolved(path: Path) -> Path:
+    """The path made absolute, before `_enter` changes the folder.
+
+    Raises:
+        MtbertError: the folder that the command was given in has been removed.
+    """
+    try:
+        return path.resolve()
+    except FileNotFoundError:
+        raise MtbertError(
+            "the current folder has been removed; change to another folder, then run the command there"
+        ) from None
+
+
 def _guarded(work: Callable[..., None], *arguments: Any) -> int:
     status: int = importlib.import_module("mtbert.pipeline.start").guarded(work, *arguments)
     return status
@@ -417,8 +434,9 @@ def _guarded(work: Callable[..., None], *arguments: Any) -> int:
 
 def main() -> None:
     """Entry point of the `mtbert` script."""
-    with importlib.import_module("mtbert.pipeline.start").quiet_pipe():
-        app()
+    start = importlib.import_module("mtbert.pipeline.start")
+    with start.quiet_pipe():
+        sys.exit(start.guarded(app, several=True))  # each command checks how many processes it may have
 
 
 if __name__ == "__main__":

@@ -30,16 +30,15 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
     """A temporary sibling of `path` to write into, which is flushed to disk and renamed over `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.parent / f"{_prefix(path)}{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}"
-    opened = fresh.open("xb")  # not by mkstemp, whose files are private: the umask decides who may read it
+    with _naming(path.parent):
+        opened = fresh.open("xb")  # not by mkstemp, whose files are private: the umask decides who may read it
     try:
-        with opened as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None  # the error of a full disk names no file
+        with _naming(path):
+            with opened as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
@@ -75,8 +74,7 @@ def sha256_file(path: Path) -> str:
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """An empty temporary sibling of `path`, removed when the block ends, or by the next call after a kill."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_prefix(path)}{os.getpid()}.", suffix=TEMPORARY))
+    folder = _temporary_folder(path)
     try:
         yield folder
     finally:
@@ -91,8 +89,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     The old folder is renamed before the new one takes its name, and deleted afterwards. A kill between the two renames leaves both
     folders complete under hidden names and no `path`; DVC then finds the stage's out missing and runs the stage again.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_prefix(path)}{os.getpid()}.", suffix=TEMPORARY))
+    fresh = _temporary_folder(path)
     old = fresh.with_suffix(f".old{TEMPORARY}")
     try:
         yield fresh
@@ -110,6 +107,21 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let errors name `path`: that of a full disk names no file, others a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _temporary_folder(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _naming(path.parent):
+        return Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_prefix(path)}{os.getpid()}.", suffix=TEMPORARY))
+
+
 def _prefix(path: Path) -> str:
     return f".{path.name}.{platform.node()}."
 
@@ -118,14 +130,15 @@ def _sweep(path: Path) -> None:
     """Remove the temporary siblings of `path` that killed writers on this host left."""
     for sibling in path.parent.glob(f"{glob.escape(_prefix(path))}*{TEMPORARY}"):
         pid = sibling.name.removeprefix(_prefix(path)).partition(".")[0]
-        if pid.isdecimal() and not _alive(int(pid)):
+        if pid.isdecimal() and not alive(int(pid)):
             remove_tree(sibling)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of this machine has this id."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # another user's
         return True

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from mtbert.files import alive
 from mtbert.training.work import LOCK, work_folders
 
 WORK = Path(".mtbert")
@@ -115,7 +116,7 @@ def _temporaries(root: Path) -> Iterator[tuple[Path, str]]:
     for folder, names, files in os.walk(root):
         for name in [*names, *files]:
             match = ours.fullmatch(name)
-            if match and not Path("/proc", match[1]).exists():
+            if match and not alive(int(match[1])):
                 yield Path(folder, name), "temporary file of a killed write"
         names[:] = sorted(name for name in names if name == WORK.name or not name.startswith("."))
 

@@ -23,6 +23,13 @@ from mtbert.yamlfile import read_yaml
 PARAMS_FILE = Path("params.yaml")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 STUDY = ("runs", "tables", "figures", "seeds")  # the sections of a study's params.yaml
+VIEWS = {  # what the stages table and figure can make, whose modules take long to import
+    "tables": ["table1", "table2", "table3", "table4", "scores", "pairs", "adapters"],
+    "figures": [
+        *("figure1", "figure2", "figure3", "figure4"),
+        *("sampler_exponent", "sampler_curves", "sampler_amount", "adapters", "conflicts"),
+    ],
+}
 RESERVED_NAMES = {"pretrained", "converted"}  # folders next to those of the runs
 
 
@@ -37,7 +44,7 @@ class Params(Section):
     tasks: dict[str, DeclaredTask]
     tables: dict[str, dict[str, str]]
     figures: dict[str, dict[str, str]]
-    seeds: dict[str, list[str]] = Field(default_factory=dict)
+    seeds: dict[str, list[str]] = Field(default_factory=dict)  # `_names_agree` refuses a file without it
     runs: dict[str, Run] = Field(min_length=1)
     predecessors: dict[str, str] = Field(exclude=True)  # what `from` of each run names; no key of the file
 
@@ -59,6 +66,11 @@ class Params(Section):
                 self._check_start(name, run, run.start_run)
         for kind in ("tables", "figures"):
             for view, rows in getattr(self, kind).items():
+                if view not in VIEWS[kind]:
+                    what = f"no {kind.removesuffix('s')} is called {view!r}"
+                    raise Contradiction(f"{what}{nearest(view, VIEWS[kind])}", kind, view)
+                if not rows:
+                    raise Contradiction("names no run; add a row (ROW: RUN), or remove it", kind, view)
                 for row, run_name in rows.items():
                     if run_name not in self.runs:
                         raise Contradiction(
@@ -76,6 +88,8 @@ class Params(Section):
                             view,
                             row,
                         )
+        if "seeds" not in self.model_fields_set:
+            raise Contradiction("missing key seeds; add `seeds: {}`, since dvc.yaml names it")
         for first, others in self.seeds.items():
             self._check_seeds(first, others)
         return self
@@ -106,7 +120,7 @@ class Params(Section):
         key = ("runs", name, "adapter", "start_from")
         if start not in self.runs:
             raise Contradiction(f"no run is called {start!r}{nearest(start, ['pretrained', *self.runs])}", *key)
-        if start == name or self.runs[start].adapter is not None:
+        if self.runs[start].adapter is not None:
             raise Contradiction(
                 f"{start!r} is not a fully fine-tuned run; an adapter must start from one, or from pretrained", *key
             )
@@ -156,6 +170,19 @@ def load_here() -> Params:
     """
     project = _project_of(PARAMS_FILE)
     return load_study(PARAMS_FILE, project) if project else load_params()
+
+
+def study_file(study: str) -> Path:
+    """The params.yaml of the study that the option --study names.
+
+    Raises:
+        MtbertError: there is none; suggests the most similar name.
+    """
+    folder = Path("studies")
+    known = sorted(path.parent.name for path in folder.glob(f"*/{PARAMS_FILE}"))
+    if study not in known:
+        raise MtbertError(f"--study: {folder / study / PARAMS_FILE}: not found{nearest(study, known)}")
+    return folder / study / PARAMS_FILE
 
 
 def load_study(study: Path, project: Path = PARAMS_FILE, profile: str | None = None) -> Params:

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from mtbert.files import (
     atomic_json,
     atomic_write_bytes,
     atomic_write_text,
+    replaced_file,
     replaced_folder,
     scratch_folder,
     sha256_file,
@@ -239,3 +241,18 @@ def test_git_ignores_temporary_files(tmp_path: Path) -> None:
     (left,) = names(tmp_path)
     patterns = (root / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert any(fnmatch.fnmatch(left, pattern) for pattern in patterns if pattern and "/" not in pattern)
+
+
+def test_a_folder_that_may_not_be_written_is_named(mine: Path) -> None:
+    """Not the temporary file that could not be made."""
+
+    def write(kind: Callable[..., Any]) -> None:
+        with kind(mine / "out"):
+            pass
+
+    mine.chmod(0o555)
+    for kind in (replaced_file, replaced_folder, scratch_folder):
+        with pytest.raises(PermissionError) as caught:
+            write(kind)
+        assert caught.value.filename == str(mine)
+    mine.chmod(0o755)

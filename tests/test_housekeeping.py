@@ -127,3 +127,9 @@ def test_a_file_that_vanishes_while_a_folder_is_measured(tmp_path: Path, monkeyp
     walked = [(str(tmp_path), [], ["kept", "vanished"])]
     monkeypatch.setattr(os, "walk", lambda _: iter(walked))
     assert size_of(tmp_path) == 10
+
+
+def test_files_and_housekeeping_agree_on_who_is_alive(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc may hide the processes of other users."""
+    monkeypatch.setattr("mtbert.housekeeping.alive", lambda _: True)
+    assert not [one for one in leftovers(project, RUNS) if one.why == "temporary file of a killed write"]

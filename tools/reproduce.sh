@@ -24,8 +24,10 @@ take_data() {
     [ "$read_from" -ef data/course ] || fail "DATA=$1: its files would go to data/course, but data.path in params.yaml is $read_from;" \
         "leave DATA out, or set data.path to data/course"
     for file in "${found[@]}"; do
-        # Removed first: it may be a link into DVC's cache, which must not change.
-        cmp -s "$from/${file##*/}" "$file" || cp --remove-destination "$from/${file##*/}" "$file"
+        # Replaced as a whole: it may be a link into DVC's cache, which must not change, and a copy may be interrupted.
+        cmp -s "$from/${file##*/}" "$file" && continue
+        cp "$from/${file##*/}" "data/course/.${file##*/}.tmp"
+        mv -f "data/course/.${file##*/}.tmp" "$file"
     done
     dvc add "${found[@]}" >/dev/null # --quiet would hide errors too
 }

@@ -12,12 +12,7 @@ LOG = ".mtbert/log/train-{run}.json"  # the last file that training writes
 PROJECT = Path()
 
 
-def folder_of(study: str) -> Path:
-    """The folder of a study, or of the project if `study` is empty; paths of its graph are relative to it."""
-    return Path("studies") / study if study else PROJECT
-
-
 def place(run: str) -> tuple[Path, str]:
-    """The folder of a run's graph, and the run's name there."""
+    """The folder of a run's graph, the project's or a study's, and the run's name there. Paths of the graph are relative to the folder."""
     study, _, name = run.rpartition("/")
-    return folder_of(study), name
+    return Path("studies") / study if study else PROJECT, name

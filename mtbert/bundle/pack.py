@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from mtbert.bundle import MANIFEST, PROJECT, folder_of, place
+from mtbert.bundle import MANIFEST, PROJECT, place
 from mtbert.bundle.packages import HERE, collect
 from mtbert.errors import MtbertError, nearest
 from mtbert.files import replaced_folder
-from mtbert.params import PARAMS_FILE, Params, load_params
+from mtbert.params import PARAMS_FILE, Params, load_params, study_file
 from mtbert.pipeline.cost import longest_first
 from mtbert.pipeline.paths import CONVERTED, PREPARED, PRETRAINED
 from mtbert.pipeline.planning import refresh_study
@@ -51,13 +51,19 @@ if [ ! -e "$work/complete" ]; then
     for part in {parts}; do
         [ -e "$here/$part" ] || { echo "error: $here/$part: not found; copy all parts of the bundle here" >&2; exit 1; }
     done
-    mkdir -p "$work"
+    [ "$(cd "$here" && cat {parts} | sha256sum | cut -c1-12)" = {name} ] ||
+        { echo "error: $here: the parts are damaged or incomplete; copy them again" >&2; exit 1; }
+    mkdir -p "$(dirname "$work")"
+    fresh=$(mktemp -d "$work.XXXXXX") # of its own, since another run.sh may do the same now
+    trap 'rm -rf "$fresh"' EXIT
     (cd "$here" && cat {parts}) | "$python" -c '
 import sys, tarfile
 tar = tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz")
 tar.extraction_filter = getattr(tarfile, "tar_filter", None)  # from Python 3.11.4 on
-tar.extractall(sys.argv[1])' "$work"
-    touch "$work/complete"
+tar.extractall(sys.argv[1])' "$fresh"
+    touch "$fresh/complete"
+    mv -T "$fresh" "$work" 2>/dev/null || rm -rf "$fresh" # the other was first
+    [ -e "$work/complete" ] || { echo "error: $work: incomplete, or another user's; remove it, or set TMPDIR to another folder" >&2; exit 1; }
 fi
 export OUT=${OUT:-$here/results} PYTHONPATH=$work/project:$work/first:$work/hook
 cd "$work/project"
@@ -179,10 +185,7 @@ def _chosen(params: Params, runs: Sequence[str], studies: Sequence[str]) -> dict
 
 def _runs_of(study: str) -> dict[str, int]:
     """A study's runs, those that take longest first, as STUDY/RUN, and their tokens; its plan is written."""
-    folder, known = folder_of(study), sorted(path.parent.name for path in Path("studies").glob(f"*/{PARAMS_FILE}"))
-    if study not in known:
-        raise MtbertError(f"--study: {folder / PARAMS_FILE}: not found{nearest(study, known)}")
-    params = refresh_study(folder, Path())
+    params = refresh_study(study_file(study).parent, Path())
     for name, run in params.runs.items():
         if run.start_run:
             raise MtbertError(

@@ -30,10 +30,12 @@ def main(folder: Path) -> None:
 
     Those of a study's runs go into the study's folder.
 
+    Args:
+        folder: its absolute path.
+
     Raises:
         MtbertError: a result is damaged, was made from other inputs, or DVC fails. Nothing is changed before all are checked.
     """
-    folder = folder.resolve()
     manifest = _manifest(folder)
     archives: dict[Path, dict[str, Path]] = {}
     for archive in sorted((folder / "runs").rglob("*.tar.gz")):
@@ -215,7 +217,6 @@ def _install(run: str, source: Path, commit: str) -> None:
                     file.replace(to)
     for path in (PLOTS / f"{run}.csv", METRICS / f"{run}.json"):
         path.parent.mkdir(exist_ok=True)
-        path.unlink(missing_ok=True)  # DVC makes its outputs read-only links
         (source / path).replace(path)
     log = LOG.format(run=run)
     made = json.loads((source / log).read_text(encoding="utf-8"))

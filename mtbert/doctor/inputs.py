@@ -71,7 +71,7 @@ def _fault(ask: Callable[[], Any]) -> str:
     try:
         ask()
     except Exception as error:  # of urllib, httpx or the hub's client
-        return str(getattr(error, "reason", None) or error or type(error).__name__).splitlines()[0]
+        return (str(getattr(error, "reason", None) or error) or type(error).__name__).splitlines()[0]
     return ""
 
 

@@ -26,7 +26,8 @@ def torch(_root: Path) -> Check:
         found = importlib.import_module("torch")
     except (ImportError, OSError) as error:
         return Check("problem", f"torch cannot be imported ({str(error).splitlines()[0]})", "run `make install`")
-    build = f"for CUDA {found.version.cuda}" if found.version.cuda else "for CPUs only"
+    gpus = (("CUDA", found.version.cuda), ("ROCm", getattr(found.version, "hip", None)))
+    build = next((f"for {name} {version}" for name, version in gpus if version), "for CPUs only")
     if not found.version.cuda and Path("/proc/driver/nvidia/version").exists():
         remedy = "remove .venv, then run `make install`, which installs the GPU build on a machine with a GPU"
         return Check("note", f"torch {found.__version__}, built {build}, but this machine has an NVIDIA GPU", remedy)

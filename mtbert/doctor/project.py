@@ -85,7 +85,9 @@ def cache(root: Path) -> Check:
     if not folder.is_dir():
         return Check("ok", f"DVC's cache, {folder}, is empty")
     if not os.access(folder, os.W_OK):
-        return Check("problem", f"DVC's cache, {folder}, cannot be written", f"`chmod -R u+w {shlex.quote(shown)}`")
+        # Not its files, to which outputs in the workspace may be hard links.
+        remedy = f"`find {shlex.quote(shown)} -type d -exec chmod u+w {{}} +`"
+        return Check("problem", f"DVC's cache, {folder}, cannot be written", remedy)
     what = f"DVC's cache, {folder}, has {human(size_of(folder))}"
     if folder.stat().st_dev != root.stat().st_dev:
         remedy = "outputs take their space twice; `dvc cache dir --local .dvc/cache` keeps them on this one"

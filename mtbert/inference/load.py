@@ -3,6 +3,7 @@
 A run with an adapter keeps only what it trained; its encoder is then read from the folder `pretrained` beside the model's.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def load(model: str | Path, *, device: str = "auto", precision: str = "auto") ->
     """
     compute = _compute(device, precision)
     folder = find(model)
+    _check_ours(folder / CONFIG)
     tensors, config = load_model(folder, AGAIN)
     settings, tasks = _settings(folder, config)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are left as they are
@@ -69,6 +71,16 @@ def find(model: str | Path) -> Path:
     runs = trained_runs()
     where = f"there is no folder {model}, and no {MODELS}/{model}"
     raise MtbertError(f"{where}{nearest(str(model), runs)}" if runs else f"{where}; name a model's folder")
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse another library's config.json, such as `mtbert export` writes."""
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return  # `load_model` reports it
+    if isinstance(config, dict) and not config.keys() & {"sha256", "seal"}:
+        raise MtbertError(f"{path}: not a model that mtbert trained; name the folder of a trained run")
 
 
 def _compute(device: str, precision: str) -> Compute:

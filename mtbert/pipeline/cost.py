@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
-from mtbert.params import PARAMS_FILE, Params, load_params, load_study
+from mtbert.params import PARAMS_FILE, Params, load_params, load_study, study_file
 from mtbert.pipeline.estimate import show
 from mtbert.pipeline.models import packages_of_run
 from mtbert.pipeline.planning import check_paths
@@ -33,17 +33,17 @@ def main(
     Args:
         profile: a key of `profiles`; by default the one that params.yaml names.
         data: a folder to take instead of data.path, or "download" for the published files.
-        study: a folder of `studies`, for its runs instead of the project's.
+        study: the name of a folder of `studies`, for its runs instead of the project's.
         console: where to print.
 
     Raises:
-        MtbertError: params.yaml is invalid, or the data or the encoder is missing; the same errors that the stages
-            would raise.
+        MtbertError: there is no such study, params.yaml is invalid, or the data or the encoder is missing; the same errors that
+            the stages would raise.
     """
     if study is None:
         path, params = PARAMS_FILE, load_params(profile=profile)
     else:
-        path = Path("studies") / study / PARAMS_FILE
+        path = study_file(study)
         params = load_study(path, profile=profile)
     if data is not None:
         params = params.model_copy(update={"data": _data(params, data)})
@@ -64,7 +64,7 @@ def _data(params: Params, given: str) -> Data:
     """The section `data` with what --data names."""
     if given == "download":
         return params.data.model_copy(update={"source": given})
-    folder = Path(given).expanduser().resolve()
+    folder = Path(given).resolve()
     if not folder.is_dir():
         raise MtbertError(f"--data: there is no folder {given}; name the folder with the course's files, or download")
     if params.data.source != "folder" and not params.tasks:

@@ -24,7 +24,7 @@ from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.checks import check_tensors
 from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, load_model, read_config, save_model
 from mtbert.pretrained.weights import config_to_json, for_pooling
-from mtbert.seal import stage_of
+from mtbert.seal import remedy, stage_of
 from mtbert.settings.run import Model, Run
 from mtbert.tasks.task import Task
 from mtbert.training.aggregation import packages_of
@@ -244,7 +244,7 @@ def mask_token() -> int:
         MtbertError: the prepared tokenizer is missing or damaged, or has no such token.
     """
     path = PREPARED / TOKENIZER
-    tokenizer = read_tokenizer(path, "run `dvc repro prepare`", "run `dvc repro --force --single-item prepare`")
+    tokenizer = read_tokenizer(path, remedy(PREPARED), remedy(PREPARED, PREPARED))
     mask: int | None = tokenizer.token_to_id("[MASK]")
     if mask is None:
         raise MtbertError(f"{path}: has no [MASK], which further_pretraining needs; set further_pretraining to null")

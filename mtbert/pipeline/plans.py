@@ -7,6 +7,7 @@ from typing import Any
 from mtbert.errors import MtbertError, nearest
 
 PLAN = Path("build/plan")
+_read: dict[Path, str] = {}  # the plans that this process has read, with their text
 
 
 def planned(stage: str, name: str = "") -> dict[str, Any]:
@@ -17,7 +18,9 @@ def planned(stage: str, name: str = "") -> dict[str, Any]:
     """
     path = PLAN / stage / f"{name}.json" if name else PLAN / f"{stage}.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        found: dict[str, Any] = json.loads(text)
+        _read.setdefault(path, text)
         return {"settings": found["settings"], "code": found["code"]}
     except FileNotFoundError:
         names = sorted(file.stem for file in path.parent.glob("*.json")) if name else []
@@ -27,3 +30,20 @@ def planned(stage: str, name: str = "") -> dict[str, Any]:
         raise MtbertError(f"params.yaml: no {kind} is called {name!r}{nearest(name, names)}") from None
     except (OSError, ValueError, KeyError) as error:
         raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro --force --single-item plan`") from None
+
+
+def check_unchanged() -> None:
+    """Check that the plans this process has read are still the same.
+
+    DVC records a stage's inputs after the stage has run. If another command rewrote the plan meanwhile, outputs of the old plan would
+    pass for those of the new one.
+
+    Raises:
+        MtbertError: a plan has changed; DVC then records nothing.
+    """
+    for path, text in _read.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            raise MtbertError(
+                f"{path}: changed while this stage ran, since settings or code were edited and another command planned again; "
+                "run the same command again"
+            )

@@ -94,8 +94,10 @@ def check_record(run: str, now: Mapping[str, Any]) -> None:
         MtbertError: the record is missing or damaged, or values differ; it lists all that differ.
     """
     if differing := differences(read_record(MODELS / run, f"train@{run}"), now):
+        # Another run's weights, which an adapter starts from, are no dependency of DVC's, so DVC needs --force.
+        force = "--force --single-item " if any(line.startswith("parents ") for line in differing) else ""
         raise MtbertError(
-            f"{MODELS / run / RECORD}: does not match the present inputs: {'; '.join(differing)}; run `dvc repro train@{run}`"
+            f"{MODELS / run / RECORD}: does not match the present inputs: {'; '.join(differing)}; run `dvc repro {force}train@{run}`"
         )
 
 

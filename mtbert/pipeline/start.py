@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Any
 
 from mtbert.errors import MtbertError, Stopped, out_of_memory
+from mtbert.pipeline.plans import check_unchanged
 
 REMEDIES = {
     errno.ENOSPC: "free space on that disk, then run the same command again",
@@ -105,13 +106,23 @@ def start(main: Callable[..., None], several: bool = False) -> None:
         usage = " ".join([f"python -m stages.{Path(sys.argv[0]).stem}", *wanted])
         print(f"error: arguments needed: {len(wanted)}, given: {len(arguments)}; usage: {usage}", file=sys.stderr)
         sys.exit(2)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `stages` left it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def stage(*given: str) -> None:
+        main(*given)
+        check_unchanged()
+
     with quiet_pipe():
-        sys.exit(guarded(main, *arguments, several=several))
+        sys.exit(guarded(stage, *arguments, several=several))
 
 
 @contextmanager
 def quiet_pipe() -> Iterator[None]:
-    """End a process without a message if the reader of its output has ended, as `head` does: status 141, as after SIGPIPE."""
+    """End a process without a message if the reader of its output has ended, as `head` does: status 141, as after SIGPIPE.
+
+    If the output cannot be written for another reason, print it: status 1.
+    """
     try:
         try:
             yield
@@ -125,6 +136,19 @@ def quiet_pipe() -> Iterator[None]:
         for stream in (1, 2):  # Python writes to both when it exits
             os.dup2(null, stream)
         raise SystemExit(128 + signal.SIGPIPE) from None
+    except OSError as error:  # a full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"error: standard output: {error.strerror or error}; {_remedy(error)}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _remedy(error: OSError) -> str:
+    return REMEDIES.get(error.errno or 0, "remove the cause, then run the same command again")
+
+
+def _where() -> str:
+    """The study's folder, where the stage of a study runs: DVC does not name it, and paths and remedies are relative to it."""
+    return f"in {Path.cwd().parent.name}/{Path.cwd().name}: " if Path("../study.yaml").exists() else ""
 
 
 def guarded(main: Callable[..., None], *arguments: Any, several: bool = False) -> int:
@@ -144,20 +168,22 @@ def guarded(main: Callable[..., None], *arguments: Any, several: bool = False) -
             )
         main(*arguments)
     except MtbertError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_where()}{error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         raise
     except OSError as error:  # a full disk, a missing permission, a file where a folder should be
-        remedy = REMEDIES.get(error.errno or 0, "remove the cause, then run the same command again")
-        print(f"error: {error.filename or 'input/output'}: {error.strerror or error}; {remedy}", file=sys.stderr)
+        if not error.filename:
+            print(end="", flush=True)  # fails again if it was standard output, for `quiet_pipe` to name it
+        what = f"{error.filename or 'input/output'}: {error.strerror or error}"
+        print(f"error: {_where()}{what}; {_remedy(error)}", file=sys.stderr)
         return 1
     except (RuntimeError, MemoryError) as error:
         # Not from training, which raises its own error, naming batch_size.
         if not out_of_memory(error):
             raise
         print(
-            f"error: out of memory ({error}); free memory, or lower prepare.max_tokens in params.yaml, then run again",
+            f"error: {_where()}out of memory ({error}); free memory, or lower prepare.max_tokens in params.yaml, then run again",
             file=sys.stderr,
         )
         return 1

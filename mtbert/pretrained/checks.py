@@ -1,7 +1,7 @@
 """Checks of an encoder's or a model's tensors: names, shapes, types and values."""
 
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
 from mtbert.pretrained.family import Family
+from mtbert.pretrained.store import AGAIN
 
 # A size -> the tensor and the axis that show it. The number of layers is counted; no tensor shows the number of heads.
 MEASURED = {
@@ -29,20 +30,23 @@ def check_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int,
     Raises:
         MtbertError: names the first faulty tensors.
     """
+    for fault in _faults(tensors, shapes):
+        raise MtbertError(f"{source}: {fault}; {AGAIN}")
+
+
+def _faults(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
     missing, unknown = shapes.keys() - tensors.keys(), tensors.keys() - shapes.keys()
-    faults = [
-        f"{fault}: {first_names(names)}" for fault, names in (("missing", missing), ("unknown", unknown)) if names
-    ]
-    if faults:
-        raise MtbertError(f"{source}: tensors do not fit the model: {'; '.join(faults)}")
+    names = [f"{fault}: {first_names(names)}" for fault, names in (("missing", missing), ("unknown", unknown)) if names]
+    if names:
+        yield f"tensors do not fit the model: {'; '.join(names)}"
     for name, shape in shapes.items():
         tensor = tensors[name]
         if tuple(tensor.shape) != shape:
-            raise MtbertError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
+            yield f"{name} has shape {tuple(tensor.shape)}, expected {shape}"
         if tensor.dtype != torch.float32:
-            raise MtbertError(f"{source}: {name} is {tensor.dtype}, expected float32")
+            yield f"{name} is {tensor.dtype}, expected float32"
         if not torch.isfinite(tensor).all():
-            raise MtbertError(f"{source}: {name} holds NaN or infinity")
+            yield f"{name} holds NaN or infinity"
 
 
 def check_sizes(config: BertConfig, tensors: Mapping[str, Tensor], source: str, family: Family) -> None:

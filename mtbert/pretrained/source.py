@@ -178,4 +178,12 @@ def _download(name: str, revision: str) -> Path:
             f"{name}@{revision[:8]}: the hub refused the request: {str(error).strip().splitlines()[0]}; "
             "check encoder.name and encoder.revision"
         ) from None
+    except OSError:
+        raise
+    except Exception as error:  # of the hub's HTTP client, such as a proxy's refusal, or a package that a proxy needs
+        what = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MtbertError(
+            f"{name}@{revision[:8]}: cannot be downloaded ({what}); check the network and its proxy settings, "
+            "or set encoder.source: local and encoder.path to a copy"
+        ) from None
     return paths[-1].parent

@@ -17,6 +17,7 @@ from mtbert.files import atomic_json, atomic_write_bytes, sha256_file
 from mtbert.seal import remedy, sealed, unsealed
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+AGAIN = "download or copy the file again"
 MASKED_HEAD = "masked_head.safetensors"  # beside an encoder that was published with one
 
 
@@ -100,9 +101,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise MtbertError(f"{path}: not found") from None
+        raise MtbertError(f"{path}: not found; {AGAIN}") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise MtbertError(f"{path}: not a readable safetensors file ({error})") from None
+        raise MtbertError(f"{path}: not a readable safetensors file ({error}); {AGAIN}") from None
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:

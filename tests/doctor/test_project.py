@@ -76,8 +76,13 @@ def test_the_cache(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     (folder / "file").write_bytes(b"12345")
     assert checkout.cache(project) == Check("ok", f"DVC's cache, {folder}, has 5 bytes")
+    (folder / "file").chmod(0o444)  # as DVC makes it: an output may be a hard link to it
+    folder.chmod(0o555)
     monkeypatch.setattr(checkout.os, "access", lambda *_: False)
-    assert checkout.cache(project).level == "problem"
+    check = checkout.cache(project)
+    assert check.level == "problem"
+    pasted(check, project)
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder / "file")] == [0o755, 0o444]
 
 
 def test_leftovers(tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from mtbert.cli import app
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs/use.md").read_text(encoding="utf-8")
@@ -29,16 +33,27 @@ def _here(vivid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_a_command(line: str, tmp_path: Path) -> None:
+def in_a_shell(line: str) -> tuple[int, str, str]:
     command = line.replace("mtbert ", f"{sys.executable} -m mtbert ")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def in_this_process(line: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, shlex.split(line)[1:])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command(line: str, tmp_path: Path) -> None:
+    status, printed, errors = in_a_shell(line) if "|" in line else in_this_process(line)
+    assert status == 0, errors
     bad = "warning: 1 bad row left out:\n  questions.csv:3: empty first\n"
-    assert done.stderr == (bad if "questions" in line else "")
+    assert errors == (bad if "questions" in line else "")
     written = next((tmp_path / name for name in ("scores.csv", "labels.jsonl") if name in line), None)
-    assert (written.read_text(encoding="utf-8") if written else done.stdout).count("\n") in (2, 3)
+    assert (written.read_text(encoding="utf-8") if written else printed).count("\n") in (2, 3)
+    assert bool(written) != bool(printed)
 
 
 def test_the_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

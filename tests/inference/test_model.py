@@ -257,7 +257,11 @@ def rewritten(change: Callable[[dict], object]) -> Callable[[Path], None]:
             "its bytes changed .* copy the model's folder",
         ),
         (lambda folder: (folder / "config.json").unlink(), "not a model: it has no config.json"),
-        (lambda folder: (folder / "config.json").write_text("{}"), "config.json: damaged .*; copy"),
+        (lambda folder: (folder / "config.json").write_text('{"seal": ""}'), "config.json: damaged .*; copy"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),  # as `mtbert export` writes
+            "config.json: not a model that mtbert trained; name the folder of a trained run",
+        ),
         (rewritten(lambda config: config.pop("settings")), "an encoder without heads"),
         (rewritten(lambda config: config.pop("preprocess")), "has no preprocess: it was written by an earlier mtbert"),
         (rewritten(lambda config: config["settings"].update(new=1)), r"does not know its settings \(new:"),

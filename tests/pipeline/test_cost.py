@@ -27,7 +27,6 @@ from mtbert.tasks.paper import TASKS
 from mtbert.training.further import Sentences
 from mtbert.training.recipe import FurtherPretraining
 from mtbert.training.sampling import epoch_schedule, sampler_in
-from tests.processes import unread
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -239,12 +238,6 @@ def test_the_estimate_names_every_run_and_fits_80_columns(params: Callable[..., 
         assert part in out.getvalue()
 
 
-def test_a_reader_that_has_ended_is_no_error(fresh: Path) -> None:
-    status, errors = unread(fresh, "mtbert", "plan", code=ROOT)
-    assert status == 141
-    assert all(line.startswith(b"note: using plain torch") for line in errors.splitlines())
-
-
 def test_a_download_is_estimated_before_it_is_done(params: Callable[..., Params]) -> None:
     params(data={"source": "folder", "path": "data/none"})
     with pytest.raises(MtbertError, match="data/none: missing"):
@@ -290,3 +283,12 @@ def test_seconds_follow_from_steps_and_tokens() -> None:
     assert rates.seconds(RUNS["dora_r16"], 10, 2000, 1000) == pytest.approx(2.5 + 2 + 0.1)
     # With cls pooling, three quarters of the last of six layers are computed for [CLS] alone.
     assert rates.seconds(RUNS["baseline"], 10, 2000, 0) == pytest.approx(5 + 2 * 7 / 8)
+
+
+@pytest.mark.parametrize("study", ["smaplers", "studies/samplers"])
+def test_an_unknown_study_names_the_nearest(params: Callable[..., Params], study: str) -> None:
+    params()
+    Path("studies/samplers").mkdir(parents=True)
+    Path("studies/samplers/params.yaml").touch()
+    with pytest.raises(MtbertError, match=f"^--study: studies/{study}/params.yaml: not found; did you mean 'samplers'"):
+        main(study=study)

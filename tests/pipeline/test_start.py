@@ -2,34 +2,50 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
 
 from mtbert.errors import MtbertError
-from mtbert.pipeline.start import guarded
+from mtbert.pipeline.start import guarded, start
+from stages import table, train
 from tests.processes import at_work, wait_until
 
 ROOT = Path(__file__).parents[2]
 
 
+def test_wrong_arguments_are_one_usage_error() -> None:
+    command = [sys.executable, "-m", "stages.fetch", "now"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    message = "error: arguments needed: 0, given: 1; usage: python -m stages.fetch\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
 @pytest.mark.parametrize(
-    ("command", "message"),
+    ("stage", "arguments", "message"),
     [
-        (["train"], "arguments needed: 1, given: 0; usage: python -m stages.train RUN_NAME"),
-        (["table", "table1", "table2"], "arguments needed: 1, given: 2; usage: python -m stages.table NAME"),
-        (["fetch", "now"], "arguments needed: 0, given: 1; usage: python -m stages.fetch"),
+        (train, [], "arguments needed: 1, given: 0; usage: python -m stages.train RUN_NAME"),
+        (table, ["table1", "table2"], "arguments needed: 1, given: 2; usage: python -m stages.table NAME"),
     ],
 )
-def test_wrong_arguments_are_one_usage_error(command: list[str], message: str) -> None:
-    name, *arguments = command
-    line = [sys.executable, "-m", f"stages.{name}", *arguments]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+def test_the_usage_names_the_argument(
+    stage: ModuleType,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [stage.__file__, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        start(stage.main)
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"error: {message}\n")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +101,14 @@ exit $?
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC project whose only stage imports for a while, then writes `out`; and a shell that stays its parent, like dash and fish."""
     folder = tmp_path_factory.mktemp("slow")
-    for name in ("mtbert/__init__.py", "mtbert/errors.py", "stages/__init__.py", "mtbert/pipeline/start.py"):
+    mine = (
+        "mtbert/__init__.py",
+        "mtbert/errors.py",
+        "mtbert/pipeline/start.py",
+        "mtbert/pipeline/plans.py",
+        "stages/__init__.py",
+    )
+    for name in mine:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     (folder / "stages/slow.py").write_text(SLOW, encoding="utf-8")
@@ -160,3 +183,64 @@ def test_threads_that_wait_sleep_unless_the_user_decides(start: str, own: str | 
         environment["OMP_WAIT_POLICY"] = own
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == f"{own or 'PASSIVE'} False\n", done.stderr
+
+
+EARLY = """
+import sys, time
+from pathlib import Path
+from mtbert.pipeline.start import start
+
+def wait_in(part):
+    if part == sys.argv[1]:
+        Path(part).touch()
+        time.sleep(60)
+
+def main(part):
+    wait_in("main")
+
+wait_in("imports")
+start(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "message"), [("imports", -signal.SIGINT, ""), ("main", 130, "interrupted;")]
+)
+def test_ctrl_c_is_no_traceback(slow: Path, part: str, status: int, message: str) -> None:
+    """While the stage is imported it ends at once; later as `guarded` has it. Where the signal is ignored, as under nohup, it stays so."""
+    (slow / "stages/early.py").write_text(EARLY, encoding="utf-8")
+    for handler in (signal.SIG_IGN, signal.SIG_DFL):
+        (slow / part).unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stages.early", part],
+            cwd=slow,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, handler),
+        )
+        wait_until((slow / part).exists)
+        process.send_signal(signal.SIGINT)
+        if handler == signal.SIG_IGN:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+            process.kill()
+        errors = process.communicate()[1]
+    assert process.returncode == status
+    assert errors.startswith(message) and errors.count("\n") == bool(message)
+
+
+def test_an_error_in_a_study_names_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(error: Exception) -> None:
+        raise error
+
+    (tmp_path / "studies/mine").mkdir(parents=True)
+    (tmp_path / "studies/study.yaml").touch()
+    monkeypatch.chdir(tmp_path / "studies/mine")
+    for error in (
+        MtbertError("a.json: not found; run `dvc repro train@a`"),
+        PermissionError(13, "Permission denied", "a"),
+    ):
+        assert guarded(main, error) == 1
+        assert capsys.readouterr().err.startswith("error: in studies/mine: a")

@@ -212,3 +212,24 @@ def test_a_name_that_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     ) as caught:
         pretrained("hub", name="a b", revision=COMMIT)
     assert "\n" not in str(caught.value)
+
+
+def test_a_proxy_that_refuses_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client raises errors of its own for it, and ImportError for a proxy that needs another package."""
+
+    def refuse(*_: object, **__: object) -> str:
+        raise ImportError("Using SOCKS proxy, but the 'socksio' package is not installed.\nmore")
+
+    def full(*_: object, **__: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    fake_hub(monkeypatch, refuse)
+    with pytest.raises(MtbertError) as caught:
+        pretrained("hub", name="someone/mini-bert", revision=COMMIT)
+    assert str(caught.value) == (
+        "someone/mini-bert@01234567: cannot be downloaded (Using SOCKS proxy, but the 'socksio' package is not installed.); check the "
+        "network and its proxy settings, or set encoder.source: local and encoder.path to a copy"
+    )
+    fake_hub(monkeypatch, full)
+    with pytest.raises(OSError, match="No space left"):
+        pretrained("hub", name="someone/mini-bert", revision=COMMIT)
