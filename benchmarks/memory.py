@@ -21,15 +21,16 @@ def print_peak(make: Callable[[], Callable[[], object]]) -> None:
     Args:
         make: builds the model and returns the case, which takes some steps.
     """
-    before = _memory("VmRSS")
+    before = memory("VmRSS")
     case = make()
     case()
     # Reset the peak, which includes loading the weights.
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     case()
-    print(json.dumps({"peak": _memory("VmHWM") - before}))
+    print(json.dumps({"peak": memory("VmHWM") - before}))
 
 
-def _memory(key: str) -> int:
+def memory(key: str) -> int:
+    """Bytes of this process by a key of /proc/self/status: VmRSS now, VmHWM at the peak. `ru_maxrss` starts from the parent's memory."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{key}:")))

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.harness import Target, publish, ratio
+from benchmarks.memory import memory
 from mtbert.tasks.paper import TASKS
 from mtbert.tasks.task import SPLITS, raw_name
 
@@ -28,12 +29,12 @@ def main(
     """Rows per second from CSV to arrays; each measurement is a new process, timed after its imports."""
     if only:
         work = {"mtbert": _ours, "datasets.map": _datasets}[only]()
-        imports = _peak()
+        imports = memory("VmHWM")
         began = time.perf_counter()
         work(folder)
         seconds = time.perf_counter() - began
         workers = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        print(json.dumps({"seconds": seconds, "bytes": max(_peak(), workers), "imports": imports}))
+        print(json.dumps({"seconds": seconds, "bytes": max(memory("VmHWM"), workers), "imports": imports}))
         return
     rates: dict[str, list[float]] = {"mtbert": [], "datasets.map": []}
     peaks: dict[str, int] = {}
@@ -59,14 +60,8 @@ def main(
             True,
         ),
     ]
-    memory = {"imports": small["imports"], f"{few} pairs": small["bytes"], f"{pairs} pairs": peaks["mtbert"]}
-    publish("preparation", "rows/s", rates, ours="mtbert", targets=targets, peak_bytes=peaks, mtbert_bytes=memory)
-
-
-def _peak() -> int:
-    """Peak bytes of this process. `ru_maxrss` is no use: it starts from the memory of the parent process."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    ours = {"imports": small["imports"], f"{few} pairs": small["bytes"], f"{pairs} pairs": peaks["mtbert"]}
+    publish("preparation", "rows/s", rates, ours="mtbert", targets=targets, peak_bytes=peaks, mtbert_bytes=ours)
 
 
 def _run(name: str, place: str) -> dict[str, Any]:

@@ -58,12 +58,12 @@ def _draw(rates: dict[str, float], path: Path) -> None:
 
     with plt.style.context(["default", STYLE]):  # equal rates give equal bytes
         figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
-        for axis, sweep, fixed in ((axes[0], "batch", f"length {MIDDLE}"), (axes[1], "length", f"batch {MIDDLE},")):
+        for axis, sweep, fixed in ((axes[0], "batch", f"length {MIDDLE}"), (axes[1], "length", f"batch {MIDDLE}")):
             for threads, marker in ((1, "o"), (2, "s")):
                 points = sorted(
                     (int(name.split(f"{sweep} ")[1].split(",")[0]), rate)
                     for name, rate in rates.items()
-                    if name.startswith(f"{threads} ") and (name + ",").find(fixed.rstrip(",") + ",") >= 0
+                    if name.startswith(f"{threads} ") and f"{fixed}," in f"{name},"
                 )
                 axis.plot(*zip(*points, strict=True), marker=marker, label=f"{threads} thread{'s' * (threads > 1)}")
             axis.set(

@@ -20,7 +20,10 @@ pytest_plugins = ["tests.stage_fixtures"]
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-LONGEST = {"test_pipeline.py", "test_reproduce.py", "test_experiments.py", "test_cli.py", "test_loop.py"}
+LONGEST = {
+    *("test_pipeline.py", "test_reproduce.py", "test_experiments.py", "test_cli.py", "test_loop.py", "test_real.py"),
+    *("test_snakemake.py", "test_seal.py", "test_params.py"),
+}
 
 # Of a size that our kernels take, in fp32.
 TINY = BertConfig(vocabulary=40, positions=32, layers=1, hidden=32, heads=2, intermediate=48)

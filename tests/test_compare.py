@@ -101,10 +101,10 @@ def test_runs_with_equal_predictions_have_no_smallest_difference(project: Path) 
     assert "for this comparison alone." in compared(*RUNS).replace("\n", " ") and "would show" not in compared(*RUNS)
 
 
-@pytest.mark.parametrize("more", [(), ("--json",)])
-def test_a_reader_that_has_ended_is_no_error(root: Path, project: Path, more: tuple[str, ...]) -> None:
+def test_a_reader_that_has_ended_is_no_error(root: Path, project: Path) -> None:
+    """Of what Rich prints; tests/test_cli.py has other commands."""
     (project / "params.yaml").write_bytes((root / "params.yaml").read_bytes())
-    assert unread(project, "mtbert", "compare", *RUNS, *more, code=root) == (141, b"")
+    assert unread(project, "mtbert", "compare", *RUNS, code=root) == (141, b"")
 
 
 def test_errors_name_the_remedy(project: Path) -> None:

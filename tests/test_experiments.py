@@ -19,15 +19,14 @@ TARGET = "evaluate@dora_r4"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four tiny runs, one of them evaluated, and a user's course files that DVC tracks; in a path with a space."""
+    """Four tiny runs, and a user's course files that DVC tracks; in a path with a space."""
     folder = tiny_project(tmp_path_factory.mktemp("a b") / "project")
     few_runs(folder)
     edit(folder, profiles__course__budget__epoch_end=40)
     course_files(folder / "data/course")
     commit(folder, "start")
     must(folder, "dvc", "add", "--quiet", *map(str, sorted((folder / "data/course").glob("*.csv"))))
-    must(folder, "dvc", "repro", TARGET)
-    commit(folder, "results")
+    commit(folder, "data")
     return folder
 
 
@@ -58,6 +57,8 @@ def test_a_killed_experiment_on_the_user_s_files_goes_on_where_it_stopped(projec
 
 @pytest.mark.slow
 def test_two_queued_experiments_train_the_same_thing_at_once(project: Path) -> None:
+    must(project, "dvc", "repro", TARGET)
+    commit(project, "results")
     for name, more in (("one", []), ("two", ["-S", "+tables.table1.mine=dora_r4"])):
         settings = ["-S", "+runs.dora_r4.heads.sts.clamp=false", "-S", "+runs.dora_r4.epoch_end=40", *more]
         must(project, "dvc", "exp", "run", "--queue", "--name", name, *settings, TARGET)

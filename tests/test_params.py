@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from mtbert.errors import MtbertError
-from mtbert.params import Params, load_params
+from mtbert.params import VIEWS, Params, load_params
 
 DELETE = object()
 KEPT = {
@@ -64,8 +64,11 @@ def load(tmp_path: Path, flat: dict[str, Any], written: dict[str, Any]) -> Load:
             node[last] = value
             if value is DELETE:
                 del node[last]
-        (tmp_path / "params.yaml").write_text(json.dumps(edited), encoding="utf-8")
-        return load_params(tmp_path / "params.yaml")
+        path = tmp_path / "params.yaml"
+        path.write_text(json.dumps(edited), encoding="utf-8")
+        with pytest.MonkeyPatch.context() as patch:  # the file is JSON; a YAML parser takes far longer
+            patch.setattr("mtbert.params.read_yaml", lambda path: json.loads(path.read_text(encoding="utf-8")))
+            return load_params(path)
 
     return changed
 
@@ -525,7 +528,7 @@ def test_runs_of_several_seeds_differ_in_nothing_else(flat: dict[str, Any], load
     seeds = {"seeds": {"best_performance": ["two"]}}
     two = flat["runs"]["best_performance"] | {"seed": 2}
     assert load(seeds | {"runs.two": two}).seeds == seeds["seeds"]
-    assert load({"seeds": DELETE} if "seeds" in flat else {}).seeds == {}
+    assert fault({"seeds": DELETE}) == "missing key seeds; add `seeds: {}`, since dvc.yaml names it"
     for others, changes, message in (
         (["tow"], {}, "seeds.best_performance.0: no run is called 'tow'; did you mean 'two'?"),
         (
@@ -691,8 +694,13 @@ def test_a_contradiction(fault: Fault, changes: dict[str, Any], message: str) ->
     assert fault(changes) == message
 
 
-@pytest.mark.parametrize("kind", ["runs", "profiles", "tables", "figures"])
-@pytest.mark.parametrize("name", ["Baseline", "my-run", "../up", "1st", "", "pretrained", "converted", "a" * 65, "é"])
+BAD_NAMES = ["Baseline", "my-run", "../up", "1st", "", "pretrained", "converted", "a" * 65, "é"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*(("runs", name) for name in BAD_NAMES), *((kind, "my-run") for kind in ("profiles", "tables", "figures"))],
+)
 def test_a_bad_name(load: Load, flat: dict[str, Any], kind: str, name: str) -> None:
     one = next(iter(flat[kind].values()))
     with pytest.raises(MtbertError, match=rf"{kind}\.{re.escape(name)}: a name is lower-case letters"):
@@ -865,3 +873,37 @@ def test_a_file_that_is_not_params(tmp_path: Path, text: str, message: str) -> N
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(MtbertError, match=message):
         load_params(tmp_path / "params.yaml")
+
+
+# ---- names that others define
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tables.scroes": {"a": "baseline"}}, "tables.scroes: no table is called 'scroes'; did you mean 'scores'?"),
+        ({"figures.scores": {"a": "baseline"}}, "figures.scores: no figure is called 'scores'; valid: figure1, "),
+        ({"tables.table1": {}}, "tables.table1: names no run; add a row (ROW: RUN), or remove it"),
+    ],
+)
+def test_a_table_or_figure_that_no_stage_can_make(fault: Fault, changes: dict[str, Any], message: str) -> None:
+    assert fault(changes).startswith(message)
+
+
+def test_the_tables_and_figures_are_those_of_the_stages() -> None:
+    from stages import figure, table
+
+    assert {"tables": list(table.TABLES), "figures": list(figure.FIGURES)} == VIEWS
+
+
+def test_a_hub_s_name_is_one_that_the_hub_accepts(load: Load, fault: Fault) -> None:
+    hub = pytest.importorskip("huggingface_hub.utils")
+    for name in ("bert", "google-bert/bert-base-uncased", "a.git/b_", "a/" + "b" * 96):
+        hub.validate_repo_id(name)
+        assert load({**HUB, "encoder.name": name}).encoder.name == name
+    for name in ("https://hf.co/a/b", "a/b/c", "a b", "a--b", "a..b", "-a/b", "a/b.", "a.git", "é", "a/" + "b" * 97):
+        with pytest.raises(ValueError):
+            hub.validate_repo_id(name)
+        assert fault({**HUB, "encoder.name": name}) == (
+            f"encoder.name: must be a hub's name, such as google-bert/bert-base-uncased, not {name!r}"
+        )

@@ -158,9 +158,9 @@ def test_an_experiment_shows_its_own_scores(project: Path) -> None:
 def test_the_guides_own_task_goes_through_the_graph(tmp_path: Path) -> None:
     guide = (ROOT / "docs/own-task.md").read_text(encoding="utf-8")
     (rows,) = re.findall(r"^```csv\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
-    task, run = (yaml.load(block) for block in re.findall(r"^```yaml\n(.*?)^```", guide, re.MULTILINE | re.DOTALL))
+    task, run, alone = map(yaml.load, re.findall(r"^```yaml\n(.*?)^```", guide, re.MULTILINE | re.DOTALL))
     project = tiny_project(tmp_path / "project")
-    best_run(project, **run["runs"])
+    best_run(project, **run["runs"], **alone["runs"])
     edit(project, tasks=task["tasks"])
     for split in ("train", "dev"):
         (project / f"data/course/topic-{split}.csv").write_text(rows, encoding="utf-8")
@@ -168,7 +168,10 @@ def test_the_guides_own_task_goes_through_the_graph(tmp_path: Path) -> None:
     must(project, "dvc", "repro")
     assert "up to date" in must(project, "dvc", "repro")
     scores = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (project / "metrics").glob("*.json")}
-    assert [name for name, found in scores.items() if "topic" in found] == ["mine"], "the other has no head for it"
+    assert {name for name, found in scores.items() if "topic" in found} == {"mine", "own"}, (
+        "the other has no head for it"
+    )
+    assert scores["own"].keys() == {"overall", "topic"} and scores["own"]["overall"] is None
     page = (project / "reports/sample/index.html").read_text(encoding="utf-8")
     assert 'id="declared"' in page
     assert "data/raw/topic-train.csv" in page, "its checksum is among the sources"

@@ -128,9 +128,9 @@ seal(folder)
 """
 
 
-@pytest.mark.parametrize("where", ["the output", "the output, unseen", "the cache", "the cache and its links"])
+@pytest.mark.parametrize("where", ["the output", "the cache", "the cache and its links"])
 def test_the_remedy_works_when_pasted(where: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A changed file in an output, with its old mtime or a new one; and a changed object in the cache, which DVC restores."""
+    """A changed file in an output, and a changed object in the cache, which DVC restores; with the old mtime, so DVC sees neither."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(root))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -148,8 +148,7 @@ def test_the_remedy_works_when_pasted(where: str, root: Path, tmp_path: Path, mo
     damaged = stored if "cache" in where else file
     damaged.chmod(0o644)
     damaged.write_bytes(b"some text Of prepare")
-    if where != "the output":
-        os.utime(damaged, ns=(about.st_atime_ns, about.st_mtime_ns))
+    os.utime(damaged, ns=(about.st_atime_ns, about.st_mtime_ns))
     damaged.chmod(about.st_mode)
     if "cache" in where:
         shutil.rmtree("data/prepared")

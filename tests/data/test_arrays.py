@@ -17,7 +17,7 @@ from mtbert.tasks.paper import TASKS
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    folder = tmp_path / "dev" / "quora"
+    folder = tmp_path / "data/prepared/dev/quora"
     folder.mkdir(parents=True)
     np.save(folder / "ids1.npy", np.array([5, 6, 7], dtype=np.uint16))
     np.save(folder / "offsets1.npy", np.array([0, 2, 3]))
@@ -25,7 +25,7 @@ def prepared(tmp_path: Path) -> Path:
     np.save(folder / "offsets2.npy", np.array([0, 1, 2]))
     np.save(folder / "labels.npy", np.array([0, 1], dtype=np.float32))
     (folder / "examples.csv").write_text("id,sentence1,sentence2,label\nNA,one,None,0\nb,two,,1\n")
-    return tmp_path
+    return tmp_path / "data/prepared"
 
 
 def test_arrays_are_memory_mapped(prepared: Path) -> None:
@@ -59,7 +59,7 @@ def test_inconsistent_files_are_named(prepared: Path, name: str, array: Any, wha
     np.save(path, array)
     with pytest.raises(MtbertError) as error:
         load_split(prepared, TASKS["quora"], "dev")
-    assert str(error.value) == f"{path}: {what}; run `dvc repro --force --single-item prepare`"
+    assert str(error.value) == f"{path}: {what}; run `dvc repro -f -s prepare`, then `dvc repro`"
 
 
 @pytest.mark.parametrize("name", ["ids1", "offsets1", "ids2", "offsets2", "labels"])

@@ -104,6 +104,6 @@ def test_a_model_whose_start_was_trained_again_is_refused(change: Callable[..., 
     train.main(START)
     with pytest.raises(
         MtbertError,
-        match=r"models/dora_r4/record.json: .*: parents \(models/best_performance\); run `dvc repro train@dora_r4`",
+        match=r"models/dora_r4/record.json: .*: parents \(models/best_performance\); run `dvc repro --force --single-item train@dora_r4`",
     ):
         evaluate.main("dora_r4")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,9 @@ def test_several_processes_cannot_share_a_correlation(
 ) -> None:
     heads = {**COSINES["heads"], "sts": {"objective": "pearson", "features": ["u"], "clamp": True}}
     change(baseline={"heads": heads, "tasks": ["sst", "sts"]})
-    monkeypatch.setattr(train, "joined", lambda _: _Joined())
+    monkeypatch.setattr(train, "joined", lambda _: nullcontext(Group(0, 2)))
     with pytest.raises(
         MtbertError,
         match=r"runs\.baseline\.heads\.sts\.objective: pearson compares the examples of a whole batch, so 2 processes",
     ):
         train.main("baseline")
-
-
-class _Joined:
-    def __enter__(self) -> Group:
-        return Group(0, 2)
-
-    def __exit__(self, *_: object) -> None:
-        pass

@@ -1,5 +1,6 @@
 """The files that `plan` writes for each stage and run, and which of them an edit of params.yaml changes."""
 
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from stages import plan
 
 ROOT = Path(__file__).parents[2]
 Planned = Callable[..., dict[str, Any]]
-RUNS = load_params(ROOT / "params.yaml").runs
+TREE = json.loads(json.dumps(YAML(typ="safe", pure=True).load(ROOT / "params.yaml")))
+PARAMS = load_params(ROOT / "params.yaml")
+SHIPPED, RUNS = settings_of_stages(PARAMS), PARAMS.runs
 ADAPTED = {name for name, run in RUNS.items() if run.adapter}
 BEST = {"best_performance", "concat_u_v", "concat_sum_diff", *ADAPTED} | {
     f"sampler_{name}" for name in ("sequential", "round_robin", "proportional", "balanced")
@@ -30,7 +33,7 @@ def edited(tmp_path: Path) -> Callable[[dict[str, Any]], Params]:
     """The shipped settings with these keys changed, whose sections exist."""
 
     def load(changes: dict[str, Any]) -> Params:
-        tree = json.loads(json.dumps(YAML(typ="safe", pure=True).load(ROOT / "params.yaml")))
+        tree = copy.deepcopy(TREE)
         for key, value in changes.items():
             *parents, last = key.split(".")
             node = tree
@@ -48,14 +51,13 @@ def files(stages: tuple[str, ...], runs: set[str]) -> set[str]:
 
 
 def test_a_file_for_each_stage_and_run() -> None:
-    planned = settings_of_stages(load_params(ROOT / "params.yaml"))
     views = {f"table/table{n}" for n in (1, 2, 3, 4)} | {f"figure/figure{n}" for n in (1, 2, 3, 4)}
     runs = files(("convert", *TRAINING), set(RUNS))
-    assert set(planned) == {"fetch", "encoder", "prepare", "statistics", "report"} | views | runs
+    assert set(SHIPPED) == {"fetch", "encoder", "prepare", "statistics", "report"} | views | runs
     for name, run in RUNS.items():
         for stage in TRAINING:
-            assert Run.model_validate(planned[f"{stage}/{name}"]["run"]) == run
-    assert json.loads(json.dumps(planned)) == planned
+            assert Run.model_validate(SHIPPED[f"{stage}/{name}"]["run"]) == run
+    assert json.loads(json.dumps(SHIPPED)) == SHIPPED
 
 
 @pytest.mark.parametrize(
@@ -94,17 +96,16 @@ def test_a_file_for_each_stage_and_run() -> None:
 def test_an_edit_changes_only_the_files_of_stages_that_read_it(
     edited: Callable[[dict[str, Any]], Params], changes: dict[str, Any], reached: set[str]
 ) -> None:
-    before, after = settings_of_stages(edited({})), settings_of_stages(edited(changes))
-    assert set(before) == set(after)
-    assert {name for name in before if before[name] != after[name]} == reached
+    after = settings_of_stages(edited(changes))
+    assert set(SHIPPED) == set(after)
+    assert {name for name in SHIPPED if SHIPPED[name] != after[name]} == reached
 
 
 def test_a_run_is_added_renamed_and_removed_in_params_yaml_alone(edited: Callable[[dict[str, Any]], Params]) -> None:
-    before = settings_of_stages(edited({}))
     after = settings_of_stages(edited({"runs.mine": {"from": "dora_r8", "seed": 1}}))
-    assert set(after) - set(before) == {"convert/mine", "train/mine", "evaluate/mine"}
-    assert {name for name in before if before[name] != after[name]} == {"statistics", "report"}
-    assert after["train/mine"]["run"] == before["train/dora_r8"]["run"] | {"seed": 1}
+    assert set(after) - set(SHIPPED) == {"convert/mine", "train/mine", "evaluate/mine"}
+    assert {name for name in SHIPPED if SHIPPED[name] != after[name]} == {"statistics", "report"}
+    assert after["train/mine"]["run"] == SHIPPED["train/dora_r8"]["run"] | {"seed": 1}
 
 
 def test_an_adapter_that_starts_from_a_run_depends_on_that_run(edited: Callable[[dict[str, Any]], Params]) -> None:
@@ -133,9 +134,8 @@ def test_a_declared_task_is_planned_for_the_runs_that_have_a_head_for_it(
 ) -> None:
     own = {"texts": ["text"], "label": "label", "kind": "binary"}
     head = {"objective": "bce", "features": ["u"]}
-    before = settings_of_stages(edited({}))
     after = settings_of_stages(edited({"tasks.own": own, "runs.dora_r8.heads": {"own": head}}))
-    changed = {name for name in before if before[name] != after[name]}
+    changed = {name for name in SHIPPED if SHIPPED[name] != after[name]}
     assert changed == {"fetch", "prepare", "convert/dora_r8", "train/dora_r8", "evaluate/dora_r8", "report"}
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -126,16 +127,8 @@ def test_other_stages_refuse_torchrun(
 
 
 def test_there_are_no_more_processes_than_examples_in_a_batch(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "joined", lambda _: _Joined())
+    monkeypatch.setattr(train, "joined", lambda _: nullcontext(Group(0, 9)))
     with pytest.raises(
         MtbertError, match=r"runs\.baseline\.batch_size is 8, too few examples for 9 processes; start 8"
     ):
         train.main("baseline")
-
-
-class _Joined:
-    def __enter__(self) -> Group:
-        return Group(0, 9)
-
-    def __exit__(self, *_: object) -> None:
-        pass
