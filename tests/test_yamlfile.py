@@ -15,12 +15,12 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 def fault(path: Path) -> str:
-    """The error without the leading path. It must be one short line and take less than a second of CPU time."""
+    """The error without the leading path. It must be one short line and come at once: a bomb would take minutes."""
     start = time.process_time()
     with pytest.raises(MtbertError) as caught:
         read_yaml(path)
     message = str(caught.value)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 10  # a large test process may collect garbage meanwhile
     assert "\n" not in message
     assert len(message) < 300 + len(str(path))
     assert message.startswith(f"{path}:")

@@ -4,6 +4,7 @@ Kills while folders and single files are written are in tests/test_files.py, tho
 tests/training/test_log.py.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -153,7 +154,8 @@ class Checkpoint:
         if step not in (OLD, NEW) or progress != {"tokens": step} or not _same(self.states[step], found):
             return f"neither the old nor the new state, but step {step}"
         save_checkpoint(self.folder, *self.states[LATER], LATER, {})
-        left = {path.name for path in self.folder.iterdir()} - {LATEST, f"step-{LATER:08d}.safetensors"}
+        kept = json.loads((self.folder / LATEST).read_text(encoding="utf-8"))["file"]
+        left = {path.name for path in self.folder.iterdir()} - {LATEST, kept}
         return f"left over: {sorted(left)}" if left else ""
 
 
