@@ -8,14 +8,15 @@ from mtbert.evaluation.metrics import tracked
 from mtbert.evaluation.part import evaluate_part
 from mtbert.files import atomic_json, replaced_folder
 from mtbert.peft.convert import merge
-from mtbert.pipeline.models import load_run, parents_of, splits, weights_of, wrapper
+from mtbert.pipeline.models import load_run, parents_of, splits, wrapper
 from mtbert.pipeline.paths import METRICS, MODELS, PREPARED, RESULTS, confine
 from mtbert.pipeline.plans import planned
-from mtbert.pipeline.provenance import EVALUATION, RECORD, check_trained, record, write_record
+from mtbert.pipeline.provenance import EVALUATION, RECORD, check_trained, record, weights_of, write_record
 from mtbert.pipeline.start import start
 from mtbert.pretrained.store import WEIGHTS, read_config
 from mtbert.seal import seal
 from mtbert.settings.run import Run
+from mtbert.tasks.task import SPLITS
 from mtbert.training.compute import resolve
 from mtbert.training.conflicts import CONFLICTS
 
@@ -24,7 +25,7 @@ def main(run_name: str) -> None:
     settings = planned("evaluate", run_name)["settings"]
     run = Run.model_validate(settings["run"])
     confine(PREPARED, MODELS / run_name, RESULTS / run_name, METRICS / f"{run_name}.json")
-    check_prepared(PREPARED, [part for part in ("train", "dev", "test") if (PREPARED / part).is_dir()])
+    check_prepared(PREPARED, [part for part in SPLITS if (PREPARED / part).is_dir()])
     compute = resolve(**settings["compute"])
     model, trained = load_run(run, run_name), weights_of(MODELS / run_name)
     check_trained(run_name, run.model_dump(), trained["sha256"], parents_of(run, run_name))

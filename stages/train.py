@@ -5,51 +5,46 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mtbert.data.arrays import Split, check_prepared, hold_out
-from mtbert.data.tokens import Wrapper
+from mtbert.data.arrays import check_prepared
 from mtbert.engines import engine_for
-from mtbert.errors import MtbertError
 from mtbert.evaluation.development import development_metrics
 from mtbert.evaluation.watched import watched
 from mtbert.files import replaced_folder
 from mtbert.pipeline.ahead import overall
-from mtbert.pipeline.models import (
-    load_start,
-    losses_of,
-    mask_token,
-    packages_of_run,
-    parents_of,
-    recipe_of,
-    save_trained,
-    splits,
-    uncertainty_of,
-    weights_of,
-    wrapper,
-)
+from mtbert.pipeline.models import load_start, parents_of, splits, wrapper
 from mtbert.pipeline.paths import CONVERTED, MODELS, PLOTS, PREPARED, PRETRAINED, confine
 from mtbert.pipeline.plans import planned
-from mtbert.pipeline.provenance import DATA, RECORD, record, write_log, write_record
+from mtbert.pipeline.provenance import DATA, RECORD, record, weights_of, write_log, write_record
+from mtbert.pipeline.saving import save_trained
 from mtbert.pipeline.start import start
-from mtbert.pretrained.store import load_masked_head, read_config
+from mtbert.pipeline.training import (
+    check_processes,
+    losses_of,
+    packages_of_run,
+    pretrained_further,
+    recipe_of,
+    take_held_out,
+    uncertainty_of,
+)
+from mtbert.pretrained.store import read_config
 from mtbert.settings.run import Run
 from mtbert.tasks.correlation import Correlated
 from mtbert.tasks.paper import CURVE
 from mtbert.training.compute import MAY_DIFFER, Compute, peak_memory, resolve
 from mtbert.training.distributed import Group, joined, placed
-from mtbert.training.engine import Engine
 from mtbert.training.fingerprint import fingerprint
-from mtbert.training.further import pretrain_further, write_losses
+from mtbert.training.further import write_losses
 from mtbert.training.log import LearningCurve, Observer, StepLog, write_history
-from mtbert.training.loop import train
+from mtbert.training.loop import Training
 from mtbert.training.progress import TrainingProgress
 from mtbert.training.score_line import fit_line
-from mtbert.training.work import FURTHER, checkpoint_log, only_writer, work_folder, work_root
+from mtbert.training.work import checkpoint_log, only_writer, work_folder, work_root
 
 LOCKS = Path(".mtbert/locks")
 # Time between checkpoints. Results do not depend on it, so it is no setting in params.yaml.
@@ -66,7 +61,7 @@ def main(run_name: str) -> None:
 def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Group) -> None:
     """Train a run as one of the group's processes; the first one writes all files."""
     run, root = Run.model_validate(plan["settings"]["run"]), work_root(Path.cwd())
-    _check_processes(run, run_name, group.size)
+    check_processes(run, run_name, group.size)
     parents = parents_of(run, run_name)
     confine(*DATA, PRETRAINED, CONVERTED / run_name, *parents, MODELS / run_name, PLOTS / f"{run_name}.csv", LOCKS)
     check_prepared(PREPARED, ["train", "dev"])
@@ -75,7 +70,7 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
     engine = engine_for(model.to(compute.device), compute, quiet=not group.first)
     tokens = wrapper(engine.model, plan["settings"]["max_tokens"])
     data, dev = splits(run, run.tasks, "train"), splits(run, run.known, "dev")
-    held_out = _hold_out(run, run_name, data)
+    held_out = take_held_out(run, run_name, data)
     curve = {CURVE.name: data[CURVE.name]} if CURVE.name in data else splits(run, [CURVE.name], "train")
     described = {**compute.describe(), **engine.describe(), **packages_of_run(run, f"runs.{run_name}")}
     if run.further_pretraining:
@@ -87,8 +82,8 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             writing.enter_context(_writing(root, run_name, plan, made_from)) if group.first else (root, ())
         )
         work = Path(group.of_first(str(work)))
-        further = _pretrained_further(run, engine, data.values(), tokens, work, observers)
-        done = train(
+        further = pretrained_further(run, engine, data.values(), tokens, work, observers, CHECKPOINT_SECONDS)
+        done = Training(
             engine,
             data,
             losses_of(run, uncertainty),
@@ -109,7 +104,7 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
             work=work,
             checkpoint_seconds=CHECKPOINT_SECONDS,
             group=group,
-        )
+        ).run()
         if not group.first:
             return
         for task, split in data.items():
@@ -129,58 +124,6 @@ def train_run(run_name: str, plan: dict[str, Any], compute: Compute, group: Grou
         main_memory, gpu_memory = peak_memory(compute.device)
         measured = {"seconds": done.seconds, "tokens_per_second": speed, "peak_bytes": gpu_memory or main_memory}
         write_log(root, "train", run_name, weights, **measured)
-
-
-def _check_processes(run: Run, run_name: str, processes: int) -> None:
-    """Refuse what several processes cannot train together."""
-    if processes > run.batch_size:
-        raise MtbertError(
-            f"params.yaml: runs.{run_name}.batch_size is {run.batch_size}, too few examples for {processes} "
-            f"processes; start {run.batch_size} at most, or raise batch_size"
-        )
-    if processes > 1 and run.further_pretraining is not None:
-        raise MtbertError(
-            f"params.yaml: runs.{run_name}.further_pretraining takes one process; start this run without torchrun, or set it to null"
-        )
-    whole = [task for task in run.tasks if not run.heads[task].mean_of_examples]
-    if processes > 1 and whole:
-        objective = run.heads[whole[0]].objective
-        raise MtbertError(
-            f"params.yaml: runs.{run_name}.heads.{whole[0]}.objective: {objective} compares the examples of a whole batch, so {processes} "
-            "processes cannot share it; train this run by one process, or choose another objective"
-        )
-
-
-def _hold_out(run: Run, run_name: str, data: dict[str, Split]) -> dict[str, Split]:
-    """Take the examples that choose the epoch out of the training data, if the run holds some out."""
-    held_out: dict[str, Split] = {}
-    if run.optimization is not None and (share := run.optimization.hold_out) is not None:
-        for task, split in data.items():
-            try:
-                data[task], held_out[task] = hold_out(split, share, run.seed)
-            except MtbertError as error:
-                raise MtbertError(f"params.yaml: runs.{run_name}.{error}") from None
-    return held_out
-
-
-def _pretrained_further(
-    run: Run, engine: Engine, data: Iterable[Split], tokens: Wrapper, work: Path, observers: Iterable[Observer]
-) -> list[float]:
-    """Pretrain the encoder further on the training text, if the run does; the losses by step."""
-    if run.further_pretraining is None:
-        return []
-    return pretrain_further(
-        engine,
-        data,
-        run.further_pretraining,
-        seed=run.seed,
-        mask=mask_token(),
-        head=load_masked_head(PRETRAINED),
-        wrapper=tokens,
-        observers=[one for one in observers if isinstance(one, TrainingProgress)],
-        work=work / FURTHER,
-        checkpoint_seconds=CHECKPOINT_SECONDS,
-    )
 
 
 @contextmanager

@@ -1,47 +1,38 @@
 """Build, adapt, load and save a run's model from its settings."""
 
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch.overrides import TorchFunctionMode
 
-from mtbert.corpus.tokenizer import read_tokenizer
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
-from mtbert.files import atomic_write_text, sha256_file
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.model.heads import HeadOverPairLayer, PairLayer, build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import add_adapter, count_parameters, kept_state, load_adapter
-from mtbert.pipeline.card import CARD, card
 from mtbert.pipeline.paths import CONVERTED, MODELS, PREPARED, PRETRAINED
-from mtbert.pipeline.provenance import check_current
+from mtbert.pipeline.provenance import check_current, weights_of
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.checks import check_tensors
-from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, load_model, read_config, save_model
-from mtbert.pretrained.weights import config_to_json, for_pooling
-from mtbert.seal import remedy, stage_of
+from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, load_model, read_config
+from mtbert.pretrained.weights import for_pooling
+from mtbert.seal import stage_of
 from mtbert.settings.run import Model, Run
-from mtbert.tasks.task import Task
-from mtbert.training.aggregation import packages_of
-from mtbert.training.conflicts import CONFLICTS, write_conflicts
-from mtbert.training.log import write_history
-from mtbert.training.loop import Progress, kept_epoch
-from mtbert.training.optimization import PAPER
-from mtbert.training.recipe import Recipe
-from mtbert.training.sampling import probabilities, sampler_exponent
-from mtbert.training.step import Loss
-from mtbert.training.task_losses import task_losses
-from mtbert.training.uncertainty import UncertaintyWeights
 
 
-def weights_of(folder: Path) -> dict[str, Any]:
-    """A model's folder and the checksum of its weights, as records name a parent."""
-    return {"folder": str(folder), "sha256": read_config(folder)["sha256"]}
+@contextmanager
+def naming_key(where: str) -> Iterator[None]:
+    """Let an error about one of a run's settings name its key in params.yaml; `where` is the run's."""
+    try:
+        yield
+    except MtbertError as error:
+        raise MtbertError(f"params.yaml: {where}.{error}") from None
 
 
 def parents_of(run: Run, name: str) -> list[Path]:
@@ -95,31 +86,6 @@ def trained_with_bert_base(settings: Mapping[str, Any]) -> int:
     return trainable
 
 
-def losses_of(run: Run, uncertainty: UncertaintyWeights | None = None) -> dict[str, Loss]:
-    """The loss of each head, by task; `uncertainty` are the weights that the run learns."""
-    return task_losses(run.heads, run.known, r_drop=run.r_drop, weights=run.task_weights, uncertainty=uncertainty)
-
-
-def uncertainty_of(run: Run) -> UncertaintyWeights | None:
-    """The weights that the run learns; None if it learns none."""
-    return UncertaintyWeights({name: run.known[name] for name in run.tasks}) if run.uncertainty else None
-
-
-def packages_of_run(run: Run, where: str) -> dict[str, str]:
-    """The versions of the packages that the run's aggregation takes from elsewhere.
-
-    Args:
-        where: the run's key in params.yaml, for errors.
-
-    Raises:
-        MtbertError: one is not installed.
-    """
-    try:
-        return packages_of(run.aggregation or "mean")
-    except MtbertError as error:
-        raise MtbertError(f"params.yaml: {where}.{error}") from None
-
-
 def adapt(model: MultitaskModel, settings: Model, where: str, initialise: bool = False) -> None:
     """Put the run's adapter into the encoder.
 
@@ -127,12 +93,9 @@ def adapt(model: MultitaskModel, settings: Model, where: str, initialise: bool =
         where: the run's key in params.yaml, for errors.
         initialise: as `add_adapter` takes it.
     """
-    adapter = settings.adapter
-    assert adapter is not None
-    try:
-        add_adapter(model, adapter, settings.seed, initialise)
-    except MtbertError as error:
-        raise MtbertError(f"params.yaml: {where}.{error}") from None
+    assert settings.adapter is not None
+    with naming_key(where):
+        add_adapter(model, settings.adapter, settings.seed, initialise)
 
 
 def load_encoder(settings: Model, where: str, folder: Path = PRETRAINED, advice: str = "") -> MultitaskModel:
@@ -144,10 +107,8 @@ def load_encoder(settings: Model, where: str, folder: Path = PRETRAINED, advice:
         advice: as `load_model` takes it.
     """
     tensors, config = load_model(folder, advice)
-    try:
+    with naming_key(where):
         tensors = for_pooling(tensors, settings.pooling, str(folder / WEIGHTS))
-    except MtbertError as error:
-        raise MtbertError(f"params.yaml: {where}.{error}") from None
     model = build(settings, BertConfig(**config["encoder"]))
     fill(model.encoder, tensors, folder)
     return model
@@ -238,14 +199,13 @@ def wrapper(model: MultitaskModel, max_tokens: int) -> Wrapper:
 
 
 def mask_token() -> int:
-    """The id of [MASK].
+    """The id of [MASK] in the prepared tokenizer, which `wrapper` has found to be sound.
 
     Raises:
-        MtbertError: the prepared tokenizer is missing or damaged, or has no such token.
+        MtbertError: there is no such token.
     """
     path = PREPARED / TOKENIZER
-    tokenizer = read_tokenizer(path, remedy(PREPARED), remedy(PREPARED, PREPARED))
-    mask: int | None = tokenizer.token_to_id("[MASK]")
+    mask: int | None = Tokenizer.from_file(str(path)).token_to_id("[MASK]")
     if mask is None:
         raise MtbertError(f"{path}: has no [MASK], which further_pretraining needs; set further_pretraining to null")
     return mask
@@ -273,94 +233,3 @@ def fill(
 def splits(run: Run, tasks: Iterable[str], part: str) -> dict[str, Split]:
     """The prepared split of each of these tasks that the run has a head for."""
     return {name: load_split(PREPARED, run.known[name], part) for name in tasks if name in run.known}
-
-
-def recipe_of(run: Run) -> Recipe:
-    """How the run is trained."""
-    adapter_rate = run.adapter.learning_rate if run.adapter else None
-    return Recipe(
-        run.sampler,
-        run.epoch_end,
-        run.epochs,
-        run.batch_size,
-        run.learning_rate,
-        adapter_rate,
-        run.seed,
-        run.optimization or PAPER,
-        run.passes,
-        run.uncertainty.learning_rate if run.uncertainty else 0.0,
-        run.aggregation or "mean",
-        run.measure_conflicts,
-    )
-
-
-def save_trained(
-    folder: Path,
-    run: Run,
-    model: MultitaskModel,
-    done: Progress,
-    data: Mapping[str, Split],
-    *,
-    name: str,
-    max_tokens: int,
-    preprocess: str,
-    source: str,
-) -> str:
-    """Write a trained model with all that prediction needs, its history and its card; returns the checksum of its weights.
-
-    Weights of the tasks that were learned are no part of the model: they are removed from it, and written into config.json.
-
-    Args:
-        data: the training splits.
-        name: the run's.
-        max_tokens, preprocess: as the data were prepared.
-        source: where they came from, data.source of params.yaml.
-    """
-    sizes = {name: len(split) for name, split in data.items()}
-    exponent, pretrained = sampler_exponent(run.sampler), read_config(PRETRAINED)
-    training = {
-        "data": source,
-        "tasks": run.tasks,
-        "sampler": run.sampler,
-        "epochs": run.epochs,
-        "steps": done.history[-1]["step"],
-        "kept_epoch": kept_epoch(done.history),
-        "batch_size": run.batch_size,
-        "learning_rate": run.learning_rate,
-        "adapter": run.adapter.title if run.adapter else None,
-        "adapter_learning_rate": run.adapter.learning_rate if run.adapter else None,
-        "sizes": sizes,
-        "batches": done.batches,
-        "exponent": exponent,
-        "probabilities": None if exponent is None else probabilities(sizes, exponent),
-        "tokens": sum(done.tokens.values()),
-        "tokens_of_tasks": done.tokens,
-    }
-    if isinstance(model.uncertainty, UncertaintyWeights):
-        training["log_variances"] = model.uncertainty.learned()
-        model.uncertainty = None
-    config = {
-        "encoder": config_to_json(model.encoder.config),
-        "settings": run.model_dump(),
-        "base": pretrained["source"],
-        "base_weights": pretrained["sha256"] if run.adapter and not run.start_run else None,
-        "tasks": {task.name: described(task) for task in run.known.values()},
-        "max_tokens": max_tokens,
-        "preprocess": preprocess,
-        "tokenizer": sha256_file(PREPARED / TOKENIZER),
-        "parameters": count_parameters(model),
-        "training": training,
-    }
-    save_model(folder, kept_state(model) if config["base_weights"] else model.state_dict(), config)
-    shutil.copyfile(PREPARED / TOKENIZER, folder / TOKENIZER)
-    atomic_write_text(folder / CARD, card(name, config))
-    write_history(folder / "history.csv", done.history)
-    if done.conflicts:
-        write_conflicts(folder / CONFLICTS, done.conflicts)
-    return str(read_config(folder)["sha256"])
-
-
-def described(task: Task) -> dict[str, Any]:
-    """A task as config.json has it: kind, sentence columns, and labels by name or the ends of the range."""
-    ends = {"low": task.low, "high": task.high} if task.kind == "score" else {"labels": list(task.labels)}
-    return {"kind": task.kind, "texts": list(task.texts), **ends}

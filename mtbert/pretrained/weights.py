@@ -1,8 +1,6 @@
 """An encoder's tensors under our names: translated from a published checkpoint, or random."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,8 +122,3 @@ def parameter_count(config: BertConfig) -> int:
     embeddings = (config.vocabulary + config.positions + config.segments + 2) * hidden
     layer = 4 * (hidden + 1) * hidden + (hidden + 1) * intermediate + (intermediate + 1) * hidden + 4 * hidden
     return embeddings + config.layers * layer + (hidden + 1) * hidden
-
-
-def config_to_json(config: BertConfig) -> dict[str, Any]:
-    """The encoder's size as plain JSON values."""
-    return asdict(config)

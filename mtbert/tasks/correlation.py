@@ -1,8 +1,8 @@
 """Objectives that train a score for its correlation with the labels: Pearson's r and CoSENT. Shapes: B examples.
 
 A correlation leaves the score's scale open. For a linear head, `mtbert.training.score_line` therefore fits a line to the labels when
-training ends; a cosine has a scale of its own. These losses are defined on a whole batch and are no means over its examples, so several processes cannot
-share a batch.
+training ends; a cosine has a scale of its own. These losses are defined on a whole batch and are not means over its examples, so
+several processes cannot share a batch.
 """
 
 from functools import partial
@@ -26,7 +26,7 @@ class Correlated(LinearScore):
     mean_of_examples: ClassVar = False
 
     def values_while_training(self, raw: np.ndarray, task: Task) -> np.ndarray:
-        """The scores as they are: limits to the task's range mean nothing yet."""
+        """The scores without the clamp: they are not yet on the scale of the labels."""
         return raw.astype(np.float64)
 
     def divergence(self, one: "Tensor", other: "Tensor") -> "Tensor":
@@ -41,7 +41,7 @@ class Pearson(Correlated):
 
     objective: Literal["pearson"]
 
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+    def loss(self) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import pearson
 
         return pearson
@@ -53,7 +53,7 @@ class CoSent(Correlated):
     objective: Literal["cosent"]
     scale: Positive = 4.0
 
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+    def loss(self) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import cosent
 
         return partial(cosent, scale=self.scale)
@@ -67,7 +67,7 @@ class CosineCoSent(CosineScore):
 
     mean_of_examples: ClassVar = False
 
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+    def loss(self) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import cosent
 
         return partial(cosent, scale=self.scale)

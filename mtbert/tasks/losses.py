@@ -68,7 +68,7 @@ def pearson(scores_B: Tensor, labels_B: Tensor) -> Tensor:
     """1 - r. Where r is undefined, in a batch of one example or of equal scores or labels, r is 0 without a gradient."""
     x, y = scores_B - scores_B.mean(), labels_B - labels_B.mean()
     xx, yy = x.square().mean(), y.square().mean()
-    # What rounding leaves of equal values is 1e-7 of them.
+    # Rounding makes equal values differ from their mean by up to 1e-7 of their size.
     defined = (xx > 1e-12 * scores_B.square().mean()) & (yy > 1e-12 * labels_B.square().mean())
     r = (x * y).mean() / torch.where(defined, xx * yy, 1).sqrt()
     return 1 - torch.where(defined, r, 0)

@@ -15,10 +15,8 @@ from mtbert.section import Probability, Section, one_of
 from mtbert.tasks.features import FEATURES
 from mtbert.tasks.task import Kind, Task
 
-if TYPE_CHECKING:
-    from torch import (
-        Tensor,
-    )  # losses are imported where they are used, so that reading the settings does not import torch
+if TYPE_CHECKING:  # losses are imported where they are used, so that reading the settings does not import torch
+    from torch import Tensor
 
 Feature = Annotated[str, one_of(FEATURES)]
 
@@ -63,7 +61,7 @@ class Objective(Section):
         return task.outputs
 
     @abstractmethod
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+    def loss(self) -> "Callable[[Tensor, Tensor], Tensor]":
         """The loss of (scores, labels)."""
 
     def divergence(self, one: "Tensor", other: "Tensor") -> "Tensor":
@@ -116,7 +114,7 @@ class CrossEntropy(Linear):
     kinds: ClassVar = ("classes",)
     metric: ClassVar = "accuracy"
 
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+    def loss(self) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import cross_entropy
 
         return partial(cross_entropy, label_smoothing=self.label_smoothing)
@@ -143,7 +141,7 @@ class LogitOfOne(Objective):
     kinds: ClassVar = ("binary",)
     metric: ClassVar = "accuracy"
 
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+    def loss(self) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import binary_cross_entropy
 
         return binary_cross_entropy
@@ -169,7 +167,7 @@ class BinaryCrossEntropy(LogitOfOne, Linear):
     objective: Literal["bce"]
     label_smoothing: Probability = 0.0
 
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+    def loss(self) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import binary_cross_entropy
 
         return partial(binary_cross_entropy, label_smoothing=self.label_smoothing)
@@ -199,7 +197,7 @@ class MeanSquaredError(LinearScore):
 
     objective: Literal["mse"]
 
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+    def loss(self) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import mean_squared_error
 
         return mean_squared_error
@@ -223,7 +221,7 @@ class CosineEmbedding(CosineScore):
     margin: float = Field(ge=-1, le=1)
     threshold: float
 
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+    def loss(self) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import cosine_embedding
 
         return partial(cosine_embedding, margin=self.margin, threshold=self.threshold)

@@ -29,7 +29,7 @@ class Corn(Linear):
     def outputs(self, task: Task) -> int:
         return task.outputs - 1
 
-    def loss(self, task: Task) -> "Callable[[Tensor, Tensor], Tensor]":
+    def loss(self) -> "Callable[[Tensor, Tensor], Tensor]":
         from mtbert.tasks.losses import conditional_ordinal
 
         return conditional_ordinal

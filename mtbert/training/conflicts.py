@@ -55,7 +55,7 @@ def measure_conflicts(
     """The conflicts between the tasks of `data` after `done` steps, each task's gradient being that of a batch of its own.
 
     Args:
-        data: training split by task; the others as for `mtbert.training.loop.train`.
+        data: training split by task; the others as for `mtbert.training.loop.Training`.
     """
     model = engine.model
     tasks = TaskGradients(model, len(data))

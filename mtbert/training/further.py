@@ -63,7 +63,7 @@ def pretrain_further(
         The mean loss of each step.
 
     Raises:
-        MtbertError, Stopped: as `mtbert.training.loop.train`.
+        MtbertError, Stopped: as `mtbert.training.loop.Training`.
     """
     model, sentences = engine.model, Sentences(data)
     masked_head = MaskedTokenHead(model.encoder.config, seed)

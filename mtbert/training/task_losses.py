@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from mtbert.tasks.objective import Objective
-from mtbert.tasks.task import Task
 from mtbert.training.step import Loss
 from mtbert.training.uncertainty import UncertaintyWeights
 
 
 def task_losses(
     objectives: Mapping[str, Objective],
-    tasks: Mapping[str, Task],
     *,
     r_drop: float | None = None,
     weights: Mapping[str, float] | None = None,
@@ -21,25 +19,25 @@ def task_losses(
     """The loss of each task, of (scores, labels).
 
     Args:
-        objectives, tasks: by name.
+        objectives: by task.
         r_drop: α of `with_r_drop`; None for none.
         weights: factors of the tasks' losses; 1 for a task without one.
         uncertainty: learned weights.
     """
     return {
-        name: _loss(objectives[name], task, r_drop, (weights or {}).get(name, 1.0), uncertainty)
-        for name, task in tasks.items()
+        task: _loss(objective, task, r_drop, (weights or {}).get(task, 1.0), uncertainty)
+        for task, objective in objectives.items()
     }
 
 
-def with_r_drop(objective: Objective, task: Task, alpha: float) -> Loss:
+def with_r_drop(objective: Objective, alpha: float) -> Loss:
     """R-Drop (Liang et al. 2021): the mean loss of two passes of a batch, plus α times their divergence, as in the authors' code. The
     paper's formula has the sum of the two losses, so its α is twice this one.
 
     The loss takes both passes' scores, one after the other, (2B, ...), and their labels, (2B,). The divergence is the objective's: the
     mean of KL(p || q) and KL(q || p) for labels, the mean squared difference for scores, 1 - r for scores without a scale.
     """
-    loss = objective.loss(task)
+    loss = objective.loss()
 
     def of(scores: Tensor, labels: Tensor) -> Tensor:
         (one, other), (label, _) = scores.chunk(2), labels.chunk(2)
@@ -49,11 +47,11 @@ def with_r_drop(objective: Objective, task: Task, alpha: float) -> Loss:
 
 
 def _loss(
-    objective: Objective, task: Task, r_drop: float | None, weight: float, uncertainty: UncertaintyWeights | None
+    objective: Objective, task: str, r_drop: float | None, weight: float, uncertainty: UncertaintyWeights | None
 ) -> Loss:
-    loss = objective.loss(task) if r_drop is None else with_r_drop(objective, task, r_drop)
+    loss = objective.loss() if r_drop is None else with_r_drop(objective, r_drop)
     if uncertainty is not None:
-        return lambda scores, labels: uncertainty.weighted(task.name, loss(scores, labels))
+        return lambda scores, labels: uncertainty.weighted(task, loss(scores, labels))
     if weight != 1:
         return lambda scores, labels: weight * loss(scores, labels)
     return loss

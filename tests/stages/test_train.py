@@ -18,11 +18,13 @@ from mtbert.cli import app
 from mtbert.data.arrays import Split
 from mtbert.errors import MtbertError
 from mtbert.params import load_params
+from mtbert.pipeline import training
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.provenance import plan_hash, read_log, read_record
 from mtbert.pretrained.store import read_config
 from mtbert.report.figures import render
 from mtbert.report.statistics import Statistics
+from mtbert.training.loop import Training
 from mtbert.training.optimization import Optimization
 from stages import evaluate, plan, train
 from stages.figure import FIGURES
@@ -33,7 +35,7 @@ from tests.stage_fixtures import ROOT
 def test_the_record_holds_the_run_s_inputs(trained: Path) -> None:
     record = json.loads((trained / "models/baseline/record.json").read_text(encoding="utf-8"))
     assert record["command"] == "python -m stages.train baseline"
-    assert record["settings"] == load_params(trained / "params.yaml").run("baseline").model_dump()
+    assert record["settings"] == load_params(trained / "params.yaml").runs["baseline"].model_dump()
     pretrained = read_config(trained / "models/pretrained")["sha256"]
     assert record["parents"] == [{"folder": "models/pretrained", "sha256": pretrained}]
     plan = json.loads((trained / "build/plan/train/baseline.json").read_text(encoding="utf-8"))
@@ -127,9 +129,9 @@ def test_a_run_pretrains_its_encoder_further_on_the_training_text_alone(
     project: Path, change: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Split] = []
-    real = train.pretrain_further
+    real = training.pretrain_further
     monkeypatch.setattr(
-        train,
+        training,
         "pretrain_further",
         lambda engine, data, *more, **options: real(engine, kept(seen, data), *more, **options),
     )
@@ -145,7 +147,7 @@ def test_a_run_pretrains_its_encoder_further_on_the_training_text_alone(
     assert pd.read_csv(project / "models/sampler_sequential/further.csv")["step"].tolist() == [1, 2, 3, 4, 5]
     evaluate.main("sampler_sequential")
     before = read_config(project / "models/sampler_sequential")["sha256"]
-    monkeypatch.setattr(train, "_pretrained_further", lambda *_: [])
+    monkeypatch.setattr(train, "pretrained_further", lambda *_: [])
     train.main("sampler_sequential")
     assert read_config(project / "models/sampler_sequential")["sha256"] != before
 
@@ -160,7 +162,7 @@ def test_the_joint_run_of_docs_training_is_valid(tmp_path: Path) -> None:
     block = next(one.partition("```")[0] for one in blocks if "surgery:" in one)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     add_settings(tmp_path, block)
-    run = load_params(tmp_path / "params.yaml").run("surgery")
+    run = load_params(tmp_path / "params.yaml").runs["surgery"]
     assert (run.sampler, run.aggregation, run.measure_conflicts) == ("joint", "pcgrad", 20)
 
 
@@ -184,11 +186,11 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """End every training at once, and return the list to which each adds its folder of checkpoints."""
     places: list[Path] = []
 
-    def train_and_die(*_: object, work: Path, **__: object) -> None:
-        places.append(work)
+    def die(started: Training) -> None:
+        places.append(started.work)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "train", train_and_die)
+    monkeypatch.setattr(Training, "run", die)
     return places
 
 

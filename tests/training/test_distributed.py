@@ -20,7 +20,7 @@ from mtbert.errors import MtbertError, Stopped
 from mtbert.model.multitask import MultitaskModel
 from mtbert.training.compute import Compute
 from mtbert.training.distributed import ALONE, Group, joined, placed
-from mtbert.training.loop import train
+from mtbert.training.loop import Training
 from mtbert.training.recipe import Recipe
 from tests.tiny import WRAPPER, tiny_split
 from tests.training.trainer import CASES, GPU_CASES, LOSSES, Case, trained
@@ -210,7 +210,7 @@ def test_the_others_stop_with_the_first_and_write_nothing(tmp_path: Path) -> Non
             return value
 
     with pytest.raises(Stopped, match="stopped by SIGTERM after step 0"):
-        train(
+        Training(
             CASES["plain-fp32"].engine(),
             {"sst": tiny_split("sst", 4)},
             LOSSES,
@@ -220,7 +220,7 @@ def test_the_others_stop_with_the_first_and_write_nothing(tmp_path: Path) -> Non
             work=tmp_path,
             checkpoint_seconds=0,
             group=Second(1, 2),
-        )
+        ).run()
     assert not list(tmp_path.iterdir())
 
 

@@ -25,8 +25,9 @@ from mtbert.training import average, loop
 from mtbert.training.checkpoint import load_checkpoint
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain
+from mtbert.training.history import Progress, kept_epoch
 from mtbert.training.log import Observer, Step
-from mtbert.training.loop import Progress, train
+from mtbert.training.loop import Training
 from mtbert.training.optimization import Optimization
 from mtbert.training.recipe import EpochEnd, Recipe, TokenCount
 from tests.tiny import adapt
@@ -136,7 +137,7 @@ class Bench:
             np.random.seed(len(watch.died))
             torch.manual_seed(len(watch.died))
             try:
-                progress = train(
+                progress = Training(
                     engine(trained, CPU),
                     {task: self.make_split(task, rows or SIZES[task]) for task in tasks},
                     losses,
@@ -146,7 +147,7 @@ class Bench:
                     observers=(second, watch),
                     work=work,
                     checkpoint_seconds=checkpoint_seconds,
-                )
+                ).run()
             except Interruption:
                 continue
             assert trained.training
@@ -228,7 +229,7 @@ def test_the_weights_of_the_best_epoch_are_kept(bench: Bench, tmp_path: Path) ->
     assert chosen.steps == four.steps and any(
         not torch.equal(value, four.weights[name]) for name, value in chosen.weights.items()
     )
-    assert loop.kept_epoch(chosen.progress["history"]) == 2 and loop.kept_epoch(four.progress["history"]) == 4
+    assert kept_epoch(chosen.progress["history"]) == 2 and kept_epoch(four.progress["history"]) == 4
 
 
 def test_a_task_named_like_an_attribute_of_torch_s_modules_keeps_its_best_epoch(bench: Bench, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from mtbert.training import loop
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Plain
 from mtbert.training.log import Observer, Step
-from mtbert.training.loop import train
+from mtbert.training.loop import Training
 from mtbert.training.recipe import Recipe
 from mtbert.training.stop import stop_requests
 from mtbert.training.work import checkpoint_step
@@ -48,7 +48,7 @@ def run(
             def step(self, step: Step) -> None:
                 on_step(step)
 
-        progress = train(
+        progress = Training(
             Plain(model, Compute(torch.device("cpu"), bf16=False)),
             {"sst": make_split("sst", 14)},
             {"sst": cross_entropy},
@@ -58,7 +58,7 @@ def run(
             observers=[Watch()],
             work=work,
             checkpoint_seconds=1e9,
-        )
+        ).run()
         return {**asdict(progress), **model.state_dict(), "seconds": 0, "resumed": resumed}
 
     return attempt

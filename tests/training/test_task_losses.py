@@ -17,11 +17,11 @@ from mtbert.data.batches import make_batch
 from mtbert.data.tokens import Wrapper
 from mtbert.engines import engine_for, kernels
 from mtbert.model.multitask import MultitaskModel
-from mtbert.tasks.paper import QUORA, SST, STS, TASKS
+from mtbert.tasks.paper import TASKS
 from mtbert.training.checkpoint import trained
 from mtbert.training.compute import Compute
 from mtbert.training.engine import Engine, Plain, parameter_groups
-from mtbert.training.loop import train
+from mtbert.training.loop import Training
 from mtbert.training.optimization import Optimization
 from mtbert.training.recipe import Recipe
 from mtbert.training.task_losses import task_losses, with_r_drop
@@ -47,21 +47,21 @@ def published_r_drop(alpha: float, one: Tensor, other: Tensor, labels: Tensor) -
 def test_r_drop_is_the_published_loss() -> None:
     one, other = torch.randn(2, 6, 5, generator=GENERATOR)
     labels = torch.tensor([0, 1, 2, 3, 4, 4.0])
-    found = with_r_drop(HEADS["sst"], SST, 4.0)(torch.cat([one, other]), labels.repeat(2))
+    found = with_r_drop(HEADS["sst"], 4.0)(torch.cat([one, other]), labels.repeat(2))
     torch.testing.assert_close(found, published_r_drop(4.0, one, other, labels.long()))
 
 
 def test_r_drop_of_a_logit_is_that_of_two_classes() -> None:
     one, other = torch.randn(2, 6, generator=GENERATOR)
     labels = torch.tensor([0, 1, 1, 0, 0, 1.0])
-    found = with_r_drop(HEADS["quora"], QUORA, 4.0)(torch.cat([one, other]), labels.repeat(2))
+    found = with_r_drop(HEADS["quora"], 4.0)(torch.cat([one, other]), labels.repeat(2))
     two = [torch.stack([torch.zeros(6), logits], 1) for logits in (one, other)]
     torch.testing.assert_close(found, published_r_drop(4.0, *two, labels.long()))
 
 
 def test_r_drop_of_scores_is_their_squared_difference() -> None:
     one, other, labels = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]), torch.tensor([1.0, 2.0])
-    found = with_r_drop(HEADS["sts"], STS, 0.5)(torch.cat([one, other]), labels.repeat(2))
+    found = with_r_drop(HEADS["sts"], 0.5)(torch.cat([one, other]), labels.repeat(2))
     assert float(found) == (0 + 2) / 2 + 0.5 * 2
 
 
@@ -70,13 +70,13 @@ def test_two_passes_without_dropout_are_one(
 ) -> None:
     model, split, rows = make_model(dropout=0.0, head_dropout=0.0), make_split("sts", 5), np.arange(5)
     once, twice = (make_batch("sts", split, np.tile(rows, n), model.views("sts"), wrapper) for n in (1, 2))
-    one = HEADS["sts"].loss(STS)(model(once), once.labels)
-    torch.testing.assert_close(with_r_drop(HEADS["sts"], STS, 9.0)(model(twice), twice.labels), one)
+    one = HEADS["sts"].loss()(model(once), once.labels)
+    torch.testing.assert_close(with_r_drop(HEADS["sts"], 9.0)(model(twice), twice.labels), one)
 
 
 def test_fixed_weights_multiply() -> None:
     scores, labels = torch.randn(4, generator=GENERATOR), torch.tensor([0, 1, 1, 0.0])
-    plain, weighted = task_losses(HEADS, TASKS), task_losses(HEADS, TASKS, weights={"quora": 2.5})
+    plain, weighted = task_losses(HEADS), task_losses(HEADS, weights={"quora": 2.5})
     assert float(weighted["quora"](scores, labels)) == pytest.approx(2.5 * float(plain["quora"](scores, labels)))
     assert weighted["sts"](scores, labels) == plain["sts"](scores, labels)
 
@@ -131,7 +131,7 @@ def twice(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor]
 def fresh(make_model: Callable[..., MultitaskModel], dropout: float = 0.3) -> tuple[MultitaskModel, dict[str, Any]]:
     model = make_model("mean", ["u", "v", "c"], ["|u-v|", "c"], dropout=dropout, head_dropout=dropout)
     model.uncertainty = weights = UncertaintyWeights(TASKS)
-    losses = task_losses(HEADS, TASKS, r_drop=1.5, uncertainty=weights)
+    losses = task_losses(HEADS, r_drop=1.5, uncertainty=weights)
     return model, {task: twice(loss) for task, loss in losses.items()}
 
 
@@ -149,7 +149,7 @@ def test_interrupted_at_any_step_a_run_ends_in_the_same_bits(
 
     def run(folder: str, last: int = 0) -> dict[str, Tensor]:
         model, losses = fresh(make_model)
-        train(
+        Training(
             engine(model, CPU),
             {task: make_split(task, rows) for task, rows in {"sst": 6, "quora": 9, "sts": 5}.items()},
             losses,
@@ -159,7 +159,7 @@ def test_interrupted_at_any_step_a_run_ends_in_the_same_bits(
             observers=[Dying(last)],
             work=tmp_path / folder,
             checkpoint_seconds=0.0,
-        )
+        ).run()
         return model.state_dict()
 
     undisturbed = run("undisturbed")

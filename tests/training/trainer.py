@@ -23,7 +23,7 @@ from mtbert.training.compute import Compute
 from mtbert.training.distributed import ALONE, Group, joined, placed
 from mtbert.training.engine import Engine, Plain
 from mtbert.training.log import Observer, Step
-from mtbert.training.loop import train
+from mtbert.training.loop import Training
 from mtbert.training.recipe import Recipe
 from mtbert.training.task_losses import task_losses
 from mtbert.training.uncertainty import UncertaintyWeights
@@ -31,7 +31,7 @@ from tests.tiny import WRAPPER, adapt, tiny_model, tiny_split
 
 HEADS = ("u", "v", "c")
 OBJECTIVES = objectives(HEADS, HEADS)
-LOSSES = {name: one.loss(TASKS[name]) for name, one in OBJECTIVES.items()}
+LOSSES = {name: one.loss() for name, one in OBJECTIVES.items()}
 # Batches of 5, the last one of each pass of 1, 4 and 2.
 SIZES = {"sst": 16, "quora": 19, "sts": 12}
 
@@ -107,10 +107,10 @@ def trained(case: Case, group: Group = ALONE, device: str = "cpu") -> tuple[list
     if case.sampler == "joint":
         recipe = replace(recipe, measure_conflicts=2)
     with tempfile.TemporaryDirectory() as folder:
-        train(
+        Training(
             engine,
             {task: tiny_split(task, rows) for task, rows in SIZES.items()},
-            LOSSES if weights is None else task_losses(OBJECTIVES, TASKS, r_drop=1.0, uncertainty=weights),
+            LOSSES if weights is None else task_losses(OBJECTIVES, r_drop=1.0, uncertainty=weights),
             recipe if weights is None else replace(recipe, passes=2, uncertainty_learning_rate=0.01),
             wrapper=WRAPPER,
             evaluate=lambda _: {},
@@ -118,7 +118,7 @@ def trained(case: Case, group: Group = ALONE, device: str = "cpu") -> tuple[list
             work=Path(group.of_first(folder)),
             checkpoint_seconds=1e9,
             group=group,
-        )
+        ).run()
     return losses, {name: weight.cpu() for name, weight in engine.model.state_dict().items()}
 
 
