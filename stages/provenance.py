@@ -1,6 +1,6 @@
 """provenance: of a study's runs, where, when and from which commit each was trained, and a table of their steps, tokens and seconds.
 
-An output of it, like the project's page, holds what this machine has logged; run in the study's folder.
+Run in the study's folder. Like the project's page, its outputs hold what this machine has logged.
 """
 
 from pathlib import Path

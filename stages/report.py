@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, atomic_write_text
 from mtbert.pipeline.models import trained_with_bert_base
 from mtbert.pipeline.paths import PREPARED, PRETRAINED, RAW, REPORTS, RESULTS, confine
@@ -19,6 +18,7 @@ from mtbert.report.graph import read_graph
 from mtbert.report.measure import current_statistics
 from mtbert.report.page import first_lines, headline, page
 from mtbert.report.provenance import agreement, by_run, sources
+from mtbert.report.reading import reading
 from mtbert.report.results import metrics, record
 from mtbert.report.runs import Runs
 from mtbert.report.statistics import STATISTICS
@@ -59,8 +59,8 @@ def main() -> None:
         findings=verdicts,
         errors=errors,
         compared=_compared(settings),
-        tables=[name for name, rows in settings["tables"].items() if rows],
-        figures=[name for name, rows in settings["figures"].items() if rows],
+        tables=list(settings["tables"]),
+        figures=list(settings["figures"]),
         tasks=tasks,
         prepared=prepared,
         graph=graph,
@@ -85,10 +85,8 @@ def _compared(settings: Any) -> list[str]:
 
 
 def _json(path: Path, stage: str) -> Any:
-    try:
+    with reading(path, stage):
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro --force --single-item {stage}`") from None
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """table NAME: write a table of the paper next to our numbers, or of a study, as CSV, Markdown, LaTeX and JSON."""
 
-from mtbert.errors import MtbertError, nearest
 from mtbert.pipeline.paths import REPORTS, RESULTS, confine
 from mtbert.pipeline.plans import planned
 from mtbert.pipeline.start import start
@@ -17,8 +16,6 @@ def main(name: str) -> None:
     report = REPORTS / settings["profile"]
     folder = report / "tables"
     confine(RESULTS, report / STATISTICS, folder)
-    if name not in TABLES:
-        raise MtbertError(f"params.yaml: tables.{name}: no table is called {name!r}{nearest(name, list(TABLES))}")
     statistics = current_statistics(report / STATISTICS, RESULTS, settings["rows"].values())
     write_table(TABLES[name](RESULTS, settings["rows"], statistics), folder / name)
     print(f"{folder / name}.csv, .md, .tex, .json")

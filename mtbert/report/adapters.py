@@ -15,7 +15,7 @@ from mtbert.errors import MtbertError
 from mtbert.evaluation.resampling import holm
 from mtbert.report import results
 from mtbert.report.figures import GREY, Figure
-from mtbert.report.rows import Rows, nonempty
+from mtbert.report.results import Rows
 from mtbert.report.significance import DETECTABLE, SIGNIFICANT, interval_note, seed_notes
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.studies import METRICS
@@ -34,9 +34,9 @@ class Chosen(NamedTuple):
     """The run of a method and size with the best rate.
 
     Attributes:
-        title: method, size, and whether embeddings, norms and biases train too.
+        title: method and size, and `, and the rest` if `rest`.
         method: `adapter.method` of the run, or `FULL`.
-        rest: whether they do.
+        rest: whether embeddings, norms and biases train too.
         rate: of the adapter's parameters; without an adapter, of all.
         held_out: its highest overall score on held-out training examples; None if none were held out.
         rates: how many rates were compared.
@@ -61,10 +61,10 @@ def chosen(folder: Path, rows: Rows, key: str) -> list[Chosen]:
         key: where the rows stand in params.yaml, such as "tables.adapters".
 
     Raises:
-        MtbertError: there is no row, or a choice has to be made among runs without a held-out score.
+        MtbertError: a choice has to be made among runs without a held-out score.
     """
     found: dict[str, list[Chosen]] = {}
-    for run in nonempty(rows, key).values():
+    for run in rows.values():
         one = _read(folder, run)
         found.setdefault(one.title, []).append(one)
     for alike in found.values():
@@ -131,9 +131,8 @@ def table(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     ]
     header = ("Method", "Rate", "Held out", *METRICS.values(), "Minus full", "p", "Detectable", "Trained", "MB")
     numeric = (False, *[True] * (len(header) - 1))
-    return Table(
-        "Each method and size at its best rate.", header, cells, notes, numeric, "adapters", highest(cells, range(3, 7))
-    )
+    bold = highest(cells, range(3, 7))
+    return Table("Each method and size at its best rate.", header, cells, notes, numeric, "adapters", bold)
 
 
 def figure(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
@@ -142,13 +141,8 @@ def figure(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
     data = pd.DataFrame(
         [
             {
-                **{
-                    "model": one.title,
-                    "method": one.method,
-                    "rest": one.rest,
-                    "run": one.run,
-                    "learning_rate": one.rate,
-                },
+                **{"model": one.title, "method": one.method, "rest": one.rest},
+                **{"run": one.run, "learning_rate": one.rate},
                 **{name: getattr(one, name) for name in SIZES},
                 **dict(zip(("overall", "low", "high"), statistics.metric(one.run, OVERALL), strict=True)),
             }

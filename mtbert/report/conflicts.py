@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from mtbert.report import results
 from mtbert.report.figures import GREY, Figure
-from mtbert.report.rows import Rows, nonempty
+from mtbert.report.results import Rows
 from mtbert.report.statistics import Statistics
 
 WHOLE = "all"  # the layer that stands for all of them, as mtbert/training/conflicts.py writes it
@@ -24,7 +24,7 @@ def conflicts(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """Cosines of the tasks' gradients over training, a panel per run and pair of tasks with a line per layer; and for each run a panel
     with the share of the layers in conflict.
     """
-    return drawn({row: results.conflicts(folder, run) for row, run in nonempty(rows, "figures.conflicts").items()})
+    return drawn({row: results.conflicts(folder, run) for row, run in rows.items()})
 
 
 def drawn(found: Mapping[str, pd.DataFrame]) -> Figure:

@@ -24,9 +24,9 @@ from mtbert.report.statistics import SEED, lines
 from mtbert.tasks.task import Task
 
 ERRORS = "errors.json"  # in reports/PROFILE
-RESAMPLES = 1_000  # fewer than of scores: they are kept in memory, and no p comes from them
-FEWEST = 400  # what the ends of a 95% interval need, whatever the memory
-LARGEST = 2**24  # of resamples times examples; on more than 16,777 examples, there are fewer resamples
+RESAMPLES = 1_000  # fewer than for scores, since these are kept in memory and give no p
+FEWEST = 400  # the ends of a 95% interval need as many, whatever memory they take
+LARGEST = 2**24  # resamples times examples: more than 16,777 examples have fewer resamples
 
 
 class Diagnosis(NamedTuple):

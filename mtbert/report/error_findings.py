@@ -1,6 +1,6 @@
 """What an error analysis found, in sentences. A slice is named only if it differs significantly.
 
-Estimates have 95% intervals; the mean confidence has none, nor has what chance or a constant prediction would give.
+Estimates have 95% intervals. The mean confidence, and the values that chance or a constant prediction would give, have none.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from mtbert.report.significance import SIGNIFICANT
 from mtbert.report.text import number
 
 NAMED = 3  # slices that a sentence names
-FLAT = 0.1  # predictions that spread less, as a share of the labels' range, hardly differ: the slope would extrapolate
+FLAT = 0.1  # below this standard deviation, as a share of the labels' range, predictions hardly differ and a slope says little
 UNTRAINED = "The run was not trained on this task."
 
 

@@ -107,32 +107,25 @@ def _chart(bins: Sequence[Bin], ends: tuple[float, float], axes: tuple[str, str]
 
 
 def _slices(found: Sequence[Contrast], measure: str) -> Grid:
+    adjusted = [part.adjusted for part in found]
     columns = [
-        Column("Examples", "", False, [Cell(part.name) for part in found]),
-        Column("Number", "", True, [Cell(f"{part.examples:,}") for part in found]),
-        Column(measure, "", True, [_measured(part.error) for part in found]),
-        Column("Difference to the rest", "", True, [_measured(part.difference, "+.3f") for part in found]),
-        Column(
-            "p, corrected",
-            "",
-            True,
-            [Cell(probability(part.adjusted), best=part.adjusted < SIGNIFICANT) for part in found],
-        ),
+        Column("Examples", [Cell(part.name) for part in found]),
+        Column("Number", [Cell(f"{part.examples:,}") for part in found], True),
+        Column(measure, [_measured(part.error) for part in found], True),
+        Column("Difference to the rest", [_measured(part.difference, "+.3f") for part in found], True),
+        Column("p, corrected", [Cell(probability(p), best=p < SIGNIFICANT) for p in adjusted], True),
     ]
-    return Grid("", columns)
+    return Grid(columns)
 
 
 def _distances(found: Ordinal) -> Grid:
-    columns = [Column("Classes away", "", False, [Cell("Share of predictions")])]
-    columns += [
-        Column(str(distance), "", True, [Cell(f"{share:.1%}")]) for distance, share in enumerate(found.distances)
-    ]
-    return Grid("", columns)
+    shares = [Column(str(distance), [Cell(f"{share:.1%}")], True) for distance, share in enumerate(found.distances)]
+    return Grid([Column("Classes away", [Cell("Share of predictions")]), *shares])
 
 
 def _agreement(task: TaskErrors, runs: Sequence[str]) -> Grid:
     """The lower triangle: in a cell's first line how alike predictions are, in its second how alike errors are."""
-    columns = [Column("", "", False, [Cell(run) for run in runs[1:]])]
+    columns = [Column("", [Cell(run) for run in runs[1:]])]
     for place, first in enumerate(runs[:-1]):
         cells = []
         for second in runs[1:]:
@@ -141,30 +134,26 @@ def _agreement(task: TaskErrors, runs: Sequence[str]) -> Grid:
                 cells.append(Cell(""))
             else:
                 cells.append(Cell(_number(how.predictions.value), f"errors {_number(how.errors.value)}"))
-        columns.append(Column(first, "", True, cells))
-    kind = (
-        "Pearson’s r of predictions"
-        if any(found.line for found in task.runs.values())
-        else "Cohen’s kappa of predictions"
-    )
+        columns.append(Column(first, cells, True))
+    kind = "Pearson’s r" if any(found.line for found in task.runs.values()) else "Cohen’s kappa"
     note = (
-        f"First line of a cell: {kind}; second: the correlation of errors, 0 if they are independent. Their intervals are in "
+        f"First line of a cell: {kind} of predictions; second: the correlation of errors, 0 if they are independent. Their intervals are in "
         "`errors.json`."
     )
-    return Grid("", columns, [note])
+    return Grid(columns, [note])
 
 
 def _noise(noise: LabelNoise) -> Grid:
     chosen = noise.candidates[:LISTED]
     columns = [
-        Column("", "", False, [Cell(str(place)) for place in range(1, len(chosen) + 1)]),
-        Column("Pair", "", False, [Cell(" | ".join(one.texts)) for one in chosen]),
-        Column("Label", "", False, [Cell(one.label) for one in chosen]),
-        Column("Runs against it", "", True, [Cell(f"{one.runs} of {len(noise.runs)}") for one in chosen]),
-        Column("Probability of the other label", "", True, [Cell(number(one.probability, 2)) for one in chosen]),
+        Column("", [Cell(str(place)) for place in range(1, len(chosen) + 1)]),
+        Column("Pair", [Cell(" | ".join(one.texts)) for one in chosen]),
+        Column("Label", [Cell(one.label) for one in chosen]),
+        Column("Runs against it", [Cell(f"{one.runs} of {len(noise.runs)}") for one in chosen], True),
+        Column("Probability of the other label", [Cell(number(one.probability, 2)) for one in chosen], True),
     ]
     rest = len(noise.candidates) - len(chosen)
-    return Grid("", columns, [f"{rest:,} more are in `errors.json`, by id."] if rest else [])
+    return Grid(columns, [f"{rest:,} more are in `errors.json`, by id."] if rest else [])
 
 
 def _measured(found: tuple[float, float, float], digits: str = ".3f") -> Cell:

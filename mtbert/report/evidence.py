@@ -48,13 +48,11 @@ class Evidence:
     def settings(self, run: str) -> dict[str, Any]:
         """The run's settings, as in params.yaml."""
         self._require(run)
-        found: dict[str, Any] = results.record(self.folder, run)["settings"]
-        return found
+        return results.record(self.folder, run)["settings"]
 
     def trained(self, run: str) -> int:
         """How many parameters the run trains."""
-        trained: int = self.metrics(run)["parameters"]["trainable"]
-        return trained
+        return self.metrics(run)["parameters"]["trainable"]
 
     def trained_with_bert_base(self, run: str) -> int:
         """How many parameters the run would train if the paper's encoder were its own."""

@@ -21,12 +21,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mtbert.errors import MtbertError
 from mtbert.evaluation.analysis import confusion, normalised, residuals
 from mtbert.evaluation.resampling import wilson
 from mtbert.files import atomic_write_bytes
 from mtbert.report import paper, results
-from mtbert.report.rows import Rows, nonempty
+from mtbert.report.reading import reading
+from mtbert.report.results import Rows
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.tabular import write_csv
 from mtbert.tasks.paper import CURVE, SST, STS
@@ -79,7 +79,7 @@ def figure1(folder: Path, rows: Rows, _: Statistics) -> Figure:
         "Figure 1: Sentiment confusion matrix, normalised by true label; below each share, its 95% interval over development "
         "examples (Wilson's), and the count."
     )
-    for row, run in nonempty(rows, "figures.figure1").items():
+    for row, run in rows.items():
         table = results.examples(folder, run, SST.name)
         counts = confusion(table["label"].to_numpy(), table["prediction"].to_numpy(), len(names))
         shares, (low, high) = normalised(counts), _intervals(counts)
@@ -140,7 +140,7 @@ def _matrix(
 
 def figure2(folder: Path, rows: Rows, _: Statistics) -> Figure:
     """SST accuracy on train and dev over epochs, with Wilson's intervals; a panel per row."""
-    found = {row: _accuracies(folder, run) for row, run in nonempty(rows, "figures.figure2").items()}
+    found = {row: _accuracies(folder, run) for row, run in rows.items()}
 
     def draw(row: str, history: pd.DataFrame, axes: Axes) -> None:
         for part, column, line, colour in zip(PARTS, COLUMNS, ("o-", "s-"), (ORANGE, BLUE), strict=True):
@@ -182,7 +182,7 @@ def _accuracies(folder: Path, run: str) -> pd.DataFrame:
 
 def figure3(folder: Path, rows: Rows, statistics: Statistics) -> Figure:
     """Trainable parameters versus overall score with its interval: DoRA by rank, and the full model."""
-    found = {row: results.metrics(folder, run) for row, run in nonempty(rows, "figures.figure3").items()}
+    found = {row: results.metrics(folder, run) for row, run in rows.items()}
     data = pd.DataFrame(
         [
             {
@@ -276,7 +276,7 @@ def figure4(folder: Path, rows: Rows, _: Statistics) -> Figure:
         "dotted bounds."
     )
     tables = {}
-    for row, run in nonempty(rows, "figures.figure4").items():
+    for row, run in rows.items():
         table = results.examples(folder, run, STS.name)
         label, predicted = table["label"].to_numpy(), table["prediction"].to_numpy()
         residual = residuals(label, predicted)
@@ -333,14 +333,11 @@ def read_caption(path: Path) -> str:
     Raises:
         MtbertError: the file is missing, damaged or was not written by `render`; the message names the stage to run.
     """
-    try:
-        caption = next(ElementTree.parse(path).iter(DESCRIPTION)).text
-    except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; run `dvc repro figure@{path.stem}`") from None
-    except (OSError, ElementTree.ParseError, StopIteration) as error:
-        what, remedy = str(error) or "no description in it", f"run `dvc repro --force --single-item figure@{path.stem}`"
-        raise MtbertError(f"{path}: cannot be read ({what}); {remedy}") from None
-    return caption or ""
+    with reading(path, f"figure@{path.stem}"):
+        found = next(ElementTree.parse(path).iter(DESCRIPTION), None)
+        if found is None:
+            raise ValueError("no description in it")
+        return found.text or ""
 
 
 def _cell(value: Any) -> str | None:

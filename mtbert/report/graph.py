@@ -37,18 +37,15 @@ def read_graph(path: Path) -> list[Node]:
         parts = stage.get("do", stage)
         outs = [_path(entry) for part in ("outs", "metrics", "plots") for entry in parts.get(part, [])]
         found[_name(name, stage)] = parts.get("desc", ""), [_path(entry) for entry in parts.get("deps", [])], outs
-    return [
-        Node(
-            source,
-            description,
-            [
-                target
-                for target, (_, deps, _) in found.items()
-                if source != target and any(_overlap(out, dep) for out in outs for dep in deps)
-            ],
-        )
-        for source, (description, _, outs) in found.items()
-    ]
+
+    def readers(source: str, outs: list[str]) -> list[str]:
+        return [
+            target
+            for target, (_, deps, _) in found.items()
+            if source != target and any(_overlap(out, dep) for out in outs for dep in deps)
+        ]
+
+    return [Node(name, description, readers(name, outs)) for name, (description, _, outs) in found.items()]
 
 
 class Picture(NamedTuple):
@@ -69,12 +66,8 @@ def draw(graph: Sequence[Node]) -> Picture:
         for column, nodes in enumerate(shown)
         for place, node in enumerate(nodes)
     }
-    arrows = []
-    for nodes in shown:
-        for node in nodes:
-            for x, y in map(corners.__getitem__, node.after):
-                start = corners[node.name]
-                arrows.append((start[0] + BOX[0], start[1] + BOX[1] / 2, x, y + BOX[1] / 2))
+    ends = [(corners[node.name], corners[target]) for nodes in shown for node in nodes for target in node.after]
+    arrows = [(x + BOX[0], y + BOX[1] / 2, left, top + BOX[1] / 2) for (x, y), (left, top) in ends]
     size = (PITCH[0] * (len(shown) - 1) + BOX[0], PITCH[1] * (tallest - 1) + BOX[1])
     return Picture([(name, *corner) for name, corner in corners.items()], arrows, *size)
 
@@ -94,9 +87,8 @@ def _columns(graph: Sequence[Node]) -> list[list[Node]]:
     for name in [name for generation in reversed(generations) for name in generation]:
         after = nodes[name].after
         reached[name] = {*after, *(far for near in after for far in reached[near])}
-        nodes[name] = nodes[name]._replace(
-            after=[far for far in after if not any(far in reached[near] for near in after)]
-        )
+        direct = [far for far in after if not any(far in reached[near] for near in after)]
+        nodes[name] = nodes[name]._replace(after=direct)
     return [[node for name, node in nodes.items() if name in generation] for generation in generations]
 
 

@@ -29,17 +29,17 @@ class Column(NamedTuple):
     """A column; neighbours may share a heading above their names, "" for none."""
 
     name: str
-    heading: str
-    numeric: bool
     cells: Sequence[Cell]
+    numeric: bool = False
+    heading: str = ""
 
 
 class Grid(NamedTuple):
     """A table for the page; its first column names the rows."""
 
-    caption: str
     columns: Sequence[Column]
     notes: Sequence[str] = ()
+    caption: str = ""
 
     @property
     def groups(self) -> list[tuple[str, list[Column]]]:
@@ -72,8 +72,8 @@ def grid(table: Table) -> Grid:
             Cell(_difference(one.text, other.text)) for one, other in zip(ours.cells, theirs.cells, strict=True)
         ]
         shown += [ours._replace(name="ours", heading=name), theirs._replace(name="paper", heading=name)]
-        shown.append(Column("difference", name, True, difference))
-    return Grid(table.title if table.caption else "", [*shown, *printed.values()], table.notes)
+        shown.append(Column("difference", difference, True, name))
+    return Grid([*shown, *printed.values()], table.notes, table.title)
 
 
 def _column(table: Table, index: int) -> Column:
@@ -82,11 +82,11 @@ def _column(table: Table, index: int) -> Column:
     for row, texts in enumerate(table.rows):
         value, _, width = texts[index].partition(" ± ") if table.numeric[index] else (texts[index], "", "")
         cells.append(Cell(value, f"±\N{NO-BREAK SPACE}{width}" if width else "", (row, index) in table.bold))
-    return Column(name, heading, table.numeric[index], cells)
+    return Column(name, cells, table.numeric[index], heading)
 
 
 def _with_recomputed(printed: Cell, recomputed: Cell) -> Cell:
-    """The paper's overall score, with the one that its other columns give below it, where they differ by more than rounding."""
+    """The paper's overall score, and below it the recomputed one if they differ by more than rounding."""
     differs = abs(_number(printed.text) - _number(recomputed.text)) > 0.0015
     return printed._replace(below=f"{recomputed.text} recomputed") if differs else printed
 

@@ -1,6 +1,6 @@
 """The data's health on the page: what `prepare` read, left out and found twice, and how labels and lengths are distributed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtbert.report.grid import Cell, Column, Grid
@@ -21,7 +21,7 @@ def health_grid(report: Mapping[str, Any], tasks: Mapping[str, Task]) -> Grid:
 
     def column(name: str, show: Any, numeric: bool = True) -> Column:
         cells = [show(task, found) if found["present"] else Cell("–") for task, _, found in rows]
-        return Column(name, "", numeric, cells)
+        return Column(name, cells, numeric)
 
     def leaked(task: str, found: Mapping[str, Any]) -> Cell:
         if "leaked" not in found:
@@ -30,7 +30,7 @@ def health_grid(report: Mapping[str, Any], tasks: Mapping[str, Task]) -> Grid:
         return Cell(f"{found['leaked']['rows']:,}", "removed" if removed else "kept" if found["leaked"]["rows"] else "")
 
     columns = [
-        Column("Split", "", False, [Cell(f"{task}, {split}") for task, split, _ in rows]),
+        Column("Split", [Cell(f"{task}, {split}") for task, split, _ in rows]),
         column("Rows read", lambda _, found: Cell(f"{found['rows_read']:,}")),
         column("Kept", lambda _, found: Cell(f"{found['rows_kept']:,}")),
         column("Malformed", lambda _, found: Cell(f"{found['bad_rows']['count']:,}")),
@@ -49,19 +49,13 @@ def health_grid(report: Mapping[str, Any], tasks: Mapping[str, Task]) -> Grid:
         f"training rows that are also in dev or test: `leakage: {settings['leakage']}`. Labels: the share of each, from the lowest; "
         "scores are rounded.",
     ]
-    return Grid("", columns, notes)
+    return Grid(columns, notes)
 
 
 def malformed(report: Mapping[str, Any]) -> list[str]:
     """The first malformed rows that were left out: where, and what is wrong."""
-    return list(_malformed(report))[:LISTED]
-
-
-def _malformed(report: Mapping[str, Any]) -> Iterator[str]:
-    for splits in report["tasks"].values():
-        for found in splits.values():
-            if found["present"]:
-                yield from (f"{row['where']}: {row['what']}" for row in found["bad_rows"]["listed"])
+    present = [found for splits in report["tasks"].values() for found in splits.values() if found["present"]]
+    return [f"{row['where']}: {row['what']}" for found in present for row in found["bad_rows"]["listed"]][:LISTED]
 
 
 def _shares(task: Task, labels: Mapping[str, int] | None) -> Sequence[tuple[str, float]]:
@@ -69,5 +63,4 @@ def _shares(task: Task, labels: Mapping[str, int] | None) -> Sequence[tuple[str,
     total = sum(labels.values()) if labels else 0
     if not labels or not total:
         return []
-    names = dict(zip(labels, task.labels, strict=True)) if task.labels else {label: label for label in labels}
-    return [(names[label], count / total) for label, count in labels.items()]
+    return [(name, count / total) for name, count in zip(task.labels or labels, labels.values(), strict=True)]

@@ -132,7 +132,7 @@ def _over_seeds(scores: Sequence[_Score]) -> OverSeeds:
         return OverSeeds(len(scores), None, None, None)
     values = np.array([score.value for score in scores])
     of_seeds = values.var(ddof=1)
-    # All runs have the same resamples, so what the choice of examples does to every seed alike is the covariance between runs.
+    # The runs share their resamples, so the covariance between runs is the variance that the choice of examples causes in all of them.
     samples = np.stack([score.samples for score in scores])
     covariances = np.cov(samples[:, ~np.isnan(samples).any(0)])
     of_examples = max(0.0, float(covariances[~np.eye(len(scores), dtype=bool)].mean()))

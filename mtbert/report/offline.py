@@ -12,7 +12,7 @@ from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text
 
 PAGE = Path(".dvc/plots.html")
-# DVC fills in {plot_divs}. The template leaves out {scripts}, so the page loads nothing.
+# CODE is the script that defines `vegaEmbed`. DVC fills in {plot_divs}. The template leaves out {scripts}, so the page loads nothing.
 TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
@@ -34,11 +34,6 @@ CODE
 """
 
 
-def html(code: str) -> str:
-    """DVC's template with `code`, the JavaScript that defines `vegaEmbed`."""
-    return TEMPLATE.replace("CODE", code)
-
-
 def drawing_code() -> str:
     """Vega, Vega-Lite 5 (the version of DVC's templates) and Vega-Embed in one script."""
     import vl_convert
@@ -52,7 +47,7 @@ def main() -> None:
     try:
         if not PAGE.parent.is_dir():
             raise MtbertError(f"{PAGE.parent}: not found; run in the project's root")
-        atomic_write_text(PAGE, html(drawing_code()))
+        atomic_write_text(PAGE, TEMPLATE.replace("CODE", drawing_code()))
     except MtbertError as error:
         sys.exit(f"error: {error}")
     # DVC resolves a relative path from .dvc.

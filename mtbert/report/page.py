@@ -29,7 +29,7 @@ from mtbert.report.statistics import Statistics
 from mtbert.report.text import prose, read_table, visible
 from mtbert.tasks.task import Task
 
-# In full, since the plan counts the files that the code names as the stage's code. The last one is part of page.html.j2.
+# Full names, because the plan counts files that the code names as the stage's code. page.html.j2 imports the last one.
 PARTS = ("page.css", "page.js", "parts.html.j2")
 
 

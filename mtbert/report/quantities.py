@@ -21,7 +21,7 @@ from mtbert.tasks.paper import CURVE, METRIC_OF, STS, TASKS
 
 UNITS = {OVERALL: "score", **{task: {"pearson": "r"}.get(metric, metric) for task, metric in METRIC_OF.items()}}
 
-PRINTED = 1e-5  # more than the digits that are left out in the examples' files
+PRINTED = 1e-5  # larger than the rounding in the examples' files
 CLOSE = 0.01  # a run has converged when its score is this close to its highest
 LEAST_EPOCHS = 7  # fewer do not show convergence "at around epoch 4 to 6"
 
@@ -43,11 +43,8 @@ class Quantity(NamedTuple):
 
 def gain(run: str, over: str, metric: str = OVERALL) -> Quantity:
     """The run's metric minus that of the run `over`, on the same dev examples."""
-    return Quantity(
-        f"gain in {_title(metric)} of {run} over {over}",
-        UNITS[metric],
-        lambda evidence: evidence.difference(over, run, metric),
-    )
+    text = f"gain in {_title(metric)} of {run} over {over}"
+    return Quantity(text, UNITS[metric], lambda evidence: evidence.difference(over, run, metric))
 
 
 def relative_gain(run: str, over: str, of: str) -> Quantity:
@@ -75,11 +72,8 @@ def excess(first: Quantity, second: Quantity, *, independent: bool = False) -> Q
         (value, low, high), (other, other_low, other_high) = found.tolist()
         add = hypot if independent else operator.add
         difference = value - other
-        return Interval(
-            difference,
-            difference - add(value - low, other_high - other),
-            difference + add(high - value, other - other_low),
-        )
+        below, above = add(value - low, other_high - other), add(high - value, other - other_low)
+        return Interval(difference, difference - below, difference + above)
 
     return Quantity(f"({first.text}) minus ({second.text})", first.unit, measure)
 
@@ -95,9 +89,8 @@ def spread(*quantities: Quantity) -> Quantity:
         low, high = max(0.0, float(lows.max() - highs.min())), float(highs.max() - lows.min())
         return Interval(float(np.ptp(values)), low, high)
 
-    return Quantity(
-        f"largest minus smallest of ({'), ('.join(one.text for one in quantities)})", quantities[0].unit, measure
-    )
+    text = f"largest minus smallest of ({'), ('.join(one.text for one in quantities)})"
+    return Quantity(text, quantities[0].unit, measure)
 
 
 def trained(run: str, of: str, *, bert_base: bool = False) -> Quantity:
@@ -106,20 +99,14 @@ def trained(run: str, of: str, *, bert_base: bool = False) -> Quantity:
     Args:
         bert_base: count with BERT-base, the paper's encoder, in place of the encoder at hand, since the ratio depends on it.
     """
-    return Quantity(
-        f"number of parameters that {run} trains{_with(bert_base)}, relative to {of},",
-        "%",
-        partial(_trained, run, of, bert_base, 0),
-    )
+    text = f"number of parameters that {run} trains{_with(bert_base)}, relative to {of},"
+    return Quantity(text, "%", partial(_trained, run, of, bert_base, 0))
 
 
 def more_trained(run: str, over: str, *, bert_base: bool = False) -> Quantity:
     """How many more parameters the run trains than another, in per cent; see `trained`."""
-    return Quantity(
-        f"number of parameters that {run} trains more than {over}{_with(bert_base)}, relative to {over},",
-        "%",
-        partial(_trained, run, over, bert_base, 100),
-    )
+    text = f"number of parameters that {run} trains more than {over}{_with(bert_base)}, relative to {over},"
+    return Quantity(text, "%", partial(_trained, run, over, bert_base, 100))
 
 
 def millions_more_trained(run: str, over: str) -> Quantity:
@@ -149,10 +136,8 @@ def batches(run: str, task: str, *, share: bool = False) -> Quantity:
             raise NotRun(f"{run} was not trained on {task}.")
         return _exact(100 * drawn[task] / sum(drawn.values()) if share else drawn[task])
 
-    what = "share" if share else "number"
-    return Quantity(
-        f"{what} of {TASKS[task].title} batches in the training of {run}", "%" if share else "batches", measure
-    )
+    what, unit = ("share", "%") if share else ("number", "batches")
+    return Quantity(f"{what} of {TASKS[task].title} batches in the training of {run}", unit, measure)
 
 
 def converged(runs: Sequence[str], metric: str, title: str) -> Quantity:
@@ -173,14 +158,14 @@ def converged(runs: Sequence[str], metric: str, title: str) -> Quantity:
 
     def measure(evidence: Evidence) -> Interval:
         there = [run for run in runs if run in evidence.statistics.values]
-        epochs = [first_epoch(evidence, run) for run in there or runs[:1]]  # without any, the first one raises NotRun
+        # If none is there, the first one raises NotRun.
+        epochs = [first_epoch(evidence, run) for run in there or runs[:1]]
         low, median, high = (float(end) for end in np.quantile(epochs, (0.25, 0.5, 0.75)))
         return Interval(median, low, high)
 
     over = " (median and quartiles)" if len(runs) > 1 else ""
-    return Quantity(
-        f"first epoch of {title}{over} with a dev {_title(metric)} within {CLOSE:g} of its highest", "epochs", measure
-    )
+    text = f"first epoch of {title}{over} with a dev {_title(metric)} within {CLOSE:g} of its highest"
+    return Quantity(text, "epochs", measure)
 
 
 def last_accuracy(run: str, part: str) -> Quantity:
@@ -201,12 +186,13 @@ def last_accuracy(run: str, part: str) -> Quantity:
 Chosen = Callable[[pd.DataFrame], "pd.Series[bool]"]
 
 
-def share(run: str, task: str, text: str, hits: Chosen, among: Chosen) -> Quantity:
-    """The share of `hits` among some dev examples of a task, in per cent, with Wilson's interval."""
+def share(run: str, task: str, text: str, hits: Chosen, among: Chosen | None = None) -> Quantity:
+    """The share of `hits` among some dev examples of a task, by default all, in per cent, with Wilson's interval."""
 
     def measure(evidence: Evidence) -> Interval:
         examples = evidence.examples(run, task)
-        examples = examples[among(examples)]
+        if among:
+            examples = examples[among(examples)]
         if examples.empty:
             raise CannotTell(f"No dev example counts, so there is no {text}.")
         return _scaled(Interval(*wilson(int(hits(examples).sum()), len(examples))), 100)
@@ -215,19 +201,13 @@ def share(run: str, task: str, text: str, hits: Chosen, among: Chosen) -> Quanti
 
 
 def contained(run: str) -> Quantity:
-    """The share of the run's STS outputs that lie in the labels' range without a bound, in per cent, with Wilson's interval."""
-
-    def measure(evidence: Evidence) -> Interval:
-        inside = evidence.examples(run, STS.name)["score"].between(STS.low, STS.high)
-        return _scaled(Interval(*wilson(int(inside.sum()), len(inside))), 100)
-
-    return Quantity(
-        f"share of {run}'s STS outputs that lie between {STS.low:g} and {STS.high:g} without a bound", "%", measure
-    )
+    """The share of the run's STS outputs that lie in the labels' range without a bound; see `share`."""
+    text = f"share of {run}'s STS outputs that lie between {STS.low:g} and {STS.high:g} without a bound"
+    return share(run, STS.name, text, lambda rows: rows["score"].between(STS.low, STS.high))
 
 
 def bounded(run: str) -> Quantity:
-    """Pearson's r of the run's STS predictions, which its settings bound to the labels' range, minus that of the unbounded ones."""
+    """Pearson's r of the run's STS predictions, bounded to the labels' range as its settings ask, minus that of its unbounded outputs."""
 
     def measure(evidence: Evidence) -> Interval:
         table = evidence.examples(run, STS.name)
@@ -236,7 +216,7 @@ def bounded(run: str) -> Quantity:
             raise CannotTell(f"{run} predicts nothing outside of the labels' range, or its settings do not bound it.")
         labels, rng = table["label"].to_numpy(np.float64), np.random.default_rng(SEED)
         if np.ptp(both, axis=1).min() == 0:
-            return Interval(None, None, None)
+            return UNDEFINED
         exact = [[pearson(labels, one) for one in both]]
         samples = np.concatenate([exact, resampled("pearson", labels, both, RESAMPLES, rng)])
         return Interval(*measured(samples[:, 1] - samples[:, 0]))

@@ -11,6 +11,7 @@ import pandas as pd
 from mtbert.errors import MtbertError
 from mtbert.evaluation.metrics import metric_of
 from mtbert.evaluation.watched import watched
+from mtbert.report.reading import reading
 from mtbert.report.statistics import OVERALL
 from mtbert.seal import check_seal
 from mtbert.tabular import read_csv
@@ -19,6 +20,7 @@ from mtbert.tasks.paper import CURVE
 PARTS = ("dev", "test", "parameters", "training")
 TEXTS = ("sentence1", "sentence2")  # columns of examples; the second is there for pairs
 RECORDED = ("device", "threads", "precision")
+Rows = Mapping[str, str]  # of a table or figure in params.yaml, {row: run}; there is at least one
 
 
 def metrics(results: Path, run: str) -> dict[str, Any]:
@@ -130,13 +132,8 @@ def _require(names: Sequence[str], found: Container[str]) -> None:
 @contextmanager
 def _reading(results: Path, run: str, name: str) -> Iterator[Path]:
     """Verify the checksum of a run's file and yield its path; errors name the command that writes the file again."""
-    path, stage = results / run / name, f"evaluate@{run}"
-    try:
+    path = results / run / name
+    with reading(path, f"evaluate@{run}"):
         if path.is_file():
             check_seal(results / run, name)
         yield path
-    except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; run `dvc repro {stage}`") from None
-    except (OSError, ValueError) as error:
-        # Without --force, DVC may restore the same damaged file from its cache.
-        raise MtbertError(f"{path}: cannot be read ({error}); run `dvc repro --force --single-item {stage}`") from None

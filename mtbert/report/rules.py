@@ -76,17 +76,15 @@ def all_of(*rules: Rule) -> Rule:
     def decide(evidence: Evidence) -> Outcome:
         found = [(rule, rule.decide(evidence)) for rule in rules]
         rule, weakest = min(found, key=lambda pair: WEAKEST_FIRST.index(pair[1].verdict))
-        return (
-            weakest
-            if weakest.number is None
-            else weakest._replace(note=f"The number and interval are of this part: {rule.text}.")
-        )
+        if weakest.number is None:
+            return weakest
+        return weakest._replace(note=f"The number and interval are of this part: {rule.text}.")
 
     return Rule("; and ".join(rule.text for rule in rules), decide)
 
 
 def imbalanced(run: str, times: float, rule: Rule) -> Rule:
-    """The rule, left open unless the run's largest training set is at least `times` as large as its smallest."""
+    """The rule, undecided unless the run's largest training set is at least `times` as large as its smallest."""
 
     def decide(evidence: Evidence) -> Outcome:
         found = rule.decide(evidence)

@@ -78,19 +78,19 @@ def runs_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid:
         return Cell(f"{runs.times[run]['seconds']:,.0f} s" if run in runs.times else UNTIMED)
 
     columns = [
-        Column("Run", "", False, [Cell(run) for run in runs.metrics]),
-        Column("Settings", "", False, [changed(run) for run in runs.metrics]),
-        *(Column(title, "Dev score", True, scores(metric)) for metric, title in _titles(runs, tasks).items()),
-        Column("Parameters trained", "", True, [trained(run) for run in runs.metrics]),
-        Column("Steps", "", True, [steps(run) for run in runs.metrics]),
-        Column("Training time", "", True, [time(run) for run in runs.metrics]),
+        Column("Run", [Cell(run) for run in runs.metrics]),
+        Column("Settings", [changed(run) for run in runs.metrics]),
+        *(Column(title, scores(metric), True, "Dev score") for metric, title in _titles(runs, tasks).items()),
+        Column("Parameters trained", [trained(run) for run in runs.metrics], True),
+        Column("Steps", [steps(run) for run in runs.metrics], True),
+        Column("Training time", [time(run) for run in runs.metrics], True),
     ]
     notes = [
         "A score's small numbers are its 95% interval over other examples, not over seeds. Training time includes the dev metrics "
         "after each epoch. If a run was killed and resumed, the time from its last checkpoint to the kill is not counted. The time "
         "is recorded only on the machine that trained the run."
     ]
-    return Grid("", columns, notes)
+    return Grid(columns, notes)
 
 
 def seeds_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
@@ -109,10 +109,10 @@ def seeds_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
         return Cell(f"{number(found.mean)} ± {number(found.sd)}", below.replace(" ", "\N{NO-BREAK SPACE}"))
 
     columns = [
-        Column("Run", "", False, [Cell(run) for run in over]),
-        Column("Seeds", "", True, [Cell(str(max(found.runs for found in over[run].values()))) for run in over]),
+        Column("Run", [Cell(run) for run in over]),
+        Column("Seeds", [Cell(str(max(found.runs for found in over[run].values()))) for run in over], True),
         *(
-            Column(title, "Dev score", True, [cell(run, metric) for run in over])
+            Column(title, [cell(run, metric) for run in over], True, "Dev score")
             for metric, title in _titles(runs, tasks).items()
         ),
     ]
@@ -121,7 +121,7 @@ def seeds_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
         "scores are normally distributed, and the seed's share of the variance of one run's score; the rest is due to the choice of "
         f"examples, which moves all seeds alike. Fewer than {FEWEST_SEEDS} seeds say too little about the share, so it is left out."
     ]
-    return Grid("Scores over seeds", columns, notes)
+    return Grid(columns, notes, "Scores over seeds")
 
 
 def _titles(runs: Runs, tasks: Mapping[str, Task]) -> dict[str, str]:
@@ -151,7 +151,7 @@ def declared_grid(runs: Runs, tasks: Mapping[str, Task]) -> Grid | None:
             }.items():
                 rows.setdefault(name, []).append(cell)
     numeric = ("Dev", "Examples", "Majority class", "Test")
-    return Grid("", [Column(name, "", name in numeric, cells) for name, cells in rows.items()]) if rows else None
+    return Grid([Column(name, cells, name in numeric) for name, cells in rows.items()]) if rows else None
 
 
 def changes(settings: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from mtbert.errors import MtbertError
 from mtbert.report import results
 from mtbert.report.figures import BLUE, GREY, ORANGE, Figure
-from mtbert.report.rows import Rows, nonempty
+from mtbert.report.results import Rows
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.studies import METRICS
 from mtbert.tasks.paper import STS
@@ -124,40 +124,34 @@ def _runs(folder: Path, rows: Rows, figure: str, rules: Iterable[str]) -> list[S
     Raises:
         MtbertError: there are none.
     """
-    every = _sampled(folder, rows, figure)
-    if found := [one for one in every if set(rules) & set(one.rules)]:
-        return found
-    raise MtbertError(
-        f"params.yaml: figures.{figure} names no run of the kind {' or '.join(rules)}; add one whose epoch_end is depletion "
-        "(the paper's rule), one_pass (equal steps) or {tokens: one_pass} (equal tokens)"
-    )
-
-
-def _sampled(folder: Path, rows: Rows, figure: str) -> list[Sampled]:
     found = []
-    for run in nonempty(rows, f"figures.{figure}").values():
+    for run in rows.values():
         settings, training = results.record(folder, run)["settings"], results.metrics(folder, run)["training"]
         sampler, end, exponent = settings["sampler"], settings["epoch_end"], training["exponent"]
         title = sampler.replace("_", " ").capitalize() if exponent is None else f"α = {exponent:g}"
         rule = TOKENS if isinstance(end, dict) else PAPER if end == "depletion" else STEPS
-        rules = (PAPER, STEPS, TOKENS) if sampler == "sequential" and end == "depletion" else (rule,)
-        found.append(Sampled(run, title, exponent, rules, training["tokens"]))
+        ends_by = (PAPER, STEPS, TOKENS) if sampler == "sequential" and end == "depletion" else (rule,)
+        if set(rules) & set(ends_by):
+            found.append(Sampled(run, title, exponent, ends_by, training["tokens"]))
+    if not found:
+        raise MtbertError(
+            f"params.yaml: figures.{figure} names no run of the kind {' or '.join(rules)}; add one whose epoch_end is depletion "
+            "(the paper's rule), one_pass (equal steps) or {tokens: one_pass} (equal tokens)"
+        )
     return found
 
 
 def _scored(found: Iterable[Sampled], rules: Iterable[str], statistics: Statistics) -> pd.DataFrame:
     """The score of each run by rule and metric, with its interval: one row each, in the order of the rules."""
     columns = ["sampler", "exponent", "rule", "tokens", "metric", "value", "low", "high"]
-    return pd.DataFrame(
-        [
-            (one.title, one.exponent, rule, one.tokens, metric, *statistics.metric(one.run, metric))
-            for rule in rules
-            for one in found
-            if rule in one.rules
-            for metric in METRICS
-        ],
-        columns=columns,
-    ).astype({"exponent": float, "value": float, "low": float, "high": float})
+    rows = [
+        (one.title, one.exponent, rule, one.tokens, metric, *statistics.metric(one.run, metric))
+        for rule in rules
+        for one in found
+        if rule in one.rules
+        for metric in METRICS
+    ]
+    return pd.DataFrame(rows, columns=columns).astype({"exponent": float, "value": float, "low": float, "high": float})
 
 
 def _curve(folder: Path, run: str) -> pd.DataFrame:
@@ -195,9 +189,7 @@ def _spreads(data: pd.DataFrame, stopped: Iterable[Sampled]) -> str:
     """The range of tokens by the paper's rule, and of scores by each rule, for the caption."""
     tokens = [one.tokens for one in stopped]
     ranges = [
-        f"{scores.max() - scores.min():.3f} by the {rule}"
-        if rule == PAPER
-        else f"{scores.max() - scores.min():.3f} at {rule}"
+        f"{scores.max() - scores.min():.3f} {'by the' if rule == PAPER else 'at'} {rule}"
         for rule, scores in data.groupby("rule", sort=False)["value"]
     ]
     return (

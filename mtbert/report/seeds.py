@@ -1,4 +1,4 @@
-"""Gains over seeds: whether a step of the paper gains whichever seed its two configurations were trained with."""
+"""Gains over seeds: whether a step of the paper is a gain with any seeds of its two configurations."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
@@ -10,7 +10,7 @@ Seeds = Mapping[str, Sequence[str]]
 
 
 class OverPairs(NamedTuple):
-    """The gains in overall score of a configuration over another, of each run of the one over each run of the other.
+    """The gains in overall score of one configuration over another: of each run of the first over each run of the second.
 
     Attributes:
         pairs: how many there are.
@@ -36,6 +36,7 @@ def gains_over_seeds(statistics: Statistics, seeds: Seeds, steps: Iterable[tuple
     """
     found = []
     for run, over in steps:
+        # The statistics may lack some of the runs.
         firsts, seconds = (
             [name for name in (one, *seeds.get(one, ())) if name in statistics.values] for one in (over, run)
         )

@@ -11,10 +11,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtbert.errors import MtbertError
 from mtbert.evaluation.resampling import LEVEL, detectable, holm
 from mtbert.files import atomic_write_text
 from mtbert.report.plain import plain
+from mtbert.report.reading import reading
 
 RESAMPLES, SEED = 10_000, 11711  # of the bootstrap
 OVERALL = "overall"
@@ -112,14 +112,14 @@ class Statistics:
 
 def write_statistics(path: Path, found: Statistics) -> None:
     """Write the statistics as JSON, a line for each run and pair."""
-    head = {"level": LEVEL, "resamples": found.resamples, "seed": SEED}
     sections = {
+        **{"level": _json(LEVEL), "resamples": _json(found.resamples), "seed": _json(SEED)},
         "runs": lines(plain(found.values, DIGITS)),
         "seeds": lines(plain(found.seeds, DIGITS)),
         "pairs": lines([{"runs": pair, **plain(metrics, DIGITS)} for pair, metrics in found.pairs.items()]),
     }
-    parts = [f"{_json(key)}: {value}" for key, value in ({key: _json(head[key]) for key in head} | sections).items()]
-    atomic_write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
+    body = ",\n".join(f"{_json(key)}: {value}" for key, value in sections.items())
+    atomic_write_text(path, f"{{\n{body}\n}}\n")
 
 
 def read_statistics(path: Path) -> Statistics:
@@ -128,7 +128,7 @@ def read_statistics(path: Path) -> Statistics:
     Raises:
         MtbertError: the file is missing or damaged; the message names the stage to run.
     """
-    try:
+    with reading(path, "statistics"):
         found = json.loads(path.read_text(encoding="utf-8"))
         pairs = {tuple(pair.pop("runs")): _typed(Paired, pair) for pair in found["pairs"]}
         values, seeds = (
@@ -136,11 +136,6 @@ def read_statistics(path: Path) -> Statistics:
             for key, kind in (("runs", Interval), ("seeds", OverSeeds))
         )
         return Statistics(values, pairs, seeds, found["resamples"])
-    except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; run `dvc repro statistics`") from None
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        remedy = "run `dvc repro --force --single-item statistics`"
-        raise MtbertError(f"{path}: cannot be read ({error}); {remedy}") from None
 
 
 def lines(section: Mapping[str, Any] | Sequence[Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbert.report import results
-from mtbert.report.rows import Rows, nonempty
+from mtbert.report.results import Rows
 from mtbert.report.significance import DETECTABLE, SIGNIFICANT, certainty, interval_note, seed_notes, tests_of
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.tables import estimate, highest, score
@@ -24,11 +24,13 @@ def scores(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """Dev scores of the runs, their spread over seeds if some have several, steps and tokens, and passes over each dataset."""
     cells: list[tuple[str, ...]] = []
     titles: dict[str, str] = {}
+    tasks: dict[str, None] = {}  # in order
     seeded = any(run in statistics.seeds for run in rows.values())
-    for row, run in nonempty(rows, "tables.scores").items():
+    for row, run in rows.items():
         titles.setdefault(run, row)
         found = results.metrics(folder, run)
         dev, training = results.scores(found["dev"]), found["training"]
+        tasks |= dict.fromkeys(training["tasks"])
         of_tasks = (f"{count:,}" for count in training["tokens_of_tasks"].values())
         cells.append(
             (
@@ -41,18 +43,16 @@ def scores(folder: Path, rows: Rows, statistics: Statistics) -> Table:
                 " / ".join(number(count, 2) for count in passes(training).values()),
             )
         )
-    tasks = ", ".join(dict.fromkeys(task for run in rows.values() for task in _trained(folder, run)))
     notes = [
-        f"Tokens by task and passes are of {tasks}, as far as the run trains on them. A pass is as many batches as the dataset has; "
+        f"Tokens by task and passes are of {', '.join(tasks)}, as far as the run trains on them. A pass is as many batches as the dataset has; "
         "special tokens count. Bold: the highest.",
         *certainty(statistics, titles, METRICS),
     ]
     deviations = [f"SD over seeds: {title}" for title in METRICS.values()] if seeded else []
     header = ("Run", *METRICS.values(), *deviations, "Steps", "Tokens", "Tokens by task", "Passes")
     numeric = (False, *[True] * (len(header) - 1))
-    return Table(
-        "Dev scores and amount of training.", header, cells, notes, numeric, "scores", highest(cells, range(1, 5))
-    )
+    bold = highest(cells, range(1, 5))
+    return Table("Dev scores and amount of training.", header, cells, notes, numeric, "scores", bold)
 
 
 def passes(training: Mapping[str, Any]) -> dict[str, float]:
@@ -66,13 +66,9 @@ def _over_seeds(statistics: Statistics, run: str) -> list[str]:
     return [number(found[metric].sd if metric in found else None) for metric in METRICS]
 
 
-def _trained(folder: Path, run: str) -> list[str]:
-    return list(results.metrics(folder, run)["training"]["tasks"])
-
-
 def pairs(_: Path, rows: Rows, statistics: Statistics) -> Table:
     """The difference of every two runs, the second minus the first: its interval, corrected p and what would have shown."""
-    titles = {run: row for row, run in nonempty(rows, "tables.pairs").items()}
+    titles = {run: row for row, run in rows.items()}
     cells, bold = [], []
     adjusted = {metric: statistics.adjusted(titles, metric) for metric in METRICS}
     for place, (first, second) in enumerate(combinations(titles, 2)):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mtbert.evaluation.analysis import mistakes
 from mtbert.report import paper, results
-from mtbert.report.rows import Rows, nonempty
+from mtbert.report.results import Rows
 from mtbert.report.significance import certainty
 from mtbert.report.statistics import OVERALL, Statistics
 from mtbert.report.text import Estimate, Math, Table, bracketed, number
@@ -20,7 +20,7 @@ def table1(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """Performance of the key updates: overall, sentiment, paraphrase and STS, ours and the paper's."""
     cells, dev_rows = [], []
     compared: dict[str, str] = {}
-    for index, (row, run) in enumerate(nonempty(rows, "tables.table1").items()):
+    for index, (row, run) in enumerate(rows.items()):
         title, split, printed = paper.TABLE_1.get(row, (row, "dev", None))
         ours = results.metrics(folder, run)[split]
         # The course's test files have no labels, so there is no score; an undefined score is shown as "–" instead.
@@ -74,7 +74,7 @@ def table2(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """STS correlation of the embedding concatenations."""
     cells: list[tuple[str, ...]] = []
     compared: dict[str, str] = {}
-    for row, run in nonempty(rows, "tables.table2").items():
+    for row, run in rows.items():
         title, printed = paper.TABLE_2.get(row, (row, None))
         shown = Math(title) if row in paper.TABLE_2 else title
         ours = results.metrics(folder, run)["dev"][STS.name][METRIC_OF[STS.name]]
@@ -93,7 +93,7 @@ def table3(folder: Path, rows: Rows, statistics: Statistics) -> Table:
     """Overall score by sampling method, with the tasks' probabilities and the number of batches drawn from each."""
     cells: list[tuple[str, ...]] = []
     compared: dict[str, str] = {}
-    for row, run in nonempty(rows, "tables.table3").items():
+    for row, run in rows.items():
         title, printed_probabilities, printed = paper.TABLE_3.get(row, (row, None, None))
         found = results.metrics(folder, run)
         training = found["training"]
@@ -128,7 +128,7 @@ def table3(folder: Path, rows: Rows, statistics: Statistics) -> Table:
 def table4(folder: Path, rows: Rows, _: Statistics) -> Table:
     """The paraphrase mistakes that the model is most confident of, in the paper's order FP, FN, FP."""
     cells, notes = [], []
-    several = len(nonempty(rows, "tables.table4")) > 1
+    several = len(rows) > 1
     for row, run in rows.items():
         examples = results.examples(folder, run, QUORA.name)
         found = mistakes(*(examples[name].to_numpy() for name in ("label", "prediction", "score")))

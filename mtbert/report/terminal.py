@@ -27,7 +27,7 @@ def check_run(folder: Path, run: str, declared: Collection[str]) -> None:
 
 @contextmanager
 def declaring(runs: Sequence[str], declared: Collection[str], otherwise: str) -> Iterator[None]:
-    """Add to an error that a stage must mend that runs which params.yaml does not declare have no stages.
+    """Extend an error whose remedy is a stage's command: a run has no stages until params.yaml declares it.
 
     Args:
         otherwise: what to do instead of declaring them again.

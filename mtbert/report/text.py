@@ -8,13 +8,13 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from itertools import cycle, groupby
 from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtbert.errors import MtbertError
 from mtbert.files import atomic_write_text
+from mtbert.report.reading import reading
 from mtbert.tabular import INVISIBLE, NUMBER, csv_text
 
 LATEX = {
@@ -51,7 +51,7 @@ MATH = {"−": "-", "±": r"\pm ", "α": r"\alpha ", "½": r"\frac{1}{2}", "·":
 LONG = 30
 """In LaTeX, a text column is wrapped if one of its cells has more characters than this."""
 LONG_WORD = 13
-"""In LaTeX, a word of so many characters is made breakable, since a narrow column may be no wider."""
+"""In LaTeX, a word of this many characters or more is made breakable, since a column may be narrower."""
 
 
 class Math(str):
@@ -131,7 +131,8 @@ def to_markdown(table: Table) -> str:
     cells = [[escaped(cell) for cell in row] for row in table.rows]
     for row, column in table.bold:
         cells[row][column] = f"**{cells[row][column]}**"
-    body = "\n".join(f"| {line} |" for line in (_markdown_row(table.header), rule, *(" | ".join(row) for row in cells)))
+    lines = (" | ".join(map(escaped, table.header)), rule, *map(" | ".join, cells))
+    body = "\n".join(f"| {line} |" for line in lines)
     code, math = (lambda text: f"`{_one_line(text)}`"), (lambda text: f"*{escaped(text)}*")
     notes = "".join(f"\n{prose(note, escaped, code, math)}\n" for note in table.notes)
     return f"**{escaped(table.title)}**\n\n{body}\n{notes}"
@@ -150,9 +151,7 @@ def to_latex(table: Table) -> str:
         "L" if long else "r" if number else "l" for long, number in zip(wrapped, table.numeric, strict=True)
     )
     columns = kinds.replace("L", r">{\raggedright\arraybackslash\hspace{0pt}}X")
-    begin, end = (
-        (rf"tabularx}}{{\linewidth}}{{{columns}", "tabularx") if any(wrapped) else (f"tabular}}{{{columns}", "tabular")
-    )
+    kind, width = ("tabularx", r"{\linewidth}") if any(wrapped) else ("tabular", "")
     bold = set(table.bold)
     rows = " \\\\\n".join(
         " & ".join(_latex_cell(cell, table.numeric[column], (index, column) in bold) for column, cell in enumerate(row))
@@ -163,7 +162,8 @@ def to_latex(table: Table) -> str:
     return (
         "% needs \\usepackage{booktabs,graphicx,tabularx}\n\\begin{table}[htbp]\n\\centering\\footnotesize\n"
         f"\\setlength{{\\tabcolsep}}{{4pt}}\n\\caption{{{_latex_prose(table.caption)}}}{label}\n"
-        f"\\sbox0{{\\begin{{{begin}}}\n\\toprule\n{_latex_header(table)} \\\\\n\\midrule\n{rows} \\\\\n\\bottomrule\n\\end{{{end}}}}}\n"
+        f"\\sbox0{{\\begin{{{kind}}}{width}{{{columns}}}\n\\toprule\n{_latex_header(table)} \\\\\n\\midrule\n{rows} \\\\\n"
+        f"\\bottomrule\n\\end{{{kind}}}}}\n"
         "\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi\n"
         + (f"\\par\\smallskip\\parbox{{\\linewidth}}{{\\raggedright {notes}}}\n" if notes else "")
         + "\\end{table}\n"
@@ -188,17 +188,11 @@ def read_table(path: Path) -> Table:
     Raises:
         MtbertError: the file is missing or damaged; the message names the stage to run.
     """
-    try:
+    with reading(path, f"table@{path.stem}"):
         found = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("header", "numeric", "bold"):
-            found[name] = tuple(found[name])
-        table = Table(**found | {"rows": [tuple(row) for row in found["rows"]]})
-        return table._replace(bold=[(row, column) for row, column in table.bold])
-    except FileNotFoundError:
-        raise MtbertError(f"{path}: not found; run `dvc repro table@{path.stem}`") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        remedy = f"run `dvc repro --force --single-item table@{path.stem}`"
-        raise MtbertError(f"{path}: cannot be read ({error}); {remedy}") from None
+        flat = {name: tuple(found[name]) for name in ("header", "numeric")}
+        nested = {name: [tuple(part) for part in found[name]] for name in ("rows", "bold")}
+        return Table(**found | flat | nested)
 
 
 def visible(text: str) -> str:
@@ -238,21 +232,14 @@ def bracketed(values: Sequence[float]) -> str:
 
 def prose(text: str, plain: Callable[[str], str], code: Callable[[str], str], math: Callable[[str], str]) -> str:
     """Our own prose, with a function applied to each part: plain text, `code` and *math*."""
-    parts = re.split(r"`([^`]*)`|\*([^*]*)\*", text)
+    parts = re.split(r"`([^`]*)`|\*([^*]*)\*", text)  # plain text, then code or None, math or None, plain text, ...
     return "".join(
-        plain(parts[index]) + (code(parts[index + 1]) if parts[index + 1] is not None else math(parts[index + 2]))
-        if index + 1 < len(parts)
-        else plain(parts[index])
-        for index in range(0, len(parts), 3)
+        show(part) for show, part in zip(cycle((plain, code, math)), parts, strict=False) if part is not None
     )
 
 
 def _one_line(text: str) -> str:
     return re.sub(f"[{INVISIBLE}]+", " ", text)
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return " | ".join(escaped(cell) for cell in cells)
 
 
 def _latex(cell: str) -> str:
@@ -264,7 +251,7 @@ def _latex(cell: str) -> str:
 def _breakable(word: str) -> str:
     """The word, with a soft hyphen after every fifth character where TeX would neither break nor hyphenate it (in a URL, for example).
 
-    TeX breaks after dashes. It hyphenates words of letters with marks around them, but no parts of a compound; 20 letters are no word.
+    TeX itself breaks after dashes, and hyphenates words of fewer than 20 letters with punctuation around them, but no parts of a compound.
     """
     if re.fullmatch(r"[(\"“‘]{0,3}[^\W\d_]{1,19}(['’][^\W\d_]{1,2})?[)\"”'’.,;:!?]{0,3}", word):
         return word

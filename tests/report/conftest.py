@@ -1,12 +1,15 @@
 """A small, consistent results folder, as the evaluate stage writes it, with hostile questions in it."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mtbert.files import atomic_json
 from mtbert.report import results as read
 from mtbert.report.statistics import Interval, Paired, Statistics
 from mtbert.seal import check_seal, seal
@@ -100,6 +103,22 @@ def run_metrics(run: str, index: int) -> dict[str, Any]:
     }
 
 
+def write_run(folder: Path, settings: Mapping[str, Any] | None = None, **metrics: Any) -> None:
+    """Write a run's metrics.json, in which sections that are not given are empty, and record.json if there are settings."""
+    atomic_json(folder / "metrics.json", {"dev": {}, "test": {}, "parameters": {}, "training": {}, **metrics})
+    if settings is not None:
+        record = {"device": "cpu", "precision": "fp32", "threads": 2, "torch": "2.13.0", "settings": settings}
+        atomic_json(folder / "record.json", record)
+
+
+@contextmanager
+def edited(path: Path) -> Iterator[Any]:
+    """What a JSON file holds; it is written back as the block leaves it."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    yield found
+    path.write_text(json.dumps(found), encoding="utf-8")
+
+
 def write_examples(path: Path, rows: list[list[Any]], pair: bool) -> None:
     write_csv(path, ["id", "sentence1", *(["sentence2"] if pair else []), "label", "prediction", "score"], rows)
 
@@ -123,12 +142,9 @@ def results(tmp_path: Path) -> Path:
 
 def make_results(folder: Path) -> Path:
     """Write the results of all runs of ROWS into a folder; return it."""
+    settings = {"epoch_end": "depletion", "batch_size": 8, "heads": {"sst": {}, "quora": {}, "sts": {}}}
     for index, run in enumerate(RUNS):
-        (folder / run).mkdir(parents=True)
-        (folder / run / "metrics.json").write_text(json.dumps(run_metrics(run, index)), encoding="utf-8")
-        settings = {"epoch_end": "depletion", "batch_size": 8, "heads": {"sst": {}, "quora": {}, "sts": {}}}
-        record = {"device": "cpu", "precision": "fp32", "threads": 2, "torch": "2.13.0", "settings": settings}
-        (folder / run / "record.json").write_text(json.dumps(record), encoding="utf-8")
+        write_run(folder / run, settings, **run_metrics(run, index))
     best = folder / "best_performance"
     (best / "history.csv").write_text(
         "epoch,step,train_loss,train_sst,dev_sst,dev_quora,dev_sts,dev_overall\n"
@@ -176,13 +192,3 @@ def make_statistics() -> Statistics:
             for name, value in differences.items()
         }
     return Statistics(values, pairs)
-
-
-@pytest.fixture
-def hostile() -> list[str]:
-    return HOSTILE
-
-
-@pytest.fixture
-def rows() -> dict[str, dict[str, str]]:
-    return ROWS

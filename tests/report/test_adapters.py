@@ -1,6 +1,5 @@
 """The table and figure of the study of adapters, from results whose scores are planted."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from mtbert.report.adapters import chosen, figure, table
 from mtbert.report.figures import render
 from mtbert.report.statistics import Interval, OverSeeds, Paired, Statistics
 from mtbert.report.text import to_csv, to_latex, to_markdown
+from mtbert.tabular import write_csv
+from tests.report.conftest import write_run
 
 # Run: adapter, whether the rest trains, rate, held-out and dev score, parameters.
 RUNS: dict[str, tuple[str | None, bool, float, float | None, float, int]] = {
@@ -29,22 +30,12 @@ ROWS = {f"Row {run}": run for run in RUNS}
 def folder(tmp_path: Path) -> Path:
     for run, (adapter, rest, rate, held_out, overall, size) in RUNS.items():
         made = tmp_path / "results" / run
-        made.mkdir(parents=True)
         dev: dict[str, Any] = {task: {"accuracy": overall, "n": 9, "majority": 0.3} for task in ("sst", "quora")}
         dev |= {"sts": {"pearson": overall, "n": 9}, "overall": overall}
-        found = {
-            **{"dev": dev, "test": {}, "parameters": {"trainable": size}, "training": {"adapter": adapter}},
-            "checkpoint_bytes": 4 * size,
-        }
-        (made / "metrics.json").write_text(json.dumps(found), encoding="utf-8")
         section = adapter and {"method": adapter.split()[0], "train_rest": rest, "learning_rate": rate}
-        settings = {"learning_rate": rate, "adapter": section}
-        record = {"device": "cpu", "precision": "fp32", "threads": 2, "settings": settings}
-        (made / "record.json").write_text(json.dumps(record), encoding="utf-8")
-        scores = [0.1, held_out, 0.2]
-        (made / "history.csv").write_text(
-            "\n".join(["epoch,held_out", *(f"{n},{score}" for n, score in enumerate(scores)), ""])
-        )
+        found = {"dev": dev, "parameters": {"trainable": size}, "training": {"adapter": adapter}}
+        write_run(made, {"learning_rate": rate, "adapter": section}, **found, checkpoint_bytes=4 * size)
+        write_csv(made / "history.csv", ["epoch", "held_out"], [(0, 0.1), (1, held_out), (2, 0.2)])
     return tmp_path / "results"
 
 
@@ -103,5 +94,3 @@ def test_the_figure(folder: Path, statistics: Statistics, tmp_path: Path) -> Non
     assert drawn.data["checkpoint_bytes"].tolist() == [4000, 160, 960, 80]
     render(drawn, tmp_path / "adapters")
     assert all((tmp_path / f"adapters.{ending}").stat().st_size for ending in ("png", "svg", "csv"))
-    with pytest.raises(MtbertError, match=r"figures\.adapters names no run"):
-        figure(folder, {}, statistics)

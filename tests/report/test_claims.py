@@ -1,6 +1,5 @@
 """The claims: what the paper's own numbers decide, what their opposite decides, and every claim on a finished graph."""
 
-import json
 from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
@@ -15,22 +14,22 @@ from mtbert.report.evidence import Evidence
 from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED
 from mtbert.report.statistics import Interval, Paired, Statistics
 from mtbert.tasks.paper import overall
+from tests.report.conftest import ROWS, edited
 
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = {name: run.model_dump() for name, run in load_params(ROOT / "params.yaml", "paper").runs.items()}
-Rows = dict[str, dict[str, str]]
 Scores = Mapping[str, Mapping[str, float]]
 
 
 @pytest.fixture
-def printed(rows: Rows) -> Scores:
+def printed() -> Scores:
     """By run, the scores that Tables 1 to 3 print."""
-    scores = {rows["table1"][row]: of._asdict() for row, (_, split, of) in paper.TABLE_1.items() if split == "dev"}
+    scores = {ROWS["table1"][row]: of._asdict() for row, (_, split, of) in paper.TABLE_1.items() if split == "dev"}
     for row, (_, sts) in paper.TABLE_2.items():
-        scores.setdefault(rows["table2"][row], {"sts": sts})
+        scores.setdefault(ROWS["table2"][row], {"sts": sts})
     for row, (*_, printed_overall) in paper.TABLE_3.items():
         if printed_overall is not None:
-            scores.setdefault(rows["table3"][row], {"overall": printed_overall})
+            scores.setdefault(ROWS["table3"][row], {"overall": printed_overall})
     return scores
 
 
@@ -64,8 +63,8 @@ def finished(results: Path) -> Path:
     )
     for run in results.iterdir():
         (run / "history.csv").write_text(history, encoding="utf-8")
-        record = json.loads((run / "record.json").read_text(encoding="utf-8"))
-        (run / "record.json").write_text(json.dumps(record | {"settings": SETTINGS[run.name]}), encoding="utf-8")
+        with edited(run / "record.json") as record:
+            record["settings"] = SETTINGS[run.name]
     return results
 
 

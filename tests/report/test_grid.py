@@ -8,8 +8,7 @@ from mtbert.report.grid import Cell, grid
 from mtbert.report.statistics import Statistics
 from mtbert.report.tables import TABLES
 from mtbert.report.text import Table
-
-Rows = dict[str, dict[str, str]]
+from tests.report.conftest import ROWS
 
 
 def test_each_number_has_the_papers_and_the_difference_beside_it() -> None:
@@ -32,9 +31,7 @@ def test_each_number_has_the_papers_and_the_difference_beside_it() -> None:
 
 
 @pytest.mark.parametrize(("name", "differences"), [("table1", 4), ("table2", 1), ("table3", 1), ("table4", 0)])
-def test_the_tables_of_the_paper(
-    results: Path, statistics: Statistics, rows: Rows, name: str, differences: int
-) -> None:
-    names = [column.name for column in grid(TABLES[name](results, rows[name], statistics)).columns]
+def test_the_tables_of_the_paper(results: Path, statistics: Statistics, name: str, differences: int) -> None:
+    names = [column.name for column in grid(TABLES[name](results, ROWS[name], statistics)).columns]
     assert names.count("difference") == names.count("ours") == differences
     assert "recomputed" not in names

@@ -10,12 +10,12 @@ import pytest
 from mtbert.report.statistics import Statistics
 from mtbert.report.tables import TABLES
 from mtbert.report.text import Math, Table, to_latex
+from tests.report.conftest import HOSTILE, ROWS
 
 TEX = shutil.which("pdflatex")
 needs_tex = pytest.mark.skipif(
     TEX is None, reason="no pdflatex; Debian has it in texlive-latex-base and texlive-latex-recommended"
 )
-Rows = dict[str, dict[str, str]]
 
 
 def compiled(folder: Path, *tables: str) -> str:
@@ -35,17 +35,17 @@ def compiled(folder: Path, *tables: str) -> str:
 
 
 @needs_tex
-def test_every_table_fits(results: Path, rows: Rows, tmp_path: Path, statistics: Statistics) -> None:
-    log = compiled(tmp_path, *(to_latex(make(results, rows[name], statistics)) for name, make in TABLES.items()))
+def test_every_table_fits(results: Path, tmp_path: Path, statistics: Statistics) -> None:
+    log = compiled(tmp_path, *(to_latex(make(results, ROWS[name], statistics)) for name, make in TABLES.items()))
     assert not re.findall("Overfull.*", log)
     labels = (tmp_path / "x.aux").read_text(encoding="utf-8")
     assert all(f"newlabel{{tab:{name}}}" in labels for name in TABLES)
 
 
 @needs_tex
-def test_any_text_compiles_and_fits(hostile: list[str], tmp_path: Path) -> None:
+def test_any_text_compiles_and_fits(tmp_path: Path) -> None:
     texts = [
-        *hostile,
+        *HOSTILE,
         "x" * 300,
         "https://a.example/" + "path/" * 40,
         "東京 タワー" * 9,

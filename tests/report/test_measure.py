@@ -1,6 +1,5 @@
 """The statistics of evaluated runs: what they are computed from, that they do not depend on other runs, and their file."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from mtbert.report.significance import certainty
 from mtbert.report.statistics import UNDEFINED, OverSeeds, read_statistics, write_statistics
 from mtbert.tabular import write_csv
 from mtbert.tasks.paper import METRIC_OF, overall_of
+from tests.report.conftest import write_run
 
 ROWS = 150
 TOPICS = np.array(["arts", "sports", "world"])
@@ -51,8 +51,7 @@ def evaluated(tmp_path: Path) -> Evaluated:
             write_csv(tmp_path / run / f"examples/{task}-dev.csv", ["id", "label", "prediction", "score"], cells)
         if (score := overall_of({task: dev[task][metric] for task, metric in METRIC_OF.items()})) is not None:
             dev["overall"] = score
-        found = {"dev": dev, "test": {}, "parameters": {}, "training": {}}
-        (tmp_path / run / "metrics.json").write_text(json.dumps(found), encoding="utf-8")
+        write_run(tmp_path / run, dev=dev)
 
     return write
 

@@ -13,8 +13,8 @@ from mtbert.errors import MtbertError
 from mtbert.report import results as read
 from mtbert.report.page import first_lines, headline, page
 from mtbert.report.statistics import Statistics
-from tests.report.conftest import ROWS, make_results, make_statistics, seal_and_check
-from tests.report.pages import PREPARED, Rows, written
+from tests.report.conftest import HOSTILE, ROWS, make_results, make_statistics, seal_and_check
+from tests.report.pages import PREPARED, written
 
 
 class Inventory(HTMLParser):
@@ -69,13 +69,13 @@ def test_no_mark_or_control_character_of_the_data_is_left(html: str) -> None:
     assert "<b>bad</b> `c` *d*" in unescape(html)
 
 
-def test_it_shows_every_table_figure_and_run(html: str, hostile: list[str]) -> None:
+def test_it_shows_every_table_figure_and_run(html: str) -> None:
     inventory = Inventory()
     inventory.feed(html)
     for caption in ("Table 1:", "Table 2:", "Table 3:", "Table 4:", "Figure 1:", "Figure 2:", "Figure 3:", "Figure 4:"):
         assert caption in inventory.text
     assert sum(tag == "img" for tag, _ in inventory.tags) == 4
-    assert hostile[0] in inventory.text, "hostile text is shown as text"
+    assert HOSTILE[0] in inventory.text, "hostile text is shown as text"
     assert "data/raw/sst-train.csv:2:1: <b>bad</b>" in inventory.text
     assert "sampler_round_robin" in inventory.text
     assert "train_rest: true" in inventory.text and "`params" not in inventory.text
@@ -105,21 +105,19 @@ def test_headline_is_small(results: Path, statistics: Statistics) -> None:
     assert found["intervals"]["sst"] == [found["sst"] - 0.02, found["sst"] + 0.02]
 
 
-def test_the_page_shows_what_there_is(results: Path, tmp_path: Path, rows: Rows, statistics: Statistics) -> None:
+def test_the_page_shows_what_there_is(results: Path, tmp_path: Path, statistics: Statistics) -> None:
     few = {"table1": {"baseline": "baseline"}, "figure3": {"r4": "dora_r4"}}
     html = page(tmp_path, **written(results, statistics, tmp_path, few))
     assert "Table 1: " in html and "Figure 3: " in html
     assert "Table 2: " not in html and "Best Performance" not in html.split('id="choices"')[0]
     none = page(
-        tmp_path, **(written(results, statistics, tmp_path, {"table1": rows["table1"]}) | {"tables": [], "figures": []})
+        tmp_path, **(written(results, statistics, tmp_path, {"table1": ROWS["table1"]}) | {"tables": [], "figures": []})
     )
     assert 'id="tables"' not in none and "#figures" not in none
 
 
-def test_a_view_that_was_not_made_names_its_stage(
-    results: Path, tmp_path: Path, rows: Rows, statistics: Statistics
-) -> None:
-    arguments = written(results, statistics, tmp_path, {"table1": rows["table1"], "figure1": rows["figure1"]})
+def test_a_view_that_was_not_made_names_its_stage(results: Path, tmp_path: Path, statistics: Statistics) -> None:
+    arguments = written(results, statistics, tmp_path, {"table1": ROWS["table1"], "figure1": ROWS["figure1"]})
     for file, stage in (("figures/figure1.svg", "figure@figure1"), ("tables/table1.json", "table@table1")):
         for content in ("{", "{}", None):
             (tmp_path / file).write_text(content) if content else (tmp_path / file).unlink()

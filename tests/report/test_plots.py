@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import vl_convert
 from dvc.render.converter.vega import VegaConverter
 from dvc_render import VegaRenderer
 from dvc_render.html import HTML
@@ -17,11 +18,11 @@ from mtbert.report import offline
 from mtbert.report.figures import FIGURES, write_data
 from mtbert.report.statistics import Statistics
 from mtbert.tabular import write_csv
+from tests.report.conftest import ROWS
 
 TEMPLATES = Path(__file__).parents[2] / ".dvc/plots"
 CURVES = {"epoch": [0, 1], "step": [0, 9], "train_loss": [None, 1.5], "train_sst": [0.1, 0.4], "dev_sst": [0.2, 0.3]}
 CURVES |= {"dev_quora": [0.6, 0.7], "dev_sts": [-0.25, 0.5], "dev_overall": [None, 0.6]}
-Rows = dict[str, dict[str, str]]
 
 
 def filled(name: str, path: Path, revisions: tuple[str, ...] = ("workspace",)) -> dict[str, Any]:
@@ -37,17 +38,16 @@ def filled(name: str, path: Path, revisions: tuple[str, ...] = ("workspace",)) -
 
 
 @pytest.fixture
-def data(results: Path, rows: Rows, tmp_path: Path, statistics: Statistics) -> dict[str, Path]:
+def data(results: Path, tmp_path: Path, statistics: Statistics) -> dict[str, Path]:
     """Template -> the file that it shows."""
     for name, make in FIGURES.items():
-        write_data(make(results, rows[name], statistics), tmp_path / f"{name}.csv")
+        write_data(make(results, ROWS[name], statistics), tmp_path / f"{name}.csv")
     write_csv(tmp_path / "run.csv", list(CURVES), zip(*CURVES.values(), strict=True))
     return {name: tmp_path / f"{name}.csv" for name in (*FIGURES, "run")}
 
 
 def drawn(spec: dict[str, Any]) -> list[str]:
     """The texts in the picture."""
-    vl_convert = pytest.importorskip("vl_convert")
     svg = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version="5.20")
     return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
 
@@ -74,7 +74,6 @@ def test_all_five_classes_are_drawn_once_for_each_revision(data: dict[str, Path]
 
 
 def test_train_and_dev_are_two_lines(data: dict[str, Path]) -> None:
-    vl_convert = pytest.importorskip("vl_convert")
     for name, lines in (("figure2", 2), ("run", 6)):
         svg = vl_convert.vegalite_to_svg(json.dumps(filled(name, data[name])), vl_version="5.20")
         assert svg.count('aria-roledescription="line mark"') == lines
@@ -110,7 +109,6 @@ def test_the_page_is_made_in_the_project_s_root(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_drawing_code_is_one_script() -> None:
-    pytest.importorskip("vl_convert")
     code = offline.drawing_code()
     assert (
         "window.vegaEmbed" in code

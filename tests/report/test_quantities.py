@@ -1,7 +1,6 @@
 """Quantities measure what was planted in results, and say why they cannot."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from mtbert.report.quantities import CannotTell, Quantity
 from mtbert.report.rules import CANNOT_TELL, HOLDS, REFUTED, above, below
 from mtbert.report.statistics import UNDEFINED, Interval, Statistics
 from mtbert.tabular import write_csv
+from tests.report.conftest import write_run
 
 
 def count(settings: Mapping[str, Any]) -> int:
@@ -23,6 +23,7 @@ def count(settings: Mapping[str, Any]) -> int:
     return round(settings["planted"] * 1e6)
 
 
+SETTINGS = {"epoch_end": 60, "batch_size": 10, "heads": {"sst": {}}}  # 300 examples are watched
 NOTHING = Evidence(Path("results"), Statistics({}, {}), count)
 
 
@@ -55,8 +56,7 @@ def test_what_the_bound_of_predictions_is_worth(tmp_path: Path) -> None:
         ]
         head = ["id", "sentence1", "sentence2", "label", "prediction", "score"]
         write_csv(tmp_path / run / "examples/sts-dev.csv", head, rows)
-        parts = {"dev": {"sts": {}}, "test": {}, "parameters": {}, "training": {}}
-        (tmp_path / run / "metrics.json").write_text(json.dumps(parts), encoding="utf-8")
+        write_run(tmp_path / run, dev={"sts": {}})
 
     def difference(labels: np.ndarray, scores: np.ndarray) -> float:
         return float(np.corrcoef(labels, scores.clip(0, 5))[0, 1] - np.corrcoef(labels, scores)[0, 1])
@@ -95,13 +95,9 @@ def planted(tmp_path: Path) -> Evidence:
         ]
         write_csv(tmp_path / run / "examples/sst-dev.csv", ["id", "sentence1", "label", "prediction", "score"], rows)
         entry = {"accuracy": float(np.mean(predictions == labels)), "n": 400, "majority": 0.2}
-        parts = {
-            "dev": {"sst": entry},
-            "test": {},
-            "parameters": {},
-            "training": {"sizes": {"sst": 100}, "batches": {"sst": 10}},
-        }
-        (tmp_path / run / "metrics.json").write_text(json.dumps(parts), encoding="utf-8")
+        write_run(
+            tmp_path / run, SETTINGS, dev={"sst": entry}, training={"sizes": {"sst": 100}, "batches": {"sst": 10}}
+        )
     return Evidence(tmp_path, measure(tmp_path, ["poor", "same", "good"]), count)
 
 
@@ -128,11 +124,11 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def test_a_share_has_the_interval_of_wilson(planted: Evidence) -> None:
-    right = quantities.share(
-        "good", "sst", "s", lambda rows: rows["prediction"] == rows["label"], lambda rows: rows["label"] >= 0
-    )
-    found = right.measure(planted)
-    assert found == pytest.approx((80, *(100 * end for end in wilson(0.8, 400))))
+    right = quantities.share("good", "sst", "s", lambda rows: rows["prediction"] == rows["label"])
+    assert right.measure(planted) == pytest.approx((80, *(100 * end for end in wilson(0.8, 400))))
+    low = quantities.share("good", "sst", "s", lambda rows: rows["label"] == 0, lambda rows: rows["label"] < 2)
+    labels = planted.examples("good", "sst")["label"]
+    assert low.measure(planted).value == pytest.approx(100 * (labels == 0).sum() / (labels < 2).sum())
     none = quantities.share(
         "good", "sst", "share of 7", lambda rows: rows["label"] == 7, lambda rows: rows["label"] == 7
     )
@@ -170,10 +166,7 @@ def test_convergence_of_undefined_scores(planted: Evidence) -> None:
     [
         (quantities.converged(["good"], "quora", "good"), "good has no dev_quora"),
         (quantities.batches("good", "quora"), "good was not trained on quora"),
-        (
-            quantities.share("good", "quora", "s", lambda rows: rows["label"] == 0, lambda rows: rows["label"] == 0),
-            "good has no head for quora",
-        ),
+        (quantities.share("good", "quora", "s", lambda rows: rows["label"] == 0), "good has no head for quora"),
     ],
 )
 def test_a_run_without_the_task_decides_nothing(planted: Evidence, of: Quantity, reason: str) -> None:
@@ -184,55 +177,33 @@ def test_a_run_without_the_task_decides_nothing(planted: Evidence, of: Quantity,
 
 def test_accuracy_after_the_last_epoch(planted: Evidence) -> None:
     history(planted.folder, "good", [0.4, 0.5])
-    settings = {"epoch_end": 60, "batch_size": 10, "heads": {"sst": {}}}  # 300 examples are watched
-    record = {"device": "cpu", "precision": "fp32", "threads": 2, "settings": settings}
-    (planted.folder / "good/record.json").write_text(json.dumps(record))
     train, dev = (quantities.last_accuracy("good", part).measure(planted) for part in ("train", "dev"))
     assert (train.value, dev.value) == (0.5, 0.4)
     assert dev[1:] == pytest.approx(wilson(0.4, 300))
     assert train[1:] == pytest.approx(wilson(0.5, 100)), "there are only 100 to train on"
 
 
-@pytest.fixture
-def counted(tmp_path: Path) -> Callable[..., Evidence]:
-    """counted(22, 11, 110, 27.5): runs that train so many million parameters, with BERT-base so many; batches and training sets."""
-
-    def make(full: float, part: float, full_base: float, part_base: float) -> Evidence:
-        for run, millions, base in (("full", full, full_base), ("part", part, part_base)):
-            training = {"batches": {"sst": 10, "quora": 30}, "sizes": {"sst": 100, "quora": 500, "sts": 50}}
-            parts = {"parameters": {"total": full * 1e6, "trainable": millions * 1e6}, "training": training}
-            (tmp_path / run).mkdir(exist_ok=True)
-            (tmp_path / run / "metrics.json").write_text(json.dumps({"dev": {}, "test": {}, **parts}), encoding="utf-8")
-            record = {"device": "cpu", "precision": "fp32", "threads": 2, "settings": {"planted": base}}
-            (tmp_path / run / "record.json").write_text(json.dumps(record), encoding="utf-8")
-        return Evidence(tmp_path, Statistics({"full": {}, "part": {}}, {}), count)
-
-    return make
-
-
-def test_counts_are_exact(counted: Callable[..., Evidence]) -> None:
-    evidence = counted(22, 11, 110, 27.5)
-    assert quantities.trained("part", of="full").measure(evidence) == Interval(50, 50, 50)
-    assert quantities.more_trained("full", "part").measure(evidence) == Interval(100, 100, 100)
-    assert quantities.batches("full", "quora").measure(evidence) == Interval(30, 30, 30)
-    assert quantities.batches("full", "quora", share=True).measure(evidence) == Interval(75, 75, 75)
+def test_counts_are_exact_and_with_bert_base_those_of_the_paper_s_encoder(tmp_path: Path) -> None:
+    """Two runs that train 22 and 11 million parameters, and with BERT-base 110 and 27.5."""
+    for run, millions, base in (("full", 22, 110), ("part", 11, 27.5)):
+        training = {"batches": {"sst": 10, "quora": 30}}
+        write_run(tmp_path / run, {"planted": base}, parameters={"trainable": millions * 1e6}, training=training)
+    evidence = Evidence(tmp_path, Statistics({"full": {}, "part": {}}, {}), count)
+    for of, value in (
+        (quantities.trained("part", of="full"), 50),
+        (quantities.more_trained("full", "part"), 100),
+        (quantities.batches("full", "quora"), 30),
+        (quantities.batches("full", "quora", share=True), 75),
+        (quantities.trained("part", of="full", bert_base=True), 25),
+        (quantities.more_trained("full", "part", bert_base=True), 300),
+        (quantities.millions_more_trained("full", "part"), 82.5),
+    ):
+        assert of.measure(evidence) == Interval(value, value, value)
+        assert ("with BERT-base" in of.text) == (value in (25, 300, 82.5))
 
 
-def test_counts_of_the_paper_s_encoder_are_not_those_of_the_encoder_at_hand(counted: Callable[..., Evidence]) -> None:
-    evidence = counted(22, 11, 110, 27.5)
-    ratio, more = (
-        quantities.trained("part", of="full", bert_base=True),
-        quantities.more_trained("full", "part", bert_base=True),
-    )
-    assert ratio.measure(evidence) == Interval(25, 25, 25)
-    assert more.measure(evidence) == Interval(300, 300, 300)
-    assert quantities.millions_more_trained("full", "part").measure(evidence) == Interval(82.5, 82.5, 82.5)
-    assert all("with BERT-base" in of.text for of in (ratio, more))
-
-
-@pytest.mark.parametrize(
-    "of",
-    [
+def test_a_missing_run_is_named(planted: Evidence) -> None:
+    for of in (
         quantities.gain("good", "absent", "sst"),
         quantities.relative_gain("absent", "good", of="good"),
         quantities.trained("absent", of="good"),
@@ -241,11 +212,9 @@ def test_counts_of_the_paper_s_encoder_are_not_those_of_the_encoder_at_hand(coun
         quantities.converged(["absent"], "overall", "it"),
         quantities.last_accuracy("absent", "dev"),
         quantities.contained("absent"),
-        quantities.share("absent", "sst", "s", lambda rows: rows["label"] == 0, lambda rows: rows["label"] == 0),
+        quantities.share("absent", "sst", "s", lambda rows: rows["label"] == 0),
         quantities.excess(quantities.gain("good", "poor", "sst"), quantities.gain("absent", "poor", "sst")),
         quantities.spread(quantities.gain("good", "poor", "sst"), quantities.gain("absent", "poor", "sst")),
-    ],
-)
-def test_a_missing_run_is_named(planted: Evidence, of: Quantity) -> None:
-    with pytest.raises(NotRun, match="There are no results of absent"):
-        of.measure(planted)
+    ):
+        with pytest.raises(NotRun, match="There are no results of absent"):
+            of.measure(planted)

@@ -1,6 +1,5 @@
 """Rules give the verdict that the interval's place in the range deserves, at each boundary."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from mtbert.report.evidence import Evidence
 from mtbert.report.quantities import CannotTell, Quantity, gain
 from mtbert.report.rules import CANNOT_TELL, HOLDS, NOT_RUN, REFUTED, Rule
 from mtbert.report.statistics import Interval, Statistics
+from tests.report.conftest import write_run
 
 NOTHING = Evidence(Path("results"), Statistics({}, {}), len)
 
@@ -71,9 +71,7 @@ def test_quantities_are_compared_by_their_difference() -> None:
 
 
 def test_a_condition_on_the_sizes(tmp_path: Path) -> None:
-    parts = {"dev": {}, "test": {}, "parameters": {}, "training": {"sizes": {"sst": 100, "quora": 500, "sts": 50}}}
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/metrics.json").write_text(json.dumps(parts), encoding="utf-8")
+    write_run(tmp_path / "run", training={"sizes": {"sst": 100, "quora": 500, "sts": 50}})
     evidence, rule = Evidence(tmp_path, Statistics({"run": {}}, {}), len), rules.above(quantity(1, 0.5, 2))
     assert verdict(rules.imbalanced("run", 10, rule), evidence) == HOLDS, "500 is ten times 50"
     found = rules.imbalanced("run", 10.1, rule).decide(evidence)

@@ -1,6 +1,5 @@
 """The tables of a study, and the figures of the study of samplers, from results whose scores are planted."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,8 @@ from mtbert.report.samplers import FIGURES, sampler_amount, sampler_curves, samp
 from mtbert.report.statistics import Interval, OverSeeds, Paired, Statistics
 from mtbert.report.studies import TABLES, pairs, scores, training
 from mtbert.report.text import to_csv, to_latex, to_markdown
+from mtbert.tabular import write_csv
+from tests.report.conftest import write_run
 
 # Run: sampler, its exponent, how its epochs end, tokens in all, overall score.
 RUNS: dict[str, tuple[str | float, float | None, Any, int, float]] = {
@@ -36,7 +37,6 @@ TASKS = ("sst", "quora", "sts")
 def study(tmp_path: Path) -> Path:
     for run, (sampler, exponent, end, tokens, overall) in RUNS.items():
         folder = tmp_path / "results" / run
-        folder.mkdir(parents=True)
         dev: dict[str, Any] = {task: {"accuracy": overall + 0.1, "n": 9, "majority": 0.3} for task in ("sst", "quora")}
         training = {
             **{"tasks": list(TASKS), "steps": tokens // 100, "tokens": tokens, "exponent": exponent, "batch_size": 8},
@@ -45,14 +45,10 @@ def study(tmp_path: Path) -> Path:
             "batches": {"sst": 6, "quora": 5, "sts": 20},
         }
         dev |= {"sts": {"pearson": overall - 0.2, "n": 9}, "overall": overall}
-        found = {"dev": dev, "test": {}, "parameters": {}, "training": training}
-        (folder / "metrics.json").write_text(json.dumps(found), encoding="utf-8")
-        settings = {"sampler": sampler, "epoch_end": end}
-        record = {"device": "cpu", "precision": "fp32", "threads": 2, "settings": settings}
-        (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
-        lines = [f"{n},{n * 9},{n * tokens // 2},{0.3 + n / 10},0.5,,{overall - 0.1 + n / 20}" for n in range(3)]
-        header = "epoch,step,tokens,dev_sst,dev_quora,dev_sts,dev_overall"
-        (folder / "history.csv").write_text("\n".join([header, *lines, ""]), encoding="utf-8")
+        write_run(folder, {"sampler": sampler, "epoch_end": end}, dev=dev, training=training)
+        header = ["epoch", "step", "tokens", "dev_sst", "dev_quora", "dev_sts", "dev_overall"]
+        lines = [(n, n * 9, n * tokens // 2, 0.3 + n / 10, 0.5, None, overall - 0.1 + n / 20) for n in range(3)]
+        write_csv(folder / "history.csv", header, lines)
     return tmp_path / "results"
 
 
@@ -140,8 +136,6 @@ def test_every_format_has_the_table(name: str, study: Path, found: Statistics) -
     count = len(table.rows)
     assert len(to_csv(table).splitlines()) == 1 + count
     assert to_markdown(table).count("\n| Row") == count and r"\begin{table}" in to_latex(table)
-    with pytest.raises(MtbertError, match=f"tables.{name} names no run"):
-        TABLES[name](study, {}, found)
 
 
 def test_scores_against_the_exponent_are_at_equal_training_alone(study: Path, found: Statistics) -> None:
@@ -190,5 +184,3 @@ def test_every_figure_is_drawn(name: str, study: Path, found: Statistics, tmp_pa
     draw: Callable[..., Figure] = FIGURES[name]
     render(draw(study, ROWS, found), tmp_path / name)
     assert all((tmp_path / f"{name}.{ending}").stat().st_size for ending in ("png", "svg", "csv"))
-    with pytest.raises(MtbertError, match=f"figures.{name} names no run"):
-        draw(study, {}, found)
