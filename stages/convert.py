@@ -24,7 +24,8 @@ def main(run_name: str) -> None:
 
 def _convert(run_name: str, settings: dict[str, Any]) -> None:
     from mtbert.peft.convert import adapter_state, count_parameters
-    from mtbert.pipeline.models import adapt, load_encoder, weights_of
+    from mtbert.pipeline.models import adapt, load_encoder
+    from mtbert.pipeline.provenance import weights_of
     from mtbert.pretrained.store import save_model
     from mtbert.settings.run import Model
     from mtbert.training.compute import resolve

@@ -34,24 +34,19 @@ class Layout(NamedTuple):
     next_line: int
 
 
-def names_label(lines: Lines, task: Task) -> bool:
-    """Whether the header has the task's label column."""
-    lines.delimiter = _delimiter(lines, task)
-    return task.label in lines[0].replace('"', "").split(lines.delimiter)
-
-
-def read_header(lines: Lines, task: Task, labelled: bool) -> Layout:
+def read_header(lines: Lines, task: Task, labelled: bool | None) -> Layout:
     """Read the header, and set the delimiter of `lines`.
+
+    Args:
+        labelled: whether the file must have the task's label column; None if it may.
 
     Raises:
         MtbertError: it is not a header of the task's files.
     """
-    lines.delimiter = _delimiter(lines, task)
+    lines.delimiter = "\t" if task.course or "\t" in lines[0] else ","
+    if labelled is None:
+        labelled = task.label in lines[0].replace('"', "").split(lines.delimiter)
     return (_course if task.course else _declared)(lines, task, labelled)
-
-
-def _delimiter(lines: Lines, task: Task) -> str:
-    return "\t" if task.course or "\t" in lines[0] else ","
 
 
 def _declared(lines: Lines, task: Task, labelled: bool) -> Layout:

@@ -3,7 +3,6 @@
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from mtbert.corpus.origins import Origin
 from mtbert.errors import MtbertError
@@ -83,12 +82,8 @@ class Lines:
 def _blocks(path: Path) -> Iterator[bytes]:
     """The file's bytes in blocks that end at line ends."""
     with path.open("rb") as file:
-        while block := _block(file):
+        while block := file.read(BLOCK) + file.readline():
             yield block
-
-
-def _block(file: BinaryIO) -> bytes:
-    return file.read(BLOCK) + file.readline()
 
 
 def _checked(path: Path, origin: Origin) -> int:
@@ -102,7 +97,7 @@ def _checked(path: Path, origin: Origin) -> int:
                 _check_mark(block, origin)
             text = _decoded(block, offset, lines, origin)
             blank = blank and text.isspace()
-            # Where the last non-empty line ends. A line of one carriage return after another is not empty: only one belongs to its end.
+            # Where the last non-empty line ends. Only one carriage return belongs to a line's end, so a line that has two is not empty.
             end = max(len(text.rstrip("\r\n")), text.rfind("\r\r") + 1)
             if end:
                 last = lines + text.count("\n", 0, end) + 1

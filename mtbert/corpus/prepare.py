@@ -113,26 +113,21 @@ def summary(report: dict[str, Any]) -> str:
             if not found["present"]:
                 notes.append(f"{task} {split}: no file, so no predictions for it")
                 continue
-            leaked = found["leaked"]["rows"] if "leaked" in found else "-"
+            leaks = found.get("leaked", {})
             numbers = (
                 *(found["rows_read"], found["rows_kept"], found["bad_rows"]["count"], found["repeated"]["sentences"]),
-                *(leaked, found["over_long"]["sequences"], found["wordpieces"]["total"]),
+                *(leaks.get("rows", "-"), found["over_long"]["sequences"], found["wordpieces"]["total"]),
             )
             lines.append(f"{task:<{name_width}} {split:<5} " + " ".join(f"{number:>{WIDTH}}" for number in numbers))
             listed = found["bad_rows"]["listed"]
             notes += [f"left out {row['where']}: {row['what']}" for row in listed[:5]]
             if found["bad_rows"]["count"] > 5:
                 notes.append(f"left out {found['bad_rows']['count'] - 5} more rows of {task} {split}, see report.json")
-            if leaked not in ("-", 0):
-                done = (
-                    "removed from train" if found["leaked"]["removed"] else "kept (prepare.leakage: drop removes them)"
-                )
-                notes.append(f"{task}: {leaked} train rows are also in {_shares(found['leaked'])}; {done}")
+            if leaks.get("rows"):
+                done = "removed from train" if leaks["removed"] else "kept (prepare.leakage: drop removes them)"
+                where = " and ".join(f"{other} ({leaks[other]})" for other in ("dev", "test") if leaks.get(other))
+                notes.append(f"{task}: {leaks['rows']} train rows are also in {where}; {done}")
     return "\n".join(lines + notes)
-
-
-def _shares(leaked: dict[str, Any]) -> str:
-    return " and ".join(f"{split} ({leaked[split]})" for split in ("dev", "test") if leaked.get(split))
 
 
 def _warnings(
@@ -190,7 +185,7 @@ def _prepare_task(
     held_out: dict[str, Keys] = {}
     with ExitStack() as stack:
         # Dev and test come first, since train is compared with them.
-        for split in ("test", "dev", "train"):
+        for split in reversed(SPLITS):
             path = raw_folder / raw_name(task, split)
             if split == "test" and not path.exists():
                 found[split] = {"present": False}
@@ -201,7 +196,7 @@ def _prepare_task(
             leaks = Leaks(held_out) if split == "train" else None
             found[split] = _prepare_split(path, folder, task, split, keys, leaks, wordpieces, settings)
             held_out[split] = keys
-    return {split: found[split] for split in ("train", "dev", "test")}
+    return {split: found[split] for split in SPLITS}
 
 
 def _prepare_split(
@@ -229,7 +224,7 @@ def _prepare_split(
             if leaks is not None:
                 leaked = leaks.find(rows, rows_keys)
                 if settings.leakage == "drop" and leaked:
-                    rows, pieces = _kept(rows, pieces, [n for n in range(len(rows.ids)) if n not in leaked])
+                    rows, pieces = _kept(rows, pieces, np.setdiff1d(np.arange(len(rows.ids)), leaked).tolist())
             counts.keep(rows, [lengths for _, lengths in pieces])
             writer.write(rows, pieces)
     if settings.on_bad_row == "error" and counts.bad:

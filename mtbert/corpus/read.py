@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mtbert.corpus.hashes import SeenHashes
-from mtbert.corpus.header import Layout, names_label, read_header
+from mtbert.corpus.header import Layout, read_header
 from mtbert.corpus.lines import Lines
 from mtbert.corpus.origins import Origin, users_own
 from mtbert.corpus.rows import BadRow, Example, RowBlock
@@ -64,16 +64,13 @@ def has_labels(path: Path, task: Task, origin: Origin | None = None) -> bool:
     Raises:
         MtbertError: as `read_blocks`, if the header is neither that of a labelled nor that of an unlabelled file.
     """
-    lines = Lines(path, origin or users_own(str(path)))
-    labelled = names_label(lines, task)
-    read_header(lines, task, labelled)
-    return labelled
+    return read_header(Lines(path, origin or users_own(str(path))), task, None).label is not None
 
 
 def place_of(path: Path, task: Task, line: int, sentence: int) -> tuple[int, int]:
     """Line and column of sentence 1 or 2 of the well-formed row that starts on `line`."""
     lines = Lines(path, users_own(str(path)))
-    layout = read_header(lines, task, names_label(lines, task))
+    layout = read_header(lines, task, None)
     lines.skip_to(line - 1)
     return split_row(lines, line, len(layout.names)).place(layout.texts[sentence - 1])
 

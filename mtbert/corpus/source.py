@@ -1,4 +1,4 @@
-"""Where the raw files come from, by data.source: a generated sample, a folder or a download; none replaces another.
+"""Where the raw files come from, by data.source: a generated sample, a folder or a download. No source falls back on another.
 
 Each source fills a folder with {task}-{split}.csv and source.json, which records where every file came from. The files of declared
 tasks are copied from data.path in any case.
@@ -64,7 +64,7 @@ def write_sample(
     files: Files = {
         raw_name(TASKS[task], split): (_course_format(TASKS[task], part), {}) for (task, split), part in rows.items()
     }
-    _write(folder, record, files | (declared or {}))
+    _write(folder, record, files, declared)
 
 
 def declared_files(source_folder: Path, tasks: Iterable[Task]) -> Files:
@@ -115,7 +115,7 @@ def copy_course(source_folder: Path, folder: Path, declared: Files | None = None
         raise MtbertError(
             f"{source_folder}: missing {', '.join(missing)}; {remedy}: make reproduce PROFILE=course DATA=FOLDER"
         )
-    _write(folder, {"source": "folder", "path": str(source_folder), "absent": absent}, files | (declared or {}))
+    _write(folder, {"source": "folder", "path": str(source_folder), "absent": absent}, files, declared)
 
 
 def _read(path: Path) -> bytes | None:
@@ -144,11 +144,8 @@ def download_course(folder: Path, declared: Files | None = None) -> None:
             what = f"{len(data)} bytes with git blob id {pin['git_blob']}, expected {GIT_BLOBS[name]}"
             raise MtbertError(f"{URL}{name}: downloaded {what}; try again, or {BY_HAND}")
         files[raw_name(task, split)] = data, {"from": URL + name, **pin}
-    _write(
-        folder,
-        {"source": "download", "repository": REPOSITORY, "commit": COMMIT, "absent": []},
-        files | (declared or {}),
-    )
+    record: dict[str, Any] = {"source": "download", "repository": REPOSITORY, "commit": COMMIT, "absent": []}
+    _write(folder, record, files, declared)
 
 
 def git_blob_id(data: bytes) -> str:
@@ -186,7 +183,8 @@ def _course_format(task: Task, rows: list[SampleRow]) -> bytes:
     return text.getvalue().encode("utf-8")
 
 
-def _write(folder: Path, record: dict[str, Any], files: Files) -> None:
+def _write(folder: Path, record: dict[str, Any], files: Files, declared: Files | None) -> None:
+    files = files | (declared or {})
     with replaced_folder(folder) as fresh:
         for name, (data, _) in files.items():
             (fresh / name).write_bytes(data)

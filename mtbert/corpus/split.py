@@ -41,12 +41,9 @@ class Row(NamedTuple):
 
 def split_row(lines: Lines, line: int, width: int) -> Row:
     """Split the row that starts on `line` (1-based) into fields; a quoted field may continue on further lines."""
-    text = lines[line - 1]
+    text = _text(lines, line, line + 1)
     if not text:
         raise Fault(line, 1, "empty line", line + 1)
-    for character, name in (("\0", "NUL byte"), ("\r", "carriage return inside a row")):
-        if character in text:
-            raise Fault(line, text.index(character) + 1, name, line + 1)
     if '"' not in text:
         return Row(text.split(lines.delimiter), None, line, line + 1)
     fields: list[str] = []
@@ -67,16 +64,22 @@ def split_row(lines: Lines, line: int, width: int) -> Row:
         start = end + 1
 
 
+def _text(lines: Lines, line: int, resume: int) -> str:
+    """The text of a line, if it has only characters that a row may have."""
+    text = lines[line - 1]
+    for character, name in (("\0", "NUL byte"), ("\r", "carriage return inside a row")):
+        if character in text:
+            raise Fault(line, text.index(character) + 1, name, resume)
+    return text
+
+
 def _quoted(lines: Lines, first: int, line: int, start: int, width: int) -> tuple[str, int, int]:
     """The quoted field at lines[line - 1][start]: its content, and the line and index at which it ends."""
     resume = after_cut(lines, first, width)
     parts: list[str] = []
     here, begin = line, start + 1
     while True:
-        text = lines[here - 1]
-        for character, name in (("\0", "NUL byte"), ("\r", "carriage return inside a row")):
-            if character in text:
-                raise Fault(here, text.index(character) + 1, name, resume)
+        text = _text(lines, here, resume)
         match = CLOSING_QUOTE.match(text, begin)
         end = match.end() if match else len(text)
         if lines.delimiter == "\t" and here > line and "\t" in text[:end]:

@@ -8,7 +8,7 @@ from mtbert.errors import MtbertError
 
 
 def read_tokenizer(path: Path, if_missing: str, if_damaged: str) -> Tokenizer:
-    """The tokenizer in a file, which then neither pads nor cuts.
+    """The tokenizer in a file, with padding and truncation switched off.
 
     Args:
         if_missing, if_damaged: the remedies, for the error message.

@@ -36,8 +36,8 @@ class Wordpieces:
 
         Args:
             texts: R sentences.
-            clean: the cleaning of a sentence. Plain sentences are joined and cleaned together, so it must treat each of them as it
-                would alone, except for white space, and keep it plain.
+            clean: the cleaning of a sentence. Plain sentences are joined and cleaned in one call, so what becomes of a sentence must
+                not depend on the text around it, except for white space, and it must stay plain.
 
         Returns:
             (W,) uint16, the ids of all texts end to end, and (R,) int64, the number of ids per text.

@@ -5,7 +5,6 @@ import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
@@ -14,12 +13,12 @@ from mtbert.corpus.rows import RowBlock
 from mtbert.tasks.task import Task
 
 
-class SplitWriter:
+class SplitWriter(ExitStack):
     """Writes ids1.npy, offsets1.npy, for pairs ids2.npy and offsets2.npy, labels.npy if labelled, and examples.csv."""
 
     def __init__(self, folder: Path, task: Task, labelled: bool) -> None:
+        super().__init__()
         self._task = task
-        self._stack = ExitStack()
         self._sides = [
             (self._array(folder / f"ids{n}.npy", np.uint16), self._array(folder / f"offsets{n}.npy", np.int64))
             for n, _ in enumerate(task.texts, start=1)
@@ -27,7 +26,7 @@ class SplitWriter:
         for _, offsets in self._sides:
             offsets.write(np.zeros(1, np.int64))
         self._labels = self._array(folder / "labels.npy", np.float32) if labelled else None
-        self._examples = self._stack.enter_context((folder / "examples.csv").open("wb"))
+        self._examples = self.enter_context((folder / "examples.csv").open("wb"))
         self._table([("id", *(["sentence1", "sentence2"][: len(task.texts)]), "label")])
 
     def write(self, rows: RowBlock, pieces: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
@@ -41,17 +40,9 @@ class SplitWriter:
             labels = list(map(self._task.text_of, rows.labels))
         self._table(zip(rows.ids, *rows.sides, labels, strict=True))
 
-    def __enter__(self) -> "SplitWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
     def _array(self, path: Path, dtype: type[np.generic]) -> "_Array":
-        array = _Array(self._stack.enter_context(path.open("wb")), np.dtype(dtype))
-        self._stack.callback(array.finish)
+        array = _Array(self.enter_context(path.open("wb")), np.dtype(dtype))
+        self.callback(array.finish)
         return array
 
     def _table(self, rows: object) -> None:

@@ -86,7 +86,7 @@ def rows_of(split: Split, rows: np.ndarray) -> Split:
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """The split without a random share of its rows, and these rows; both have one row or more.
+    """The split without a random share of its rows, and those rows; each has at least one row.
 
     Raises:
         MtbertError: the split has a single row.
@@ -111,8 +111,9 @@ def check_prepared(folder: Path, splits: Iterable[str]) -> None:
     Raises:
         MtbertError: names the file that is missing or changed.
     """
-    for place, names in [(folder, ["tokenizer.json"]), *((folder / split, []) for split in splits)]:
-        check_seal(place, *names)
+    check_seal(folder, "tokenizer.json")
+    for split in splits:
+        check_seal(folder / split)
 
 
 def has_split(folder: Path, task_name: str, split: str) -> bool:

@@ -40,10 +40,11 @@ class Batch:
     def part(self, process: int, processes: int, passes: int = 1) -> "Batch":
         """The share of one of several processes: each takes every `processes`-th example of this labelled batch.
 
-        Of a batch that has its examples `passes` times, one pass after another, a share has its own as many times.
+        A process that would get none takes the first example with weight 0, so that every process has a gradient for the
+        same parameters.
 
-        A process that is left without one takes the first example with weight 0, so that every process has a gradient
-        for the same parameters.
+        Args:
+            passes: how many times the batch repeats its examples, one pass after another; the share repeats its own as often.
         """
         assert self.labels is not None, "training splits are labelled"
         examples = len(self.labels)
@@ -78,7 +79,7 @@ def make_batch(task: str, split: Split, rows: np.ndarray, views: tuple[str, ...]
 
 
 def filled_to(tokens: int, least: int = ROWS, share: int = 32) -> int:
-    """What T is rounded up to a multiple of: 1/share of the power of two below this many tokens, but at least `least`.
+    """T is rounded up to a multiple of this: 1/share of the largest power of two up to `tokens`, but at least `least`.
 
     Few sizes are better: the CPU's matrix library caches half a megabyte of code for every product and T, up to a
     thousand of them.

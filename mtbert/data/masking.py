@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-CHOSEN = 0.15  # of the tokens; of these
-AS_MASK, AS_RANDOM = 0.8, 0.1  # become [MASK], or another wordpiece; the others stay as they are
+CHOSEN = 0.15  # of the tokens
+AS_MASK, AS_RANDOM = 0.8, 0.1  # of those chosen, become [MASK] or another wordpiece; the others stay as they are
 
 
 class Masking(NamedTuple):
@@ -27,7 +27,7 @@ def masked(ids: np.ndarray, fixed: np.ndarray, mask: int, vocabulary: int, rng: 
 
     Args:
         ids: (T,) int64.
-        fixed: (T,) boolean, tokens that are never chosen; not all are.
+        fixed: (T,) boolean, tokens that are never chosen; at least one token must be free.
         mask: the id of [MASK].
         vocabulary: number of ids.
     """

@@ -3,7 +3,6 @@
 Shapes: M models, B examples, R resamples, the first of which is the examples themselves (`resampling.with_data`).
 """
 
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -45,9 +44,7 @@ def agreements(
         draws: (R, B).
         scores: whether labels are scores.
     """
-    first, second = (
-        map(list, zip(*combinations(range(len(predictions)), 2), strict=True)) if len(predictions) > 1 else ([], [])
-    )
+    first, second = np.triu_indices(len(predictions), 1)
     errors = predictions - labels if scores else (predictions != labels).astype(float)
     together = _correlations(errors, first, second, draws)
     if scores:
@@ -64,13 +61,13 @@ def agreements(
     return {
         pair: Agreement(measured(of_predictions), measured(of_errors), equally, both)
         for pair, of_predictions, of_errors, equally, both in zip(
-            zip(first, second, strict=True), alike.T, together.T, same, wrong, strict=True
+            zip(first.tolist(), second.tolist(), strict=True), alike.T, together.T, same, wrong, strict=True
         )
     }
 
 
 def _kappas(
-    predictions: np.ndarray, equal: np.ndarray, first: list[int], second: list[int], draws: np.ndarray
+    predictions: np.ndarray, equal: np.ndarray, first: np.ndarray, second: np.ndarray, draws: np.ndarray
 ) -> np.ndarray:
     """Cohen's kappa of each of P pairs on each resample, (R, P); NaN where both models predict one same label only."""
     examples = predictions.shape[1]
@@ -82,7 +79,7 @@ def _kappas(
     return np.divide(observed - expected, 1 - expected, out=np.full(observed.shape, np.nan), where=expected < 1 - 1e-12)
 
 
-def _correlations(values: np.ndarray, first: list[int], second: list[int], draws: np.ndarray) -> np.ndarray:
+def _correlations(values: np.ndarray, first: np.ndarray, second: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Pearson's r of each of P pairs of rows (M, B) on each resample, (R, P); NaN where a row is constant."""
     centred = values - values.mean(1, keepdims=True)
     examples = values.shape[1]
@@ -90,6 +87,5 @@ def _correlations(values: np.ndarray, first: list[int], second: list[int], draws
     products = draws @ (centred[first] * centred[second]).T / examples
     variances = squares - means * means
     spreads = np.sqrt(np.where(variances > 1e-10 * squares, variances, np.nan))
-    return np.asarray((products - means[:, first] * means[:, second]) / (spreads[:, first] * spreads[:, second])).clip(
-        -1, 1
-    )
+    covariances = products - means[:, first] * means[:, second]
+    return np.asarray(covariances / (spreads[:, first] * spreads[:, second])).clip(-1, 1)

@@ -96,7 +96,7 @@ def bootstrap_p(differences: np.ndarray) -> float:
     """Two-sided p of a true difference of zero, from resamples (R,): twice the share on the rarer side of zero.
 
     This is the level at which the percentile interval begins to include zero. If all resamples are on one side, it is at most
-    2 / (R + 1), and the normal tail is taken: Holm's correction of many pairs asks for smaller ones.
+    2 / (R + 1), and the normal tail is taken, since Holm's correction of many pairs needs smaller ones.
     """
     found = differences[~np.isnan(differences)]
     rarer = min((found <= 0).sum(), (found >= 0).sum())

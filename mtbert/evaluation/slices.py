@@ -73,7 +73,7 @@ def slices(texts: Sequence[Sequence[str]]) -> list[Slice]:
 
 
 def contrasts(errors: np.ndarray, parts: Sequence[Slice]) -> list[Contrast]:
-    """Each slice compared with the rest, without those that hold fewer than `LEAST` examples or leave fewer.
+    """Each slice compared with the rest; slices with fewer than `LEAST` examples inside or outside are left out.
 
     Args:
         errors: whether each label is wrong, (B,) bool, or the size of each error, (B,) float.

@@ -22,7 +22,7 @@ def read_hf_config(path: Path) -> tuple[Family, BertConfig]:
     """The family and the sizes of a published encoder; `from_hf` compares the sizes with the weights.
 
     Raises:
-        MtbertError: the file is missing or no JSON object, its family is unknown, or as `Family.read_config`.
+        MtbertError: the file is no JSON object, its family is unknown, or as `Family.read_config`.
     """
     values = _json_object(path)
     model_type = values.get("model_type", DEFAULT.model_type)
@@ -38,10 +38,6 @@ def read_hf_config(path: Path) -> tuple[Family, BertConfig]:
 def _json_object(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MtbertError(
-            f"{path}: not found; an encoder's folder holds config.json, tokenizer.json and model.safetensors"
-        ) from None
     except RecursionError:
         raise MtbertError(f"{path}: nested too deeply; {DEFAULT.remedy}") from None
     except ValueError as error:

@@ -7,10 +7,11 @@ of mean embeddings. Synonyms cost nothing.
 
 from dataclasses import dataclass, replace
 
-from mtbert.sample.lexicon import Synonyms, entities, words
+from mtbert.sample.lexicon import words
 from mtbert.sample.rng import PortableRandom
 
-AGENTS: tuple[Synonyms, ...] = entities("""
+# With `/` between synonyms.
+AGENTS = words("""
     man/guy|woman/lady|boy|girl|baby|doctor|soldier|teacher|farmer|nurse|clown|dog|cat|horse|monkey|tiger|bear|duck
 """)
 # Verbs and the objects that go with them.
@@ -119,8 +120,8 @@ def _article(noun: str) -> str:
 
 
 def _sentence(rng: PortableRandom, scene: Scene) -> str:
-    what = rng.pick(AGENTS[scene.object]) if scene.kind is None else KINDS[scene.kind][1][scene.object]
-    who, no = _article(rng.pick(AGENTS[scene.agent])), "not " if scene.negated else ""
+    what = rng.pick(AGENTS[scene.object].split("/")) if scene.kind is None else KINDS[scene.kind][1][scene.object]
+    who, no = _article(rng.pick(AGENTS[scene.agent].split("/"))), "not " if scene.negated else ""
     text = f"{who} is {no}{_verbs(scene)[scene.verb]} {_article(what)}"
     if scene.place is not None:
         where = PLACES[scene.place]

@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from mtbert.corpus import lines, repeats
 from mtbert.corpus.prepare import prepare
@@ -21,13 +16,9 @@ from mtbert.errors import MtbertError
 from mtbert.seal import seal
 from mtbert.tasks.paper import QUORA, TASKS
 from mtbert.tasks.task import SPLITS
+from tests.corpus.whole import HEADERS, bert_tokenizer, same_hash
 
-HEADER = b"\tid\tsentence1\tsentence2\tis_duplicate"
 SIZES = (1, 60, 200)  # bytes, extended to a line end
-
-
-def same_hash(texts: Any) -> np.ndarray:
-    return np.zeros(len(texts), np.int64)
 
 
 @pytest.fixture
@@ -36,7 +27,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "raw").mkdir()
     for task in TASKS.values():
         for number, split in enumerate(SPLITS):
-            rows = ["\t".join(["", "id", *task.texts, task.label])]
+            rows = [HEADERS[task.name]]
             for n in range(30):
                 texts = [
                     f" The  {n * (number + side + 1) % 17}, [x]" + ' "é' * (n % 5 == 0)
@@ -47,11 +38,7 @@ def project(tmp_path: Path) -> Path:
             rows.insert(12, "\t".join(["n", "bad", *["a"] * len(task.texts), "x"]))
             rows.insert(15, "\t".join(["n", "two", *['"a\n""b"' for _ in task.texts], "1"]))
             (tmp_path / "raw" / f"{task.name}-{split}.csv").write_bytes("\n".join(rows).encode())
-    tokenizer = Tokenizer(
-        WordPiece({word: n for n, word in enumerate(["[UNK]", "the", *map(str, range(17))])}, unk_token="[UNK]")
-    )
-    tokenizer.normalizer, tokenizer.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    bert_tokenizer(["[UNK]", "the", *map(str, range(17))]).save(str(tmp_path / "tokenizer.json"))
     return tmp_path
 
 
@@ -102,7 +89,7 @@ def test_memory_grows_by_no_more_than_hashes(tmp_path: Path) -> None:
     def write(rows: int) -> Path:
         path = tmp_path / "rows.csv"
         row = "\t".join(["the quick brown fox " * 25] * 2)
-        path.write_bytes(b"\n".join([HEADER, *(f"{n}\tid{n}\t{row}\t1".encode() for n in range(rows))]))
+        path.write_text("\n".join([HEADERS["quora"], *(f"{n}\tid{n}\t{row}\t1" for n in range(rows))]))
         return path
 
     def read_all(path: Path) -> None:

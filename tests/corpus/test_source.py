@@ -116,15 +116,11 @@ def test_a_home_folder_is_found_and_named_as_given(tmp_path: Path, monkeypatch: 
         source.copy_course(Path("~nobody-of-that-name"), tmp_path / "raw")
 
 
-def a_fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
 def a_device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-@pytest.mark.parametrize(("make", "what"), [(a_fifo, "a FIFO"), (a_device, "a device"), (Path.mkdir, "a folder")])
+@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "a FIFO"), (a_device, "a device"), (Path.mkdir, "a folder")])
 @pytest.mark.parametrize("name", ["quora-dev.csv", "sts-test-student.csv"])
 def test_anything_but_a_file_is_refused_at_once(tmp_path: Path, make: Any, what: str, name: str) -> None:
     course = tmp_path / "course"

@@ -7,23 +7,23 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from mtbert.corpus import wordpieces as module
 from mtbert.corpus.wordpieces import Wordpieces
+from tests.corpus.whole import bert_tokenizer
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.ascii_letters, *string.digits, *string.punctuation]
 VOCABULARY += [f"##{letter}" for letter in string.ascii_letters + string.digits] + ["the", "##ing", "é", "##é", "日"]
 
 
 def bert(lowercase: bool = True) -> Tokenizer:
-    tokenizer = Tokenizer(WordPiece({word: n for n, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
-    tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer = bert_tokenizer(VOCABULARY, lowercase)
     tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
     return tokenizer
+
+
+BERTS = {lowercase: bert(lowercase) for lowercase in (True, False)}
 
 
 def expected(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -40,7 +40,7 @@ def expected(tokenizer: Tokenizer, text: str) -> list[int]:
 @example("a\x00b\x7fc\td\ne", True)
 @example("x" * 120, False)
 def test_equals_the_tokenizer(text: str, lowercase: bool) -> None:
-    tokenizer = bert(lowercase)
+    tokenizer = BERTS[lowercase]
     found, lengths = Wordpieces(tokenizer).of([text])
     assert found.dtype == np.uint16 and lengths.dtype == np.int64
     assert found.tolist() == expected(tokenizer, text) and lengths.tolist() == [len(found)]
@@ -62,8 +62,7 @@ def test_order_is_kept_across_kinds_of_text_and_emptied_caches(monkeypatch: pyte
 
 
 def test_the_largest_id_does_not_end_a_sentence() -> None:
-    tokenizer = Tokenizer(WordPiece({"[UNK]": 0, "a": 65535}, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
+    tokenizer = bert_tokenizer(["[UNK]", *map(str, range(65534)), "a"])
     assert sentences(Wordpieces(tokenizer), ["a a", "b", "a"]) == [[65535, 65535], [0], [65535]]
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mtbert.data.tokens import TokenStream, Wrapper, lay_out, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.pretrained.bert import BERT
+from tests.corpus.whole import bert_tokenizer
 
 
 def sequence(*ids: int, second: int | None = None) -> tuple[np.ndarray, int]:
@@ -50,9 +51,11 @@ one_sequence = st.lists(st.integers(0, 65535), min_size=1, max_size=9).flatmap(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(one_sequence, min_size=1, max_size=9))
-def test_rank_restores_every_sequence(sequences: list[tuple[np.ndarray, int]]) -> None:
-    stream = lay_out(sequences, 4)
+@given(st.lists(one_sequence, min_size=1, max_size=9), st.integers(1, 16))
+def test_rank_restores_every_sequence_and_filler_rounds_the_stream_up(
+    sequences: list[tuple[np.ndarray, int]], multiple: int
+) -> None:
+    stream = lay_out(sequences, multiple)
     for (ids, second), (got, positions, segments) in zip(sequences, unlay(stream), strict=True):
         assert got == ids.tolist()
         assert positions == list(range(len(ids)))
@@ -60,25 +63,10 @@ def test_rank_restores_every_sequence(sequences: list[tuple[np.ndarray, int]]) -
     lengths = stream.offsets.diff().tolist()
     assert lengths[: len(sequences)] == sorted(len(ids) for ids, _ in sequences), "shortest first"
     assert lengths[len(sequences) :] == [1] * (len(stream.ids) - stream.tokens), "filler"
+    assert len(stream.ids) == -(-stream.tokens // multiple) * multiple
+    assert not any(values[stream.tokens :].any() for values in (stream.ids, stream.positions, stream.segments))
     assert stream.longest == max(len(ids) for ids, _ in sequences)
     assert stream.rank.sort().values.tolist() == list(range(len(sequences)))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(one_sequence, min_size=1, max_size=9), st.integers(1, 16))
-def test_filler_rounds_the_stream_up_and_changes_no_sequence(
-    sequences: list[tuple[np.ndarray, int]], multiple: int
-) -> None:
-    bare, filled = lay_out(sequences), lay_out(sequences, multiple)
-    assert filled.tokens == bare.tokens == len(bare.ids)
-    assert len(filled.ids) == -(-bare.tokens // multiple) * multiple
-    ends = torch.arange(bare.tokens + 1, len(filled.ids) + 1)
-    assert torch.equal(filled.offsets, torch.cat((bare.offsets, ends))) and filled.longest == bare.longest
-    assert torch.equal(filled.rank, bare.rank)
-    for name in ("ids", "positions", "segments"):
-        values = getattr(filled, name)
-        assert torch.equal(values[: bare.tokens], getattr(bare, name))
-        assert not values[bare.tokens :].any()
 
 
 def test_single_sentence_is_wrapped_and_truncated() -> None:
@@ -122,20 +110,11 @@ def test_large_wordpieces_survive_their_16_bits() -> None:
     assert lay_out([(ids, 3)]).ids.tolist() == [101, 65535, 102]
 
 
-def write_tokenizer(path: Path, *words: str) -> Path:
-    tokenizers = pytest.importorskip("tokenizers")
-    model = tokenizers.models.WordPiece({word: place for place, word in enumerate(words)}, unk_token="[UNK]")
-    tokenizers.Tokenizer(model).save(str(path))
-    return path
-
-
 def test_special_tokens_come_from_the_tokenizer(tmp_path: Path) -> None:
-    path = write_tokenizer(tmp_path / "tokenizer.json", "[UNK]", "a", "[SEP]", "[CLS]")
+    path = tmp_path / "tokenizer.json"
+    bert_tokenizer(["[UNK]", "a", "[SEP]", "[CLS]"]).save(str(path))
     wrapper = wrapper_for(path, 9, BERT.special_tokens)
     assert (wrapper.cls, wrapper.sep, wrapper.max_tokens) == (3, 2, 9)
-
-
-def test_a_tokenizer_without_special_tokens_is_refused(tmp_path: Path) -> None:
-    path = write_tokenizer(tmp_path / "tokenizer.json", "[UNK]", "a", "[SEP]")
+    bert_tokenizer(["[UNK]", "a", "[SEP]"]).save(str(path))
     with pytest.raises(MtbertError, match=r"tokenizer\.json: has no \[CLS\] or \[SEP\]"):
         wrapper_for(path, 9, BERT.special_tokens)

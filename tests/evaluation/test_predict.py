@@ -12,10 +12,8 @@ from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.predict import raw_scores
 from mtbert.model.multitask import MultitaskModel
 
-TASKS = ["sst", "quora", "sts"]
 
-
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["sst", "quora", "sts"])
 def test_scores_are_those_of_each_example_alone(
     make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper, task: str
 ) -> None:
@@ -29,22 +27,10 @@ def test_scores_are_those_of_each_example_alone(
         for row in range(23):
             alone = model(make_batch(task, split, np.array([row]), model.views(task), wrapper))[0].numpy()
             np.testing.assert_allclose(scores[row], alone, atol=5e-6, rtol=0)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_batch_size_and_order_do_not_matter(
-    make_model: Callable[..., MultitaskModel], make_split: Callable[..., Split], wrapper: Wrapper, task: str
-) -> None:
-    model, split = make_model().eval(), make_split(task, 17)
-    scores = raw_scores(model, task, split, wrapper)
-    assert not model.training
-    for batch_size in (1, 3, 64):
-        np.testing.assert_allclose(
-            raw_scores(model, task, split, wrapper, batch_size=batch_size), scores, atol=5e-6, rtol=0
-        )
-    rows = np.random.default_rng(0).permutation(17)[:11]
+    rows = np.random.default_rng(0).permutation(23)[:11]
     chosen = raw_scores(model, task, split, wrapper, rows=rows, batch_size=4)
     np.testing.assert_allclose(chosen, scores[rows], atol=5e-6, rtol=0)
+    assert not model.training
 
 
 def test_labels_are_not_looked_at(

@@ -84,11 +84,6 @@ def test_p_of_known_counts() -> None:
 # ---- simulations: the standard error of a share of trials is known, so its distance from the expected share is tested
 
 
-def near(share: float, expected: float, trials: int) -> bool:
-    """Whether a share of trials is within four standard errors of what it should be."""
-    return abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / trials)
-
-
 def coverage_of_accuracy(trials: int, resamples: int) -> float:
     """The share of trials whose interval holds the true accuracy, that of Table 1's sentiment."""
     truth = 0.475
@@ -174,8 +169,8 @@ def test_holm_calls_equal_models_different_in_one_table_of_twenty_at_most() -> N
     assert corrected < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 2000)
     # Of independent p-values the rate is known: after three true differences, five true nulls are tested at 0.05 / 5 each.
     p = np.random.default_rng(8).random((10_000, 8)) * ([0] * 3 + [1] * 5)
-    alarms = np.mean([min(holm(list(row))[3:]) < 0.05 for row in p])
-    assert near(float(alarms), 1 - 0.99**5, 10_000)
+    alarms, expected = np.mean([min(holm(list(row))[3:]) < 0.05 for row in p]), 1 - 0.99**5
+    assert abs(alarms - expected) < 4 * np.sqrt(expected * (1 - expected) / 10_000)
 
 
 def test_a_planted_difference_is_found_as_often_as_the_power_says() -> None:

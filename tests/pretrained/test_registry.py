@@ -12,7 +12,6 @@ from mtbert.model.bert import BertConfig
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.family import SizeKey
 from mtbert.pretrained.registry import FAMILIES, read_hf_config
-from mtbert.pretrained.weights import config_to_json
 
 CONFIG = BertConfig(vocabulary=11, positions=7, layers=2, hidden=4, heads=2, intermediate=6)
 THEIR_CONFIG = {
@@ -33,7 +32,6 @@ THEIR_CONFIG = {
 def test_a_published_config(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(THEIR_CONFIG), encoding="utf-8")
     assert read_hf_config(tmp_path / "config.json") == (BERT, CONFIG)
-    assert BertConfig(**config_to_json(CONFIG)) == CONFIG
 
 
 @pytest.mark.parametrize(
@@ -84,16 +82,14 @@ def test_missing_keys_get_bert_s_defaults_with_a_note(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "config.json: not found"),
         ("{", "config.json: not valid JSON"),
         ("[]", "config.json: holds a list, not a JSON object"),
         ('{"x": ' * 100_000 + "0" + "}" * 100_000, "config.json: nested too deeply; the file must be"),
         (f'{{"hidden_size": {"9" * 5000}}}', "config.json: not valid JSON: .*4300 digits.*; the file must be"),
     ],
 )
-def test_an_unreadable_config_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
-    if text is not None:
-        (tmp_path / "config.json").write_text(text, encoding="utf-8")
+def test_an_unreadable_config_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(MtbertError, match=message):
         read_hf_config(tmp_path / "config.json")
 

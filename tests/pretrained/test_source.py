@@ -5,9 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
@@ -17,9 +19,9 @@ from mtbert.errors import MtbertError
 from mtbert.files import sha256_file
 from mtbert.model.bert import BertConfig, BertEncoder
 from mtbert.pretrained import source as module
-from mtbert.pretrained.bert import LAYER_NAMES, NAMES
+from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import MINILM_PACKAGE, MINILM_SHA256, pretrained
-from mtbert.pretrained.weights import random_weights
+from mtbert.pretrained.weights import random_weights, to_hf
 
 CONFIG = BertConfig(vocabulary=11, positions=7, layers=1, hidden=4, heads=2, intermediate=6)
 RANDOM = {"seed": 7, "layers": 1, "hidden": 4, "heads": 2, "intermediate": 6, "positions": 9}
@@ -29,18 +31,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A published encoder: the three files."""
-    ours = random_weights(CONFIG, 0)
-    theirs = {name: ours[our] for name, our in NAMES.items()} | {
-        f"encoder.layer.0.{name}.{kind}": ours[f"layers.0.{our}.{kind}"]
-        for name, our in LAYER_NAMES.items()
-        for kind in ("weight", "bias")
-    }
     path = tmp_path / "mini-bert"
     path.mkdir()
-    save_file(theirs, path / "model.safetensors")
-    config = {"model_type": "bert", "vocab_size": 11, "max_position_embeddings": 7, "type_vocab_size": 2}
-    config |= {"num_hidden_layers": 1, "hidden_size": 4, "num_attention_heads": 2, "intermediate_size": 6}
-    (path / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-12}), encoding="utf-8")
+    save_file(to_hf(random_weights(CONFIG, 0)), path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps(BERT.written_config(CONFIG)), encoding="utf-8")
     write_tokenizer(path, CONFIG.vocabulary)
     return path
 
@@ -135,7 +129,6 @@ def test_a_random_encoder_too_large_for_any_machine_is_refused(sizes: dict[str, 
 def test_minilm_computes_what_transformers_computes() -> None:
     package = pytest.importorskip(MINILM_PACKAGE)
     transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
     found = pretrained("minilm")
     assert found.source["sha256"] == MINILM_SHA256
     assert sum(tensor.numel() for tensor in found.tensors.values()) == 22_713_216
@@ -143,7 +136,7 @@ def test_minilm_computes_what_transformers_computes() -> None:
     encoder.load_state_dict(found.tensors)
     where = Path(str(package.__file__)).parent / "model"
     theirs = transformers.BertModel.from_pretrained(where, attn_implementation="eager").eval()
-    tokenizer = tokenizers.Tokenizer.from_file(str(where / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(where / "tokenizer.json"))
     tokenizer.no_padding()
     ids = tokenizer.encode("A cat sat.", "On a mat, quietly!").ids
     first, second = (
@@ -165,7 +158,7 @@ def test_a_missing_package_is_named_with_the_remedy(source: str, monkeypatch: py
 
 
 def fake_hub(monkeypatch: pytest.MonkeyPatch, download: Callable[..., str]) -> None:
-    monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
 
 
 def test_the_hub_is_asked_for_the_pinned_commit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,10 +183,8 @@ def test_the_hub_is_asked_for_the_pinned_commit(folder: Path, tmp_path: Path, mo
 
 
 def test_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = pytest.importorskip("huggingface_hub.errors")
-
     def offline(*_: object, **__: object) -> str:
-        raise errors.LocalEntryNotFoundError("An error happened while trying to locate the file on the Hub")
+        raise LocalEntryNotFoundError("An error happened while trying to locate the file on the Hub")
 
     fake_hub(monkeypatch, offline)
     with pytest.raises(MtbertError, match=r"mini-bert@01234567: the hub cannot be reached.*encoder\.source: local"):
@@ -201,10 +192,8 @@ def test_offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_name_that_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = pytest.importorskip("huggingface_hub.errors")
-
     def refuse(*_: object, **__: object) -> str:
-        raise errors.HFValidationError("Repo id must be in the form 'repo_name'\nmore")
+        raise HFValidationError("Repo id must be in the form 'repo_name'\nmore")
 
     fake_hub(monkeypatch, refuse)
     with pytest.raises(

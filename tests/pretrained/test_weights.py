@@ -1,6 +1,5 @@
 """Published weights are translated strictly: each fault is an error that names it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mtbert.errors import MtbertError
 from mtbert.model.bert import BertConfig
 from mtbert.model.masked import MaskedTokenHead
 from mtbert.pretrained.bert import BERT, LAYER_NAMES, NAMES
+from mtbert.pretrained.checks import check_tensors
 from mtbert.pretrained.weights import (
     for_pooling,
     from_hf,
@@ -117,74 +117,52 @@ def test_half_precision_becomes_fp32() -> None:
     assert {tensor.dtype for tensor in from_hf(half, CONFIG, "file").values()} == {torch.float32}
 
 
-def drop(tensors: dict[str, Tensor]) -> None:
-    del tensors["encoder.layer.1.output.dense.bias"]
-
-
-def add(tensors: dict[str, Tensor]) -> None:
-    tensors["encoder.layer.0.crossattention.self.query.weight"] = torch.zeros(4, 4)
-
-
-def half_a_pooler(tensors: dict[str, Tensor]) -> None:
-    del tensors["pooler.dense.bias"]
-
-
-def no_vocabulary(tensors: dict[str, Tensor]) -> None:
-    del tensors["embeddings.word_embeddings.weight"]
-
-
-def flat(tensors: dict[str, Tensor]) -> None:
-    tensors["embeddings.position_embeddings.weight"] = torch.zeros(7)
-
-
-def add_layer(tensors: dict[str, Tensor]) -> None:
-    tensors["encoder.layer.2.output.dense.bias"] = torch.zeros(4)
-
-
-def transpose(tensors: dict[str, Tensor]) -> None:
-    tensors["encoder.layer.0.output.dense.weight"] = tensors["encoder.layer.0.output.dense.weight"].T
-
-
-def nan(tensors: dict[str, Tensor]) -> None:
-    tensors["pooler.dense.weight"][0, 0] = float("nan")
-
-
-def infinite(tensors: dict[str, Tensor]) -> None:
-    tensors["pooler.dense.bias"][3] = float("inf")
-
-
-def integer(tensors: dict[str, Tensor]) -> None:
-    tensors["pooler.dense.bias"] = torch.zeros(4, dtype=torch.int64)
-
-
-def twice(tensors: dict[str, Tensor]) -> None:
-    tensors["bert.pooler.dense.bias"] = torch.zeros(4)
-
-
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("name", "tensor", "message"),
     [
-        (drop, r"x\.safetensors: tensors do not fit the model: missing: layers\.1\.feed_forward\.down\.bias"),
-        (add, r"x\.safetensors: unknown tensors: encoder\.layer\.0\.crossattention\.self\.query\.weight"),
         (
-            add_layer,
-            r"x\.safetensors: layers found: 3, but num_hidden_layers in its config\.json is 2; use the config\.json",
+            "encoder.layer.1.output.dense.bias",
+            None,
+            r"tensors do not fit the model: missing: layers\.1\.feed_forward\.down\.bias",
         ),
-        (half_a_pooler, r"x\.safetensors: tensors do not fit the model: missing: pooler\.bias"),
-        (no_vocabulary, r"x\.safetensors: embeddings\.token\.weight is missing"),
-        (flat, r"x\.safetensors: embeddings\.position\.weight has shape \(7,\)"),
-        (transpose, r"layers\.0\.feed_forward\.down\.weight has shape \(6, 4\), expected \(4, 6\)"),
-        (nan, r"pooler\.weight holds NaN or infinity"),
-        (infinite, r"pooler\.bias holds NaN or infinity"),
-        (integer, r"pooler\.bias is torch\.int64, expected float32"),
-        (twice, r"has bert\.pooler\.dense\.bias under two names"),
+        (
+            "encoder.layer.0.crossattention.self.query.weight",
+            torch.zeros(4, 4),
+            r"unknown tensors: encoder\.layer\.0\.crossattention\.self\.query\.weight",
+        ),
+        (
+            "encoder.layer.2.output.dense.bias",
+            torch.zeros(4),
+            r"layers found: 3, but num_hidden_layers in its config\.json is 2; use the config\.json",
+        ),
+        ("pooler.dense.bias", None, r"tensors do not fit the model: missing: pooler\.bias"),
+        ("embeddings.word_embeddings.weight", None, r"embeddings\.token\.weight is missing"),
+        ("embeddings.position_embeddings.weight", torch.zeros(7), r"embeddings\.position\.weight has shape \(7,\)"),
+        (
+            "encoder.layer.0.output.dense.weight",
+            torch.zeros(6, 4),
+            r"layers\.0\.feed_forward\.down\.weight has shape \(6, 4\), expected \(4, 6\)",
+        ),
+        (
+            "pooler.dense.weight",
+            torch.diag(torch.tensor([1, 1, torch.nan, 1])),
+            r"pooler\.weight holds NaN or infinity",
+        ),
+        ("pooler.dense.bias", torch.tensor([0, 0, 0, torch.inf]), r"pooler\.bias holds NaN or infinity"),
+        ("pooler.dense.bias", torch.zeros(4, dtype=torch.int64), r"pooler\.bias is torch\.int64, expected float32"),
+        ("bert.pooler.dense.bias", torch.zeros(4), r"has bert\.pooler\.dense\.bias under two names"),
     ],
 )
-def test_a_faulty_checkpoint_is_refused(fault: Callable[[dict[str, Tensor]], None], message: str) -> None:
-    tensors = {name: tensor.clone() for name, tensor in published().items()}
-    fault(tensors)
-    with pytest.raises(MtbertError, match=message):
-        from_hf(tensors, CONFIG, "x.safetensors")
+def test_a_faulty_checkpoint_is_refused(name: str, tensor: Tensor | None, message: str) -> None:
+    """One tensor is missing (None), added or another one."""
+    tensors = {**published(), name: tensor}
+    with pytest.raises(MtbertError, match=rf"^x\.safetensors: {message}"):
+        from_hf({key: value for key, value in tensors.items() if value is not None}, CONFIG, "x.safetensors")
+
+
+def test_tensors_that_the_model_lacks_are_refused() -> None:
+    with pytest.raises(MtbertError, match=r"^file: tensors .*: unknown: b; download or copy the file again$"):
+        check_tensors({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": (2,)}, "file")
 
 
 # Making such a model would take too much memory or time, or overflow torch's sizes.

@@ -40,7 +40,6 @@ def test_random_choices_follow_numpys_guaranteed_stream() -> None:
     rng = PortableRandom(1, 2)
     assert [rng.below(1000) for _ in range(5)] == [573, 251, 905, 517, 952]
     assert PortableRandom(1, 2).hex_id() == "92d918eb7d90ae3e4050204ba"
-    assert {PortableRandom(3).pick("ab") for _ in range(1)} <= {"a", "b"}
 
 
 def test_splits_do_not_depend_on_each_others_size() -> None:
@@ -103,7 +102,7 @@ def test_the_same_words_in_another_order_differ() -> None:
     def words(text: str) -> list[str]:
         return sorted(re.findall(r"\w+", text.lower()))
 
-    rows = generate(11711, sizes(6000, 8), 0.0)
+    rows = generate(11711, sizes(6000, 8) | {"sst": dict.fromkeys(SPLITS, 0)}, 0.0)
     swapped = [row for row in rows["quora", "train"] if words(row.texts[0]) == words(row.texts[1])]
     assert len(swapped) >= 5 and {row.label for row in swapped} == {"0.0"}
     reordered = [float(row.label) for row in rows["sts", "train"] if words(row.texts[0]) == words(row.texts[1])]
