@@ -4,12 +4,13 @@ trained model, hand the graph to another engine or machine, and maintain the pro
 There is no logic here. A command imports what it needs when it runs, so --help is fast.
 """
 
-import importlib
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from enum import Enum
+from functools import partial, wraps
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,8 +53,16 @@ class Engine(Enum):
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command. The list of commands shows the whole docstring; typer would cut it at 45 characters."""
-    return app.command(short_help=" ".join((function.__doc__ or "").split()))(function)
+    """Register a command, whose errors become a message and an exit status.
+
+    The list of commands shows the whole docstring; typer would cut it at 45 characters.
+    """
+
+    @wraps(function)
+    def command(**arguments: Any) -> None:
+        raise typer.Exit(import_module("mtbert.pipeline.start").guarded(partial(function, **arguments)))
+
+    return app.command(short_help=" ".join((function.__doc__ or "").split()))(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -96,7 +105,7 @@ def plan(
     if data is not None and data != "download":
         data = str(_resolved(Path(os.path.expanduser(data))))  # noqa: PTH111 - unlike Path.expanduser, it does not raise
     _enter(project)
-    raise typer.Exit(_guarded(importlib.import_module("mtbert.pipeline.cost").main, profile, data, study))
+    import_module("mtbert.pipeline.cost").main(profile, data, study)
 
 
 @_command
@@ -191,12 +200,8 @@ def compare(
 ) -> None:
     """Compare two runs: settings, scores on the same examples with intervals and p, flipped examples, size and time."""
     _enter(project)
-
-    def work() -> None:
-        runs = importlib.import_module("mtbert.params").load_here().runs
-        importlib.import_module("mtbert.compare").main(first, second, runs, examples=examples, as_json=as_json)
-
-    raise typer.Exit(_guarded(work))
+    runs = import_module("mtbert.params").load_here().runs
+    import_module("mtbert.compare").main(first, second, runs, examples=examples, as_json=as_json)
 
 
 @_command
@@ -210,14 +215,9 @@ def errors(
 ) -> None:
     """Say where RUN errs on dev: calibration, distances between classes, and slices by length, overlap and negation."""
     _enter(project)
-
-    def work() -> None:
-        params = importlib.import_module("mtbert.params").load_here()
-        importlib.import_module("mtbert.error_analysis").main(
-            run, params.runs, params.model_dump()["tasks"], task=task, as_json=as_json
-        )
-
-    raise typer.Exit(_guarded(work))
+    params = import_module("mtbert.params").load_here()
+    tasks = params.model_dump()["tasks"]
+    import_module("mtbert.error_analysis").main(run, params.runs, tasks, task=task, as_json=as_json)
 
 
 @_command
@@ -259,24 +259,20 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, max=65536, help="Rows computed together; bounds memory.")] = 64,
 ) -> None:
     """Predict TASK for sentences or pairs: labels with probabilities, or scores. Needs no params.yaml."""
-
-    def work() -> None:
-        importlib.import_module("mtbert.inference.command").main(
-            model,
-            task,
-            texts or (),
-            input_file=input_,
-            output_file=output,
-            output_format=format_,
-            input_format=input_format,
-            columns=columns,
-            on_bad_row=on_bad_row,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-        )
-
-    raise typer.Exit(_guarded(work))
+    import_module("mtbert.inference.command").main(
+        model,
+        task,
+        texts or (),
+        input_file=input_,
+        output_file=output,
+        output_format=format_,
+        input_format=input_format,
+        columns=columns,
+        on_bad_row=on_bad_row,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+    )
 
 
 @_command
@@ -291,20 +287,18 @@ def export(
     ] = None,
 ) -> None:
     """Write MODEL as a folder that another library loads, with a model card. Needs no params.yaml."""
-    raise typer.Exit(_guarded(importlib.import_module("mtbert.export.command").main, model, dest, to, task))
+    import_module("mtbert.export.command").main(model, dest, to, task)
 
 
 @_command
 def doctor(project: Project = HERE) -> None:
     """Check this machine and this checkout; say what is missing and what to do. Exit status 1 if there is a problem."""
     root, levels = _enter(project), set()
-
-    def show() -> None:
-        for check in importlib.import_module("mtbert.doctor").examine(root):
-            typer.echo(str(check))
-            levels.add(check.level)
-
-    raise typer.Exit(_guarded(show) or int("problem" in levels))
+    for check in import_module("mtbert.doctor").examine(root):
+        typer.echo(str(check))
+        levels.add(check.level)
+    if "problem" in levels:
+        raise typer.Exit(1)
 
 
 @_command
@@ -313,7 +307,7 @@ def workflow(
 ) -> None:
     """Write the stale stages of DVC's graph for ENGINE (snakemake), which runs several at once or on a cluster."""
     _enter(project)
-    raise typer.Exit(_guarded(importlib.import_module(f"mtbert.workflow.{engine.value}").main))
+    import_module(f"mtbert.workflow.{engine.value}").main()
 
 
 @_command
@@ -347,13 +341,8 @@ def bundle(
     """Pack code, packages, weights and prepared data for training runs on a machine without a network (docs/gpu.md)."""
     dest = _resolved(dest)
     _enter(project)
-    more = {"python": python} if python else {}
-    pack = importlib.import_module("mtbert.bundle.pack").main
-    raise typer.Exit(
-        _guarded(
-            lambda: pack(dest, run or (), study or (), fp16=fp16, more=add or (), megabytes=part_megabytes, **more)
-        )
-    )
+    pack = import_module("mtbert.bundle.pack").main
+    pack(dest, run or (), study or (), fp16=fp16, more=add or (), python=python, megabytes=part_megabytes)
 
 
 @_command
@@ -364,7 +353,7 @@ def take(
     """Bring the results of a bundle's runs into the graph, so that `dvc repro` does not train them again."""
     folder = _resolved(folder)
     _enter(project)
-    raise typer.Exit(_guarded(importlib.import_module("mtbert.bundle.take").main, folder))
+    import_module("mtbert.bundle.take").main(folder)
 
 
 @_command
@@ -375,29 +364,19 @@ def clean(
 ) -> None:
     """List leftovers of killed runs and of runs no longer declared, with sizes; remove them after confirmation."""
     root = _enter(project)
-    housekeeping = importlib.import_module("mtbert.housekeeping")
-
-    def work() -> None:
-        runs = importlib.import_module("mtbert.params").load_params().runs
-        found = housekeeping.leftovers(root, runs)
-        typer.echo(housekeeping.listing(found))
-        if found and not dry_run and (yes or typer.confirm("Remove all of it?", abort=True)):
-            housekeeping.remove(root, runs, found)
-
-    raise typer.Exit(_guarded(work))
+    housekeeping = import_module("mtbert.housekeeping")
+    runs = import_module("mtbert.params").load_params().runs
+    found = housekeeping.leftovers(root, runs)
+    typer.echo(housekeeping.listing(found))
+    if found and not dry_run and (yes or typer.confirm("Remove all of it?", abort=True)):
+        housekeeping.remove(root, runs, found)
 
 
 def _stage(name: str, project: Path, *arguments: Any) -> None:
     """Plan from the present params.yaml, then run a stage."""
     _enter(project)
-
-    def work() -> None:
-        importlib.import_module("mtbert.pipeline.planning").refresh(
-            importlib.import_module("mtbert.params").load_params()
-        )
-        importlib.import_module(f"stages.{name}").main(*arguments)
-
-    raise typer.Exit(_guarded(work))
+    import_module("mtbert.pipeline.planning").refresh(import_module("mtbert.params").load_params())
+    import_module(f"stages.{name}").main(*arguments)
 
 
 def _enter(project: Path) -> Path:
@@ -427,14 +406,9 @@ def _resolved(path: Path) -> Path:
         ) from None
 
 
-def _guarded(work: Callable[..., None], *arguments: Any) -> int:
-    status: int = importlib.import_module("mtbert.pipeline.start").guarded(work, *arguments)
-    return status
-
-
 def main() -> None:
     """Entry point of the `mtbert` script."""
-    start = importlib.import_module("mtbert.pipeline.start")
+    start = import_module("mtbert.pipeline.start")
     with start.quiet_pipe():
         sys.exit(start.guarded(app, several=True))  # each command checks how many processes it may have
 

@@ -104,12 +104,8 @@ def _print_flips(console: Console, runs: tuple[str, str], task: str, flips: Flip
     counts = f"{task}: {runs[0]} alone is right on {flips.first:,} examples, {runs[1]} alone on {flips.second:,}"
     console.print(Text(counts))
     if flips.examples:
-        header = ("Right", "Label", *runs, "Text")
-        print_table(
-            console,
-            header,
-            [(flip.right, flip.label, *flip.predictions, " | ".join(flip.texts)) for flip in flips.examples],
-        )
+        rows = [(flip.right, flip.label, *flip.predictions, " | ".join(flip.texts)) for flip in flips.examples]
+        print_table(console, ("Right", "Label", *runs, "Text"), rows)
 
 
 def _difference(value: float | None, low: float | None, high: float | None, p: float | None) -> tuple[str, str, str]:

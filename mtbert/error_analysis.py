@@ -69,6 +69,5 @@ def main(
         ]
         console.print()
         if rows:
-            print_table(
-                console, ("Examples", "Number", "Error", "Difference to the rest", "p, corrected"), rows, numbers=True
-            )
+            header = ("Examples", "Number", "Error", "Difference to the rest", "p, corrected")
+            print_table(console, header, rows, numbers=True)

@@ -17,10 +17,10 @@ from mtbert.training.work import LOCK, work_folders
 WORK = Path(".mtbert")
 UNDECLARED = "output of a run that params.yaml does not declare"
 STARTUP = 60  # seconds in which a new experiment's process may not have entered its workspace yet
+# Folders of runs' outputs, and the file that every output has; folders without it are the user's own.
 OUTPUTS = {"models": "config.json", "models/converted": "config.json", "results": "metrics.json"}
-"""Folders of runs' outputs, and the file that every output has; folders without it are the user's own."""
+# Folders with a file for each run, its ending, and the text that every such file has.
 FILES = {"metrics": (".json", b'"overall"'), "plots": (".csv", b"epoch,step")}
-"""Folders of files for each run, their ending, and what every such file has."""
 
 
 class Leftover(NamedTuple):
@@ -94,11 +94,6 @@ def _checkpoints(root: Path) -> Iterator[tuple[Path, str]]:
                 yield work.path, f"checkpoint of {what}; the same settings would resume from it"
 
 
-def _in_training(root: Path) -> set[str]:
-    """The runs that some process is training: their locks are held."""
-    return {path.name for path in (root / WORK / "locks").glob("*") if _held(path)}
-
-
 def _held(lock: Path) -> bool:
     try:
         with lock.open() as file:
@@ -134,7 +129,8 @@ def _workspaces(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _outputs(root: Path, runs: Collection[str]) -> Iterator[tuple[Path, str]]:
-    in_use = {*runs, "pretrained", "converted", *_in_training(root)}
+    in_training = {lock.name for lock in (root / WORK / "locks").glob("*") if _held(lock)}
+    in_use = {*runs, *in_training, "pretrained", "converted"}
     for parent, mark in OUTPUTS.items():
         for folder in sorted((root / parent).glob("[!.]*")):
             if folder.name not in in_use and not folder.is_symlink() and (folder / mark).is_file():

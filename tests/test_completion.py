@@ -56,6 +56,7 @@ def test_each_shell_is_set_up_and_offered_the_runs(project: Path, shell: str) ->
 @pytest.mark.parametrize(
     ("line", "words"),
     [
+        ("mtbert conv", ["convert"]),
         ("mtbert figure ", ["figure1", "figure2", "figure3", "figure4"]),
         ("mtbert plan paper", ["paper", "paper_minilm"]),
         ("mtbert predict ", ["mine"]),
@@ -66,7 +67,7 @@ def test_each_shell_is_set_up_and_offered_the_runs(project: Path, shell: str) ->
         ("mtbert compare baseline dora_r3", ["dora_r32"]),
     ],
 )
-def test_an_argument_is_offered_its_names(project: Path, line: str, words: list[str]) -> None:
+def test_commands_and_arguments_are_offered_by_name(project: Path, line: str, words: list[str]) -> None:
     assert offered(project, line) == words
 
 

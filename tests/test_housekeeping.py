@@ -129,7 +129,7 @@ def test_a_file_that_vanishes_while_a_folder_is_measured(tmp_path: Path, monkeyp
     assert size_of(tmp_path) == 10
 
 
-def test_files_and_housekeeping_agree_on_who_is_alive(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """/proc may hide the processes of other users."""
+def test_a_live_process_keeps_its_temporary_files(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`alive` decides, as for `mtbert.files`: /proc may hide the processes of other users."""
     monkeypatch.setattr("mtbert.housekeeping.alive", lambda _: True)
     assert not [one for one in leftovers(project, RUNS) if one.why == "temporary file of a killed write"]

@@ -1,7 +1,7 @@
 """Pack the project, its prepared inputs and the packages that it needs into a bundle of few files.
 
-A bundle is made when everything before training is up to date. The other machine then trains from the very inputs that DVC has here, so
-`take` can tell that its results are those of this graph.
+A bundle is made only when everything before training is up to date. The other machine then trains from the same inputs that DVC has here,
+so `take` can tell whether its results are those of this graph.
 """
 
 import hashlib
@@ -17,7 +17,6 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 
 from mtbert.bundle import MANIFEST, PROJECT, place
@@ -36,7 +35,7 @@ from mtbert.workflow.graph import stale_jobs
 
 SCRIPT = "run.sh"
 CODE = ("mtbert", "stages", "benchmarks", "tests", "requirements", str(PARAMS_FILE), "dvc.yaml", "pyproject.toml")
-EARLY = ("plan", "fetch", "encoder", "prepare", "convert")
+EARLY = {"plan", "fetch", "encoder", "prepare"}
 RUN_SH = """\
 #!/usr/bin/env bash
 # Written by `mtbert bundle`. On the other machine: bash run.sh [--help]. Unpacks itself into /tmp; needs no network.
@@ -110,7 +109,7 @@ def main(
     *,
     fp16: bool = False,
     more: Sequence[str] = (),
-    python: str = HERE,
+    python: str | None = None,
     megabytes: int = 60,
 ) -> None:
     """Write the bundle into `dest`, and print what to do with it.
@@ -121,7 +120,7 @@ def main(
         studies: folders of `studies`, all of whose runs are to be trained too.
         fp16: round the encoder's weights, which halves the bundle; `take` refuses what is trained from them.
         more: further packages to carry.
-        python: the other machine's version.
+        python: the other machine's version; by default this one's.
         megabytes: the largest size of a file.
 
     Raises:
@@ -134,12 +133,11 @@ def main(
         raise MtbertError(
             f"{dest / 'results'}: would be deleted; `mtbert take` it and move it away, then give the same command again"
         )
+    python = python or HERE
     params = load_params()
     chosen = _chosen(params, runs, studies)
-    manifest = {
-        **{"commit": commit(), "profile": params.profile, "runs": chosen, "fp16": fp16, "python": python},
-        "prepared": data_hash([PREPARED]),
-    }
+    about = {"commit": commit(), "profile": params.profile, "runs": chosen, "fp16": fp16, "python": python}
+    manifest = about | {"prepared": data_hash([PREPARED])}
     with replaced_folder(dest) as folder, tempfile.TemporaryDirectory() as scratch:
         site = Path(scratch) / "site"
         site.mkdir()
@@ -150,15 +148,19 @@ def main(
             _add(tar, "hook/sitecustomize.py", HOOK.encode())
             _add(tar, f"project/{MANIFEST}", json.dumps(manifest, indent=2).encode())
             _add_project(tar, chosen, fp16)
-        values = {"name": parts.digest.hexdigest()[:12], "python": python, "parts": " ".join(parts.names)}
-        script = reduce(lambda text, key: text.replace(f"{{{key}}}", values[key]), values, RUN_SH)
-        (folder / SCRIPT).write_text(script, encoding="utf-8")
+        (folder / SCRIPT).write_text(_script(parts, python), encoding="utf-8")
         (folder / SCRIPT).chmod(0o755)
     size = sum(file.stat().st_size for file in dest.iterdir())
     print(
         f"{dest}: {size / 1e6:.0f} MB in {len(parts.names)} parts, for Python {python}; runs: {', '.join(chosen) or 'none'}"
     )
     print(f"There: bash {dest.name}/{SCRIPT} --help. Then bring the folder `results` back: mtbert take FOLDER")
+
+
+def _script(parts: Parts, python: str) -> str:
+    """The text of run.sh."""
+    name = parts.digest.hexdigest()[:12]
+    return RUN_SH.replace("{name}", name).replace("{python}", python).replace("{parts}", " ".join(parts.names))
 
 
 def _chosen(params: Params, runs: Sequence[str], studies: Sequence[str]) -> dict[str, int]:
@@ -174,9 +176,7 @@ def _chosen(params: Params, runs: Sequence[str], studies: Sequence[str]) -> dict
     stale = {job.stage for job in stale_jobs()}
     untrained = [run for run in params.runs if stale & {f"train@{run}", f"evaluate@{run}"} and run not in dependent]
     wanted = list(runs) or ([] if studies else untrained)
-    early = sorted(stage for stage in stale if stage.partition("@")[0] in EARLY)
-    early = [stage for stage in early if "@" not in stage or stage.partition("@")[2] in wanted]
-    if early:
+    if early := sorted(stale & {*EARLY, *(f"convert@{run}" for run in wanted)}):
         raise MtbertError(
             f"{', '.join(early)}: not up to date; run `dvc repro prepare convert`, then the same command again"
         )
@@ -214,13 +214,10 @@ def _add_project(tar: tarfile.TarFile, runs: Iterable[str], fp16: bool) -> None:
             tar.add(path, f"project/{path}", filter=_kept)
     for file in sorted(PRETRAINED.iterdir()):
         if fp16 and file.name == WEIGHTS:
-            _add(tar, f"project/{PRETRAINED / WEIGHTS}", save(_rounded()))
+            rounded = {name: tensor.half() for name, tensor in load_model(PRETRAINED)[0].items()}
+            _add(tar, f"project/{PRETRAINED / WEIGHTS}", save(rounded))
         else:
             tar.add(file, f"project/{file}", filter=_kept)
-
-
-def _rounded() -> dict[str, torch.Tensor]:
-    return {name: tensor.half() for name, tensor in load_model(PRETRAINED)[0].items()}
 
 
 def _kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

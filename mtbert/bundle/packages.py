@@ -34,7 +34,7 @@ def collect(site: Path, more: Iterable[str], python: str) -> None:
         MtbertError: a package is not installed here or cannot be copied, or pip fails.
     """
     tests = [name for name in TESTS if find_spec(name)]
-    # What torch brings there may be older than what these need; what else torch requires is large.
+    # What torch requires may be too old there for NEEDED, which is carried whole; it is large, so `more` is carried without it.
     names = sorted((required([*NEEDED, *tests]) - set(GIVEN)) | (required(more) - required(GIVEN)))
     if python == HERE:
         for name in names:
@@ -127,20 +127,10 @@ def _copy(package: Distribution, site: Path) -> None:
 
 def _download(names: Iterable[str], site: Path, python: str) -> None:
     pins = [f"{name}=={installed(name).version}" for name in names]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-compile",
-        "--no-deps",
-    ]
-    command += ["--target", str(site), "--only-binary=:all:", "--implementation", "cp", "--python-version", python]
-    done = subprocess.run(
-        [*command, *(f"--platform={name}" for name in PLATFORMS), *pins], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    command += ["--no-deps", "--target", str(site), "--only-binary=:all:", "--implementation", "cp"]
+    command += ["--python-version", python, *(f"--platform={name}" for name in PLATFORMS)]
+    done = subprocess.run([*command, *pins], capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or "no message").splitlines()[-1]
         raise MtbertError(

@@ -31,8 +31,8 @@ GRACE = 15.0  # seconds before the limit at which processes are asked to stop
 
 
 class Waiting:
-    """Runs that wait for a process. When some have finished, a run that would not finish in the time left is passed over for a shorter one,
-    since what a limit ends comes back with nothing.
+    """Runs that wait for a process. Once some have finished, a run that would not finish in the time left is passed over for a shorter
+    one, since a run that the limit stops brings nothing back.
 
     Args:
         runs: in their order, with the tokens that each trains on.
@@ -105,15 +105,9 @@ class Work:
                 process.terminate()
             status = process.wait()
             self._running.discard(process)
-        good = status == 0
-        self.failed |= not good and not self.stopping.is_set()
-        how = (
-            "done"
-            if good
-            else "stopped"
-            if self.stopping.is_set()
-            else f"failed with status {status}, see logs/{name}.log"
-        )
+        good, stopped = status == 0, self.stopping.is_set()
+        self.failed |= not good and not stopped
+        how = "done" if good else "stopped" if stopped else f"failed with status {status}, see logs/{name}.log"
         print(f"{command[0]} {name}: {how} after {time.monotonic() - began:.0f} s", flush=True)
         return good
 
@@ -145,11 +139,8 @@ def _arrange(site: Path, first: Path) -> None:
     """Choose between the machine's packages and the bundle's, once."""
     if first.exists():
         return
-    project = (
-        tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-        if Path("pyproject.toml").is_file()
-        else {}
-    )
+    file = Path("pyproject.toml")
+    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"] if file.is_file() else {}
     machine = [folder for folder in sys.path if Path(folder).resolve() != site.resolve()]
     with replaced_folder(first) as folder:
         if names := arrange(site, folder, project.get("dependencies", ()), machine):

@@ -14,11 +14,11 @@ from mtbert.bundle import CHECKSUM, LOG, MANIFEST, PROJECT, place
 from mtbert.errors import MtbertError
 from mtbert.files import atomic_json, replaced_folder, scratch_folder, sha256_file
 from mtbert.params import PARAMS_FILE, Params, load_params
-from mtbert.pipeline.models import parents_of, weights_of
+from mtbert.pipeline.models import parents_of
 from mtbert.pipeline.paths import CONVERTED, METRICS, MODELS, PLOTS, PREPARED, RESULTS, confine
 from mtbert.pipeline.planning import refresh, refresh_study
 from mtbert.pipeline.plans import PLAN, planned
-from mtbert.pipeline.provenance import EVALUATION, RECORD, data_hash, differences, plan_hash, read_sealed
+from mtbert.pipeline.provenance import EVALUATION, RECORD, data_hash, differences, plan_hash, read_sealed, weights_of
 from mtbert.pretrained.store import CONFIG, WEIGHTS, read_config
 from mtbert.seal import check_seal
 from mtbert.settings.run import Run
@@ -136,9 +136,8 @@ def _unpacked(archive: Path, to: Path) -> Path:
             raise _damaged(archive, f"its sha256 is not that in {archive.name}{CHECKSUM}")
         with tarfile.open(archive) as tar:
             for member in tar:
-                if not (member.isfile() or member.isdir()) or not (to / member.name).resolve().is_relative_to(
-                    to.resolve()
-                ):
+                inside = (to / member.name).resolve().is_relative_to(to.resolve())
+                if not inside or not (member.isfile() or member.isdir()):
                     raise tarfile.TarError(f"{member.name}: neither a file nor a folder below this one")
             tar.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4 on
             tar.extractall(to)

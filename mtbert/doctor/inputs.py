@@ -1,6 +1,7 @@
 """The inputs of the selected profile: whether its data and its encoder can be reached from here."""
 
 import importlib
+import os
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -18,20 +19,17 @@ FETCHED, LOADED = Path("data/raw/source.json"), Path("models/pretrained/model.sa
 
 def data(root: Path, params: Params) -> Check:
     """The data of the profile: generated, complete in their folder, or at the address that they are downloaded from."""
-    source, folder = params.data.source, _folder(root, params.data.path)
+    source = params.data.source
+    folder = root / os.path.expanduser(params.data.path)  # noqa: PTH111 - unlike Path.expanduser, it does not raise
     needed = [
         task for task in known_tasks(params.model_dump()["tasks"]).values() if source == "folder" or task.course is None
     ]
     files = [folder / task.file(split) for task in needed for split in ("train", "dev")]
     if missing := [file for file in files if not file.is_file()]:
-        names = ", ".join(file.name for file in missing)
+        what = f"{params.data.path} lacks {', '.join(file.name for file in missing)}"
         if any(file.with_name(f"{file.name}.dvc").exists() for file in missing):
-            return Check(
-                "problem", f"{params.data.path} lacks {names}, which DVC tracks", "run `dvc checkout` or `dvc pull`"
-            )
-        return Check(
-            "problem", f"{params.data.path} lacks {names}", "copy them there, or name their folder as data.path"
-        )
+            return Check("problem", f"{what}, which DVC tracks", "run `dvc checkout` or `dvc pull`")
+        return Check("problem", what, "copy them there, or name their folder as data.path")
     request = urllib.request.Request(URL + min(GIT_BLOBS), method="HEAD")
     if source == "download" and (fault := _fault(lambda: urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS))):
         return _offline(root / FETCHED, f"the course's files cannot be downloaded ({fault})", BY_HAND)
@@ -73,13 +71,6 @@ def _fault(ask: Callable[[], Any]) -> str:
     except Exception as error:  # of urllib, httpx or the hub's client
         return (str(getattr(error, "reason", None) or error) or type(error).__name__).splitlines()[0]
     return ""
-
-
-def _folder(root: Path, path: str) -> Path:
-    try:
-        return root / Path(path).expanduser()
-    except RuntimeError:  # ~SOMEBODY
-        return Path(path)
 
 
 def _offline(made: Path, what: str, remedy: str) -> Check:

@@ -27,7 +27,7 @@ def torch(_root: Path) -> Check:
     except (ImportError, OSError) as error:
         return Check("problem", f"torch cannot be imported ({str(error).splitlines()[0]})", "run `make install`")
     gpus = (("CUDA", found.version.cuda), ("ROCm", getattr(found.version, "hip", None)))
-    build = next((f"for {name} {version}" for name, version in gpus if version), "for CPUs only")
+    build = next((f"for {name} {release}" for name, release in gpus if release), "for CPUs only")
     if not found.version.cuda and Path("/proc/driver/nvidia/version").exists():
         remedy = "remove .venv, then run `make install`, which installs the GPU build on a machine with a GPU"
         return Check("note", f"torch {found.__version__}, built {build}, but this machine has an NVIDIA GPU", remedy)

@@ -28,15 +28,14 @@ def git(root: Path) -> Check:
 def identity(root: Path) -> Check:
     missing = [key for key in ("user.name", "user.email") if not output(root, "git", "config", key)]
     if missing:
-        remedy = (
-            "run `" + " && ".join(f'git config {key} "…"' for key in missing) + "`; commits and experiments need it"
-        )
+        command = " && ".join(f'git config {key} "…"' for key in missing)
+        remedy = f"run `{command}`; commits and experiments need it"
         return Check("note", f"git does not know your {' and '.join(missing)}", remedy)
     return Check("ok", "git knows your name and address")
 
 
 def dvc(root: Path) -> Check:
-    version = output(root, sys.executable, "-m", "dvc", "--version")
+    version = _dvc(root, "--version")
     if version is None:
         return Check("problem", "DVC does not run", "run `make install`")
     if not (root / ".dvc").is_dir():
@@ -49,15 +48,10 @@ def site_cache(root: Path) -> Check:
     own = root / SITE_CACHE if str(root).isascii() else Path.home() / ".cache/mtbert/dvc"  # DVC's settings are ASCII
     quoted = shlex.quote(str(own))
     make = f"`mkdir -p -m 700 {quoted} && dvc config --local core.site_cache_dir {quoted}`"
-    set_to = os.environ.get("DVC_SITE_CACHE_DIR") or output(
-        root, sys.executable, "-m", "dvc", "config", "core.site_cache_dir"
-    )
+    set_to = os.environ.get("DVC_SITE_CACHE_DIR") or _dvc(root, "config", "core.site_cache_dir")
     if not set_to:
-        return Check(
-            "note",
-            "DVC keeps its state in a folder that all users of this machine share",
-            f"{make} makes a private one",
-        )
+        what = "DVC keeps its state in a folder that all users of this machine share"
+        return Check("note", what, f"{make} makes a private one")
     folder = Path(set_to)
     if not folder.is_absolute():
         remedy = f"experiments and subfolders need an absolute path: {make}"
@@ -67,9 +61,8 @@ def site_cache(root: Path) -> Check:
     except OSError as error:
         return Check("problem", f"{set_to}: {error.strerror}", f"{make} makes a new one")
     if status.st_uid != os.getuid():
-        return Check(
-            "problem", f"{set_to}, where DVC keeps its state, belongs to another user", f"{make} makes a private one"
-        )
+        what = f"{set_to}, where DVC keeps its state, belongs to another user"
+        return Check("problem", what, f"{make} makes a private one")
     if status.st_mode & 0o022:
         remedy = f"`chmod 700 {shlex.quote(set_to)}`"
         return Check("problem", f"other users can write to {set_to}, where DVC keeps its state", remedy)
@@ -78,7 +71,7 @@ def site_cache(root: Path) -> Check:
 
 def cache(root: Path) -> Check:
     """DVC's cache holds every output once more, unless the file system can link to it."""
-    shown = output(root, sys.executable, "-m", "dvc", "cache", "dir")
+    shown = _dvc(root, "cache", "dir")
     if shown is None:
         return Check("note", "DVC's cache not examined", "see DVC above")
     folder = Path(shown)
@@ -93,6 +86,11 @@ def cache(root: Path) -> Check:
         remedy = "outputs take their space twice; `dvc cache dir --local .dvc/cache` keeps them on this one"
         return Check("note", f"{what} on another file system", remedy)
     return Check("ok", what)
+
+
+def _dvc(root: Path, *arguments: str) -> str | None:
+    """As `output`, of a command of DVC."""
+    return output(root, sys.executable, "-m", "dvc", *arguments)
 
 
 def undeclared(root: Path, runs: Collection[str]) -> Check:

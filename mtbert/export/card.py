@@ -28,12 +28,12 @@ def write_card(
         tasks: those of the model that are in it.
         pipeline: what the hub calls its kind of task.
     """
-    metrics = metrics_of(export)
+    metrics = _metrics(export)
     text = card(export.name, export.config, use=use, metrics=metrics, library=library, pipeline=pipeline, tasks=tasks)
     atomic_write_text(folder / CARD, text)
 
 
-def metrics_of(export: Export) -> dict[str, Any]:
+def _metrics(export: Export) -> dict[str, Any]:
     """What `evaluate` found of exactly these weights, by dev and test; empty if its results are not at hand."""
     results = export.model.folder.resolve().parent.parent / RESULTS / export.name
     try:

@@ -1,7 +1,7 @@
 """A task of an mtbert model, for transformers: one file, which needs torch and transformers alone.
 
-`mtbert export` copies it beside weights whose pooling or features BERT's own classes lack. It takes what the tokenizer beside it gives for
-a sentence or a pair, [CLS] s1 [SEP] (s2 [SEP]), padded on the right, and reads from it the sequences of which its head takes features:
+`mtbert export` copies it beside weights whose pooling or features BERT's own classes lack. Its input is what the tokenizer beside it
+gives for a sentence or a pair, [CLS] s1 [SEP] (s2 [SEP]), padded on the right. From it the model takes the sequences that its head's features need:
 
     u = [CLS] s1 [SEP]        v = [CLS] s2 [SEP]        c = [CLS] s1 [SEP] s2 [SEP]
 
@@ -121,5 +121,5 @@ class MtbertForSequenceClassification(BertPreTrainedModel):
 
 
 def _taken(ids: Tensor, places: Tensor) -> Tensor:
-    """The ids at these places of each sequence; what lies behind its end is masked and may be any."""
+    """The ids at these places of each sequence; places past its end are masked, so any id will do there."""
     return ids.gather(1, places.clamp_max(ids.shape[1] - 1))

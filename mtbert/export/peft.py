@@ -31,8 +31,7 @@ def write(export: Export, folder: Path) -> list[str]:
     tensors = read_safetensors(export.model.folder / WEIGHTS)  # `load` has verified them
     if isinstance(adapter, Pissa):
         tensors = _doubled(tensors)
-    added = set(PARTS)
-    adapted = {name.rpartition(".")[0] for name in tensors if name.rpartition(".")[2] in added}
+    adapted = {name.rpartition(".")[0] for name in tensors if name.rpartition(".")[2] in PARTS}
     theirs, heads, saved = {}, {}, set()
     for name, tensor in tensors.items():
         if name.startswith(("heads.", "pair_layer.")):
@@ -40,7 +39,7 @@ def write(export: Export, folder: Path) -> list[str]:
             continue
         layer, _, part = name.rpartition(".")
         module = published_module(layer.removeprefix("encoder."))
-        if part in added:
+        if part in PARTS:
             theirs[f"{PREFIX}{module}.{PARTS[part]}"] = tensor
         elif adapter.train_rest and layer not in adapted:
             theirs[f"{PREFIX}{module}.{part}"] = tensor

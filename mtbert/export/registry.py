@@ -43,10 +43,7 @@ class Export(NamedTuple):
         return [self.task] if self.task else list(self.model.tasks)
 
 
-Write = Callable[[Export, Path], list[str]]
-
-
-def writer(name: str) -> Write:
+def writer(name: str) -> Callable[[Export, Path], list[str]]:
     """The function that writes a format into an empty folder, and says in a line for each thing what it wrote.
 
     Raises:
@@ -54,5 +51,4 @@ def writer(name: str) -> Write:
     """
     if name not in FORMATS:
         raise MtbertError(f"--to: {name!r} is unknown{nearest(name, list(FORMATS))}")
-    write: Write = import_module(FORMATS[name]).write
-    return write
+    return import_module(FORMATS[name]).write

@@ -7,14 +7,7 @@ from mtbert.errors import MtbertError
 from mtbert.export.card import write_card
 from mtbert.export.registry import Export
 from mtbert.export.tokenizer import write_tokenizer
-from mtbert.export.transformers import (
-    encoder_config,
-    limits,
-    remarks,
-    trust,
-    write_classifier,
-    write_tensors,
-)
+from mtbert.export.transformers import encoder_config, limits, remarks, trust, write_classifier, write_tensors
 from mtbert.files import atomic_json
 from mtbert.inference.model import TaskInfo, TrainedModel
 from mtbert.pretrained.store import CONFIG, WEIGHTS

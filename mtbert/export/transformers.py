@@ -75,7 +75,7 @@ def classifier(model: TrainedModel, task: str, one_logit: bool = False) -> tuple
 def longest(model: TrainedModel, task: str) -> int:
     """The tokens at which a tokenizer may cut the task's input without loss.
 
-    Of u and v each may be as long as the model takes, and modeling_mtbert.py cuts what it reads of a pair.
+    u and v may each be as long as the model takes, so modeling_mtbert.py cuts a pair itself.
     """
     pair = model.tasks[task].sentences == 2
     return model.max_tokens if is_plain(model, task) or not pair else 2 * model.max_tokens - 1

@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
@@ -15,7 +15,7 @@ from mtbert.errors import MtbertError, Stopped, nearest, out_of_memory
 from mtbert.files import replaced_file
 from mtbert.inference.load import load
 from mtbert.inference.model import NO_WORDPIECE, TaskInfo, TrainedModel, chunks, cut_message, fault, names_of
-from mtbert.inference.read import Bad, Form, Row, Source, form_of, from_arguments, from_file
+from mtbert.inference.read import Bad, Form, Row, Source, from_arguments, from_file
 from mtbert.inference.write import Csv, Format, Jsonl, OnTerminal, Predicted, Writer
 
 LISTED = 5  # rows left out that are named
@@ -51,10 +51,10 @@ def main(
     if texts and input_file is not None:
         raise MtbertError("TEXT and --input exclude each other; give one of them")
     if texts and (form or columns):
-        raise MtbertError(
-            f"{'--input-format' if form else '--columns'} describes a file, and TEXT is none; leave it out"
-        )
-    if not texts and input_file in (None, "-") and sys.stdin.isatty():
+        raise MtbertError(f"{'--input-format' if form else '--columns'} is for files, not for TEXT; leave it out")
+    if input_file == "-":
+        input_file = None
+    if not texts and input_file is None and sys.stdin.isatty():
         raise MtbertError("nothing to predict; give TEXT, --input FILE, or lines on standard input")
     done = 0
     try:
@@ -66,16 +66,16 @@ def main(
             if file is None:
                 source = from_arguments(texts, about)
             else:
-                name = STDIN if input_file in (None, "-") else str(input_file)
-                source = from_file(file, name, form_of(name, form, about), about, wanted)
+                source = from_file(file, input_file or STDIN, form, about, wanted)
             writer = stack.enter_context(_writer(output_file, target, about))
-            rows = stack.enter_context(_Rows(source, wanted or names_of(about.sentences), skip, loaded.max_tokens))
-            progress = stack.enter_context(_progress(source, hidden=isinstance(writer, OnTerminal)))
-            writer.write([])
-            for chunk in chunks(rows, lambda row: sum(map(len, row.sides))):
-                writer.write(_predicted(loaded, task, chunk, rows, batch_size))
-                done += len(chunk)
-                progress.update(done)
+            rows = _Rows(source, wanted or names_of(about.sentences), skip, loaded.max_tokens)
+            with _progress(hidden=target == "table") as progress:
+                bar = progress.add_task("", total=source.size, rows=0)
+                for chunk in chunks(rows, lambda row: sum(map(len, row.sides))):
+                    writer.write(_predicted(loaded, task, chunk, rows, batch_size))
+                    done += len(chunk)
+                    progress.update(bar, completed=source.position(), rows=done)
+            rows.report()
     except KeyboardInterrupt:
         end = f"{output_file} was not written" if output_file else f"after {done} rows"
         raise Stopped(f"interrupted; {end}", signal.SIGINT) from None
@@ -86,7 +86,7 @@ def main(
 
 
 class _Rows:
-    """The readable rows. Reports on stderr what was left out or cut, unless an error ends the command.
+    """The readable rows, and what was left out or cut.
 
     Args:
         names: what messages call the sentences.
@@ -122,12 +122,8 @@ class _Rows:
             self._first_cut = lines[0]
         self._cut += len(lines)
 
-    def __enter__(self) -> "_Rows":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            return
+    def report(self) -> None:
+        """Say on stderr what was left out or cut."""
         if self._cut:
             first = self._source.place(self._first_cut)
             print(f"warning: {cut_message(self._cut, 'row', self._limit)}; the first: {first}", file=sys.stderr)
@@ -139,23 +135,11 @@ class _Rows:
                 print(f"  and {self._bad_count - LISTED} more", file=sys.stderr)
 
 
-class _Bar:
-    """A progress bar on stderr."""
-
-    def __init__(self, bar: Progress, source: Source) -> None:
-        self._bar, self._source = bar, source
-        self._task = bar.add_task("", total=source.size, rows=0)
-
-    def update(self, rows: int) -> None:
-        self._bar.update(self._task, completed=self._source.position(), rows=rows)
-
-
-@contextmanager
-def _progress(source: Source, hidden: bool) -> Iterator[_Bar]:
-    console = Console(stderr=True)
+def _progress(hidden: bool) -> Progress:
+    """A progress bar on stderr, if that is a terminal."""
     columns = (TextColumn("{task.fields[rows]:,} rows"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=hidden or not sys.stderr.isatty(), transient=True) as bar:
-        yield _Bar(bar, source)
+    disable = hidden or not sys.stderr.isatty()
+    return Progress(*columns, console=Console(stderr=True), disable=disable, transient=True)
 
 
 def _predicted(model: TrainedModel, task: str, chunk: Sequence[Row], rows: _Rows, batch_size: int) -> list[Predicted]:
@@ -180,25 +164,23 @@ def _target(output: str | None, wanted: Format | None) -> Format:
         return wanted or ("table" if sys.stdout.isatty() else "csv")
     if wanted == "table":
         raise MtbertError("--format table is for terminals; write csv or jsonl to --output")
-    if wanted is None and Path(output).suffix.lower() not in SUFFIXES:
+    found = wanted or SUFFIXES.get(Path(output).suffix.lower())
+    if found is None:
         raise MtbertError(f"--output {output}: unknown format; let the name end in .csv or .jsonl, or add --format")
     if Path(output).exists() and not Path(output).is_file():
         raise MtbertError(f"--output {output}: is not a file; name a file, or redirect standard output")
-    return wanted or SUFFIXES[Path(output).suffix.lower()]
+    return found
 
 
-@contextmanager
-def _opened(name: str | None) -> Iterator[BinaryIO]:
-    if name in (None, "-"):
-        yield sys.stdin.buffer
-        return
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(Path(str(name)).open("rb"))
-        except OSError as error:
-            what = f"cannot be read ({error.strerror})"
-            raise MtbertError(f"--input {name}: {what}; check its name and permissions") from None
-        yield file
+def _opened(name: str | None) -> AbstractContextManager[BinaryIO]:
+    """The file, or standard input if `name` is None."""
+    if name is None:
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+        raise MtbertError(f"--input {name}: {what}; check its name and permissions") from None
 
 
 @contextmanager

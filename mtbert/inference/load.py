@@ -105,18 +105,12 @@ def _settings(folder: Path, config: dict[str, Any]) -> tuple[Run, dict[str, Task
         key = ".".join(map(str, error.errors()[0]["loc"]))
         what = f"this mtbert does not know its settings ({key}: {error.errors()[0]['msg']})"
         raise MtbertError(f"{folder / CONFIG}: {what}; use the version that wrote it") from None
-    return settings, {
-        name: TaskInfo(
-            name,
-            about["kind"],
-            len(about["texts"]),
-            tuple(about["texts"]),
-            tuple(about.get("labels", ())),
-            about.get("low"),
-            about.get("high"),
-        )
-        for name, about in config["tasks"].items()
-    }
+    return settings, {name: _task(name, about) for name, about in config["tasks"].items()}
+
+
+def _task(name: str, about: dict[str, Any]) -> TaskInfo:
+    texts, labels = tuple(about["texts"]), tuple(about.get("labels", ()))
+    return TaskInfo(name, about["kind"], len(texts), texts, labels, about.get("low"), about.get("high"))
 
 
 def _tokenizer(folder: Path, sha256: str) -> Any:

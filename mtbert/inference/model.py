@@ -150,7 +150,7 @@ class TrainedModel:
         return list(self.predict_iter(task, examples, batch_size=batch_size))
 
     def predict_iter(self, task: str, examples: Iterable[Example], *, batch_size: int = BATCH) -> Iterator[Prediction]:
-        """The same one by one, for inputs of any length: some thousand examples are read ahead and in memory at a time."""
+        """As `predict`, but one by one, for inputs of any length: a few thousand examples are read ahead and held in memory."""
         info = self.task(task)
         _check_batch_size(batch_size)
         return self._predictions(task, _rows(examples, info.sentences), batch_size)
@@ -268,7 +268,7 @@ def fault(sides: Sequence[str], names: Sequence[str]) -> str:
 
 
 def names_of(sentences: int) -> tuple[str, ...]:
-    """What an example's sentences are called where its task is not at hand."""
+    """What an example's sentences are called by default."""
     return ("sentence",) if sentences == 1 else ("sentence1", "sentence2")
 
 
@@ -279,7 +279,7 @@ def cut_message(count: int, what: str, limit: int) -> str:
 
 
 def chunks(rows: Iterable[T], characters: Callable[[T], int]) -> Iterator[list[T]]:
-    """Lists of up to CHUNK rows, or fewer that have CHARACTERS characters together; `characters` counts those of a row."""
+    """Lists of up to CHUNK rows, which end earlier once they have CHARACTERS characters; `characters` counts those of a row."""
     chunk: list[T] = []
     size = 0
     for row in rows:

@@ -47,13 +47,13 @@ class Source(NamedTuple):
         name: as messages call it.
         rows: in their order, bad ones among them.
         size: of the file in bytes (of Parquet in rows), where it is known.
-        position: how much of it was read.
+        position: how much of it was read, where its size is known.
     """
 
     name: str
     rows: Iterator[Row | Bad]
     size: int | None = None
-    position: Callable[[], int] = int
+    position: Callable[[], int] = lambda: 0
 
     def place(self, line: int) -> str:
         return f"{self.name}{' ' if self.name == 'argument' else ':'}{line}"
@@ -70,29 +70,25 @@ def from_arguments(texts: Sequence[str], task: TaskInfo) -> Source:
     return Source("argument", rows)
 
 
-def form_of(name: str, form: Form | None, task: TaskInfo) -> Form:
-    """The form of a file, by its suffix if `form` is None; of others, plain lines, or TSV for pairs."""
-    found = form or FORMS.get(Path(name).suffix.lower(), "lines" if task.sentences == 1 else "tsv")
-    if found == "lines" and task.sentences == 2:
-        raise MtbertError(
-            f"{name}: {task.name} needs two sentences a row, and plain lines have one; use TSV, CSV or JSONL"
-        )
-    return found
-
-
-def from_file(file: BinaryIO, name: str, form: Form, task: TaskInfo, columns: Sequence[str] | None) -> Source:
+def from_file(file: BinaryIO, name: str, form: Form | None, task: TaskInfo, columns: Sequence[str] | None) -> Source:
     """Rows of an open file.
 
     Args:
         name: for messages.
+        form: if None, by the suffix of `name`; for another suffix, plain lines, or TSV for pairs.
         columns: the names of the sentence columns; by default those of the task's training files, or sentence, or sentence1 and
             sentence2.
 
     Raises:
         MtbertError: a column is missing, or the file cannot be read in this form. Some are raised while rows are read.
     """
+    form = form or FORMS.get(Path(name).suffix.lower(), "lines" if task.sentences == 1 else "tsv")
+    if form == "lines" and task.sentences == 2:
+        raise MtbertError(
+            f"{name}: {task.name} needs two sentences a row, and plain lines have one; use TSV, CSV or JSONL"
+        )
     if columns is not None and len(columns) != task.sentences:
-        raise MtbertError(f"--columns names {len(columns)} columns, and an example of {task.name} has {task.sentences}")
+        raise MtbertError(f"--columns names {len(columns)} columns, but {task.name} reads {task.sentences}")
     if columns is not None and form == "lines":
         raise MtbertError(
             f"{name}: plain lines have no columns; leave --columns out, or give the file's form with --input-format"

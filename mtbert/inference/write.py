@@ -24,24 +24,22 @@ class Predicted(NamedTuple):
 
 class Writer(Protocol):
     def write(self, chunk: Sequence[Predicted]) -> None:
-        """Write predictions; the first call, which may have none, comes before all others."""
+        """Write predictions; there may be none."""
 
 
 class Csv:
-    """line, the sentences, then label and a probability for each, or score and the ends of its range."""
+    """A header at once; then line, the sentences, and label and a probability for each, or score and the ends of its range."""
 
     def __init__(self, file: BinaryIO, task: TaskInfo) -> None:
         self._file = file
-        self._header: Sequence[str] | None = [
-            *("line", *names_of(task.sentences)),
-            *(["label", *(f"p({name})" for name in task.labels)] if task.labels else ["score", "low", "high"]),
-        ]
+        self._ends = [] if task.labels else [f"{task.low:g}", f"{task.high:g}"]
+        last = ["label", *(f"p({name})" for name in task.labels)] if task.labels else ["score", "low", "high"]
+        self._write([["line", *names_of(task.sentences), *last]])
 
     def write(self, chunk: Sequence[Predicted]) -> None:
-        rows = [[str(row.line), *row.sides, *_cells(prediction)] for row, prediction in chunk]
-        if self._header is not None:
-            rows.insert(0, list(self._header))
-            self._header = None
+        self._write([[str(row.line), *row.sides, *_cells(prediction, 6), *self._ends] for row, prediction in chunk])
+
+    def _write(self, rows: Sequence[Sequence[str]]) -> None:
         if rows:
             self._file.write(csv_text(rows[0], rows[1:]).encode())
             self._file.flush()
@@ -63,8 +61,8 @@ class Jsonl:
 class OnTerminal:
     """A table for each chunk."""
 
-    def __init__(self, task: TaskInfo, console: Console | None = None) -> None:
-        self._task, self._console = task, console or Console()
+    def __init__(self, task: TaskInfo) -> None:
+        self._task, self._console = task, Console()
 
     def write(self, chunk: Sequence[Predicted]) -> None:
         if not chunk:
@@ -77,18 +75,14 @@ class OnTerminal:
         for number, name in enumerate(last):
             table.add_column(_shown(name), justify="right" if number or not task.labels else "left")
         for row, prediction in chunk:
-            if isinstance(prediction, Label):
-                values = [prediction.label, *(f"{share:.3f}" for share in prediction.probabilities.values())]
-            else:
-                values = [f"{prediction.score:.3f}"]
-            table.add_row(*map(_shown, [*row.sides, *values]))
+            table.add_row(*map(_shown, [*row.sides, *_cells(prediction, 3)]))
         self._console.print(table)
 
 
-def _cells(prediction: Prediction) -> list[str]:
+def _cells(prediction: Prediction, decimals: int) -> list[str]:
     if isinstance(prediction, Label):
-        return [prediction.label, *(f"{share:.6f}" for share in prediction.probabilities.values())]
-    return [f"{prediction.score:.6f}", f"{prediction.low:g}", f"{prediction.high:g}"]
+        return [prediction.label, *(f"{share:.{decimals}f}" for share in prediction.probabilities.values())]
+    return [f"{prediction.score:.{decimals}f}"]
 
 
 def _values(prediction: Prediction) -> dict[str, object]:

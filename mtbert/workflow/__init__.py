@@ -1,1 +1,1 @@
-"""The pipeline's graph, as DVC resolves it, for engines that run several stages at once. Only `mtbert.cli` imports this."""
+"""The pipeline's graph, as DVC resolves it, for engines that run several stages at once. Only `mtbert.cli` and `mtbert.bundle` import this."""

@@ -19,7 +19,6 @@ def _handlers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_limit_stops_what_runs_and_starts_nothing_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "logs").mkdir()
     work, began = Work(tmp_path, GRACE + 2), time.monotonic()
     assert not work.call("long", "timeit", "-n", "1", "import time; time.sleep(60)")
     assert not work.call("next", "timeit", "pass")
@@ -38,7 +37,6 @@ def test_a_run_that_cannot_finish_is_left_out_for_a_shorter_one() -> None:
 
 
 def test_what_does_not_stop_is_killed_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "logs").mkdir()
     monkeypatch.setattr(remote, "GRACE", 1.0)
     work, began = Work(tmp_path, 3), time.monotonic()
     assert not work.call(
@@ -54,41 +52,28 @@ def test_what_a_killed_stage_left_unfinished_is_done_again(project: Path) -> Non
     assert remote._stages("baseline") == ["train", "evaluate"]
 
 
-def test_results_that_cannot_be_written_fail_their_run_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("what", ["results", "log"])
+def test_what_cannot_be_written_fails_its_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     def bring_back(out: Path, run: str, weights: bool) -> None:
-        if run == "first":
-            raise OSError(28, "No space left on device")
+        if (run, what) == ("first", "results"):
+            raise OSError(28, "No space left on device", "first.tar.gz")
 
-    monkeypatch.setattr(remote, "_stages", lambda run: [])
+    if what == "log":
+        (tmp_path / "logs/first.log").mkdir(parents=True)
+    monkeypatch.setattr(remote, "_stages", lambda run: ["train"] if (run, what) == ("first", "log") else [])
     monkeypatch.setattr(remote, "bring_back", bring_back)
     monkeypatch.setattr(remote, "_give_inputs", lambda folder: None)
     work = Work(tmp_path, 600)
     remote._train(work, {"fp16": False, "runs": {"first": 2, "second": 1}}, ["first", "second"], 1, False)
     printed = capsys.readouterr().out
-    assert (
-        work.failed
-        and "first: cannot be started, or its log or results cannot be written ([Errno 28]" in printed
-        and "1 of 2; not: first" in printed
-    )
-
-
-def test_a_log_that_cannot_be_written_fails_its_run_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "logs/first.log").mkdir(parents=True)
-    monkeypatch.setattr(remote, "_stages", lambda run: [] if run == "second" else ["train"])
-    monkeypatch.setattr(remote, "bring_back", lambda out, run, weights: None)
-    monkeypatch.setattr(remote, "_give_inputs", lambda folder: None)
-    work = Work(tmp_path, 600)
-    remote._train(work, {"fp16": False, "runs": {"first": 2, "second": 1}}, ["first", "second"], 1, False)
-    printed = capsys.readouterr().out
-    assert work.failed and "first.log'); remove the cause" in printed and "1 of 2; not: first" in printed
+    assert work.failed and "runs finished: 1 of 2; not: first" in printed
+    assert "first: cannot be started, or its log or results cannot be written ([Errno " in printed
+    assert f"first.{'tar.gz' if what == 'results' else 'log'}'); remove the cause" in printed
 
 
 def test_a_failure_names_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "logs").mkdir()
     work = Work(tmp_path, 600)
     assert work.call("good", "timeit", "-n", "1", "-r", "1", "pass")
     assert not work.failed

@@ -7,7 +7,6 @@ import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,8 +15,10 @@ from mtbert.bundle.remote import bring_back
 from mtbert.errors import MtbertError
 from mtbert.pipeline.provenance import data_hash
 from stages import evaluate
+from tests.stage_fixtures import write_params
 
 MANIFEST = {"commit": "commit abc", "fp16": False}
+Plant = Callable[[Path], object]  # changes the results in a folder, or the project
 
 
 @pytest.fixture
@@ -74,111 +75,107 @@ def test_in_a_fresh_clone_the_remedy_trains_nothing(project: Path, results: Path
         take.main(results)
 
 
-def _other_settings(change: Callable[..., None], _results: Path) -> None:
-    change(baseline={"learning_rate": 0.5})
+def _spoiled(split: str) -> Plant:
+    """Prepared data that have changed since the bundle was packed."""
+
+    def plant(_results: Path) -> None:
+        path = next(Path("data/prepared", split).iterdir())
+        path.write_bytes(path.read_bytes() + b" ")
+
+    return plant
 
 
-def _other_data(_change: Any, _results: Path) -> None:
-    path = next(Path("data/prepared/train").iterdir())
-    path.write_bytes(path.read_bytes() + b" ")
+def _manifest(text: str) -> Plant:
+    return lambda results: (results / "bundle.json").write_text(text, encoding="utf-8")
 
 
-def _other_test_split(_change: Any, _results: Path) -> None:
-    path = next(Path("data/prepared/test").iterdir())
-    path.write_bytes(path.read_bytes() + b" ")
-
-
-def _rounded(_change: Any, results: Path) -> None:
-    (results / "bundle.json").write_text(json.dumps(MANIFEST | {"fp16": True, "prepared": ""}), encoding="utf-8")
-
-
-def _flipped(_change: Any, results: Path) -> None:
+def _flipped(results: Path) -> None:
     archive = results / "runs/baseline.tar.gz"
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 1
     archive.write_bytes(data)
 
 
-def _repacked(results: Path, change: Callable[[Path], object]) -> None:
+def _sign(archive: Path) -> None:
+    archive.with_name(f"{archive.name}.sha256").write_text(hashlib.sha256(archive.read_bytes()).hexdigest())
+
+
+def _repacked(change: Plant) -> Plant:
     """An archive that was damaged before its checksum was written."""
-    archive, inside = results / "runs/baseline.tar.gz", results / "inside"
-    with tarfile.open(archive) as tar:
-        tar.extraction_filter = getattr(tarfile, "data_filter", None)
-        tar.extractall(inside)
-    change(inside)
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(inside, ".")
-    archive.with_name("baseline.tar.gz.sha256").write_text(hashlib.sha256(archive.read_bytes()).hexdigest())
+
+    def plant(results: Path) -> None:
+        archive, inside = results / "runs/baseline.tar.gz", results / "inside"
+        with tarfile.open(archive) as tar:
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(inside)
+        change(inside)
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.add(inside, ".")
+        _sign(archive)
+
+    return plant
 
 
-def _other_result(_change: Any, results: Path) -> None:
-    _repacked(results, lambda inside: (inside / "results/baseline/metrics.json").write_text("{}"))
-
-
-def _other_weights(_change: Any, results: Path) -> None:
-    _repacked(results, lambda inside: (inside / "models/baseline/model.safetensors").write_text(""))
-
-
-def _no_plot(_change: Any, results: Path) -> None:
-    _repacked(results, lambda inside: (inside / "plots/baseline.csv").unlink())
-
-
-def _no_log(_change: Any, results: Path) -> None:
-    _repacked(results, lambda inside: (inside / ".mtbert/log/train-baseline.json").write_text("{"))
-
-
-def _outside(_change: Any, results: Path) -> None:
+def _outside(results: Path) -> None:
     archive = results / "runs/baseline.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("../outside"))
-    archive.with_name("baseline.tar.gz.sha256").write_text(hashlib.sha256(archive.read_bytes()).hexdigest())
+    _sign(archive)
 
 
-def _none(_change: Any, results: Path) -> None:
-    (results / "runs/baseline.tar.gz").unlink()
-
-
-def _another_folder(_change: Any, results: Path) -> None:
-    (results / "bundle.json").unlink()
-
-
-def _of_a_study(_change: Any, results: Path) -> None:
+def _of_a_study(results: Path) -> None:
     (results / "runs/gone").mkdir()
     for file in list((results / "runs").glob("baseline.*")):
         file.rename(results / "runs/gone" / file.name)
 
 
-def _no_manifest(_change: Any, results: Path) -> None:
-    (results / "bundle.json").write_text("[1]", encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     ("plant", "message"),
     [
-        (_other_settings, r"baseline was not made from this graph's inputs: plan is .*; restore .*\(commit abc\)"),
-        (_other_data, r"baseline was not made from this graph's inputs: data is "),
-        (_rounded, "`mtbert bundle --fp16` rounded.*pack again without --fp16"),
-        (_other_test_split, r"baseline was not made from this graph's inputs: prepared is "),
+        (
+            lambda _: write_params(Path(), baseline={"learning_rate": 0.5}),
+            r"baseline was not made from this graph's inputs: plan is .*; restore .*\(commit abc\)",
+        ),
+        (_spoiled("train"), r"baseline was not made from this graph's inputs: data is "),
+        (_spoiled("test"), r"baseline was not made from this graph's inputs: prepared is "),
+        (
+            _manifest(json.dumps(MANIFEST | {"fp16": True, "prepared": ""})),
+            "`mtbert bundle --fp16` rounded.*pack again without --fp16",
+        ),
+        (_manifest("[1]"), r"bundle\.json: cannot be read .*name the folder"),
+        (lambda results: (results / "bundle.json").unlink(), r"bundle\.json: cannot be read .*name the folder"),
         (_flipped, r"baseline\.tar\.gz: damaged \(its sha256 is not that in baseline\.tar\.gz\.sha256\); copy it"),
-        (_other_result, r"baseline\.tar\.gz: damaged \(a file of results/baseline is missing or changed\); copy it"),
-        (_other_weights, r"baseline\.tar\.gz: damaged \(the sha256 of models/baseline/model\.safetensors is not"),
+        (
+            _repacked(lambda inside: (inside / "results/baseline/metrics.json").write_text("{}")),
+            r"baseline\.tar\.gz: damaged \(a file of results/baseline is missing or changed\); copy it",
+        ),
+        (
+            _repacked(lambda inside: (inside / "models/baseline/model.safetensors").write_text("")),
+            r"baseline\.tar\.gz: damaged \(the sha256 of models/baseline/model\.safetensors is not",
+        ),
+        (
+            _repacked(lambda inside: (inside / "plots/baseline.csv").unlink()),
+            r"baseline\.tar\.gz: damaged \(no plots/baseline\.csv in it\)",
+        ),
+        (
+            _repacked(lambda inside: (inside / ".mtbert/log/train-baseline.json").write_text("{")),
+            r"baseline\.tar\.gz: damaged \(\.mtbert/log/train-baseline\.json: ",
+        ),
         (_outside, r"baseline\.tar\.gz: damaged \(\.\./outside: neither a file nor a folder below this one\)"),
-        (_no_plot, r"baseline\.tar\.gz: damaged \(no plots/baseline\.csv in it\)"),
-        (_no_log, r"baseline\.tar\.gz: damaged \(\.mtbert/log/train-baseline\.json: "),
-        (_none, r"no run has finished there; run the bundle again"),
-        (_another_folder, r"bundle\.json: cannot be read .*name the folder"),
+        (
+            lambda results: (results / "runs/baseline.tar.gz").unlink(),
+            r"no run has finished there; run the bundle again",
+        ),
         (
             _of_a_study,
             r"studies/gone/params\.yaml: not found, .*restore it, or move the results' folder runs/gone away",
         ),
-        (_no_manifest, r"bundle\.json: cannot be read .*name the folder"),
     ],
 )
 def test_what_does_not_fit_is_one_error_and_changes_nothing(
-    project: Path, results: Path, committed: list[str], change: Callable[..., None],
-    plant: Callable[[Any, Path], None], message: str,
-) -> None:  # fmt: skip
-    plant(change, results)
+    project: Path, results: Path, committed: list[str], plant: Plant, message: str
+) -> None:
+    plant(results)
     before = files(project)
     with pytest.raises(MtbertError, match=message):
         take.main(results)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from mtbert.files import atomic_json, sha256_file
 from mtbert.model.bert import BertConfig
 from mtbert.peft.convert import kept_state
 from mtbert.pipeline.card import CARD, card
-from mtbert.pipeline.models import adapt, build, described
+from mtbert.pipeline.models import adapt, build
+from mtbert.pipeline.saving import described
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import MINILM_PACKAGE, _minilm, pretrained
 from mtbert.pretrained.store import CONFIG, TOKENIZER, WEIGHTS, read_config, save_model
-from mtbert.pretrained.weights import config_to_json, for_pooling, to_hf
+from mtbert.pretrained.weights import for_pooling, to_hf
 from mtbert.settings.run import Run
 
 SIZE = BertConfig(vocabulary=30522, positions=64, layers=2, hidden=32, heads=2, intermediate=48)
@@ -38,7 +40,11 @@ SENTENCES = [
 ]
 PAIRS = [*pairwise(SENTENCES), (LONG, LONG), (LONG, "short"), ("short", LONG), ("a", "a")]
 CROSS = {"sst": ["u"], "quora": ["c"], "sts": ["c"]}
-SHARED = ("learning_rate", "train_rest", "start_from")  # settings of every adapter
+# Settings of adapters: those that every one has, with nothing else of the encoder trained, and those of each method.
+SHARED: dict[str, Any] = {"learning_rate": 1e-3, "train_rest": False, "start_from": "pretrained"}
+LORA = {**SHARED, "method": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.0}
+DORA = {**LORA, "method": "dora", "norm_gradient": "exact", "train_rest": True}
+RSLORA, PISSA = {**LORA, "method": "rslora"}, {**SHARED, "method": "pissa", "rank": 4}
 SAME = {"sst": ["u"], "quora": ["u", "|u-v|", "c"], "sts": ["u", "|u-v|", "c"]}
 LINEAR = {"sst": ["u"], "quora": ["u", "v", "|u-v|", "c"], "sts": ["|u+v|", "c"]}
 
@@ -105,29 +111,6 @@ def write_base(folder: Path, spoil_what_trained: bool = False) -> None:
 
 
 @pytest.fixture(scope="session")
-def lora() -> dict[str, Any]:
-    """The settings of a LoRA adapter that trains nothing else of the encoder."""
-    rates = {"learning_rate": 1e-3, "dropout": 0.0}
-    return {"method": "lora", "rank": 4, "alpha": 8.0, **rates, "train_rest": False, "start_from": "pretrained"}
-
-
-@pytest.fixture(scope="session")
-def rslora(lora: dict[str, Any]) -> dict[str, Any]:
-    return {**lora, "method": "rslora"}
-
-
-@pytest.fixture(scope="session")
-def pissa(lora: dict[str, Any]) -> dict[str, Any]:
-    return {"method": "pissa", "rank": 4, **{key: lora[key] for key in SHARED}}
-
-
-@pytest.fixture(scope="session")
-def dora(lora: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a DoRA adapter that trains embeddings, norms and biases too."""
-    return {**lora, "method": "dora", "norm_gradient": "exact", "train_rest": True}
-
-
-@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Makes a trained model and returns its folder.
 
@@ -158,7 +141,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         base_weights = None
         if adapter:
             (folder.parent / "pretrained").mkdir()
-            save_model(folder.parent / "pretrained", model.encoder.state_dict(), {"encoder": config_to_json(size)})
+            save_model(folder.parent / "pretrained", model.encoder.state_dict(), {"encoder": asdict(size)})
             base_weights = read_config(folder.parent / "pretrained")["sha256"]
             adapt(model, settings, "run", initialise=True)
             for name, parameter in model.named_parameters():
@@ -166,7 +149,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                     parameter.data = parameter.data + 0.1 * torch.randn_like(parameter)
         shutil.copyfile(_minilm() / TOKENIZER, folder / TOKENIZER)
         config = {
-            "encoder": config_to_json(size),
+            "encoder": asdict(size),
             "settings": settings.model_dump(),
             "base": base or {"name": "tiny-bert"},
             "base_weights": base_weights,

@@ -5,24 +5,21 @@ import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from mtbert.cli import app
-from tests.export.conftest import CROSS, LINEAR, write_base
+from tests.export.conftest import CROSS, DORA, LINEAR, write_base
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs/export.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL)
 
 
-def test_the_examples(
-    made: Callable[..., Path], tmp_path: Path, dora: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_examples(made: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sentence_transformers")
-    adapted = made("mean", LINEAR, adapter=dora)
+    adapted = made("mean", LINEAR, adapter=DORA)
     models = {"best_performance": made("mean", LINEAR), "cross_encoder": made("mean", CROSS), "dora_r16": adapted}
     for name, folder in {**models, "pretrained": adapted.parent / "pretrained"}.items():
         shutil.copytree(folder, tmp_path / "models" / name)

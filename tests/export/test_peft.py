@@ -17,17 +17,19 @@ import mtbert
 from mtbert.errors import MtbertError
 from mtbert.export.command import main
 from mtbert.peft.published import encoder_from
-from tests.export.conftest import LINEAR, SAME, SENTENCES, SHARED, write_base
+from tests.export.conftest import DORA, LINEAR, LORA, PISSA, RSLORA, SAME, SENTENCES, SHARED, write_base
 
 pytestmark = pytest.mark.filterwarnings("ignore::mtbert.LongInputWarning")
 
 
 @pytest.mark.parametrize(
-    ("method", "pooling"), [*product(("dora", "lora"), ("cls", "mean")), ("rslora", "mean"), ("pissa", "mean")]
+    ("adapter", "pooling"),
+    [*product((DORA, LORA), ("cls", "mean")), (RSLORA, "mean"), (PISSA, "mean")],
+    ids=lambda one: one["method"] if isinstance(one, dict) else one,
 )
-def test_peft_loads_it(made: Callable[..., Path], tmp_path: Path, request: Any, pooling: str, method: str) -> None:
-    folder = made(pooling, SAME, adapter=request.getfixturevalue(method), corn=True, pair_size=6)
-    write_base(tmp_path / "tiny-bert", spoil_what_trained=method == "dora")
+def test_peft_loads_it(made: Callable[..., Path], tmp_path: Path, pooling: str, adapter: dict[str, Any]) -> None:
+    folder = made(pooling, SAME, adapter=adapter, corn=True, pair_size=6)
+    write_base(tmp_path / "tiny-bert", spoil_what_trained=adapter["train_rest"])
     main(str(folder), tmp_path / "out", "peft")
     base = AutoModel.from_pretrained(tmp_path / "tiny-bert")
     model = PeftModel.from_pretrained(base, tmp_path / "out").eval()
@@ -44,7 +46,7 @@ def test_peft_loads_it(made: Callable[..., Path], tmp_path: Path, request: Any, 
     # What is in the folder is what was trained, and no more.
     tensors = load_file(tmp_path / "out/adapter_model.safetensors")
     layers = 2 * 6 + (pooling == "cls")
-    assert len(tensors) == (layers * 4 + 3 + 2 * 5 if method == "dora" else layers * 2)
+    assert len(tensors) == (layers * 4 + 3 + 2 * 5 if adapter is DORA else layers * 2)
     heads = load_file(tmp_path / "out/heads.safetensors")
     state = ours.network.state_dict()
     assert torch.equal(heads["sts.weight"], state["heads.sts.linear.weight"])
@@ -61,22 +63,22 @@ def test_peft_loads_it(made: Callable[..., Path], tmp_path: Path, request: Any, 
         torch.testing.assert_close(back.tensors[name], tensor, atol=1e-6, rtol=0)
 
 
-def test_what_peft_cannot_load_is_refused(made: Callable[..., Path], tmp_path: Path, lora: dict[str, Any]) -> None:
+def test_what_peft_cannot_load_is_refused(made: Callable[..., Path], tmp_path: Path) -> None:
     cases = [
         (made("mean", LINEAR), None, "was fine-tuned in full and has no adapter; use --to transformers"),
-        (made("mean", LINEAR, adapter=lora), "sst", "--task: the adapter belongs to the encoder"),
-        (made("mean", LINEAR, adapter={**lora, "start_from": "best"}), None, "starts from the weights of the run best"),
+        (made("mean", LINEAR, adapter=LORA), "sst", "--task: the adapter belongs to the encoder"),
+        (made("mean", LINEAR, adapter={**LORA, "start_from": "best"}), None, "starts from the weights of the run best"),
         (
-            made("mean", LINEAR, adapter=lora, base={"name": "random", "seed": 1}),
+            made("mean", LINEAR, adapter=LORA, base={"name": "x", "seed": 1}),
             None,
             "starts from an encoder with random weights",
         ),
         (
-            made("mean", LINEAR, adapter={"method": "ia3", **{key: lora[key] for key in SHARED}}),
+            made("mean", LINEAR, adapter={**SHARED, "method": "ia3"}),
             None,
             "mtbert does not write ia3 in peft's format; use --to transformers, which writes the merged model",
         ),
-        (made("mean", LINEAR, adapter=lora, base={"name": "x", "base": {}}), None, "an encoder with a merged adapter"),
+        (made("mean", LINEAR, adapter=LORA, base={"name": "x", "base": {}}), None, "an encoder with a merged adapter"),
     ]
     for folder, task, message in cases:
         with pytest.raises(MtbertError, match=message):
@@ -84,10 +86,8 @@ def test_what_peft_cannot_load_is_refused(made: Callable[..., Path], tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_the_config_names_the_base_and_its_revision(
-    made: Callable[..., Path], tmp_path: Path, lora: dict[str, Any]
-) -> None:
+def test_the_config_names_the_base_and_its_revision(made: Callable[..., Path], tmp_path: Path) -> None:
     base = {"name": "org/bert", "revision": "abc"}
-    main(str(made("mean", LINEAR, adapter=lora, base=base)), tmp_path / "out", "peft")
+    main(str(made("mean", LINEAR, adapter=LORA, base=base)), tmp_path / "out", "peft")
     config = json.loads((tmp_path / "out/adapter_config.json").read_text(encoding="utf-8"))
     assert (config["base_model_name_or_path"], config["revision"]) == ("org/bert", "abc")

@@ -14,7 +14,7 @@ from mtbert.export import modeling_mtbert
 from mtbert.export.command import main
 from mtbert.model.pooling import POOLINGS
 from mtbert.tasks.features import FEATURES
-from tests.export.conftest import CROSS, LINEAR, LONG, PAIRS, SAME, SENTENCES, expected
+from tests.export.conftest import CROSS, DORA, LINEAR, LONG, LORA, PAIRS, SAME, SENTENCES, expected
 
 pytestmark = pytest.mark.filterwarnings("ignore::mtbert.LongInputWarning")
 
@@ -35,9 +35,26 @@ def outputs(folder: Path, rows: list[Any], **options: Any) -> torch.Tensor:
         return model(**tokenizer(*texts, padding=True, truncation=True, return_tensors="pt")).logits
 
 
-@pytest.mark.parametrize("preprocess", ["course", "none"])
+def check(exported: Path, model: mtbert.TrainedModel, task: str, plain: bool) -> None:
+    """Compare a task's outputs with mtbert's."""
+    info = model.tasks[task]
+    rows = rows_of(info, plain)
+    logits = outputs(exported / task, rows, **({} if plain else {"trust_remote_code": True}))
+    values = logits.softmax(-1) if info.labels else logits
+    np.testing.assert_allclose(values, expected(model, task, rows), atol=1e-5)
+
+
 @pytest.mark.parametrize(
-    ("pooling", "features"), [("cls", CROSS), ("cls", LINEAR), ("mean", LINEAR), ("max", LINEAR), ("mean", None)]
+    ("pooling", "features", "preprocess"),
+    [
+        ("cls", CROSS, "course"),
+        ("cls", CROSS, "none"),
+        ("cls", LINEAR, "course"),
+        ("mean", LINEAR, "course"),
+        ("mean", LINEAR, "none"),
+        ("max", LINEAR, "course"),
+        ("mean", None, "course"),
+    ],
 )
 def test_the_outputs_are_mtbert_s(
     made: Callable[..., Path], tmp_path: Path, pooling: str, features: Any, preprocess: str
@@ -45,27 +62,18 @@ def test_the_outputs_are_mtbert_s(
     folder = made(pooling, features, preprocess=preprocess)
     main(str(folder), tmp_path / "out", "transformers")
     model = mtbert.load(folder, device="cpu", precision="fp32")
-    for task, info in model.tasks.items():
+    for task in model.tasks:
         plain = pooling == "cls" and (task == "sst" or features == CROSS)
         assert (tmp_path / "out" / task / "modeling_mtbert.py").exists() != plain
-        rows = rows_of(info, plain)
-        logits = outputs(tmp_path / "out" / task, rows, **({} if plain else {"trust_remote_code": True}))
-        values = logits.softmax(-1) if info.labels else logits
-        np.testing.assert_allclose(values, expected(model, task, rows), atol=1e-5)
+        check(tmp_path / "out", model, task, plain)
 
 
-def test_parts_of_a_task_are_merged_into_its_folder(
-    made: Callable[..., Path], lora: dict[str, Any], tmp_path: Path
-) -> None:
-    folder = made("cls", CROSS, {**lora, "method": "mtlora", "task_rank": 2})
+def test_parts_of_a_task_are_merged_into_its_folder(made: Callable[..., Path], tmp_path: Path) -> None:
+    folder = made("cls", CROSS, {**LORA, "method": "mtlora", "task_rank": 2})
     main(str(folder), tmp_path / "out", "transformers")
     model = mtbert.load(folder, device="cpu", precision="fp32")
-    for task, info in model.tasks.items():
-        rows = rows_of(info, True)
-        logits = outputs(tmp_path / "out" / task, rows)
-        np.testing.assert_allclose(
-            logits.softmax(-1) if info.labels else logits, expected(model, task, rows), atol=1e-5
-        )
+    for task in model.tasks:
+        check(tmp_path / "out", model, task, plain=True)
 
 
 def test_the_custom_code_has_every_feature_and_pooling() -> None:
@@ -95,12 +103,10 @@ def test_the_custom_code_does_not_run_unasked(made: Callable[..., Path], tmp_pat
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "out/sst", trust_remote_code=False)
 
 
-def test_an_adapter_is_merged(made: Callable[..., Path], tmp_path: Path, dora: dict[str, Any]) -> None:
-    folder = made("mean", LINEAR, adapter=dora)
+def test_an_adapter_is_merged(made: Callable[..., Path], tmp_path: Path) -> None:
+    folder = made("mean", LINEAR, adapter=DORA)
     main(str(folder), tmp_path / "out", "transformers", "sts")
-    model = mtbert.load(folder, device="cpu", precision="fp32")
-    logits = outputs(tmp_path / "out/sts", PAIRS, trust_remote_code=True)
-    np.testing.assert_allclose(logits, expected(model, "sts", PAIRS), atol=1e-5)
+    check(tmp_path / "out", mtbert.load(folder, device="cpu", precision="fp32"), "sts", plain=False)
 
 
 @pytest.mark.parametrize(("pooling", "features"), [("cls", CROSS), ("mean", SAME)])
@@ -108,8 +114,5 @@ def test_corn_and_a_pair_layer(made: Callable[..., Path], tmp_path: Path, poolin
     folder = made(pooling, features, corn=True, pair_size=6)
     main(str(folder), tmp_path / "out", "transformers")
     model = mtbert.load(folder, device="cpu", precision="fp32")
-    for task, info in model.tasks.items():
-        rows = rows_of(info, plain=False)
-        logits = outputs(tmp_path / "out" / task, rows, trust_remote_code=True)
-        values = logits.softmax(-1) if info.labels else logits
-        np.testing.assert_allclose(values, expected(model, task, rows), atol=1e-5)
+    for task in model.tasks:
+        check(tmp_path / "out", model, task, plain=False)

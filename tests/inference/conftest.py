@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
+import mtbert
+from mtbert.inference.model import TaskInfo
 from mtbert.pretrained.store import load_model, save_model
+
+SINGLE = TaskInfo("sst", "classes", 1, ("sentence",), ("bad", "good"), None, None)
+PAIR = TaskInfo("sts", "score", 2, ("sentence1", "sentence2"), (), 0, 5)
 
 
 def make_vivid(folder: Path) -> None:
@@ -22,3 +27,8 @@ def vivid(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(trained / "models/baseline", folder / "models/baseline")
     make_vivid(folder / "models/baseline")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(vivid: Path) -> mtbert.TrainedModel:
+    return mtbert.load(vivid / "models/baseline", device="cpu", precision="fp32")

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -33,11 +34,6 @@ def _here(vivid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with models/baseline alone: no params.yaml, no data."""
     (tmp_path / "models").symlink_to(vivid / "models")
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def model(vivid: Path) -> mtbert.TrainedModel:
-    return mtbert.load(vivid / "models/baseline", device="cpu", precision="fp32")
 
 
 def predict(*arguments: str, stdin: bytes = b"", status: int = 0) -> tuple[str, str]:
@@ -194,105 +190,61 @@ def test_many_rows_in_bounded_chunks(monkeypatch: pytest.MonkeyPatch, model: mtb
     assert scores(out) == pytest.approx(expected(model, pairs), abs=2e-6)
 
 
-ERRORS: list[tuple[tuple[str, ...], bytes, str]] = [
-    (("baseline", "stss", "a", "b"), b"", "models/baseline: has no task 'stss'; did you mean 'sts'?"),
-    (("base", "sts", "a", "b"), b"", "there is no folder base, and no models/base; did you mean 'baseline'?"),
+ERRORS = [
+    ("baseline stss a b", b"", "models/baseline: has no task 'stss'; did you mean 'sts'?"),
+    ("base sts a b", b"", "there is no folder base, and no models/base; did you mean 'baseline'?"),
+    ("models sts a b", b"", "models: not a model: it has no config.json; name the folder of a trained run"),
+    ("baseline sts a", b"", "sts takes pairs of sentences, and the number of texts, 1, is odd; give two per pair"),
+    ("baseline sts a ''", b"", "argument 1: empty sentence2; correct the row, or leave such rows out with"),
+    ("baseline sst a -i x", b"", "TEXT and --input exclude each other; give one of them"),
+    ("baseline sts a b --columns one", b"", "--columns is for files, not for TEXT; leave it out"),
+    ("baseline sst --columns one", b"a\n", "standard input: plain lines have no columns; leave --columns out"),
+    ("baseline sst --input-format csv", b"id;sentence\n", "standard input:1: semicolons separate the columns;"),
+    ("baseline sst --input-format csv", "sentence\n".encode("utf-16"), "standard input:1: the header is not UTF-8"),
+    ("baseline sst -i none.csv", b"", "--input none.csv: cannot be read (No such file or directory); check"),
+    ("baseline sst -i models", b"", "--input models: cannot be read (Is a directory); check"),
+    ("baseline sst a -o x.txt", b"", "--output x.txt: unknown format; let the name end in .csv or"),
+    ("baseline sst a -o models", b"", "--output models: unknown format; let the name end in"),
+    ("baseline sst a -o models --format csv", b"", "--output models: is not a file; name a file"),
+    ("baseline sst a -o x.csv --format table", b"", "--format table is for terminals"),
+    ("baseline sst a --format xml", b"", "--format: 'xml' is unknown; valid: csv, jsonl, table"),
+    ("baseline sst a --on-bad-row drop", b"", "--on-bad-row: 'drop' is unknown; valid: error, skip"),
+    ("baseline sts --input-format lines", b"a\n", "standard input: sts needs two sentences a row"),
+    ("baseline sts --columns a", b"a\tb\n", "--columns names 1 columns, but sts reads 2"),
+    ("baseline sst", b"fine\n\n", "standard input:2: empty sentence; correct the row, or leave such rows out with"),
+    ("baseline sst", b"fine\nb\xe4d\n", "standard input:2: sentence is not UTF-8 (byte 0xe4 at character 2); correct"),
+    ("baseline sst", b"fine\n\x01\n", "standard input:2: sentence has no wordpiece"),
+    ("baseline sts", b"a\tb\nc\n", "standard input:2: 1 fields between tabs, where 2 are expected"),
+    ("baseline sts --columns one,two", b"on\ttwo\n", "standard input:1: no column 'one' in the header; did you mean"),
+    ("baseline sts --input-format jsonl", b'["a", "b"]\n{"sentence1": "a"}\n', "standard input:2: no key 'sentence2'"),
+    ("baseline sts --input-format jsonl", b'["a", 3]\n', "standard input:1: ['a', 3] is not two texts"),
+    ("baseline sts --input-format jsonl", b"{\n", "standard input:1: not JSON (Expecting property name"),
+    ("baseline sts --input-format jsonl", b"[" * 100_000, "standard input:1: not JSON"),
+    ("baseline sts --input-format csv", b"", "standard input:1: no header; CSV starts with the names"),
     (
-        ("models", "sts", "a", "b"),
-        b"",
-        "models: not a model: it has no config.json; name the folder of a trained run",
-    ),
-    (
-        ("baseline", "sts", "a"),
-        b"",
-        "sts takes pairs of sentences, and the number of texts, 1, is odd; give two per pair",
-    ),
-    (("baseline", "sts", "a", ""), b"", "argument 1: empty sentence2; correct the row, or leave such rows out with"),
-    (("baseline", "sst", "a", "-i", "x"), b"", "TEXT and --input exclude each other; give one of them"),
-    (
-        ("baseline", "sts", "a", "b", "--columns", "one"),
-        b"",
-        "--columns describes a file, and TEXT is none; leave it out",
-    ),
-    (
-        ("baseline", "sst", "--columns", "one"),
-        b"a\n",
-        "standard input: plain lines have no columns; leave --columns out",
-    ),
-    (
-        ("baseline", "sst", "--input-format", "csv"),
-        b"id;sentence\n",
-        "standard input:1: semicolons separate the columns;",
-    ),
-    (
-        ("baseline", "sst", "--input-format", "csv"),
-        "sentence\n".encode("utf-16"),
-        "standard input:1: the header is not UTF-8",
-    ),
-    (("baseline", "sst", "-i", "none.csv"), b"", "--input none.csv: cannot be read (No such file or directory); check"),
-    (("baseline", "sst", "-i", "models"), b"", "--input models: cannot be read (Is a directory); check"),
-    (
-        ("baseline", "sst", "a", "-o", "x.txt"),
-        b"",
-        "--output x.txt: unknown format; let the name end in .csv or",
-    ),
-    (("baseline", "sst", "a", "-o", "models"), b"", "--output models: unknown format; let the name end in"),
-    (("baseline", "sst", "a", "-o", "models", "--format", "csv"), b"", "--output models: is not a file; name a file"),
-    (("baseline", "sst", "a", "-o", "x.csv", "--format", "table"), b"", "--format table is for terminals"),
-    (("baseline", "sst", "a", "--format", "xml"), b"", "--format: 'xml' is unknown; valid: csv, jsonl, table"),
-    (("baseline", "sst", "a", "--on-bad-row", "drop"), b"", "--on-bad-row: 'drop' is unknown; valid: error, skip"),
-    (("baseline", "sts", "--input-format", "lines"), b"a\n", "standard input: sts needs two sentences a row"),
-    (("baseline", "sts", "--columns", "a"), b"a\tb\n", "--columns names 1 columns, and an example of sts has 2"),
-    (
-        ("baseline", "sst"),
-        b"fine\n\n",
-        "standard input:2: empty sentence; correct the row, or leave such rows out with",
-    ),
-    (
-        ("baseline", "sst"),
-        b"fine\nb\xe4d\n",
-        "standard input:2: sentence is not UTF-8 (byte 0xe4 at character 2); correct",
-    ),
-    (("baseline", "sst"), b"fine\n\x01\n", "standard input:2: sentence has no wordpiece"),
-    (("baseline", "sts"), b"a\tb\nc\n", "standard input:2: 1 fields between tabs, where 2 are expected"),
-    (
-        ("baseline", "sts", "--columns", "one,two"),
-        b"on\ttwo\n",
-        "standard input:1: no column 'one' in the header; did you mean",
-    ),
-    (
-        ("baseline", "sts", "--input-format", "jsonl"),
-        b'["a", "b"]\n{"sentence1": "a"}\n',
-        "standard input:2: no key 'sentence2'",
-    ),
-    (("baseline", "sts", "--input-format", "jsonl"), b'["a", 3]\n', "standard input:1: ['a', 3] is not two texts"),
-    (("baseline", "sts", "--input-format", "jsonl"), b"{\n", "standard input:1: not JSON (Expecting property name"),
-    (("baseline", "sts", "--input-format", "jsonl"), b"[" * 100_000, "standard input:1: not JSON"),
-    (("baseline", "sts", "--input-format", "csv"), b"", "standard input:1: no header; CSV starts with the names"),
-    (
-        ("baseline", "sts", "--input-format", "csv"),
+        "baseline sts --input-format csv",
         b"a,b\n1,2\n",
         "standard input:1: no column 'sentence1' in the header; valid: a, b; name",
     ),
     (
-        ("baseline", "sst", "--input-format", "csv"),
+        "baseline sst --input-format csv",
         b"sentence,sentence\n1,2\n",
         "standard input:1: column 'sentence' appears twice",
     ),
     (
-        ("baseline", "sst", "--input-format", "csv"),
+        "baseline sst --input-format csv",
         b'sentence,x\n"two\nlines",y\nz\n',
         "standard input:4: 1 fields, where the header has 2",
     ),
-    (("baseline", "sst", "--input-format", "csv"), b'sentence\n"a" b\n', "standard input:2: not CSV ("),
-    (("baseline", "sst", "--input-format", "csv"), b'sentence\nfine\n"never ends\nb\n', "standard input:3: not CSV ("),
-    (("baseline", "sst", "--input-format", "csv"), b"sentence\n\nb\n", "standard input:2: empty line"),
+    ("baseline sst --input-format csv", b'sentence\n"a" b\n', "standard input:2: not CSV ("),
+    ("baseline sst --input-format csv", b'sentence\nfine\n"never ends\nb\n', "standard input:3: not CSV ("),
+    ("baseline sst --input-format csv", b"sentence\n\nb\n", "standard input:2: empty line"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "stdin", "message"), ERRORS)
-def test_an_error_is_one_line_with_its_place(arguments: tuple[str, ...], stdin: bytes, message: str) -> None:
-    _, err = predict(*arguments, stdin=stdin, status=1)
+@pytest.mark.parametrize(("line", "stdin", "message"), ERRORS)
+def test_an_error_is_one_line_with_its_place(line: str, stdin: bytes, message: str) -> None:
+    _, err = predict(*shlex.split(line), stdin=stdin, status=1)
     assert err.startswith(f"error: {message}")
     assert err.count("\n") == 1
 

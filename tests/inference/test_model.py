@@ -27,11 +27,6 @@ from tests.inference.conftest import make_vivid
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture(scope="module")
-def model(vivid: Path) -> mtbert.TrainedModel:
-    return mtbert.load(vivid / "models/baseline", device="cpu", precision="fp32")
-
-
 def examples(project: Path, run: str, task: str) -> tuple[list[tuple[str, ...]], list[dict[str, str]]]:
     with (project / f"results/{run}/examples/{task}-dev.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -278,9 +273,7 @@ def test_a_folder_that_cannot_be_used(
         mtbert.load(tmp_path / "copied")
 
 
-def test_a_model_that_is_not_there(project: Path) -> None:
-    with pytest.raises(MtbertError, match=r"no folder basline, and no models/basline; did you mean 'baseline'\?"):
-        mtbert.load("basline")
+def test_a_device_that_is_not_there() -> None:
     with pytest.raises(MtbertError, match="device is 'gpu'; valid: auto, cpu, cuda"):
         mtbert.load("baseline", device="gpu")
     if not torch.cuda.is_available():

@@ -11,9 +11,8 @@ from pyarrow import parquet
 from mtbert.errors import MtbertError
 from mtbert.inference.model import TaskInfo
 from mtbert.inference.read import Bad, Row, from_file
+from tests.inference.conftest import PAIR, SINGLE
 
-SINGLE = TaskInfo("sst", "classes", 1, ("sentence",), ("bad", "good"), None, None)
-PAIR = TaskInfo("sts", "score", 2, ("sentence1", "sentence2"), (), 0, 5)
 MANY = [f"sentence {n}" for n in range(3000)]
 
 

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from mtbert.errors import MtbertError
 from mtbert.inference.model import TaskInfo, fault, names_of
 from mtbert.inference.read import Bad, from_file
+from tests.inference.conftest import PAIR, SINGLE
 
-SINGLE = TaskInfo("sst", "classes", 1, ("sentence",), ("bad", "good"), None, None)
-PAIR = TaskInfo("sts", "score", 2, ("sentence1", "sentence2"), (), 0, 5)
 STARTS = [b"", b"sentence,sentence1,sentence2\n", b"sentence1\tsentence2\n", b'{"sentence": "a"}\n["a", "b"]\n"a"\n']
 PIECES = [
     b'"',

@@ -100,9 +100,8 @@ def test_dvc_s_error_is_one_line(project: Path) -> None:
 
 
 def rule(params: Params, gpus: int, stage: str = "train@baseline") -> str:
-    (_, _, text) = snakefile([Job(stage, f"python -m stages.{stage.replace('@', ' ')}", [])], params, gpus).split(
-        "\n\n\n"
-    )
+    job = Job(stage, f"python -m stages.{stage.replace('@', ' ')}", [])
+    _, _, text = snakefile([job], params, gpus).split("\n\n\n")
     return text
 
 
