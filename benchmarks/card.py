@@ -96,17 +96,6 @@ def made_up(task: str, rows: int) -> Split:
     return Split(task, "train", Path(), *first, *second, labels)
 
 
-def working(cases: Mapping[str, Callable[[], Case]], setting: Setting) -> tuple[dict[str, Case], dict[str, str]]:
-    """The cases, each run once, and why others failed."""
-
-    def run_once(make: Callable[[], Case]) -> Case:
-        case = make()
-        case()
-        return case
-
-    return attempted({name: partial(run_once, make) for name, make in cases.items()}, setting)
-
-
 def attempted(works: Mapping[str, Callable[[], Found]], setting: Setting) -> tuple[dict[str, Found], dict[str, str]]:
     """What each work returns, and why others failed, so that one failure does not stop the benchmark.
 
@@ -149,7 +138,13 @@ def measured(
         TimeoutError: there was no time for one round.
         MtbertError: no case runs.
     """
-    good, failed = working(cases, setting)
+
+    def run_once(make: Callable[[], Case]) -> Case:
+        case = make()
+        case()
+        return case
+
+    good, failed = attempted({name: partial(run_once, make) for name, make in cases.items()}, setting)
     if setting.over:
         raise TimeoutError("there was no time for one round")
     if not good:

@@ -25,7 +25,7 @@ from benchmarks.card import (
     peak_of,
     slower_by,
 )
-from benchmarks.harness import Case, Rates, Target, publish, ratio
+from benchmarks.harness import Case, Rates, Target, fastest, publish, ratio
 from benchmarks.work import training, wait
 from mtbert.data.arrays import Split
 from mtbert.data.batches import make_batch
@@ -157,7 +157,7 @@ def full_cases(setting: Setting, data: Split, batch_size: int, steps: int) -> di
         return training(model(setting.config), data, TOKENS, compute, batch_size, steps)
 
     def theirs(compiled: bool) -> nn.Module:
-        encoder = peers.random_bert(setting.config, "sdpa")
+        encoder = peers.random_bert(setting.config)
         backend = "eager" if setting.tiny else "inductor"  # compiling takes longer than all the rest of a dry run
         return torch.compile(encoder, dynamic=True, backend=backend) if compiled else encoder  # type: ignore[return-value]
 
@@ -230,7 +230,7 @@ def best_of(rates: Mapping[str, Sequence[float]], start: str) -> str:
         MtbertError: there is none.
     """
     if found := [name for name in rates if name.startswith(start)]:
-        return max(found, key=lambda name: statistics.median(rates[name]))
+        return fastest(rates, found)
     raise MtbertError(f"no case of {start} runs; its errors are above")
 
 
@@ -241,9 +241,8 @@ def _adapted(
 
 
 def _peft(dora: bool, setting: Setting, data: Split, batch_size: int) -> Case:
-    return _peer(
-        peers.adapted(peers.random_bert(setting.config, "sdpa"), RANK, dora), setting, data, batch_size, setting.steps
-    )
+    encoder = peers.adapted(peers.random_bert(setting.config), RANK, dora)
+    return _peer(encoder, setting, data, batch_size, setting.steps)
 
 
 def _peer(encoder: nn.Module, setting: Setting, data: Split, batch_size: int, steps: int) -> Case:

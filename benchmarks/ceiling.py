@@ -29,7 +29,7 @@ def flops_per_token(config: BertConfig, last: float = 1.0) -> float:
     return 6.0 * (whole - (1 - last) * after_attention)
 
 
-def rate(config: BertConfig, tokens: int, dtype: torch.dtype, device: str = "cpu", seconds: float = 0.5) -> float:
+def rate(config: BertConfig, tokens: int, dtype: torch.dtype, device: str = "cpu") -> float:
     """FLOP/s of the three products of each layer shape over `tokens` rows, weighted as in a step."""
     total = spent = 0.0
     for inputs, outputs, count in products(config):
@@ -37,13 +37,14 @@ def rate(config: BertConfig, tokens: int, dtype: torch.dtype, device: str = "cpu
         w = torch.randn(outputs, inputs, device=device).to(dtype)
         g = torch.randn(tokens, outputs, device=device).to(dtype)
         for product in (lambda x=x, w=w: x @ w.T, lambda g=g, w=w: g @ w, lambda g=g, x=x: g.T @ x):
-            spent += count * _best(product, device, seconds / 9)
+            spent += count * _best(product, device)
             total += count * 2.0 * tokens * inputs * outputs
     return total / spent
 
 
-def _best(product: Callable[[], Tensor], device: str, seconds: float) -> float:
-    best, end = float("inf"), time.perf_counter() + seconds
+def _best(product: Callable[[], Tensor], device: str) -> float:
+    """Seconds of a product, the least of those measured in a ninth of half a second."""
+    best, end = float("inf"), time.perf_counter() + 0.5 / 9
     product()
     while time.perf_counter() < end:
         began = time.perf_counter()

@@ -7,13 +7,11 @@ import typer
 
 from benchmarks.adapters import adapted
 from benchmarks.harness import Case, Precision, alternate, publish, ratio
-from benchmarks.work import LOSSES, WARM_UP, batches, minilm, split, wrapper
-from mtbert.data.batches import make_batch
+from benchmarks.work import WARM_UP, EngineOf, batches, minilm, split, training, wrapper
 from mtbert.engines import engine_for
 from mtbert.evaluation.predict import raw_scores
 from mtbert.training.compute import Compute, resolve
 from mtbert.training.engine import Plain
-from mtbert.training.recipe import Recipe
 
 KINDS = ("full", "lora", "dora")
 
@@ -45,22 +43,12 @@ def main(
 
 def _case(kind: str, fast: bool, compute: Compute, batch_size: int, steps: int) -> Case:
     model, data, tokens = minilm(["c"]), split("quora"), wrapper()
+    engine_of: EngineOf = engine_for if fast else Plain
     if kind in ("lora", "dora"):
         adapted(model, kind)
-    engine = engine_for(model.to(compute.device).train(), compute) if fast else Plain(model, compute)
-    chosen, step = batches(len(data), batch_size, 0), 0
     if kind != "prediction":
-        engine.optimizer(Recipe("sequential", "depletion", 1, batch_size, 1e-5))
-
-    def train() -> float:
-        nonlocal step
-        done = 0
-        for _ in range(steps):
-            step += 1
-            batch = make_batch("quora", data, next(chosen), model.views("quora"), tokens)
-            engine.step(batch, LOSSES["quora"], 0, step)
-            done += batch.stream.tokens
-        return float(done)
+        return training(model, data, tokens, compute, batch_size, steps, engine_of)
+    engine, chosen = engine_of(model, compute), batches(len(data), batch_size, 0)
 
     def predict() -> float:
         rows = np.concatenate([next(chosen) for _ in range(2 * steps)])
@@ -69,7 +57,7 @@ def _case(kind: str, fast: bool, compute: Compute, batch_size: int, steps: int) 
         assert data.offsets2 is not None
         return float((np.diff(data.offsets1) + np.diff(data.offsets2) + 3)[rows].sum())
 
-    return predict if kind == "prediction" else train
+    return predict
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ python -m benchmarks.gpu --minutes 8            # on a machine with a CUDA devic
 python -m benchmarks.gpu --part graphs          # one part alone; the option may be repeated
 python -m benchmarks.gpu --device cpu --tiny    # a dry run without recording graphs, on a machine without a GPU
 
-The parts run in the order of what is wanted most, and share the time that is left. Each writes its reports/benchmarks/gpu-*.json after
-every round, measurement or run, and gpu.md beside it shows them all, so whatever ends the command loses one of these at most. A part that
-fails does not stop the others.
+The parts run in the order of their importance and share the time that is left. Each writes its reports/benchmarks/gpu-*.json after every
+round, measurement or run, and gpu.md beside it shows them all, so that an interruption loses one of these at most. A part that fails does
+not stop the others.
 """
 
 import math

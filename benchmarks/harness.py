@@ -6,7 +6,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,6 +46,10 @@ class Target(NamedTuple):
     @property
     def met(self) -> bool:
         return self.value <= self.bound if self.at_most else self.value >= self.bound
+
+    def described(self) -> dict[str, Any]:
+        """JSON values."""
+        return self._asdict() | {"met": self.met}
 
 
 Rates = dict[str, list[float]]
@@ -100,6 +104,11 @@ def ratio(rates: Mapping[str, Sequence[float]], name: str, peer: str) -> float:
     return statistics.median(ours / theirs for ours, theirs in zip(rates[name], rates[peer], strict=True))
 
 
+def fastest(rates: Mapping[str, Sequence[float]], names: Iterable[str]) -> str:
+    """The one of these cases with the highest median."""
+    return max(names, key=lambda name: statistics.median(rates[name]))
+
+
 def publish(
     name: str,
     unit: str,
@@ -134,7 +143,7 @@ def publish(
         "unit": unit,
         "ours": ours,
         "cases": cases,
-        "targets": [target._asdict() | {"met": target.met} for target in targets],
+        "targets": [target.described() for target in targets],
         **facts,
     }
     return write(name, result)

@@ -147,7 +147,7 @@ def main(
     batch_size: int = 16,
 ) -> None:
     """Operations of one step by full fine-tuning, LoRA and DoRA, with torch's operations between products, and with Triton's kernels; and
-    the most memory beside the weights, of which optimizer state and bf16 copies are a part.
+    the most memory beside the weights, which includes optimizer state and bf16 copies.
     """
     kinds: dict[str, type[Passes]] = {"torch": Passes}
     if find_spec("triton"):

@@ -31,7 +31,8 @@ from mtbert.model.bert import BertEncoder, initialise
 from mtbert.model.heads import build_heads
 from mtbert.model.multitask import MultitaskModel
 from mtbert.params import load_params
-from mtbert.pipeline.models import adapt, losses_of
+from mtbert.pipeline.models import adapt
+from mtbert.pipeline.training import losses_of
 from mtbert.settings.run import Run
 from mtbert.training.compute import Compute
 from mtbert.training.recipe import TokenCount
@@ -226,7 +227,7 @@ def _write(setting: Setting, rows: dict[str, dict[str, Any]], runs: int) -> None
     }
     if len(rows) == runs:
         target = Target(f"minutes of all {runs} runs, one after another", total, MINUTES, True)
-        result["targets"] = [target._asdict() | {"met": target.met}]
+        result["targets"] = [target.described()]
     write(setting.name("paper"), result)
 
 

@@ -17,6 +17,7 @@ from benchmarks.work import batches, wait
 from mtbert.data.arrays import Split
 from mtbert.data.tokens import Wrapper
 from mtbert.model.bert import BertConfig
+from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.source import folder_of
 from mtbert.training.compute import Compute
 
@@ -37,11 +38,11 @@ def minilm_folder() -> Path:
 class Classifier(nn.Module):
     """transformers' BertModel, mean pooling over real tokens or BERT's pooler of [CLS], and a linear head."""
 
-    def __init__(self, encoder: nn.Module, outputs: int, dropout: float = 0.1, pooling: str = "mean") -> None:
+    def __init__(self, encoder: nn.Module, outputs: int, pooling: str = "mean") -> None:
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(0.1)
         self.linear = nn.Linear(encoder.config.hidden_size, outputs)  # type: ignore[union-attr, arg-type]
 
     def forward(self, **inputs: Tensor) -> Tensor:
@@ -59,20 +60,13 @@ def bert(attention: str, pooler: bool = False) -> nn.Module:
     return BertModel.from_pretrained(minilm_folder(), attn_implementation=attention, add_pooling_layer=pooler)
 
 
-def random_bert(config: BertConfig, attention: str) -> nn.Module:
-    """An untrained BertModel of this size."""
+def random_bert(config: BertConfig) -> nn.Module:
+    """An untrained BertModel of this size, with sdpa attention."""
     from transformers import BertConfig as Theirs
     from transformers import BertModel
 
-    theirs = Theirs(
-        vocab_size=config.vocabulary,
-        max_position_embeddings=config.positions,
-        num_hidden_layers=config.layers,
-        hidden_size=config.hidden,
-        num_attention_heads=config.heads,
-        intermediate_size=config.intermediate,
-    )
-    theirs._attn_implementation = attention
+    theirs = Theirs(**BERT.written_config(config))
+    theirs._attn_implementation = "sdpa"
     return BertModel(theirs, add_pooling_layer=False)
 
 

@@ -3,7 +3,6 @@
 All three compute the same function: BERT's pooler of [CLS] and one linear layer, with the same weights.
 """
 
-import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 import typer
 
 from benchmarks import peers
-from benchmarks.harness import Precision, Target, alternate, publish, ratio
+from benchmarks.harness import Precision, Target, alternate, fastest, publish, ratio
 from benchmarks.work import PREPARED, minilm, objectives, split, wrapper
 from mtbert.corpus.tokenizer import read_tokenizer
 from mtbert.engines import engine_for
@@ -47,9 +46,7 @@ def main(
     rates = alternate(cases, rounds)
     targets = []
     for name in ("CrossEncoder.predict", "pipeline"):
-        best_case = max(
-            (case for case in cases if case.startswith(name)), key=lambda case: statistics.median(rates[case])
-        )
+        best_case = fastest(rates, (case for case in cases if case.startswith(name)))
         targets.append(Target(f"times {best_case}", ratio(rates, "mtbert", best_case), 3.0))
     publish(
         "prediction",

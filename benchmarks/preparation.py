@@ -2,6 +2,7 @@
 
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -48,7 +49,7 @@ def main(
                 measured = _run(name, place)
                 rates[name].append(pairs / measured["seconds"])
                 peaks[name] = max(peaks.get(name, 0), measured["bytes"])
-    seconds = pairs / sorted(rates["mtbert"])[len(rates["mtbert"]) // 2]
+    seconds = pairs / statistics.median_high(rates["mtbert"])
     targets = [
         Target(f"seconds for {pairs:,} pairs", seconds, 20.0, True),
         Target("times datasets.map", ratio(rates, "mtbert", "datasets.map"), 3.0),
@@ -79,16 +80,11 @@ def _generate(place: Path, pairs: int) -> None:
     write_sample(place / "raw", seed=1, sizes=sizes, label_noise=0.0)
 
 
-def _tokenizer() -> Path:
-    from benchmarks import peers
-
-    return peers.minilm_folder() / "tokenizer.json"
-
-
 def _ours() -> Callable[[Path], object]:
+    from benchmarks import peers
     from mtbert.corpus.prepare import prepare
 
-    tokenizer = _tokenizer()
+    tokenizer = peers.minilm_folder() / "tokenizer.json"
     return lambda place: prepare(place / "raw", place / "prepared", tokenizer, "error", "keep", "course", 256)
 
 

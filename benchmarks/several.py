@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from itertools import count
 from typing import Annotated
 
 import typer
@@ -90,12 +89,10 @@ def main(
     sys.stdin.readline()
     rates = []
     for _ in range(SLICES):
-        began, tokens = time.perf_counter(), 0.0
-        for _ in count():
+        began, tokens, passed = time.perf_counter(), 0.0, 0.0
+        while passed < seconds:
             tokens += case()
             passed = time.perf_counter() - began
-            if passed >= seconds:
-                break
         rates.append(tokens / passed)
     print(json.dumps(rates), flush=True)
 

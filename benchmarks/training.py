@@ -1,13 +1,12 @@
 """Full fine-tuning of MiniLM-L6, with dropout and trained embeddings, against transformers and its Trainer."""
 
-import statistics
 from typing import Annotated
 
 import torch
 import typer
 
 from benchmarks import ceiling, peers
-from benchmarks.harness import Case, Precision, Target, Timed, alternate, publish, ratio
+from benchmarks.harness import Case, Precision, Target, Timed, alternate, fastest, publish, ratio
 from benchmarks.work import WARM_UP, minilm, split, training, wrapper
 from mtbert.training.compute import resolve
 
@@ -47,10 +46,9 @@ def main(
     dtype = torch.bfloat16 if compute.bf16 else torch.float32
     cases[PRODUCTS] = lambda: Timed(tokens_per_step, flops / ceiling.rate(model.encoder.config, tokens_per_step, dtype))
     rates = alternate(cases, rounds, WARM_UP)
-    median = {name: statistics.median(values) for name, values in rates.items()}
     targets = []
     for theirs in peers.precisions(compute):
-        best = max((name for name in median if f" {theirs} " in name), key=lambda name: median[name])
+        best = fastest(rates, (name for name in rates if f" {theirs} " in name))
         bound = 3.0 if batch_size <= 8 else 7.0 if compute.bf16 and theirs == "fp32" else 3.5
         targets.append(Target(f"times {best}", ratio(rates, "mtbert", best), bound))
     if batch_size > 8:

@@ -30,6 +30,8 @@ from mtbert.training.engine import Engine
 from mtbert.training.recipe import Recipe
 from mtbert.training.step import Loss
 
+EngineOf = Callable[[MultitaskModel, Compute], Engine]
+
 PREPARED = Path("data/prepared")
 # Rounds that do not count. The CPU's matrix library compiles a kernel for each new number of rows, which costs more
 # than the product; a run of thousands of steps pays for that only at its beginning.
@@ -52,18 +54,16 @@ def batches(rows: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
             yield order[start : start + batch_size]
 
 
-def minilm(
-    features: Sequence[str] | None = ("u", "v", "c"), dropout: float = 0.1, pooling: str = "mean"
-) -> MultitaskModel:
+def minilm(features: Sequence[str] = ("u", "v", "c"), pooling: str = "mean") -> MultitaskModel:
     """MiniLM-L6 with a linear head over `features` for the pair tasks."""
     torch.manual_seed(0)
     found = pretrained("minilm")
-    return multitask(found.config, features, dropout, lambda encoder: encoder.load_state_dict(found.tensors), pooling)
+    return multitask(found.config, features, 0.1, lambda encoder: encoder.load_state_dict(found.tensors), pooling)
 
 
 def multitask(
     config: BertConfig,
-    features: Sequence[str] | None,
+    features: Sequence[str],
     dropout: float,
     fill: Callable[[BertEncoder], object],
     pooling: str = "mean",
@@ -88,7 +88,7 @@ def objectives(quora: Sequence[str] | None, sts: Sequence[str] | None) -> dict[s
     return {SST.name: CrossEntropy(objective="cross_entropy", features=["u"]), **pairs}
 
 
-LOSSES: dict[str, Loss] = {name: one.loss(TASKS[name]) for name, one in objectives(("u", "v"), ("u", "v")).items()}
+LOSSES: dict[str, Loss] = {name: one.loss() for name, one in objectives(("u", "v"), ("u", "v")).items()}
 
 
 def wrapper(prepared: Path = PREPARED, max_tokens: int = 256) -> Wrapper:
@@ -97,10 +97,16 @@ def wrapper(prepared: Path = PREPARED, max_tokens: int = 256) -> Wrapper:
 
 
 def training(
-    model: MultitaskModel, data: Split, tokens: Wrapper, compute: Compute, batch_size: int, steps: int
+    model: MultitaskModel,
+    data: Split,
+    tokens: Wrapper,
+    compute: Compute,
+    batch_size: int,
+    steps: int,
+    engine_of: EngineOf = engine_for,
 ) -> Callable[[], float]:
     """A case: `steps` of mtbert's own training step, from rows to updated weights; returns the real tokens."""
-    engine = stepper(model, compute, batch_size)
+    engine = stepper(model, compute, batch_size, engine_of)
     chosen, step = batches(len(data), batch_size, 0), 0
 
     def case() -> float:
@@ -117,10 +123,10 @@ def training(
     return case
 
 
-def stepper(model: MultitaskModel, compute: Compute, batch_size: int) -> Engine:
+def stepper(model: MultitaskModel, compute: Compute, batch_size: int, engine_of: EngineOf = engine_for) -> Engine:
     """An engine for the model, with the training loop's optimizer."""
     model.to(compute.device).train()
-    engine = engine_for(model, compute)
+    engine = engine_of(model, compute)
     engine.optimizer(Recipe("sequential", "depletion", 1, batch_size, 1e-5))
     return engine
 

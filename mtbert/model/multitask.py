@@ -31,7 +31,7 @@ class MultitaskModel(nn.Module):
             trainable.
         pooling: cls, mean or max; cls is followed by BERT's pooler, tanh(W h + b), as in the course's framework.
         heads: by task, from `mtbert.model.heads.build_heads`; their dropout uses the encoder's noise.
-        pair_layer: below the heads of pairs, if they are made for one.
+        pair_layer: the layer below the heads of pairs; None if they have none.
 
     Attributes:
         adapter_rates: the factor of the adapter's learning rate for each of its own parameters, by name; None without an adapter.

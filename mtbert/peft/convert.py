@@ -13,16 +13,10 @@ from mtbert.peft.registry import Adapter
 from mtbert.pretrained.checks import check_tensors
 
 
-def convert(model: MultitaskModel, replace: Callable[[nn.Linear], nn.Module]) -> list[str]:
-    """Replace every nn.Linear of the encoder, in place. Task heads stay: they are new, and all of their weights train.
-
-    Returns:
-        The names of the replaced layers.
-    """
-    found = linears(model)
-    for name, linear in found.items():
+def convert(model: MultitaskModel, replace: Callable[[nn.Linear], nn.Module]) -> None:
+    """Replace every nn.Linear of the encoder, in place. Task heads stay: they are new, and all of their weights train."""
+    for name, linear in linears(model).items():
         swap(model, name, replace(linear))
-    return list(found)
 
 
 def linears(model: MultitaskModel) -> dict[str, nn.Linear]:

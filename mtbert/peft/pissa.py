@@ -10,9 +10,9 @@ from mtbert.peft.lora import LoraLinear
 class PissaLinear(LoraLinear):
     """W' = W_res + B A, y = W' x + bias.
 
-    Of W0 = U S V^T, B (O, r) and A (r, I) start as the first r singular triplets, B0 = U S^1/2 and A0 = S^1/2 V^T, and W_res = W0 - B0 A0
-    is frozen, so that W' = W0. Computed is W0 x + (B A - B0 A0) x: the base stays the pretrained one, which an adapter's file names by its
-    checksum. A0 and B0 are frozen parameters of the adapter, since another machine's singular vectors differ in their last bits.
+    With W0 = U S V^T, B (O, r) and A (r, I) start from its first r singular triplets, as B0 = U S^1/2 and A0 = S^1/2 V^T. W_res = W0 - B0 A0
+    is frozen, so that W' = W0 at the start. The forward computes W0 x + (B A - B0 A0) x: the base stays the pretrained encoder, whose
+    checksum an adapter's file holds. A0 and B0 are frozen parameters of the adapter, since another machine's singular vectors differ in their last bits.
 
     Args:
         base: as for `AdaptedLinear`.

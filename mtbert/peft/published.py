@@ -17,7 +17,7 @@ from mtbert.peft.dora import DoraLinear
 from mtbert.peft.lora import LoraLinear
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.checks import check_tensors, first_names
-from mtbert.pretrained.family import Family, note
+from mtbert.pretrained.family import note
 from mtbert.pretrained.source import MINILM_HUB, MINILM_NAME, Pretrained, expanded, pretrained
 from mtbert.pretrained.store import read_safetensors
 
@@ -111,11 +111,7 @@ def _base(folder: Path, config: Mapping[str, Any]) -> Pretrained:
 
 
 def _merged(
-    base: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    source: str,
-    family: Family = BERT,
+    base: Mapping[str, Tensor], tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str
 ) -> dict[str, Tensor]:
     """The base's tensors with the adapter's updates and its other trained tensors, all under our names."""
     merged = dict(base)
@@ -126,22 +122,20 @@ def _merged(
     for published, tensor in tensors.items():
         if any(part in published for part in COPIES):
             continue
-        plain = family.plain_name(published.removeprefix(PREFIX))
+        plain = BERT.plain_name(published.removeprefix(PREFIX))
         ending = next((ending for ending in endings if plain.endswith(ending)), None)
-        if ending:
-            name = family.our_name(f"{plain.removesuffix(ending)}.weight") or ""
-        else:
-            name = family.our_name(plain.replace(f".{BIAS}", ".bias")) or ""
+        whole = f"{plain.removesuffix(ending)}.weight" if ending else plain.replace(f".{BIAS}", ".bias")
+        name = BERT.our_name(whole) or ""
         if name in base and ending:
             adapted.setdefault(name, {})[endings[ending]] = tensor.float()
         elif name in base:
             check_tensors({published: tensor.float()}, {published: tuple(base[name].shape)}, source)
             merged[name] = tensor.float()
         else:
-            (heads if family.heads.fullmatch(plain) else unknown).append(published)
+            (heads if BERT.heads.fullmatch(plain) else unknown).append(published)
     if unknown:
         raise MtbertError(
-            f"{source}: unknown tensors: {first_names(unknown)}; is this an adapter of a {family.name} encoder?"
+            f"{source}: unknown tensors: {first_names(unknown)}; is this an adapter of a {BERT.name} encoder?"
         )
     for name, parts in adapted.items():
         merged[name] = _updated(base[name], parts, config, f"{source}: {name}")

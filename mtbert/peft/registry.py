@@ -98,7 +98,7 @@ class LowRank(OfRank):
 
     @property
     def numerator(self) -> float:
-        """s r."""
+        """The numerator of s, whose denominator is r."""
         return self.alpha
 
     @property

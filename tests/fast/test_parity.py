@@ -1,7 +1,7 @@
 """The parity matrix: the plain engine beside the fast one, and bugs planted in the fast one, each of which some cell must see.
 
-A cell is an adapter, a precision, a pooling and dropout on or off. Compared are scores, the gradients of all trained parameters, the
-losses of training steps, the weights after them and what the trained model predicts.
+A cell is an adapter, a precision, a pooling and dropout on or off. The tests compare scores, the gradients of all trained parameters, the
+losses of training steps, the updates of the weights and what the trained model predicts.
 """
 
 from collections.abc import Callable
@@ -123,10 +123,10 @@ def outcome(cell: Cell, engine_of: Callable[[MultitaskModel, Compute], Engine]) 
         loss = engine.step(train[step], binary_cross_entropy, seed=7, step=step + 1)
         found[f"loss {step}"] = loss
     # No score depends on a key's bias, so that AdamW makes steps of full length of the noise in its gradient.
-    moved = torch.cat(
+    updates = torch.cat(
         [(weight.detach() - before[name]).flatten() for name, weight in trained.items() if "key.bias" not in name]
     )
-    found["way of the weights"] = moved
+    found["updates of the weights"] = updates
     with engine.inference():
         found["scores after training"] = model.eval()(held_out.to(cell.compute().device)).clone()
     return {name: tensor.detach().cpu() for name, tensor in found.items()}
@@ -152,8 +152,8 @@ def limit(cell: Cell, name: str) -> float:
     """The tolerance of a value: for fp32 rounding, or for bf16 rounding, and more where a maximum may be at another token."""
     kind = name.split()[0]
     if not cell.bf16:
-        return 2e-4 if kind == "way" else 2e-5
-    return {"gradient": 0.15, "way": 0.15, "scores": 0.1}.get(kind, 0.03) * (4 if cell.pooling == "max" else 1)
+        return 2e-4 if kind == "updates" else 2e-5
+    return {"gradient": 0.15, "updates": 0.15, "scores": 0.1}.get(kind, 0.03) * (4 if cell.pooling == "max" else 1)
 
 
 def differences(cell: Cell) -> dict[str, float]:

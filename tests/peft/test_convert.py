@@ -1,6 +1,6 @@
 """Adapters in a whole model: outputs unchanged at the start, the trainable set, merging, and the paper's counts."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -52,9 +52,8 @@ ADDED: dict[str, tuple[str, ...]] = {
     "ia3": ("factor",),
     **dict.fromkeys(("bitfit", "linear_probe"), ()),
 }
-EVERY = pytest.mark.parametrize(
-    "method", [name for name, kind in ADAPTERS.items() if kind.merges]
-)  # others: test_inserted.py
+MERGING = [name for name, kind in ADAPTERS.items() if kind.merges]  # test_inserted.py tests the others
+EVERY = pytest.mark.parametrize("method", MERGING)
 
 
 def adapt(model: MultitaskModel, method: str = "dora", **own: Any) -> list[str]:
@@ -187,7 +186,7 @@ def test_adapters_are_a_function_of_the_seed(make_model: Callable[..., Multitask
 def test_the_trainable_set(model: MultitaskModel, train_rest: bool, method: str) -> None:
     model.pair_layer = PairLayer(["u"], CONFIG.hidden, 2, 0.0, model.encoder.noise)
     plain = {name for name, _ in model.named_parameters()}
-    weights = {f"{name}.weight" for name, _ in linears(model).items()}
+    weights = {f"{name}.weight" for name in linears(model)}
     if train_rest and issubclass(ADAPTERS[method], Selection):
         with pytest.raises(ValidationError, match=f"{method} trains nothing else of the encoder; set it to false"):
             adapt(model, method, train_rest=True)
@@ -235,22 +234,18 @@ def test_convert_takes_any_replacement(model: MultitaskModel, batches: list[Batc
             return 2 * self.linear(x)
 
     before = outputs(model, batches)
-    assert len(convert(model, Doubled)) == 13
+    convert(model, Doubled)
+    assert sum(isinstance(one, Doubled) for one in model.encoder.modules()) == 13
     assert float((outputs(model, batches)[0] - before[0]).abs().max()) > 1e-2
 
 
-@pytest.fixture(scope="module")
-def bert_base() -> Iterator[Callable[[int | None, bool], dict[str, int | None]]]:
+def bert_base(rank: int | None, train_rest: bool) -> dict[str, int | None]:
     """Counts for BERT-base with the heads of the best run; on the meta device, so that nothing is allocated."""
-
-    def counts(rank: int | None, train_rest: bool) -> dict[str, int | None]:
-        with torch.device("meta"):
-            model = multitask(BertEncoder(BertConfig()), "mean", ["u", "v", "c"], ["u", "v", "c"])
-            if rank is not None:
-                adapt(model, rank=rank, train_rest=train_rest)
-        return count_parameters(model)
-
-    yield counts
+    with torch.device("meta"):
+        model = multitask(BertEncoder(BertConfig()), "mean", ["u", "v", "c"], ["u", "v", "c"])
+        if rank is not None:
+            adapt(model, rank=rank, train_rest=train_rest)
+    return count_parameters(model)
 
 
 HEADS = 5 * 768 + 5 + 2 * (3 * 768 + 1)
@@ -260,7 +255,7 @@ SHAPES = 12 * [*(4 * [(768, 768)]), (768, 3072), (3072, 768)]
 REST = TOTAL - HEADS - sum(inputs * outputs for inputs, outputs in SHAPES)
 
 
-def test_full_model(bert_base: Callable[..., dict[str, int | None]]) -> None:
+def test_full_model() -> None:
     assert bert_base(None, True) == {"total": TOTAL, "trainable": TOTAL, "adapters_only": None}
     assert round(TOTAL / 1e6, 1) == 108.9
 
@@ -271,12 +266,7 @@ def test_full_model(bert_base: Callable[..., dict[str, int | None]]) -> None:
     [(4, 0.75, 0.7, 24.7, 22.7), (8, 1.42, 1.3, 25.4, 23.3), (16, 2.75, 2.5, 26.7, 24.5), (32, 5.4, 5.0, 29.4, 27.0)],
 )
 def test_counts_of_the_paper_s_ranks(
-    bert_base: Callable[..., dict[str, int | None]],
-    rank: int,
-    alone: float,
-    alone_share: float,
-    with_rest: float,
-    with_rest_share: float,
+    rank: int, alone: float, alone_share: float, with_rest: float, with_rest_share: float
 ) -> None:
     adapters = sum(outputs + rank * (inputs + outputs) for inputs, outputs in SHAPES)
     frozen, free = bert_base(rank, False), bert_base(rank, True)

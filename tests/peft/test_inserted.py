@@ -21,6 +21,7 @@ from mtbert.peft.mtlora import MtLoraLinear, merged_state
 from mtbert.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from mtbert.training.compute import Compute
 from mtbert.training.recipe import Recipe
+from tests.peft.test_convert import LINEARS
 from tests.tiny import TINY, WRAPPER, adapt, tiny_model, tiny_split
 
 TASKS = ("sst", "quora", "sts")
@@ -142,10 +143,6 @@ METHODS = ("houlsby", "pal", "mtlora")
 ALL = pytest.mark.parametrize("method", METHODS)
 PER_TASK = pytest.mark.parametrize("method", ["pal", "mtlora"])
 POOLINGS = pytest.mark.parametrize("pooling", ["mean", "cls"])
-LINEARS = [
-    *(f"attention.{name}" for name in ("query", "key", "value", "output")),
-    *("feed_forward.up", "feed_forward.down"),
-]
 
 
 def adapted(method: str, pooling: str = "mean") -> MultitaskModel:

@@ -19,7 +19,7 @@ from mtbert.pipeline.provenance import commit
 from mtbert.report.text import Table, to_markdown
 from mtbert.training.compute import machine
 from tests.reliability.files import FILES, run
-from tests.reliability.trial import Trial
+from tests.reliability.trial import Tally
 
 SEED = 11711
 ABOUT = (
@@ -33,32 +33,32 @@ def where() -> dict[str, str]:
     return {"machine": machine(), "code": commit(), "date": datetime.now(UTC).date().isoformat()}
 
 
-def table(trials: Sequence[Trial], tier: str, place: dict[str, str]) -> Table:
+def table(tallies: Sequence[Tally], tier: str, place: dict[str, str]) -> Table:
     """One row per figure."""
     rows = [
         (
-            str(trial.figure),
-            trial.title,
-            f"{trial.trials:,}",
-            f"{trial.passed:,}",
-            trial.target,
-            f"{trial.caught} of {trial.controls}",
-            f"{trial.seconds:,.0f} s",
-            "yes" if trial.ok else "NO",
+            str(tally.figure),
+            tally.title,
+            f"{tally.trials:,}",
+            f"{tally.passed:,}",
+            tally.target,
+            f"{tally.caught} of {tally.controls}",
+            f"{tally.seconds:,.0f} s",
+            "yes" if tally.ok else "NO",
         )
-        for trial in trials
+        for tally in tallies
     ]
     header = ("#", "What is tried", "Trials", "Passed", "Target", "Planted bugs caught", "Time", "Met")
-    notes = [f"Row {trial.figure}: {trial.note}." for trial in trials if trial.note]
-    notes.append(f"`make reliability`: {tier} tier, seed {trials[0].seed}; {', '.join(place.values())}.")
+    notes = [f"Row {tally.figure}: {tally.note}." for tally in tallies if tally.note]
+    notes.append(f"`make reliability`: {tier} tier, seed {tallies[0].seed}; {', '.join(place.values())}.")
     return Table("Trials of reliability.", header, rows, notes, (True, False, True, True, False, True, True, False))
 
 
-def show(trial: Trial) -> None:
+def show(tally: Tally) -> None:
     """Print one line on a figure, and its failures."""
-    counts = f"{trial.passed:,} of {trial.trials:,} passed, {trial.caught} of {trial.controls} planted bugs caught"
-    print(f"figure {trial.figure} ({trial.title}): {counts}; seed {trial.seed}, {trial.seconds} s", flush=True)
-    for failure in trial.failures:
+    counts = f"{tally.passed:,} of {tally.trials:,} passed, {tally.caught} of {tally.controls} planted bugs caught"
+    print(f"figure {tally.figure} ({tally.title}): {counts}; seed {tally.seed}, {tally.seconds} s", flush=True)
+    for failure in tally.failures:
         print(f"    {failure}", flush=True)
 
 
@@ -70,25 +70,25 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--jobs", type=int, default=1, help="number of files to run at once, each in its own process")
     arguments = parser.parse_args()
-    trials: list[Trial] = []
+    tallies: list[Tally] = []
     names = arguments.names or FILES
     # A process for each file, since trials patch, fork and limit their own process.
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for done in as_completed([pool.submit(run, name, arguments.quick, arguments.seed) for name in names]):
-            for trial in done.result():
-                trials.append(trial)
-                show(trial)
-    trials.sort(key=lambda trial: trial.figure)
+            for tally in done.result():
+                tallies.append(tally)
+                show(tally)
+    tallies.sort(key=lambda tally: tally.figure)
     tier = "quick" if arguments.quick else "full"
-    text = to_markdown(table(trials, tier, where()))
+    text = to_markdown(table(tallies, tier, where()))
     print(f"\n{text}")
     if not arguments.names:
         summary = {"tier": tier, "seed": arguments.seed, **where()}
-        figures = [{**asdict(trial), "ok": trial.ok} for trial in trials]
+        figures = [{**asdict(tally), "ok": tally.ok} for tally in tallies]
         report = json.dumps({**summary, "figures": figures}, indent=2, ensure_ascii=False, allow_nan=False)
         atomic_write_text(Path("reports/reliability.json"), report + "\n")
         atomic_write_text(Path("docs/reliability.md"), f"# Reliability\n\n{ABOUT}\n\n{text}")
-    return 0 if all(trial.ok for trial in trials) else 1
+    return 0 if all(tally.ok for tally in tallies) else 1
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from mtbert.pretrained import store
 from mtbert.report import results
 from tests.project import call, commit, isolated, must, tiny_project
 from tests.reliability.trainer import run_stage, training_project
-from tests.reliability.trial import Same, Tally, Trial
+from tests.reliability.trial import Same, Tally
 
 RUN = "dora_balanced"
 # An output, and the stage that reads it next.
@@ -41,44 +41,34 @@ READ = {
 }
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """Change outputs in place, with their times and permissions as before; in the full tier also objects of a real DVC cache."""
-    tally = Tally(7, "damaged outputs and cache", "noticed by the next stage that reads it", seed)
-    outcomes, controls = isolated(_trials, quick, seed, folder / "project")
-    for ok, what in outcomes:
-        tally.trial(ok, what)
-    for ok, what in controls:
-        tally.control(ok, what)
+    tally: Tally = isolated(_in_place, quick, seed, folder / "project")
     if not quick:
         _in_cache(tally, seed, folder / "dvc")
-    return [tally.done("the cache itself in the full tier" if quick else "")]
+    tally.note = "the cache itself in the full tier" if quick else ""
+    return [tally]
 
 
-Outcome = tuple[bool, str]
-
-
-def _trials(quick: bool, seed: int, project: Path) -> tuple[list[Outcome], list[Outcome]]:
+def _in_place(quick: bool, seed: int, project: Path) -> Tally:
+    tally = Tally(7, "damaged outputs and cache", "noticed by the next stage that reads it", seed)
     training_project(project, [RUN])
     for stage, *arguments in (("train", RUN), ("evaluate", RUN), ("statistics",)):
         status, text = run_stage(stage, *arguments)
         if status:
             raise RuntimeError(text)
     rng = random.Random(seed)
-    readers = READERS[::3] if quick else READERS
-    outcomes = [
-        _noticed(out, stage, argument, kind, read_only, rng)
-        for out, stage, argument in readers
-        for kind in ("flip", "truncate", "zero")
-        for read_only in (False, True)
-    ]
-    controls = []
+    for reader in READERS[::3] if quick else READERS:
+        for kind in ("flip", "truncate", "zero"):
+            for read_only in (False, True):
+                tally.trial(*_noticed(*reader, kind, read_only, rng))
     for bug, owner, part, blind, reader in PLANTED:
         with patch.object(owner, part, blind):
-            controls.append((not all(_noticed(*READERS[reader], "flip", False, rng)[0] for _ in range(4)), bug))
-    return outcomes, controls
+            tally.control(not all(_noticed(*reader, "flip", False, rng)[0] for _ in range(4)), bug)
+    return tally
 
 
-def _noticed(out: str, stage: str, argument: str, kind: str, read_only: bool, rng: random.Random) -> Outcome:
+def _noticed(out: str, stage: str, argument: str, kind: str, read_only: bool, rng: random.Random) -> tuple[bool, str]:
     names = READ.get(argument, READ.get(out))
     files = [path for path in sorted(Path(out).rglob("*")) if path.is_file() and path.stat().st_size]
     path = rng.choice([Path(out, name) for name in names] if names else files)
@@ -123,16 +113,11 @@ def _in_cache(tally: Tally, seed: int, project: Path) -> None:
     commit(project, "tiny")
     must(project, "dvc", "repro", "train@baseline")
     rng = random.Random(seed)
-    for out, stage in (
-        ("data/raw", "prepare"),
-        ("data/prepared", "train@baseline"),
-        ("models/pretrained", "train@baseline"),
+    for out, name, stage in (
+        ("data/raw", "sst-dev.csv", "prepare"),
+        ("data/prepared", "dev/sst/labels.npy", "train@baseline"),
+        ("models/pretrained", "model.safetensors", "train@baseline"),
     ):
-        name = {
-            "data/raw": "sst-dev.csv",
-            "data/prepared": "dev/sst/labels.npy",
-            "models/pretrained": "model.safetensors",
-        }[out]
         for kind in ("flip", "zero"):
             sound = (project / out / name).read_bytes()
             objects = [p for p in (project / ".dvc/cache").rglob("*") if p.is_file() and p.read_bytes() == sound]
@@ -157,9 +142,9 @@ def _in_cache(tally: Tally, seed: int, project: Path) -> None:
 def _blind(*_: Any) -> None: ...
 
 
-PLANTED: list[tuple[str, Any, str, Any, int]] = [
-    ("raw files not compared", prepare, "check_seal", _blind, 0),
-    ("prepared files not compared", arrays, "check_seal", _blind, 3),
-    ("weights not compared", store, "sha256_file", lambda _: Same(""), 4),
-    ("results not compared", results, "check_seal", _blind, 7),
+PLANTED: list[tuple[str, Any, str, Any, tuple[str, str, str]]] = [
+    ("raw files not compared", prepare, "check_seal", _blind, READERS[0]),
+    ("prepared files not compared", arrays, "check_seal", _blind, READERS[3]),
+    ("weights not compared", store, "sha256_file", lambda _: Same(""), READERS[4]),
+    ("results not compared", results, "check_seal", _blind, READERS[7]),
 ]

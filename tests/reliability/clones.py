@@ -6,11 +6,11 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mtbert.params import load_params
 from tests.project import ROOT, call, commit, edit, must, shrink, tiny_project
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally
 
 BEST = "best_performance"
 # The second clone differs in name and depth of its folder, time zone, locale, hash seed, terminal and umask.
@@ -24,10 +24,10 @@ ENVIRONMENTS: list[tuple[str, int, dict[str, str]]] = [
 ]
 OUTS = ("build", "data", "models", "plots", "results", "metrics", "reports")
 TIMES = ("seconds", "tokens_per_second", "finished")
-NOT_COMPARED = """
-reports/*/provenance.json: the time that training took, its speed and its date; reports/*/index.html: the times of the runs,
-their sum and the date
-"""
+NOT_COMPARED = (
+    "reports/*/provenance.json: the time that training took, its speed and its date; reports/*/index.html: the times of the runs, "
+    "their sum and the date"
+)
 
 
 class Clone(NamedTuple):
@@ -41,7 +41,7 @@ class Clone(NamedTuple):
         return must(self.folder, *command, umask=self.umask, **self.variables)
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """Compare all files of the graph but DVC's own; in the quick tier, of a graph of one run, one table and one figure."""
     tally = Tally(15, "two clean clones, whole tiny graph", "equal bytes", seed)
     origin, note = _origin(folder)
@@ -53,8 +53,8 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         tally.trial(equal, f"{name}: the clones differ")
     for plant in PLANTED:
         tally.control(_caught(plant, clones), plant.bug)
-    left_out = " ".join(NOT_COMPARED.split())
-    return [tally.done(f"{note}compared without times ({left_out}){'; one run' if quick else ''}")]
+    tally.note = f"{note}compared without times ({NOT_COMPARED}){'; one run' if quick else ''}"
+    return [tally]
 
 
 def _origin(folder: Path) -> tuple[Path, str]:
@@ -72,10 +72,9 @@ def _clone(origin: Path, clone: Clone, seed: int, quick: bool) -> None:
     must(origin, "git", "clone", "-q", "--no-hardlinks", str(origin), str(clone.folder), umask=clone.umask)
     shutil.rmtree(clone.folder / "reports", ignore_errors=True)
     (clone.folder / "dvc.lock").unlink(missing_ok=True)
-    settings: dict[str, Any] = {"data__sample__seed": seed, "runs__baseline__seed": seed}
-    shrink(clone.folder, **settings)
+    shrink(clone.folder, data__sample__seed=seed, runs__baseline__seed=seed)
     if quick:
-        best = load_params(clone.folder / "params.yaml").run(BEST).model_dump(exclude_none=True)
+        best = load_params(clone.folder / "params.yaml").runs[BEST].model_dump(exclude_none=True)
         views = {"tables": {"table4": {BEST: BEST}}, "figures": {"figure4": {BEST: BEST}}}
         edit(clone.folder, runs={BEST: best}, **views)
     commit(clone.folder, "tiny", date="2026-01-01T00:00:00Z")
@@ -107,15 +106,11 @@ def _digest(path: Path) -> str:
             run: {key: value for key, value in row.items() if key not in TIMES}
             for run, row in provenance["Runs"].items()
         }
-        data = _json({**provenance, "Runs": runs, "Trained": ""})
+        data = json.dumps({**provenance, "Runs": runs, "Trained": ""}, sort_keys=True).encode()
     elif path.name == "index.html":
         for pattern in (rb"[\d,]+ s</td>", rb"\d+ minutes of training", rb"\d{4}-\d\d-\d\d( to \d{4}-\d\d-\d\d)?"):
             data = re.sub(pattern, b"", data)
     return hashlib.sha256(data).hexdigest()
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True).encode()
 
 
 class Plant(NamedTuple):
@@ -190,8 +185,8 @@ PLANTED = [
     Plant(
         "a seed from a string's hash",
         "mtbert/sample/generate.py",
-        "Draw(seed, number, part), Draw",
-        "Draw(seed, number, hash(split) % 1000), Draw",
+        "PortableRandom(seed, number, part),",
+        "PortableRandom(seed, number, hash(split) % 1000),",
         ("stages.fetch",),
         ("data/raw",),
     ),

@@ -18,7 +18,7 @@ from mtbert.errors import MtbertError
 from mtbert.tasks.paper import TASKS
 from mtbert.tasks.task import Task
 from tests.corpus.whole import read_split
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally
 
 Rows = list[list[str]]
 """A file before it is written: header and rows, a list of cells each."""
@@ -33,7 +33,7 @@ ROWS = 12
 WORDS = "the film is a quiet, long and beautiful story of two dogs ( and a cat ) ."
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """Every fault and every oddity, for each task, at a random row (several in the full tier)."""
     tally = Tally(
         4, "malformed data, and harmless oddities", "100% refused with place and remedy, 0 false alarms", seed
@@ -52,7 +52,8 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         tally.control(not all(outcomes), bug)
     with patch.object(header, "INDEX_NAME", re.compile(r"[0-9]+")):
         tally.control(not _accepted(path, TASKS["sst"], "as it is", ODDITIES["as it is"], rng)[0], "a false alarm")
-    return [tally.done(f"{len(FAULTS)} faults and {len(ODDITIES)} oddities × {len(TASKS)} tasks × a random row")]
+    tally.note = f"{len(FAULTS)} faults and {len(ODDITIES)} oddities × {len(TASKS)} tasks × a random row"
+    return [tally]
 
 
 def _judged(path: Path, task: Task, name: str, spoil: Spoil, rng: random.Random) -> tuple[bool, str]:

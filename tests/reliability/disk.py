@@ -6,18 +6,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from mtbert.corpus import source
-from mtbert.files import sha256_file
 from mtbert.pipeline.start import guarded
 from tests.project import isolated
 from tests.reliability import trainer
-from tests.reliability.trainer import run_stage, training_project
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trainer import checksums, run_stage, training_project
+from tests.reliability.trial import Tally
 
 RUN = "dora_sequential"
 # Stage, argument and output; later stages read the outputs of earlier ones.
@@ -36,27 +35,21 @@ DISK = 96 << 20
 CLEAR = re.compile(r"error: [^\n]*(File too large|No space left on device|disk I/O error|disk is full)[^\n]*; [^\n]+")
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """Run each stage under file-size limits and, in the full tier, on a small file system, in a process of its own."""
-    tally = Tally(9, "full disk", "old state intact, one clear error, resumable", seed)
     disk = folder / "disk"
     disk.mkdir()
     mounted = not quick and _mount(disk)
     try:
-        outcomes, controls = isolated(_trials, quick, mounted, seed, disk)
+        tally: Tally = isolated(_trials, quick, mounted, seed, disk)
     finally:
         if mounted:
             subprocess.run(["umount", str(disk)], check=True)
-    for ok, what in outcomes:
-        tally.trial(ok, what)
-    for ok, what in controls:
-        tally.control(ok, what)
-    small = (
-        f"a file system of {DISK >> 20} MB filled up"
-        if mounted
-        else "no small file system: " + ("full tier only" if quick else "mounting is not permitted here")
-    )
-    return [tally.done(f"file-size limits; {small}")]
+    small = f"a file system of {DISK >> 20} MB filled up"
+    if not mounted:
+        small = f"no small file system: {'full tier only' if quick else 'mounting is not permitted here'}"
+    tally.note = f"file-size limits; {small}"
+    return [tally]
 
 
 def _mount(disk: Path) -> bool:
@@ -64,13 +57,10 @@ def _mount(disk: Path) -> bool:
     return done.returncode == 0
 
 
-Outcome = tuple[bool, str]
-
-
-def _trials(quick: bool, mounted: bool, seed: int, disk: Path) -> tuple[list[Outcome], list[Outcome]]:
+def _trials(quick: bool, mounted: bool, seed: int, disk: Path) -> Tally:
+    tally = Tally(9, "full disk", "old state intact, one clear error, resumable", seed)
     rng = random.Random(seed)
     training_project(disk / "project", [RUN])
-    outcomes: list[Outcome] = []
     for stage, arguments, out in STAGES:
         if run_stage(stage, *arguments)[0]:
             raise RuntimeError(f"{stage} fails with enough space")
@@ -78,55 +68,36 @@ def _trials(quick: bool, mounted: bool, seed: int, disk: Path) -> tuple[list[Out
             continue
         largest = max(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
         for share in (0.5,) if quick else (0.02, rng.uniform(0.1, 0.8), 0.95):
-            outcomes.append(
-                _judged(
-                    stage,
-                    arguments,
-                    Path(out),
-                    _limit(max(400, int(share * largest))),
-                    f"{share:.2f} of its largest file",
-                )
-            )
+            limit = nullcontext(max(400, int(share * largest)))
+            tally.trial(*_judged(stage, arguments, Path(out), limit, f"{share:.2f} of its largest file"))
         if mounted:
             # A file of a few kilobytes may fit into any remaining page of 4 KiB, so small outputs are tried with no
             # space only.
             for room in (0, rng.randrange(0, largest // 2)) if largest > 65536 else (0,):
-                outcomes.append(_judged(stage, arguments, Path(out), _ballast(room), f"{room} bytes left"))
+                tally.trial(*_judged(stage, arguments, Path(out), _ballast(room), f"{room} bytes left"))
     stage, arguments, out = STAGES[0]
-    controls = []
     for bug, change in PLANTED:
         with change:
-            controls.append((not _judged(stage, arguments, Path(out), _limit(600), bug)[0], bug))
-    return outcomes, controls
+            tally.control(not _judged(stage, arguments, Path(out), nullcontext(600), bug)[0], bug)
+    return tally
 
 
-def _judged(stage: str, arguments: tuple[str, ...], out: Path, shortage: Any, what: str) -> Outcome:
+def _judged(stage: str, arguments: tuple[str, ...], out: Path, shortage: Any, what: str) -> tuple[bool, str]:
     """Run a stage over its own earlier output without enough space; then again with it."""
-    before = _state(out)
+    before = checksums(out)
     with shortage as limit:
         status, text = run_stage(stage, *arguments, limit=limit)
     what = f"{stage}, {what}"
     errors = [line for line in text.splitlines() if "error" in line.lower()]
     if status != 1 or "Traceback" in text or len(errors) != 1 or not CLEAR.search(text):
         return False, f"{what}: status {status}: {text[-500:]}"
-    if _state(out) != before:
+    if checksums(out) != before:
         return False, f"{what}: the old output is not intact"
     litter = [path.name for path in out.parent.iterdir() if path.name.startswith(f".{out.name}.")]
     if litter:
         return False, f"{what}: left over: {litter}"
     status, text = run_stage(stage, *arguments)
-    return status == 0 and _state(out) == before, f"{what}: does not continue with space again: {text[-500:]}"
-
-
-def _state(out: Path) -> dict[str, str]:
-    """sha256 of every file of an output."""
-    files = (path for path in sorted(out.rglob("*")) if path.is_file())
-    return {path.relative_to(out).as_posix(): sha256_file(path) for path in files}
-
-
-@contextmanager
-def _limit(size: int) -> Iterator[int]:
-    yield size
+    return status == 0 and checksums(out) == before, f"{what}: does not continue with space again: {text[-500:]}"
 
 
 @contextmanager

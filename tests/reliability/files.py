@@ -3,12 +3,11 @@
 import importlib
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from tests.reliability.trial import Trial
+from tests.reliability.trial import Tally
 
 # The longest first, so that processes finish at about the same time.
 FILES = (
@@ -33,11 +32,12 @@ FILES = (
 )
 
 
-def run(name: str, quick: bool, seed: int) -> list[Trial]:
+def run(name: str, quick: bool, seed: int) -> list[Tally]:
     """Run tests/reliability/NAME.py in a temporary folder."""
     torch.set_num_threads(1)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mtbert-") as folder:
-        trials: list[Trial] = importlib.import_module(f"tests.reliability.{name}").run(quick, seed, Path(folder))
-    seconds = round((time.monotonic() - began) / len(trials), 1)
-    return [replace(trial, seconds=seconds) for trial in trials]
+        tallies: list[Tally] = importlib.import_module(f"tests.reliability.{name}").run(quick, seed, Path(folder))
+    for tally in tallies:
+        tally.seconds = round((time.monotonic() - began) / len(tallies), 1)
+    return tallies

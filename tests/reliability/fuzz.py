@@ -14,7 +14,7 @@ from mtbert.errors import MtbertError
 from mtbert.tasks.paper import TASKS
 from mtbert.tasks.task import Task
 from tests.corpus.whole import read_split
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally
 
 Reader = Callable[[Path, Task, bool, Any], tuple[list[Example], list[BadRow]]]
 
@@ -33,7 +33,7 @@ KINDS = ["flip", "insert", "delete", "repeat", "cut"]
 EDITS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 400), st.sampled_from(SOME)), min_size=1, max_size=4)
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """5,000 cases, half of each kind; 300 in the quick tier."""
     tally = Tally(5, "write and parse back; bytes mangled", "0 raw tracebacks, 0 silent losses", seed)
     cases = 150 if quick else 2500
@@ -52,7 +52,7 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     ]
     for bug, check, reader in planted:
         tally.control(bool(_try(check, reader, 1500, seed, folder)[1]), bug)
-    return [tally.done()]
+    return [tally]
 
 
 def _try(check: Any, reader: Reader, cases: int, number: int, folder: Path) -> tuple[int, str]:

@@ -26,7 +26,7 @@ from mtbert.report.text import to_csv, to_json, to_latex, to_markdown, visible
 from mtbert.seal import seal
 from mtbert.tabular import write_csv
 from mtbert.tasks.paper import QUORA
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally
 
 PLAIN = "a plain question"
 PAYLOADS = [
@@ -54,7 +54,7 @@ PAYLOADS = [
 ]  # fmt: skip
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """Each payload as both questions of the most confident mistake, in a malformed row's fault and in provenance."""
     tally = Tally(16, "hostile sentences in the report", "≥ 50 payloads, 0 active", seed)
     # Long cells are typeset in another kind of column.
@@ -66,11 +66,9 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     for bug, owner, part, plant, payload, kind in PLANTED:
         with patch.object(owner, part, plant):
             tally.control(bool(_faults(_written(folder, payload), plains[0], payload)[kind]), bug)
-    return [
-        tally.done(
-            f"{len(PAYLOADS)} payloads × HTML, CSV, Markdown, LaTeX and tables of examples; judged by parsers, without a LaTeX run"
-        )
-    ]
+    formats = "HTML, CSV, Markdown, LaTeX and tables of examples"
+    tally.note = f"{len(PAYLOADS)} payloads × {formats}; judged by parsers, without a LaTeX run"
+    return [tally]
 
 
 def _faults(written: dict[str, str], plain: dict[str, str], payload: str) -> dict[str, str]:
@@ -191,8 +189,9 @@ def _latex(written: str, plain: str) -> str:
 
 def _written(folder: Path, payload: str) -> dict[str, str]:
     path = folder / "results/best_performance/examples/quora-dev.csv"
-    rows = [["q0", payload, payload, 0, 1, 0.99], ["q1", payload, payload, 1, 0, 0.01], ["q2", "a", "b", 1, 1, 0.9]]
-    _write(path, [*rows, ["q3", "a", "b", 0, 1, 0.6]])
+    rows: list[list[Any]] = [["q0", payload, payload, 0, 1, 0.99], ["q1", payload, payload, 1, 0, 0.01], ["q2", "a", "b", 1, 1, 0.9]]
+    header = ["id", "sentence1", "sentence2", "label", "prediction", "score"]  # as the evaluate stage writes it
+    write_csv(path, header, [*rows, ["q3", "a", "b", 0, 1, 0.6]])
     write_csv(folder / "results/best_performance/history.csv", ["epoch", "dev_quora"], [[0, 0.5]])
     seal(folder / "results/best_performance")
     table = table4(folder / "results", {"best_performance": "best_performance"}, Statistics({}, {}))
@@ -238,11 +237,6 @@ def _written(folder: Path, payload: str) -> dict[str, str]:
         "examples": path.read_bytes().decode(),
         "read back": str(results.examples(folder / "results", "best_performance", "quora")["sentence1"][0]),
     }
-
-
-def _write(path: Path, rows: list[list[Any]]) -> None:
-    """A table of examples of pairs, as the evaluate stage writes it."""
-    write_csv(path, ["id", "sentence1", "sentence2", "label", "prediction", "score"], rows)
 
 
 PLANTED: list[tuple[str, Any, str, Any, str, str]] = [

@@ -21,17 +21,17 @@ from mtbert.training.log import StepLog
 from mtbert.training.sampling import Draw
 from tests.project import ended, fork, isolated
 from tests.reliability.trainer import RUNS, Plant, attempt, left, train_here, training_project
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally
 
 KILL_STEP = 20  # in the second epoch of every run
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """Figure 1 and figure 2, in a process of their own."""
     return isolated(_trials, quick, seed, folder)
 
 
-def _trials(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def _trials(quick: bool, seed: int, folder: Path) -> list[Tally]:
     runs = ["dora_square_root"] if quick else RUNS
     training_project(folder / "project", runs)
     kills = Tally(1, "SIGKILL of the trainer at random instants", "100% bit-equal", seed)
@@ -56,8 +56,8 @@ def _trials(quick: bool, seed: int, folder: Path) -> list[Trial]:
         plants.trial(caught, f"{bug}: not noticed")
         kills.control(caught, bug)
     plants.control(_resumed(name) == undisturbed[name], "a false alarm without a bug")
-    note = f"{len(runs)} of {len(RUNS)} samplers and kinds"
-    return [kills.done(note), plants.done()]
+    kills.note = f"{len(runs)} of {len(RUNS)} samplers and kinds"
+    return [kills, plants]
 
 
 def _whole(name: str, plant: Plant | None = None) -> dict[str, str]:

@@ -22,16 +22,13 @@ from mtbert.training.log import Step, StepLog
 from mtbert.training.step import Loss
 from tests.project import edit, forked, isolated
 from tests.reliability.trainer import quietly, train_here, training_project
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally
 
 # Two hours at a quarter of a second a step, which is faster than any run of reports/*/provenance.json. The trial's
 # clock advances by that at each step, so there are as many checkpoints as in two hours: 120.
 STEP_SECONDS, CHECKPOINT_SECONDS = 0.25, 60
-STEPS, EPOCHS, EVERY = (
-    28_800,
-    10,
-    60,
-)  # EVERY is a multiple of the number of tasks, so all samples follow a batch of the same task
+# EVERY is a multiple of the number of tasks, so all samples follow a batch of the same task.
+STEPS, EPOCHS, EVERY = 28_800, 10, 60
 QUICK_STEPS, QUICK_EPOCHS, QUICK_EVERY = 600, 2, 15
 WARM_UP = 1 / 3  # share of the steps in which allocators and optimizer state grow
 # Most growth in 10,000 steps, as the upper end of the slope's 95% interval.
@@ -41,7 +38,7 @@ RUN = "dora_round_robin"  # covers what a run without an adapter does
 Samples = dict[str, list[float]]
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """The train stage on tiny data; in the quick tier one short run, too short to measure the slope of memory."""
     tally = Tally(19, "two hours' worth of steps", "< 1 MiB per 10,000 steps, no tensor, no file handle", seed)
     length = (QUICK_STEPS, QUICK_EPOCHS, QUICK_EVERY) if quick else (STEPS, EPOCHS, EVERY)
@@ -58,7 +55,8 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
         sound = {name: values[: len(found[bug]["step"])] for name, values in found[RUN].items()}
         tally.control(_slope(found[bug], measure) - _slope(sound, measure) > LIMITS[measure], bug)
     growth = ", ".join(f"{measure} {slope:.3f}" for measure, slope in slopes.items())
-    return [tally.done(f"{length[0]:,} steps; largest growth in 10,000 steps: {growth}")]
+    tally.note = f"{length[0]:,} steps; largest growth in 10,000 steps: {growth}"
+    return [tally]
 
 
 def _slope(samples: Samples, measure: str) -> float:
@@ -135,11 +133,10 @@ def _graphs_kept() -> None:
         kept.append(loss_of(scores, labels))
         return kept[-1]
 
-    patch.object(
-        stages.train,
-        "losses_of",
-        lambda *given: {task: partial(keeping, loss) for task, loss in losses(*given).items()},
-    ).start()
+    def kept_losses(*given: Any) -> dict[str, Loss]:
+        return {task: partial(keeping, loss) for task, loss in losses(*given).items()}
+
+    patch.object(stages.train, "losses_of", kept_losses).start()
 
 
 def _files_kept() -> None:

@@ -32,7 +32,7 @@ from scipy.stats import binomtest
 
 from tests.project import ROOT, forked
 from tests.reliability.mutants import Mutant, mutants, mutated
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally
 
 MODULES = (
     "mtbert/corpus/read.py",
@@ -79,7 +79,7 @@ class Job(NamedTuple):
     seconds: float = 60.0  # of processor time
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """Test a sample of each module's mutants. Controls: original modules, tests of another module, and a module that cannot be imported."""
     tally = Tally(17, "mutation score", f"≥ {NEEDED:.0%} of mutants noticed, survivors judged", seed, NEEDED)
     names = QUICK if quick else MODULES
@@ -114,7 +114,8 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     for name, found in outcomes.items():
         notes.append(_count(tally, name, found, len(everything[name]), verdicts.get(name, {})))
     counted = binomtest(tally.passed, tally.trials).proportion_ci(method="wilson")
-    return [tally.done(f"{'; '.join(notes)}; 95% of samples like this lie in {counted.low:.1%} to {counted.high:.1%}")]
+    tally.note = f"{'; '.join(notes)}; 95% of samples like this lie in {counted.low:.1%} to {counted.high:.1%}"
+    return [tally]
 
 
 def _count(tally: Tally, name: str, outcomes: list[tuple[Mutant, int]], of: int, verdicts: Mapping[str, str]) -> str:
@@ -207,10 +208,8 @@ def _test(job: Job) -> None:
     address_space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (address_space + MEMORY, address_space + MEMORY))
     torch.set_num_threads(1)
-    phases = (
-        hypothesis.Phase.explicit,
-        hypothesis.Phase.generate,
-    )  # failing examples need not be shrunk, since they are not read
+    # Failing examples need not be shrunk, since nobody reads them.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
     hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None, phases=phases)
     hypothesis.settings.load_profile("same")
 

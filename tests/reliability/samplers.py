@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from mtbert.training import sampling
 from mtbert.training.sampling import epoch_schedule
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally
 from tests.training.test_sampling import fault
 
 EXPONENTS: dict[str | float, float] = {"proportional": 1.0, "square_root": 0.5, "balanced": 0.0, 0.75: 0.75, 2.0: 2.0}
@@ -18,7 +18,7 @@ RULES = ("sequential", "round_robin", *EXPONENTS)
 LEAST_P = 0.001
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """1,000 random triples of sizes with each sampler and stop rule, and one χ² test of a long schedule per sampler."""
     tally = Tally(11, "samplers", "χ²: p > .001; nothing lost or repeated; stop rules", seed)
     triples = 40 if quick else 1000
@@ -27,7 +27,8 @@ def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
     for bug, part, plant in PLANTED:
         with patch.object(sampling, part, plant(getattr(sampling, part))):
             tally.control(any(wrong for _, wrong in _checked(40, seed)), bug)
-    return [tally.done(f"{triples:,} triples of sizes, {len(RULES)} samplers, both ways to end an epoch")]
+    tally.note = f"{triples:,} triples of sizes, {len(RULES)} samplers, both ways to end an epoch"
+    return [tally]
 
 
 def _checked(triples: int, seed: int) -> Any:

@@ -24,18 +24,18 @@ from mtbert.training import checkpoint
 from mtbert.training.checkpoint import load_checkpoint, save_checkpoint
 from mtbert.training.work import LATEST
 from tests.project import forked, isolated
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally
 
 TRACED = {mtbert.files.__file__, checkpoint.__file__}
 OLD, NEW, LATER = 3, 5, 7  # steps of three checkpoints
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """Figure 3, in a process of its own."""
     return isolated(_trials, quick, seed, folder)
 
 
-def _trials(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def _trials(quick: bool, seed: int, folder: Path) -> list[Tally]:
     tally = Tally(3, "kill before and after every step of a save", "0 unreadable, 0 leftovers", seed)
     every = 5 if quick else 1
     save = Checkpoint(folder / "work")
@@ -46,7 +46,7 @@ def _trials(quick: bool, seed: int, folder: Path) -> list[Trial]:
         tally.control(
             any(fault for kill in (_at_line, _inside_write) for _, fault in _kills(save, kill, every, plant)), bug
         )
-    return [tally.done()]
+    return [tally]
 
 
 def _kills(

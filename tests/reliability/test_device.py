@@ -25,7 +25,7 @@ main("baseline")
 
 
 def trained(project: Path, kills: int, rng: random.Random) -> tuple[dict[str, str], int]:
-    """Kill a run so many times at random instants; its files' checksums, and how many kills left a checkpoint."""
+    """Kill a run `kills` times at random instants; its files' checksums, and how many kills left a checkpoint."""
     saved = 0
     for _ in range(kills):
         process = start(project, sys.executable, "-c", TRAIN)

@@ -3,22 +3,21 @@
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.reliability import __main__ as command
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally
 
 
-def tally(trials: list[bool], controls: list[bool], needed: float = 1.0) -> Trial:
-    counted = Tally(9, "a figure", "all", seed=3, needed=needed)
+def counted(trials: list[bool], controls: list[bool], needed: float = 1.0) -> Tally:
+    tally = Tally(9, "a figure", "all", seed=3, needed=needed)
     for n, ok in enumerate(trials):
-        counted.trial(ok, f"trial {n}")
+        tally.trial(ok, f"trial {n}")
     for n, caught in enumerate(controls):
-        counted.control(caught, f"bug {n}")
-    return counted.done("a note")
+        tally.control(caught, f"bug {n}")
+    return tally
 
 
 @pytest.mark.parametrize(
@@ -33,10 +32,10 @@ def tally(trials: list[bool], controls: list[bool], needed: float = 1.0) -> Tria
     ],
 )
 def test_what_is_kept(trials: list[bool], controls: list[bool], needed: float, ok: bool) -> None:
-    trial = tally(trials, controls, needed)
-    assert trial.ok == ok
-    assert (trial.trials, trial.passed) == (len(trials), sum(trials))
-    assert len(trial.failures) == trials.count(False) + controls.count(False)
+    tally = counted(trials, controls, needed)
+    assert tally.ok == ok
+    assert (tally.trials, tally.passed) == (len(trials), sum(trials))
+    assert len(tally.failures) == trials.count(False) + controls.count(False)
 
 
 @pytest.fixture(autouse=True)
@@ -49,10 +48,9 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_s_status_and_reports(
     passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trial = replace(tally([True, passes], [True]), seconds=1.5)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "FILES", ("one",))
-    monkeypatch.setattr(command, "run", lambda name, quick, seed: [trial])
+    monkeypatch.setattr(command, "run", lambda name, quick, seed: [counted([True, passes], [True])])
     monkeypatch.setattr(sys, "argv", ["reliability", "--seed", "3"])
     assert command.main() == (0 if passes else 1)
     printed = capsys.readouterr().out
@@ -66,7 +64,7 @@ def test_the_command_s_status_and_reports(
 
 def test_a_named_figure_is_run_alone_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "run", lambda name, quick, seed: [tally([quick], [name == "kills"])])
+    monkeypatch.setattr(command, "run", lambda name, quick, seed: [counted([quick], [name == "kills"])])
     monkeypatch.setattr(sys, "argv", ["reliability", "kills", "--quick"])
     assert command.main() == 0
     assert not list(tmp_path.iterdir())

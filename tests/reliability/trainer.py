@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import stages.train
 from mtbert.files import sha256_file
 from mtbert.params import load_params
-from mtbert.pipeline import models
+from mtbert.pipeline import saving
 from mtbert.pipeline.start import guarded
 from mtbert.training import loop
 from mtbert.training.log import Step, StepLog
@@ -44,7 +44,7 @@ def training_project(folder: Path, runs: list[str], checkpoint_seconds: float = 
     )
     tree = yaml.load(folder / "params.yaml")
     params = load_params(folder / "params.yaml")
-    best, dora = params.run("best_performance").model_dump(), params.run("dora_r4").model_dump()["adapter"]
+    best, dora = params.runs["best_performance"].model_dump(), params.runs["dora_r4"].model_dump()["adapter"]
     best |= {"epochs": 2, "epoch_end": "depletion", "batch_size": 4, "learning_rate": 0.01}
     dora |= {"rank": 2, "alpha": 2, "dropout": 0.1, "learning_rate": 0.01}
     tree["runs"] = {
@@ -70,7 +70,7 @@ def attempt(run: str, plant: Plant | None = None, die_in_step: int | None = None
 def train_here(run: str, plant: Plant | None = None, die_in_step: int | None = None) -> None:
     """Run the train stage in this process; it also writes the optimizer's final state beside the weights."""
     optimizers: list[torch.optim.Optimizer] = []
-    load, save = loop.load_checkpoint, models.save_model
+    load, save = loop.load_checkpoint, saving.save_model
 
     def remembering(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         optimizers.append(optimizer)
@@ -90,7 +90,7 @@ def train_here(run: str, plant: Plant | None = None, die_in_step: int | None = N
 
     write = StepLog.step
     patch.object(loop, "load_checkpoint", remembering).start()
-    patch.object(models, "save_model", with_optimizer).start()
+    patch.object(saving, "save_model", with_optimizer).start()
     patch.object(StepLog, "step", dying).start()
     if plant:
         plant()
@@ -100,7 +100,11 @@ def train_here(run: str, plant: Plant | None = None, die_in_step: int | None = N
 
 def left(run: str) -> dict[str, str]:
     """sha256 of all files of a trained run: weights, optimizer, history, steps and record."""
-    folder = Path("models") / run
+    return checksums(Path("models", run))
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """sha256 of all files of a folder."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 

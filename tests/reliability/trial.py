@@ -1,19 +1,18 @@
-"""A figure's result, and the class that counts its trials."""
+"""Counts the trials of a figure."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+
+LISTED = 20
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One figure's outcome.
+@dataclass
+class Tally:
+    """One figure's trials and controls, counted as they are made.
 
     Attributes:
         figure: its number.
-        trials, passed: the number of trials, and of those that met the target.
         target: the target in words.
+        trials, passed: the number of trials, and of those that met the target.
         needed: the share of trials that must pass, 1 unless the target says otherwise.
         controls, caught: the number of planted bugs, and of those that the trial noticed; all must be.
         seed: seeds all random choices.
@@ -24,15 +23,15 @@ class Trial:
 
     figure: int
     title: str
-    trials: int
-    passed: int
     target: str
-    controls: int
-    caught: int
     seed: int
+    needed: float = 1.0
+    trials: int = 0
+    passed: int = 0
+    controls: int = 0
+    caught: int = 0
     seconds: float = 0.0
     note: str = ""
-    needed: float = 1.0
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -40,18 +39,6 @@ class Trial:
         """Whether enough trials passed and every planted bug was caught; False without trials or controls."""
         enough = self.trials > 0 and self.passed >= self.needed * self.trials
         return enough and self.controls > 0 and self.caught == self.controls
-
-
-class Tally:
-    """Counts one figure's trials and controls as they are made."""
-
-    LISTED = 20
-
-    def __init__(self, figure: int, title: str, target: str, seed: int, needed: float = 1.0) -> None:
-        self._about: dict[str, Any] = {"figure": figure, "title": title, "target": target, "seed": seed}
-        self._about["needed"] = needed
-        self.trials = self.passed = self.controls = self.caught = 0
-        self.failures: list[str] = []
 
     def trial(self, ok: bool, what: str) -> None:
         """Count a trial; `what` describes it if it failed."""
@@ -67,30 +54,8 @@ class Tally:
         if not caught:
             self._fail(f"control not caught: {what}")
 
-    @contextmanager
-    def no_error(self, what: str) -> Iterator[None]:
-        """Count a trial that passes if the block raises nothing."""
-        try:
-            yield
-        except Exception as error:
-            self.trial(False, f"{what}: {type(error).__name__}: {error}")
-        else:
-            self.trial(True, what)
-
-    def done(self, note: str = "") -> Trial:
-        """The outcome so far."""
-        return Trial(
-            **self._about,
-            trials=self.trials,
-            passed=self.passed,
-            controls=self.controls,
-            caught=self.caught,
-            note=note,
-            failures=self.failures,
-        )
-
     def _fail(self, what: str) -> None:
-        if len(self.failures) < self.LISTED:
+        if len(self.failures) < LISTED:
             self.failures.append(what)
 
 

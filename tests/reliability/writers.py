@@ -16,7 +16,7 @@ import psutil
 import stages.train
 from tests.project import call, commit, edit, ended, fork, isolated, must, start, tiny_project
 from tests.reliability.trainer import logged, quietly, training_project
-from tests.reliability.trial import Tally, Trial
+from tests.reliability.trial import Tally
 
 RUN = "full_balanced"
 LOCK = Path(".mtbert/locks") / RUN
@@ -24,27 +24,26 @@ PATIENCE = 120.0  # seconds to wait at most
 EARLY = (0.0, 0.03, 0.1, 0.3)  # seconds between a trainer's start and DVC's end, before the trainer has imported torch
 
 
-def run(quick: bool, seed: int, folder: Path) -> list[Trial]:
+def run(quick: bool, seed: int, folder: Path) -> list[Tally]:
     """Trainers against each other; in the full tier also `dvc repro` against itself and against trainers."""
-    tally = Tally(8, "two writers, orphans", "never two writers, the error names the process, no orphan", seed)
-    outcomes, caught = isolated(_trainers, 3 if quick else 20, folder / "trainers")
-    for ok, what in outcomes:
-        tally.trial(ok, what)
-    tally.control(caught, "the lock not taken")
+    tally: Tally = isolated(_trainers, 3 if quick else 20, seed, folder / "trainers")
     if not quick:
         _with_dvc(tally, 3, folder / "dvc")
-    return [tally.done("trainers only: `dvc repro` in the full tier" if quick else "")]
+    tally.note = "trainers only: `dvc repro` in the full tier" if quick else ""
+    return [tally]
 
 
-def _trainers(times: int, folder: Path) -> tuple[list[tuple[bool, str]], bool]:
+def _trainers(times: int, seed: int, folder: Path) -> Tally:
     """Start several trainers of one run at once: one trains, the others exit and name its id. Then the same without the lock."""
+    tally = Tally(8, "two writers, orphans", "never two writers, the error names the process, no orphan", seed)
     training_project(folder, [RUN])
     edit(folder, **{f"runs__{RUN}__epoch_end": 100_000})
     quietly("plan")
-    outcomes = [_race(folder) for _ in range(times)]
+    for _ in range(times):
+        tally.trial(*_race(folder))
     with patch.object(stages.train, "only_writer", lambda *_: nullcontext()):
-        caught = not _race(folder)[0]
-    return outcomes, caught
+        tally.control(not _race(folder)[0], "the lock not taken")
+    return tally
 
 
 def _race(folder: Path) -> tuple[bool, str]:
@@ -66,7 +65,7 @@ def _race(folder: Path) -> tuple[bool, str]:
         if len(left) != 1 or set(gone.values()) != {1}:
             return False, f"{len(left)} are left, exit statuses {list(gone.values())}: {outputs}"
         named = all(
-            re.search(rf"trained by process {left[0]} .*; wait for it, or stop it with `kill {left[0]}`", line)
+            re.search(rf"trained by process {left[0]} .*; wait for it, or stop it there with `kill {left[0]}`", line)
             for line in outputs
         )
         clear = all("Traceback" not in line and line.count("error:") == 1 for line in outputs)

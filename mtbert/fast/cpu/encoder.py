@@ -52,7 +52,7 @@ def _attend(attention: SelfAttention, x: States, packed: Packed, products: Produ
 
 
 def _task_specific(layer: PalLayer, x: States, packed: Packed, products: Products, rows: Tensor | None) -> Tensor:
-    """TS(x) of a PAL. Zeros widen its heads to what the kernel takes; they change no score."""
+    """TS(x) of a PAL. Its heads are padded with zeros to a width that the kernel takes, which changes no score."""
     projection, attention = layer.parts()
     small_TS = products((projection.encode,), x.narrow).z
     z_TE, _, bias = products((attention.query, attention.key, attention.value), small_TS)

@@ -97,9 +97,8 @@ class NarrowProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, copies: Tensor, *weights: Tensor) -> Tensor:
-        ctx.save_for_backward(
-            x, *weights
-        )  # so that the backward fails if the weights, and with them the copies, have changed
+        # The weights are saved so that the backward fails if they, and with them the copies, have changed.
+        ctx.save_for_backward(x, *weights)
         ctx.copies, ctx.rows = copies, [len(weight) for weight in weights]
         return x @ copies.T
 

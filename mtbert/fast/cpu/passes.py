@@ -3,7 +3,6 @@
 The pass that reads a product also applies its bias and DoRA's factor. Shapes: T tokens, D hidden, O outputs of a layer.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -55,7 +54,7 @@ class States(NamedTuple):
         return States(wide, wide)
 
     def plus(self, added: Tensor) -> "States":
-        """The states of a residual sum, of which `added` (T, D) is another summand."""
+        """The states with another summand, `added` (T, D), in the residual sum that reads them."""
         return States(self.wide + added, self.narrow)
 
 
@@ -70,8 +69,8 @@ def residual_norm(x: States, y: Product, norm: nn.LayerNorm, dropout: Dropout) -
 
 def gelu(y: Product) -> Tensor:
     """The exact (erf) GELU, (T, O), in z's type."""
-    gelu_: Callable[..., Tensor] = Gelu.apply
-    return gelu_(*y)
+    out: Tensor = Gelu.apply(*y)
+    return out
 
 
 def _recoverable(y: Product) -> bool:

@@ -124,7 +124,7 @@ def _attention(passes: type[Passes], device: torch.device, heads: int, width: in
 
 
 def _embed(passes: type[Passes], device: torch.device, width: int) -> list[Tensor]:
-    """Two sequences, of which the second one has two segments."""
+    """Two sequences; the second has two segments."""
     x, _, bias, to_out, _ = _made_up(device, width)
     embeddings = Embeddings(BertConfig(vocabulary=9, positions=9, hidden=width), 0.0, Noise()).to(device)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from mtbert.model.dropout import Noise
 
 
 class DeviceNoise(Noise):
-    """Dropout by CUDA's own generator, seeded at each step: masks drawn on the host would have to be waited for."""
+    """Dropout by CUDA's own generator, seeded at each step: the device would wait for masks drawn on the host."""
 
     def reseed(self, seed: int, step: int, share: Share | None = None) -> None:
         if torch.cuda.is_available():

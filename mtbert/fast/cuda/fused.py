@@ -24,7 +24,7 @@ BLOCK = 1024  # elements of a program of GELU
 ROWS, COLUMNS = 16, 128  # of a block in GELU's backward
 NORM_ROWS = 2  # of a block in residual_norm
 SUM_ROWS, SUM_COLUMNS = 128, 16  # of a block in column_sums
-PARTS = 16  # a matrix is summed in so many parts, then the parts are
+PARTS = 16  # a matrix is summed in this many parts, whose sums are then added up
 
 
 class FusedPasses(Passes):

@@ -61,7 +61,7 @@ class FusedMerge(Merge):
         merged_NOI, m_NO, norm_NO = of_dora or (None, None, None)
         sizes = ctx.sizes
         outputs, inputs = sizes["OUT"], sizes["IN"]
-        # The kernels find each layer's gradient by itself: putting them side by side would take as long as a kernel.
+        # The kernels take the layers' gradients as separate tensors: joining them would take as long as a kernel.
         g_OI = tuple(layer for unit in gradients for layer in unit.contiguous().view(-1, outputs, inputs))
         of_a, of_b = torch.empty_like(a_NrI), torch.empty_like(scaled_NOr)
         of_m = None if m_NO is None else torch.empty_like(m_NO)

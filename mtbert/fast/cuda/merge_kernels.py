@@ -4,7 +4,7 @@ A program takes some rows or columns of one layer, of OUT outputs, IN inputs and
 are contiguous, in row order, and those of one layer have less than 2^31 elements. Sums are in fp32 and in a fixed order, so equal inputs
 give equal bits. A product of fp32 is three of tf32 on tensor cores, which together keep fp32's precision.
 
-By DoRA the backward reads W' instead of forming V: both have the same direction, V / ||V|| = W' / m. W' has half the bytes of W0 and needs
+With DoRA the backward reads W' instead of forming V: both have the same direction, V / ||V|| = W' / m. W' has half the bytes of W0 and needs
 no product; its rounding to bf16 is no worse than G's. Where |m| is below TINY, W' has no direction, and 0 is used, as for a zero row: such
 a row's m gets no gradient, unlike with torch's operations.
 """

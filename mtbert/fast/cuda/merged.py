@@ -21,7 +21,7 @@ KINDS = (LoraLinear, DoraLinear)  # not classes derived from them, whose W' is a
 
 
 def kind(layer: nn.Module) -> object | None:
-    """What layers must have in common for one product of theirs; None if a layer can only compute by itself.
+    """What layers must have in common to share a product; None if a layer must compute its own output.
 
     A layer with dropout in the adapter has no weight W' in training.
     """
@@ -153,5 +153,5 @@ class Merge(torch.autograd.Function):
 
 
 def parts(tensors: Sequence[Tensor], size: int) -> list[Sequence[Tensor]]:
-    """Groups of so many tensors each, in their order."""
+    """Groups of `size` tensors each, in their order."""
     return [tensors[start : start + size] for start in range(0, len(tensors), size)]

@@ -71,7 +71,7 @@ class Products:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """A context for products with the current weights, of which none may change in it."""
+        """A context for products with the current weights; no weight may change in it."""
         self._copies.renew()
         merged = {unit: (weight.detach(), [weight]) for unit, weight in self._merged.weights().items()}
         for unit, (weight, weights) in (self._plain | merged).items():
@@ -85,7 +85,7 @@ class Products:
     def __call__(self, x: Tensor, *layers: Any) -> tuple[Tensor, Tensor | None]:
         """The layers' outputs for x (T, I) side by side, (T, n O), and a bias that is still to be added to them, or None.
 
-        Layers that are not ready, such as those with dropout in the adapter, compute by themselves.
+        Layers that are not ready, such as those with dropout in the adapter, are called one by one.
         """
         if factor := self._factors.get(layers):
             weight, bias, weights, biases = factor
@@ -129,7 +129,7 @@ class Product(torch.autograd.Function):
     ) -> Tensor:
         """Args:
         sums: adds up a matrix's rows.
-        count: so many of the sources get rows of W's gradient, the others those of the bias's, each in its own type.
+        count: the first `count` sources get rows of W's gradient, the others those of the bias's, each in its own type.
         """
         ctx.save_for_backward(x, weight)
         ctx.sums, ctx.count, ctx.parts = sums, count, [(len(one), one.dtype) for one in sources]

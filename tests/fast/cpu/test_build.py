@@ -100,20 +100,20 @@ def one_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
-def half(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def nothing(path: Path) -> None:
-    path.write_bytes(b"")
-
-
 def link(path: Path) -> None:
-    path.rename(path.parent.parent / path.name)
-    path.symlink_to(path.parent.parent / path.name)
+    moved = path.rename(path.parent.parent / f"moved-{path.name}")
+    path.symlink_to(moved)
 
 
-@pytest.mark.parametrize("damage", [one_bit, half, nothing, link])
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "one bit": one_bit,
+    "half": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "nothing": lambda path: os.truncate(path, 0),
+    "a link": link,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_library_is_compiled_again(
     folders: Path, source: Path, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,30 +134,31 @@ def test_a_damaged_library_is_compiled_again(
     assert not capsys.readouterr().err
 
 
-def writable_by_all(folder: Path) -> None:
-    folder.chmod(0o777)
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are loaded from now on."""
+    found: list[Path] = []
+    load = build._load
+    monkeypatch.setattr(build, "_load", lambda path: (found.append(path), load(path))[1])
+    return found
 
 
-def writable_by_the_group(folder: Path) -> None:
-    folder.chmod(0o770)
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "writable by all": lambda folder: folder.chmod(0o777),
+    "writable by the group": lambda folder: folder.chmod(0o770),
+    "a link": link,
+}
 
 
-def a_link(folder: Path) -> None:
-    folder.rename(folder.with_name("moved"))
-    folder.symlink_to(folder.with_name("moved"))
-
-
-@pytest.mark.parametrize("change", [writable_by_all, writable_by_the_group, a_link])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_folder_that_others_can_write_to_is_not_used(
     folders: Path, tmp_path: Path, source: Path, change: Callable[[Path], None], capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    loaded: list[Path],
 ) -> None:  # fmt: skip
     build.library()
     forget()
     change(folders)
-    loaded: list[Path] = []
-    load = build._load
-    monkeypatch.setattr(build, "_load", lambda path: (loaded.append(path), load(path))[1])
+    loaded.clear()
     assert answer() == 42
     assert loaded == compiled(elsewhere(tmp_path))
     assert re.fullmatch(
@@ -280,7 +281,7 @@ def test_without_any_usable_folder(folders: Path, tmp_path: Path, source: Path) 
 
 
 def test_a_library_in_another_user_s_folder_is_not_loaded(
-    folders: Path, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Path, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, loaded: list[Path]
 ) -> None:
     build.library()
     forget()
@@ -291,10 +292,8 @@ def test_a_library_in_another_user_s_folder_is_not_loaded(
         found = of(self)
         return os.stat_result((*found[:4], found.st_uid + 1, *found[5:])) if self == folders else found
 
-    loaded: list[Path] = []
-    load = build._load
     monkeypatch.setattr(Path, "lstat", lstat)
-    monkeypatch.setattr(build, "_load", lambda path: (loaded.append(path), load(path))[1])
+    loaded.clear()
     assert answer() == 42
     assert loaded == compiled(elsewhere(tmp_path)) and theirs not in loaded
 

@@ -328,8 +328,8 @@ def with_origin(kept: bool, p: float, smallest: float, bias: bool) -> list[Tenso
 @pytest.mark.parametrize("p", [0.0, 0.1])
 def test_a_recomputed_product_gives_the_same_gradients(p: float, smallest: float, bias: bool) -> None:
     """The factor's to the digits of fp32, a hundred times closer than bf16 rounding of z; all others bit for bit."""
-    kept, had_back = with_origin(True, p, smallest, bias), with_origin(False, p, smallest, bias)
-    for n, (one, other) in enumerate(zip(kept, had_back, strict=True)):
+    kept, recomputed = with_origin(True, p, smallest, bias), with_origin(False, p, smallest, bias)
+    for n, (one, other) in enumerate(zip(kept, recomputed, strict=True)):
         tolerance = 2e-5 if n == 2 else 0
         torch.testing.assert_close(other, one, rtol=0, atol=tolerance * float(one.abs().max()))
 

@@ -70,10 +70,9 @@ def test_in_narrow_types_up_to_rounding() -> None:
 
 
 def test_large_scores_do_not_overflow() -> None:
-    qkv, grad = made_up([5, BLOCK + 7], 16)
-    for found, expected in zip(
-        fused(100 * qkv, [5, BLOCK + 7], grad), exact(100 * qkv, [5, BLOCK + 7], grad), strict=True
-    ):
+    lengths = [5, BLOCK + 7]
+    qkv, grad = made_up(lengths, 16)
+    for found, expected in zip(fused(100 * qkv, lengths, grad), exact(100 * qkv, lengths, grad), strict=True):
         torch.testing.assert_close(found.double(), expected, atol=1e-2, rtol=1e-2)
 
 

@@ -1,7 +1,4 @@
-"""Triton's kernels equal torch's operations; on a CPU, Triton's interpreter runs them.
-
-The interpreter is chosen before Triton's kernels are defined, so `conftest.py` beside this file sets it.
-"""
+"""Triton's kernels equal torch's operations; on a CPU, Triton's interpreter runs them (tests/conftest.py chooses it)."""
 
 import os
 import shutil
@@ -37,7 +34,7 @@ def inputs(rows: int, width: int, dtype: torch.dtype = torch.float32) -> dict[st
 
 
 def norm_of(
-    given: dict[str, Tensor], passes: Passes, p: float = 0.0, bias: bool = True, outs: str = "wide narrow"
+    given: dict[str, Tensor], passes: Passes, bias: bool = True, outs: str = "wide narrow"
 ) -> dict[str, Tensor]:
     """The outputs of a residual norm that `outs` names, and the gradients of a sum of them."""
     norm = nn.LayerNorm(given["x"].shape[1], device=DEVICE)
@@ -45,7 +42,7 @@ def norm_of(
         norm.weight.copy_(given["gamma"])
         norm.bias.copy_(given["beta"])
     x, y, b = (given[name].clone().requires_grad_() for name in ("x", "y", "bias"))
-    states = passes.residual_norm(x, y, b if bias else None, norm, Dropout(p, Noise()))
+    states = passes.residual_norm(x, y, b if bias else None, norm, Dropout(0.0, Noise()))
     found = {name: getattr(states, name) for name in outs.split()}
     sum((found[name].float() * given[f"to_{name}"].float()).sum() for name in found).backward()  # type: ignore[union-attr]
     gradients = {"x": x.grad, "y": y.grad, "bias": b.grad, "gamma": norm.weight.grad, "beta": norm.bias.grad}
@@ -72,7 +69,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], by: floa
 def test_passes_are_those_of_torch(shape: tuple[int, int], bias: bool) -> None:
     given = inputs(*shape)
     for outs in ("wide narrow", "wide", "narrow"):
-        assert_equal(norm_of(given, FusedPasses(), 0.0, bias, outs), norm_of(given, Passes(), 0.0, bias, outs))
+        assert_equal(norm_of(given, FusedPasses(), bias, outs), norm_of(given, Passes(), bias, outs))
     assert_equal(gelu_of(given, FusedPasses(), bias), gelu_of(given, Passes(), bias))
 
 
@@ -86,16 +83,15 @@ def test_in_bf16_results_are_rounded_once() -> None:
             assert one.dtype == (torch.bfloat16 if name in ("narrow", "gradient of y", "out") else torch.float32), name
 
 
-def masks(seed: int, sites: int = 2, rows: int = 24, width: int = 48, p: float = 0.25) -> Tensor:
-    """The factors that dropout multiplies by in some passes of one forward, and in their backward, (sites, 2, rows, width)."""
+def masks(seed: int) -> Tensor:
+    """The factors by which two passes of one forward multiply in their dropout with p = 0.25, (2, 24, 48)."""
     torch.manual_seed(seed)
-    passes, norm, found = FusedPasses(), nn.LayerNorm(width, device=DEVICE), []
-    for _ in range(sites):
-        y = torch.ones(rows, width, device=DEVICE, requires_grad=True)
-        x = torch.zeros(rows, width, device=DEVICE, requires_grad=True)
-        (
-            passes.residual_norm(x, y, None, norm, Dropout(p, Noise())).wide * torch.randn(rows, width, device=DEVICE)
-        ).sum().backward()
+    passes, norm, found = FusedPasses(), nn.LayerNorm(48, device=DEVICE), []
+    for _ in range(2):
+        y = torch.ones(24, 48, device=DEVICE, requires_grad=True)
+        x = torch.zeros(24, 48, device=DEVICE, requires_grad=True)
+        wide = passes.residual_norm(x, y, None, norm, Dropout(0.25, Noise())).wide
+        (wide * torch.randn(24, 48, device=DEVICE)).sum().backward()
         assert x.grad is not None and y.grad is not None
         found.append(y.grad / x.grad)
     return torch.stack(found)
@@ -116,18 +112,12 @@ def test_a_mask_is_a_function_of_seed_and_pass() -> None:
 
 def test_forward_and_backward_have_one_mask() -> None:
     """By differences: the gradient of y is that of the dropped y."""
-    torch.manual_seed(5)
-    given = inputs(7, 48)
-    state = torch.get_rng_state(), torch.cuda.get_rng_state() if DEVICE == "cuda" else None
+    given, norm = inputs(7, 48), nn.LayerNorm(48, device=DEVICE)
 
     def loss(y: Tensor) -> Tensor:
-        torch.set_rng_state(state[0])
-        if state[1] is not None:
-            torch.cuda.set_rng_state(state[1])
-        norm = nn.LayerNorm(48, device=DEVICE)
-        return (
-            FusedPasses().residual_norm(given["x"], y, None, norm, Dropout(0.3, Noise())).wide * given["to_wide"]
-        ).sum()
+        torch.manual_seed(5)
+        wide = FusedPasses().residual_norm(given["x"], y, None, norm, Dropout(0.3, Noise())).wide
+        return (wide * given["to_wide"]).sum()
 
     y = given["y"].clone().requires_grad_()
     loss(y).backward()
