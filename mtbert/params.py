@@ -23,7 +23,7 @@ from mtbert.yamlfile import read_yaml
 PARAMS_FILE = Path("params.yaml")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 STUDY = ("runs", "tables", "figures", "seeds")  # the sections of a study's params.yaml
-VIEWS = {  # what the stages table and figure can make, whose modules take long to import
+VIEWS = {  # the keys of TABLES in stages/table.py and of FIGURES in stages/figure.py; importing them would take seconds
     "tables": ["table1", "table2", "table3", "table4", "scores", "pairs", "adapters"],
     "figures": [
         *("figure1", "figure2", "figure3", "figure4"),
@@ -44,14 +44,13 @@ class Params(Section):
     tasks: dict[str, DeclaredTask]
     tables: dict[str, dict[str, str]]
     figures: dict[str, dict[str, str]]
-    seeds: dict[str, list[str]] = Field(default_factory=dict)  # `_names_agree` refuses a file without it
-    runs: dict[str, Run] = Field(min_length=1)
+    seeds: dict[str, list[str]]
+    runs: dict[str, Run]
     predecessors: dict[str, str] = Field(exclude=True)  # what `from` of each run names; no key of the file
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Params":
-        kinds = ("tasks", "runs", "tables", "figures")
-        names = [(kind, name) for kind in kinds for name in getattr(self, kind)]
+        names = [(kind, name) for kind in ("tasks", "runs", *VIEWS) for name in getattr(self, kind)]
         for kind, name in [("profiles", self.profile), *names]:
             reserved = RESERVED if kind == "tasks" else RESERVED_NAMES
             if not NAME.fullmatch(name) or name in reserved:
@@ -64,35 +63,32 @@ class Params(Section):
         for name, run in self.runs.items():
             if run.start_run:
                 self._check_start(name, run, run.start_run)
-        for kind in ("tables", "figures"):
+        for kind, known in VIEWS.items():
             for view, rows in getattr(self, kind).items():
-                if view not in VIEWS[kind]:
-                    what = f"no {kind.removesuffix('s')} is called {view!r}"
-                    raise Contradiction(f"{what}{nearest(view, VIEWS[kind])}", kind, view)
+                if view not in known:
+                    raise Contradiction(
+                        f"no {kind.removesuffix('s')} is called {view!r}{nearest(view, known)}", kind, view
+                    )
                 if not rows:
                     raise Contradiction("names no run; add a row (ROW: RUN), or remove it", kind, view)
-                for row, run_name in rows.items():
-                    if run_name not in self.runs:
-                        raise Contradiction(
-                            f"no run is called {run_name!r}{nearest(run_name, list(self.runs))}; "
-                            "correct the name or remove the row",
-                            kind,
-                            view,
-                            row,
-                        )
-                    if missing := [task for task in TASKS if task not in self.runs[run_name].heads]:
-                        raise Contradiction(
-                            f"run {run_name} has no head for {', '.join(missing)}, and tables and figures need all of the "
-                            "paper's tasks; add one, or remove the row",
-                            kind,
-                            view,
-                            row,
-                        )
-        if "seeds" not in self.model_fields_set:
-            raise Contradiction("missing key seeds; add `seeds: {}`, since dvc.yaml names it")
+                for row, name in rows.items():
+                    self._check_shown(name, kind, view, row)
         for first, others in self.seeds.items():
             self._check_seeds(first, others)
         return self
+
+    def _check_shown(self, name: str, *key: str) -> None:
+        """Check that the run exists and that tables and figures can show it."""
+        if name not in self.runs:
+            raise Contradiction(
+                f"no run is called {name!r}{nearest(name, list(self.runs))}; correct the name or remove the row", *key
+            )
+        if missing := [task for task in TASKS if task not in self.runs[name].heads]:
+            raise Contradiction(
+                f"run {name} has no head for {', '.join(missing)}, and tables and figures need all of the "
+                "paper's tasks; add one, or remove the row",
+                *key,
+            )
 
     def _check_seeds(self, first: str, others: list[str]) -> None:
         """Check that the runs exist and differ in their seed alone."""
@@ -132,16 +128,6 @@ class Params(Section):
                 f"heads, pooling, encoding or pair_layer of {start!r} differ from those of {name}; name another run",
                 *key,
             )
-
-    def run(self, name: str) -> Run:
-        """The run called `name`.
-
-        Raises:
-            MtbertError: there is none; suggests the most similar name.
-        """
-        if name not in self.runs:
-            raise MtbertError(f"params.yaml: no run is called {name!r}{nearest(name, list(self.runs))}")
-        return self.runs[name]
 
 
 def load_params(path: Path = PARAMS_FILE, profile: str | None = None) -> Params:
@@ -189,7 +175,7 @@ def load_study(study: Path, project: Path = PARAMS_FILE, profile: str | None = N
     """Read a study's params.yaml: runs that may inherit from the project's, and tables and figures of them.
 
     Args:
-        study, project: the two files; whatever is not the study's is as in the project's.
+        study, project: the two files. The study's has runs, tables, figures and seeds; all other settings are the project's.
         profile: as for `load_params`.
 
     Returns:
@@ -216,7 +202,7 @@ def load_study(study: Path, project: Path = PARAMS_FILE, profile: str | None = N
 
 
 def _project_of(path: Path) -> Path | None:
-    """The params.yaml of the project whose study has this one, studies/NAME/params.yaml; None if it is not a study's."""
+    """The project's params.yaml if this one is a study's, studies/NAME/params.yaml; else None."""
     folder = path.resolve().parent
     project = folder.parent.parent / PARAMS_FILE
     return project if folder.parent.name == "studies" and project.is_file() else None
@@ -241,19 +227,17 @@ def _checked_under_every_profile(
 
 def _checked(path: Path, tree: dict[str, Any], profile: str | None, runs: Collection[str] | None) -> Params:
     """The settings under one profile, with these runs, by default all."""
-    lines: list[str] = []
     try:
         resolved = resolve(tree, profile)
         if runs is not None:
             for section in ("runs", "predecessors"):
                 found = resolved.settings[section]
                 resolved.settings[section] = {name: found[name] for name in runs if name in found}
-        try:
-            return Params.model_validate(resolved.settings)
-        except ValidationError as error:
-            # A run has copies of the declared tasks it has heads for; their faults are reported under tasks.
-            faults = [fault for fault in error.errors() if fault["loc"][2:3] != ("declared",)]
-            lines = explain_all(faults, Params, resolved)
+        return Params.model_validate(resolved.settings)
+    except ValidationError as error:
+        # A run has copies of the declared tasks it has heads for; their faults are reported under tasks.
+        faults = [fault for fault in error.errors() if fault["loc"][2:3] != ("declared",)]
+        lines = explain_all(faults, Params, resolved)
     except MtbertError as error:
         lines = str(error).splitlines()
     raise MtbertError("\n".join(f"{path}: {line}" for line in lines))

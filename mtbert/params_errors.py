@@ -25,12 +25,13 @@ def explain_all(details: list[ErrorDetails], model: type[BaseModel], resolved: R
         # pydantic reports a key that fits no member of a union (a word or a number) once per member; keep one.
         if tuple(keys) in seen and detail["type"] not in ("missing", "extra_forbidden"):
             continue
-        if detail["type"] == "literal_error" and len(detail["loc"]) > len(keys) and _is_number(detail["input"]):
-            continue
+        if _word_of_union(detail, keys) and type(detail["input"]) in (int, float):
+            continue  # what the number lacks is reported by the union's other member
         seen.add(tuple(keys))
-        keys += _contradicting(detail)
+        keys += getattr(detail.get("ctx", {}).get("error"), "keys", ())
         if _of_run(detail):
-            # The key may be inherited from a run that it does not contradict; the first run that it does can set it for itself.
+            # The key may come from a predecessor in which it contradicts nothing, so the error names the earliest run that has the
+            # contradiction: that run can set the key for itself.
             cause = keys[1]
             for before in resolved.lineages[cause][1:]:
                 if (before, detail["msg"]) not in contradictions:
@@ -48,17 +49,14 @@ def explain_all(details: list[ErrorDetails], model: type[BaseModel], resolved: R
     ]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _contradicting(detail: ErrorDetails) -> list[str]:
-    return list(getattr(detail.get("ctx", {}).get("error"), "keys", ()))
-
-
 def _of_run(detail: ErrorDetails) -> bool:
     """Whether the error is a contradiction between keys of a run, rather than a fault of one key."""
     return detail["type"] == "value_error" and detail["loc"][:1] == ("runs",)
+
+
+def _word_of_union(detail: ErrorDetails, keys: list[str]) -> bool:
+    """Whether the error is that a value is none of the words of a key that also takes a number."""
+    return detail["type"] == "literal_error" and str(detail["loc"][-1]) != keys[-1]
 
 
 def _keys(detail: ErrorDetails, settings: Any) -> list[str]:
@@ -84,14 +82,14 @@ def _explain(detail: ErrorDetails, keys: list[str], where: str, model: type[Base
             return f"unknown key {where}; it belongs to another {kind}, remove it (valid here: {', '.join(valid)})"
         return f"unknown key {where}{nearest(keys[-1], valid)}"
     if detail["type"] == "missing":
-        run = keys[0] == "runs" and len(keys) == 3
-        valid = _siblings(model, settings, keys)
-        return f"missing key {where}; add it" + (
-            ", or inherit it with `from: RUN`" if run else f" (valid here: {', '.join(valid)})"
-        )
+        if keys[0] == "runs" and len(keys) == 3:
+            return f"missing key {where}; add it, or inherit it with `from: RUN`"
+        mapping = len(keys) == 1 and get_origin(model.model_fields[keys[0]].annotation) is dict
+        empty = f", or `{where}: {{}}` for none" if mapping else ""
+        return f"missing key {where}; add it{empty} (valid here: {', '.join(_siblings(model, settings, keys))})"
     if detail["type"] == "literal_error":
         options = re.findall(r"'([^']+)'", str(detail.get("ctx", {}).get("expected", "")))
-        number = " or a number" if len(detail["loc"]) > len(keys) else ""
+        number = " or a number" if _word_of_union(detail, keys) else ""
         return f"{where}: {short(detail['input'])} is not valid{nearest(str(detail['input']), options)}{number}"
     if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):  # the key that selects a section's kind
         tag = str(detail["ctx"]["discriminator"]).strip("'")

@@ -30,9 +30,9 @@ class Resolved(NamedTuple):
     origins: dict[Keys, Keys]
     lineages: dict[str, list[str]]
 
-    def place(self, location: Sequence[int | str]) -> str:
+    def place(self, location: Sequence[str]) -> str:
         """The dotted key in params.yaml that sets, or would set, the key at `location` of the settings."""
-        keys = tuple(str(part) for part in location)
+        keys = tuple(location)
         for count in range(len(keys), 0, -1):  # for a missing key, its section
             if origin := self.origins.get(keys[:count]):
                 return ".".join((*origin, *keys[count:]))

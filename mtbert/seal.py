@@ -45,7 +45,11 @@ def check_seal(folder: Path, *names: str) -> None:
 
 
 def remedy(folder: Path, damaged: Path | None = None) -> str:
-    """How to restore a folder that a stage writes: a missing file, or `damaged` or missing where DVC may consider it intact."""
+    """How to restore a folder that a stage writes.
+
+    Args:
+        damaged: a file in it that is damaged, or is missing although DVC may consider the folder intact; None for a missing file.
+    """
     stage = stage_of(folder)
     which = f", where STAGE is the stage that writes {folder}" if stage == "STAGE" else ""
     if damaged is None:

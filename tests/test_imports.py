@@ -1,4 +1,4 @@
-"""Allowed imports, forbidden calls, and that each stage in dvc.yaml depends on its own plan and reads no other settings.
+"""Allowed imports, and that each stage in dvc.yaml depends on its own plan and reads no other settings.
 
 All by reading the sources (ast), importing none. Each check is a function of a project's root that lists what is wrong:
 the last tests plant each mistake in a small made-up project and see it found.
@@ -7,7 +7,7 @@ the last tests plant each mistake in a small made-up project and see it found.
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,18 +79,6 @@ READS_PARAMS = {
 }
 IN_STUDIES = {"study", "provenance"}  # stages of studies/study.yaml alone; tests/test_studies.py checks that graph
 DOOR = "mtbert.engines"
-BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
-BANNED_CALLS = {
-    "eval": "eval",
-    "exec": "exec",
-    "torch.load": "torch.load (it unpickles); use safetensors",
-    "yaml.load": "yaml.load; use ruamel.yaml",
-    "yaml.unsafe_load": "yaml.unsafe_load; use ruamel.yaml",
-    "yaml.full_load": "yaml.full_load; use ruamel.yaml",
-    "os.system": "os.system; use subprocess with a list",
-    "os.popen": "os.popen; use subprocess with a list",
-}
-BANNED_ARGUMENTS = {"shell": True, "allow_pickle": True, "typ": "unsafe"}
 
 
 def wrong_directions(root: Path) -> list[str]:
@@ -153,42 +141,6 @@ def settings_read(root: Path) -> list[str]:
     return found
 
 
-def sources(root: Path) -> Iterator[Path]:
-    for folder in (*PACKAGES, "benchmarks", "tools", "tests"):
-        yield from sorted((root / folder).rglob("*.py"))
-
-
-def banned(root: Path) -> list[str]:
-    """Calls that run data as code, as path:line: what."""
-    found = []
-    for path in sources(root):
-        module = ast.parse(path.read_bytes())
-        names: dict[str, str] = {"eval": "eval", "exec": "exec"}
-        for node in ast.walk(module):
-            if isinstance(node, ast.Import):
-                names.update(
-                    (a.asname or a.name.split(".")[0], a.name if a.asname else a.name.split(".")[0]) for a in node.names
-                )
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names.update((a.asname or a.name, f"{node.module}.{a.name}") for a in node.names)
-        for node in ast.walk(module):
-            place = f"{path.relative_to(root).as_posix()}:{getattr(node, 'lineno', 0)}"
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                tops = (
-                    {a.name.split(".")[0] for a in node.names} if isinstance(node, ast.Import) else {node.module or ""}
-                )
-                found += [f"{place}: import of {top}" for top in sorted(tops & BANNED_MODULES)]
-            elif isinstance(node, ast.Call):
-                head, dot, tail = ast.unparse(node.func).partition(".")
-                if what := BANNED_CALLS.get(names.get(head, "?") + dot + tail):
-                    found.append(f"{place}: {what}")
-                for keyword in node.keywords:
-                    bad = BANNED_ARGUMENTS.get(keyword.arg or "")
-                    if bad and isinstance(keyword.value, ast.Constant) and keyword.value.value == bad:
-                        found.append(f"{place}: {ast.unparse(keyword)}")
-    return found
-
-
 def uncovered(root: Path) -> list[str]:
     """Stages that an edit of their own settings or code would not re-run, or an edit of another stage's would, as "stage: fault".
 
@@ -244,12 +196,16 @@ def _paths(block: dict[str, Any], key: str) -> list[str]:
     return [(entry if isinstance(entry, str) else next(iter(entry))).rstrip("/") for entry in block.get(key, [])]
 
 
-def test_imports_go_one_way() -> None:
-    assert not (found := wrong_directions(ROOT)), "\n" + "\n".join(found)
+@pytest.mark.parametrize("check", [wrong_directions, beside_the_door, settings_read, uncovered])
+def test_the_project_is_good(check: Callable[[Path], list[str]]) -> None:
+    assert not (found := check(ROOT)), "\n" + "\n".join(found)
 
 
-def test_fast_has_one_door() -> None:
-    assert not (found := beside_the_door(ROOT)), "\n" + "\n".join(found)
+def test_no_data_are_run_as_code_in_ways_that_ruff_does_not_see() -> None:
+    unsafe = re.compile(r"""allow_pickle\s*=\s*True|typ=["']unsafe""")
+    for folder in (*PACKAGES, "benchmarks", "tools", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not unsafe.search(path.read_text(encoding="utf-8")), path
 
 
 def test_what_the_page_is_made_of_is_code_of_its_stage() -> None:
@@ -258,18 +214,6 @@ def test_what_the_page_is_made_of_is_code_of_its_stage() -> None:
         path for path in (ROOT / "mtbert/report").iterdir() if path.is_file() and path.suffix not in (".py", ".pyc")
     ]
     assert parts and {path.relative_to(ROOT).as_posix() for path in parts} <= set(listed)
-
-
-def test_nothing_runs_data_as_code() -> None:
-    assert not (found := banned(ROOT)), "\n" + "\n".join(found)
-
-
-def test_params_yaml_is_read_in_one_place() -> None:
-    assert not (found := settings_read(ROOT)), "\n" + "\n".join(found)
-
-
-def test_each_stage_depends_on_its_own_plan_and_reads_nothing_else_of_the_settings() -> None:
-    assert not (found := uncovered(ROOT)), "\n" + "\n".join(found)
 
 
 GOOD = {
@@ -327,21 +271,14 @@ def made(root: Path, **changes: str) -> Path:
 
 def test_the_made_up_project_is_good(tmp_path: Path) -> None:
     root = made(tmp_path)
-    assert [
-        *wrong_directions(root),
-        *beside_the_door(root),
-        *banned(root),
-        *settings_read(root),
-        *uncovered(root),
-    ] == []
+    checks = (wrong_directions, beside_the_door, settings_read, uncovered)
+    assert [found for check in checks for found in check(root)] == []
 
 
 @pytest.mark.parametrize(
     ("module", "code", "message"),
     [
         ("data__tasks", "from mtbert.model import bert", "mtbert.data.tasks imports mtbert.model"),
-        ("data__tasks", "def f():\n    import mtbert.model.bert", "mtbert.data.tasks imports mtbert.model.bert"),
-        ("data__tasks", "from ..model.bert import build", "mtbert.data.tasks imports mtbert.model.bert"),
         ("errors", "import mtbert.data.tasks", "mtbert.errors imports mtbert.data.tasks"),
         ("model__bert", "import typer", "mtbert.model.bert imports typer"),
         ("model__bert", "from dvc.api import open", "mtbert.model.bert imports dvc.api"),
@@ -359,9 +296,6 @@ def test_the_made_up_project_is_good(tmp_path: Path) -> None:
         ),
         ("data__tasks", "import mtbert.params", "mtbert.data.tasks imports mtbert.params: data may import"),
         ("tabular", "from mtbert.data import tasks", "mtbert.tabular imports mtbert.data.tasks: tabular may import"),
-        ("doctor", "import mtbert.report.page", "mtbert.doctor imports mtbert.report.page: doctor may import"),
-        ("doctor", "import stages.train", "mtbert.doctor imports stages.train: only mtbert.cli may"),
-        ("housekeeping", "import dvc", "mtbert.housekeeping imports dvc: only mtbert.workflow may"),
         ("model__bert", "from mtbert.fast import cpu", "mtbert.model.bert imports mtbert.fast: model may import"),
         ("fast__cpu", "import mtbert.engines", "mtbert.fast.cpu imports mtbert.engines: fast may import"),
         ("strange", "", "mtbert.strange: strange is not in MAY_IMPORT"),
@@ -373,13 +307,10 @@ def test_a_wrong_import_is_found(tmp_path: Path, module: str, code: str, message
     assert message in "\n".join(wrong_directions(made(tmp_path, **{module: code})))
 
 
-@pytest.mark.parametrize(
-    "code", ["import mtbert.fast.cpu", "def f():\n    from mtbert import fast", "from mtbert.fast import cpu"]
-)
 @pytest.mark.parametrize("file", ["stages/train.py", "mtbert/model/bert.py", "mtbert/cli.py"])
-def test_another_door_is_found(tmp_path: Path, code: str, file: str) -> None:
+def test_another_door_is_found(tmp_path: Path, file: str) -> None:
     root = made(tmp_path)
-    (root / file).write_text(code, encoding="utf-8")
+    (root / file).write_text("def f():\n    from mtbert import fast", encoding="utf-8")
     assert "imports mtbert.fast" in "\n".join(beside_the_door(root))
 
 
@@ -392,27 +323,6 @@ def test_a_stage_that_reads_the_settings_itself_is_found(tmp_path: Path) -> None
     path.write_text(f"{sound}\nopen('params.yaml')", encoding="utf-8")
     (found,) = settings_read(root)
     assert found.startswith("stages/train.py:4: ")
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import pickle",
-        "from pickle import loads",
-        "import torch as t\nt.load('x')",
-        "from torch import load\nload('x')",
-        "import yaml\nyaml.load('x')",
-        "eval('1')",
-        "exec('1')",
-        "import subprocess\nsubprocess.run('ls', shell=True)",
-        "import os\nos.system('ls')",
-        "import numpy as np\nnp.load('x', allow_pickle=True)",
-        "from ruamel.yaml import YAML\nYAML(typ='unsafe')",
-    ],
-)
-def test_data_run_as_code_is_found(tmp_path: Path, code: str) -> None:
-    (found,) = banned(made(tmp_path, data__tasks=code))
-    assert found.startswith(f"mtbert/data/tasks.py:{len(code.splitlines())}: ")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def modules(root: Path) -> dict[str, Path]:
     return found
 
 
-def read(path: Path) -> Source:
+def _read(path: Path) -> Source:
     """What counts in a file's source.
 
     Raises:
@@ -47,14 +47,14 @@ def read(path: Path) -> Source:
 
 def imports(paths: dict[str, Path]) -> dict[str, set[str]]:
     """The import graph: the dotted names that each of the modules imports."""
-    return {name: imported(name, path) for name, path in paths.items()}
+    return {name: _imported(name, path) for name, path in paths.items()}
 
 
-def imported(name: str, path: Path) -> set[str]:
+def _imported(name: str, path: Path) -> set[str]:
     """Dotted names that a module imports, inside functions too. `from a import b` gives a and a.b, since b may be a module."""
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     found: set[str] = set()
-    for level, base, names in read(path).imports:
+    for level, base, names in _read(path).imports:
         start = package[: len(package) - level + 1] if level else []
         whole = ".".join([*start, *filter(None, [base])])
         found.update([whole, *(f"{whole}.{one}" for one in names)])
@@ -81,7 +81,7 @@ def code_of_stages(root: Path) -> dict[str, list[str]]:
     """
     paths = modules(root)
     graph = imports(paths)
-    files = {name: files_of(root, path) for name, path in paths.items()}
+    files = {name: _files_of(root, path) for name, path in paths.items()}
     return {
         name.partition(".")[2]: sorted(set().union(*(files[part] for part in closure(name, graph))))
         for name, targets in graph.items()
@@ -89,9 +89,9 @@ def code_of_stages(root: Path) -> dict[str, list[str]]:
     }
 
 
-def files_of(root: Path, path: Path) -> set[str]:
+def _files_of(root: Path, path: Path) -> set[str]:
     """The module's file, and the data files in its folder that it names."""
-    strings = read(path).strings
+    strings = _read(path).strings
     beside = {p for p in path.parent.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc") and p.name in strings}
     return {p.relative_to(root).as_posix() for p in {path, *beside}}
 
@@ -107,14 +107,11 @@ def _parsed(source: bytes) -> Source:
             found.add((node.level, node.module or "", tuple(alias.name for alias in node.names)))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             strings.add(node.value)
-        elif isinstance(node, ast.Call) and _called(node.func) in ("import_module", "__import__"):
-            named = [one.value for one in node.args[:1] if isinstance(one, ast.Constant)]
-            found.update((0, one, ()) for one in named if isinstance(one, str))
+        elif isinstance(node, ast.Call):
+            called = getattr(
+                node.func, "attr", getattr(node.func, "id", "")
+            )  # `importlib.import_module` or the name alone
+            if called in ("import_module", "__import__"):
+                named = [one.value for one in node.args[:1] if isinstance(one, ast.Constant)]
+                found.update((0, one, ()) for one in named if isinstance(one, str))
     return Source(frozenset(found), frozenset(strings))
-
-
-def _called(function: ast.expr) -> str:
-    """The last name of what is called, as in `importlib.import_module`."""
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""

@@ -13,10 +13,10 @@ from mtbert.data.tokens import Wrapper, wrapper_for
 from mtbert.errors import MtbertError
 from mtbert.params import PARAMS_FILE, Params, load_params, load_study, study_file
 from mtbert.pipeline.estimate import show
-from mtbert.pipeline.models import packages_of_run
 from mtbert.pipeline.planning import check_paths
 from mtbert.pipeline.rates import measure
 from mtbert.pipeline.sizes import EncoderSize, Rows, count_rows, encoder_size
+from mtbert.pipeline.training import packages_of_run
 from mtbert.pipeline.workload import workload
 from mtbert.pretrained.bert import BERT
 from mtbert.pretrained.store import TOKENIZER

@@ -40,39 +40,34 @@ def show(
     evaluation = sum(rates.prediction(params.runs[name], work[name].evaluated) for name in params.runs)
     stages = len(settings_of_stages(params)) + 1
     starts = stages * SECONDS_PER_STAGE
-    training = ", ".join(f"{splits['train']:,} {task}" for task, splits in rows.sizes.items())
+    examples = ", ".join(f"{splits['train']:,} {task}" for task, splits in rows.sizes.items())
     table = Table("run", box=box.SIMPLE if console.is_terminal else None)
     for head in ("steps", "tokens", "minutes"):
         table.add_column(head, justify="right")
     for name, one in work.items():
         table.add_row(name, f"{one.steps:,}", _count(one.tokens), _minutes(seconds[name]))
-    every = list(work.values())
-    table.add_row(
-        "all runs",
-        f"{sum(one.steps for one in every):,}",
-        _count(sum(one.tokens for one in every)),
-        _minutes(sum(seconds.values())),
-    )
+    steps, tokens = sum(one.steps for one in work.values()), sum(one.tokens for one in work.values())
+    training = sum(seconds.values())
+    table.add_row("all runs", f"{steps:,}", _count(tokens), _minutes(training))
     # The steps that were measured hold one gradient, not one of each task.
     held = 4 * rates.largest.trained * max(map(_gradients, params.runs.values()))
     main, gpu = rates.memory
     main, gpu = (main, gpu + held) if gpu else (main + held, gpu)
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     busy = f" It is busy now (load {load:.1f} on {cores} cores), so an idle machine needs less." if load > cores else ""
-    seconds_in_all = sum(seconds.values()) + evaluation + starts
     what = f"profile {params.profile}" if study is None else f"study {study}, profile {params.profile},"
     console.print(Text(f"Estimate for {what} on this machine, if nothing of it is done yet"))
     console.print(
         _facts(
-            data=f"{rows.source}: {training} training examples",
+            data=f"{rows.source}: {examples} training examples",
             encoder=f"{size.source}: {rates.largest.parameters / 1e6:.1f} million parameters",
         )
     )
     console.print(table)
     console.print(
         _facts(
-            time=f"training with its dev metrics {_minutes(sum(seconds.values()))} min, evaluation {_minutes(evaluation)} min, "
-            f"start of {stages} stages {_minutes(starts)} min: {_duration(seconds_in_all)} in all",
+            time=f"training with its dev metrics {_minutes(training)} min, evaluation {_minutes(evaluation)} min, "
+            f"start of {stages} stages {_minutes(starts)} min: {_duration(training + evaluation + starts)} in all",
             memory=f"{_bytes(main)} at the peak" + (f", and {_bytes(gpu)} on the GPU" if gpu else ""),
             disk=f"{_bytes(disk_bytes(params, rows, rates))} for data, models, results and checkpoints",
             measured=f"now, on {_speeds(rates, compute)}",

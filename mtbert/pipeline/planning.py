@@ -76,12 +76,12 @@ def _written() -> dict[str, Any]:
 def settings_of_stages(params: Params) -> dict[str, Any]:
     """The settings that each stage reads, by STAGE or STAGE/NAME."""
     data = params.data.model_dump()
-    compute = params.compute.model_dump()
     keys = {"sample": ("source", "sample"), "folder": ("source", "path"), "download": ("source",)}[params.data.source]
     tasks = {name: task.model_dump(exclude_none=True) for name, task in params.tasks.items()}
     if tasks:  # declared tasks are read from data.path, whatever data.source is
         keys = (*keys, "path")
-    shared = {"max_tokens": params.prepare.max_tokens, "compute": compute}
+    shared = {"max_tokens": params.prepare.max_tokens, "compute": params.compute.model_dump()}
+    about = {"preprocess": params.prepare.preprocess, "source": params.data.source}  # for the model's card
     views = {"tables": params.tables, "figures": params.figures}
     plan: dict[str, Any] = {
         "fetch": {**{key: data[key] for key in keys}, "tasks": tasks},
@@ -99,9 +99,9 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
     }
     for name, run in params.runs.items():
         plan[f"convert/{name}"] = _converted(run)
-        # What the model's folder says of its data.
-        about = {"preprocess": params.prepare.preprocess, "source": params.data.source}
-        plan[f"train/{name}"] = {"run": run.model_dump(), **shared, **about, **_start(params, run)}
+        plan[f"train/{name}"] = {"run": run.model_dump(), **shared, **about}
+        if run.start_run:  # so that an edit of the run that an adapter starts from also trains the adapter again
+            plan[f"train/{name}"]["start_run"] = params.runs[run.start_run].model_dump()
         plan[f"evaluate/{name}"] = {"run": run.model_dump(), **shared}
     for stage, kind in (("table", params.tables), ("figure", params.figures)):
         for name, rows in kind.items():
@@ -110,8 +110,8 @@ def settings_of_stages(params: Params) -> dict[str, Any]:
 
 
 def check_paths(params: Params) -> None:
-    """Reject paths that do not resolve in the temporary workspaces where DVC runs queued experiments, folders that are not there,
-    and those that hold a stage's outputs, or are among them: for these DVC's own error names no key.
+    """Reject a path that does not resolve in the temporary workspaces where DVC runs queued experiments, a folder that is not there,
+    and one that contains a stage's outputs or lies inside them. DVC's own errors about these name no key.
 
     A folder in the project may be missing: DVC takes what it tracks there from its cache.
     """
@@ -139,8 +139,3 @@ def _converted(run: Run) -> dict[str, Any]:
     """The settings of convert; empty where it has nothing to do, so that no edit of such a run re-runs the stage."""
     converted = run.adapter and not run.start_run
     return {"model": run.model_dump(include=set(Model.model_fields)) if converted else None}
-
-
-def _start(params: Params, run: Run) -> dict[str, Any]:
-    """The settings of the run that an adapter starts from, so that an edit of them also trains the adapter again."""
-    return {"start_run": params.run(run.start_run).model_dump()} if run.start_run else {}

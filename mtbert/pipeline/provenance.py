@@ -84,34 +84,27 @@ def differences(found: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [_difference(key, found.get(key), value) for key, value in now.items() if found.get(key) != value]
 
 
-def check_record(run: str, now: Mapping[str, Any]) -> None:
-    """Compare the record of a trained model with present values.
-
-    Args:
-        now: the present values, by the record's keys.
-
-    Raises:
-        MtbertError: the record is missing or damaged, or values differ; it lists all that differ.
-    """
-    if differing := differences(read_record(MODELS / run, f"train@{run}"), now):
-        # Another run's weights, which an adapter starts from, are no dependency of DVC's, so DVC needs --force.
-        force = "--force --single-item " if any(line.startswith("parents ") for line in differing) else ""
-        raise MtbertError(
-            f"{MODELS / run / RECORD}: does not match the present inputs: {'; '.join(differing)}; run `dvc repro {force}train@{run}`"
-        )
+def weights_of(folder: Path) -> dict[str, Any]:
+    """A model's folder and the checksum of its weights, as records name a parent."""
+    return {"folder": str(folder), "sha256": read_config(folder)["sha256"]}
 
 
 def check_trained(run: str, settings: Mapping[str, Any], weights: str, parents: Sequence[Path]) -> None:
     """Check that a trained model was made with the present settings, data and parent weights.
 
     Raises:
-        MtbertError: as `check_record`.
+        MtbertError: the record is missing or damaged, or values differ; it lists all that differ.
     """
     now: dict[str, Any] = {"settings": settings, "data": data_hash(), "weights": weights}
     # A model may be evaluated where its parents were not kept.
     if all((folder / CONFIG).is_file() for folder in parents):
-        now["parents"] = [{"folder": str(folder), "sha256": read_config(folder)["sha256"]} for folder in parents]
-    check_record(run, now)
+        now["parents"] = list(map(weights_of, parents))
+    if differing := differences(read_record(MODELS / run, f"train@{run}"), now):
+        # DVC does not track the weights of the run that an adapter starts from, so it needs --force.
+        force = "--force --single-item " if any(line.startswith("parents ") for line in differing) else ""
+        raise MtbertError(
+            f"{MODELS / run / RECORD}: does not match the present inputs: {'; '.join(differing)}; run `dvc repro {force}train@{run}`"
+        )
 
 
 def check_current(run: str, key: str) -> None:

@@ -16,7 +16,8 @@ from mtbert.model.bert import BertConfig
 from mtbert.model.multitask import MultitaskModel
 from mtbert.peft.convert import adapter_state, count_parameters, kept_state
 from mtbert.pipeline.ahead import views_of
-from mtbert.pipeline.models import adapt, build, losses_of, on_meta
+from mtbert.pipeline.models import adapt, build, on_meta
+from mtbert.pipeline.training import losses_of
 from mtbert.pretrained.weights import random_weights
 from mtbert.settings.run import Run
 from mtbert.training.compute import Compute, peak_memory

@@ -110,9 +110,8 @@ def _paper_rows(params: Params, raw: Path, wordpieces: Wordpieces) -> Rows:
         return Rows(sizes, _read(_raw(raw), TASKS, params, wordpieces)[1], "generated")
     if source == "folder":
         course = Path(params.data.path).expanduser()
-        copy_course(
-            course, raw
-        )  # raises the errors that fetch raises; rows are read in place, so that errors name the user's file
+        copy_course(course, raw)  # raises the errors that fetch raises
+        # Rows are read in place, so that errors name the user's file.
         paths = {(name, split): course / task.file(split) for name, task in TASKS.items() for split in SPLITS}
         return Rows(*_read(paths, TASKS, params, wordpieces), params.data.path)
     if _downloaded(RAW):

@@ -179,7 +179,7 @@ def guarded(main: Callable[..., None], *arguments: Any, several: bool = False) -
         print(f"error: {_where()}{what}; {_remedy(error)}", file=sys.stderr)
         return 1
     except (RuntimeError, MemoryError) as error:
-        # Not from training, which raises its own error, naming batch_size.
+        # Running out of memory in training is an MtbertError, which names batch_size.
         if not out_of_memory(error):
             raise
         print(

@@ -20,7 +20,7 @@ from mtbert.training.recipe import FurtherPretraining, TokenCount
 from mtbert.training.sampling import SAMPLERS
 
 Epochs = Annotated[int, Field(ge=1, le=1000)]
-# Told apart first, so that a fault is reported for the kind that was meant.
+# A union with tags, so that an error is reported for the kind that was meant, not for each.
 EpochEnd = Annotated[
     Annotated[Literal["depletion", "one_pass"] | Annotated[int, Field(ge=1, le=10_000_000)], Tag("steps")]
     | Annotated[TokenCount, Tag("tokens")],
@@ -60,7 +60,7 @@ class Model(Section):
     """A run's model: how it represents sentences, its heads by task, and its adapter.
 
     Attributes:
-        pair_layer: below the linear heads of pairs; None for none.
+        pair_layer: the layer below the linear heads of pairs; None for no such layer.
         declared: the declared tasks that the run has a head for; `mtbert.resolve` copies them here.
     """
 
@@ -162,12 +162,12 @@ class Run(Model):
     """A run: its model, the tasks it is trained on, sampler, budget and, unless it is the paper's, optimization and losses.
 
     Attributes:
-        task_weights: factors of the tasks' losses, 1 for a task without one; None for none.
-        uncertainty: learns the factors; None: not.
+        task_weights: factors of the tasks' losses; a task that is not named has the factor 1, and with None all have.
+        uncertainty: how the factors are learned; None if they are not.
         r_drop: α of `mtbert.training.task_losses.with_r_drop`; None for one pass a step.
         aggregation: how the tasks' gradients become one, for the joint sampler alone; None means mean.
         measure_conflicts: the number of steps between two measurements of the tasks' gradients; None makes none.
-        further_pretraining: trains the encoder on the tasks' text first; None: not.
+        further_pretraining: how the encoder is first trained on the tasks' text; None if it is not.
     """
 
     tasks: list[str] = Field(min_length=1)
@@ -211,16 +211,12 @@ class Run(Model):
         return self
 
     @model_validator(mode="after")
-    def _trains_the_encoder(self) -> "Run":
+    def _has_an_effect_with_the_adapter(self) -> "Run":
         if self.further_pretraining is not None and self.adapter is not None:
             raise Contradiction(
                 "trains the encoder's own weights, which an adapter keeps as they are; set it or adapter to null",
                 "further_pretraining",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _probe_has_one_rate(self) -> "Run":
         rate = self.optimization.head_learning_rate if self.optimization else None
         if isinstance(self.adapter, LinearProbe) and rate is not None:
             raise Contradiction(

@@ -31,6 +31,7 @@ from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]
 RUNS = load_params(ROOT / "params.yaml").runs
+FULL_RUNS = [name for name, run in RUNS.items() if not run.adapter]  # an adapter changes neither steps nor tokens
 SIZES = {"sst": 24, "quora": 50, "sts": 19}
 
 
@@ -79,6 +80,11 @@ def write_course(folder: Path, rows: int) -> None:
             (folder / task.file(split)).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def rows_of(data: dict[str, Split]) -> Rows:
+    """These training data, and four dev examples of each task."""
+    return Rows({task: {"train": len(split), "dev": 4} for task, split in data.items()}, data, "")
+
+
 def features_of(run: Run) -> list[list[str] | None]:
     return [getattr(run.heads[task], "features", None) for task in ("quora", "sts")]
 
@@ -99,11 +105,12 @@ def tokens_of_training(run: Run, data: dict[str, Split], wrapper: Wrapper) -> tu
 
 
 # With a fixed number of steps, random samplers draw other tasks in each epoch.
-FIXED = [name for name, run in RUNS.items() if run.sampler in ("sequential", "round_robin")]
+FIXED = [name for name in FULL_RUNS if RUNS[name].sampler in ("sequential", "round_robin")]
 
 
 @pytest.mark.parametrize(
-    ("name", "epoch_end"), [*((name, "depletion") for name in RUNS), *((name, 13) for name in (*FIXED, "annealed"))]
+    ("name", "epoch_end"),
+    [*((name, "depletion") for name in FULL_RUNS), *((name, 13) for name in (*FIXED, "annealed"))],
 )
 def test_steps_and_tokens_are_those_of_the_loop(
     name: str, epoch_end: str | int, make_split: Callable[..., Split], wrapper: Wrapper
@@ -118,15 +125,14 @@ def test_steps_and_tokens_are_those_of_the_loop(
         # All sentences have one length, so the mean holds for whichever rows are drawn. Pairs are longer than max_tokens.
         second = _equal(size, 14) if split.ids2 is not None else (None, None)
         data[task] = Split(task, "train", Path(), *_equal(size, 9), *second, split.labels)
-    rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
-    work = workload(run, rows, wrapper.max_tokens)
+    work = workload(run, rows_of(data), wrapper.max_tokens)
     assert (work.steps, round(work.tokens)) == tokens_of_training(run, data, wrapper)
 
 
 def test_tokens_of_unequal_sentences_are_those_of_the_loop(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
     run = RUNS["sampler_sequential"].model_copy(update={"epochs": 2, "epoch_end": "depletion", "batch_size": 8})
     data = {task: make_split(task, size) for task, size in SIZES.items()}
-    rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
+    rows = rows_of(data)
     work = workload(run, rows, wrapper.max_tokens)
     assert (work.steps, round(work.tokens)) == tokens_of_training(run, data, wrapper)
     longer = workload(run.model_copy(update={"epochs": 5}), rows, wrapper.max_tokens)
@@ -137,19 +143,17 @@ def test_a_joint_run_passes_back_for_every_task_and_for_what_it_measures(make_sp
     """One epoch of six steps, each with a batch of every task; conflicts are measured before steps 1, 5."""
     change = {"sampler": "joint", "measure_conflicts": 4, "epochs": 1, "epoch_end": 6, "batch_size": 8}
     run = RUNS["best_performance"].model_copy(update=change)
-    sizes: Any = {task: {"train": 64, "dev": 4} for task in TASKS}
-    work = workload(run, Rows(sizes, {task: make_split(task, 64) for task in TASKS}, ""), 256)
+    work = workload(run, rows_of({task: make_split(task, 64) for task in TASKS}), 256)
     assert (work.steps, work.backwards) == (6, (6 + 2) * 3)
     assert work.backward_tokens == pytest.approx(work.tokens * 8 / 6)
 
 
 def test_further_pretraining_reads_single_sentences(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
     data = {task: make_split(task, 64) for task in TASKS}
-    rows = Rows({task: {"train": 64, "dev": 4} for task in TASKS}, data, "")
-    before = workload(RUNS["best_performance"], rows, wrapper.max_tokens)
-    settings = FurtherPretraining(steps=5, batch_size=4, learning_rate=0.1)
-    after = workload(
-        RUNS["best_performance"].model_copy(update={"further_pretraining": settings}), rows, wrapper.max_tokens
+    best, settings = RUNS["best_performance"], FurtherPretraining(steps=5, batch_size=4, learning_rate=0.1)
+    before, after = (
+        workload(best.model_copy(update={"further_pretraining": further}), rows_of(data), wrapper.max_tokens)
+        for further in (None, settings)
     )
     sentences = Sentences(data.values())
     lengths = [len(wrapper.single(sentences[n])[0]) for n in range(len(sentences))]
@@ -159,9 +163,8 @@ def test_further_pretraining_reads_single_sentences(make_split: Callable[..., Sp
 
 def test_two_passes_take_twice_the_tokens(make_split: Callable[..., Split], wrapper: Wrapper) -> None:
     data = {task: make_split(task, size) for task, size in SIZES.items()}
-    rows = Rows({task: {"train": size, "dev": 4} for task, size in SIZES.items()}, data, "")
     once, twice = (
-        workload(RUNS["baseline"].model_copy(update={"r_drop": alpha}), rows, wrapper.max_tokens)
+        workload(RUNS["baseline"].model_copy(update={"r_drop": alpha}), rows_of(data), wrapper.max_tokens)
         for alpha in (None, 1.0)
     )
     assert twice == once._replace(tokens=2 * once.tokens, backward_tokens=2 * once.tokens)
@@ -269,7 +272,7 @@ def test_an_unknown_profile_is_refused(params: Callable[..., Params]) -> None:
         main("corse")
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", FULL_RUNS)
 def test_views_are_those_of_the_model(name: str) -> None:
     run = RUNS[name]
     model = tiny_model(run.pooling, *features_of(run))

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtbert.errors import MtbertError
 from mtbert.pipeline import provenance
-from mtbert.pipeline.provenance import RECORD, REQUIREMENTS, commit, plan_hash, read_log, read_record, write_log
+from mtbert.pipeline.provenance import REQUIREMENTS, commit, plan_hash, read_log, write_log
 from mtbert.training.compute import resolve
 
 
@@ -50,18 +49,6 @@ def test_changed_code_is_seen_from_a_study_s_folder(tmp_path: Path, monkeypatch:
     assert commit() == f"commit {git('rev-parse', 'HEAD')}", "a study's settings are no code"
     (tmp_path / "mtbert/model.py").write_text("x = 2", encoding="utf-8")
     assert commit().endswith("with uncommitted changes")
-
-
-def test_a_changed_or_missing_record_is_refused(project: Path) -> None:
-    path = project / "models/baseline" / RECORD
-    assert read_record(path.parent, "train@baseline")["command"] == "python -m stages.train baseline"
-    path.write_text(path.read_text(encoding="utf-8").replace('"threads": 1', '"threads": 2'), encoding="utf-8")
-    remedy = r"run `dvc repro --force --single-item train@baseline`$"
-    with pytest.raises(MtbertError, match=rf"record\.json: cannot be read \(its content changed .*{remedy}"):
-        read_record(path.parent, "train@baseline")
-    path.unlink()
-    with pytest.raises(MtbertError, match=remedy):
-        read_record(path.parent, "train@baseline")
 
 
 def test_the_plan_s_hash_ignores_the_order_of_keys() -> None:

@@ -52,11 +52,7 @@ def test_the_usage_names_the_argument(
     ("raised", "status", "message"),
     [
         (MtbertError("a.csv:3: bad; mend it"), 1, "error: a.csv:3: bad; mend it\n"),
-        (
-            OSError(28, "No space left on device", "a/x"),
-            1,
-            "error: a/x: No space left on device; free space on that disk",
-        ),
+        (OSError(28, "No space left", "a/x"), 1, "error: a/x: No space left; free space on that disk"),
         (PermissionError(13, "Permission denied", "a/x"), 1, "error: a/x: Permission denied; give yourself read"),
         (OSError(5, "Input/output error", "a/x"), 1, "error: a/x: Input/output error; remove the cause, then run"),
         (KeyboardInterrupt(), 130, "interrupted"),
@@ -101,14 +97,13 @@ exit $?
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC project whose only stage imports for a while, then writes `out`; and a shell that stays its parent, like dash and fish."""
     folder = tmp_path_factory.mktemp("slow")
-    mine = (
+    for name in (
         "mtbert/__init__.py",
         "mtbert/errors.py",
         "mtbert/pipeline/start.py",
         "mtbert/pipeline/plans.py",
         "stages/__init__.py",
-    )
-    for name in mine:
+    ):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     (folder / "stages/slow.py").write_text(SLOW, encoding="utf-8")
@@ -130,8 +125,9 @@ def command(project: Path, *words: str, shell: str = "/bin/sh") -> subprocess.Po
 
 
 @pytest.mark.parametrize("shell", ["/bin/bash", "stays"])
-@pytest.mark.parametrize("delay", [0.0, 0.02, 0.1, 0.4, 0.9])
+@pytest.mark.parametrize("delay", [0.0, 0.4, 0.9])
 def test_a_stage_ends_when_dvc_is_killed(slow: Path, delay: float, shell: str) -> None:
+    """Before the stage has begun, while it imports, and while it works."""
     dvc = command(slow, "dvc", "repro", "-q", "-f", shell=shell)
     wait_until(lambda: psutil.Process(dvc.pid).children())
     time.sleep(delay)
@@ -238,9 +234,6 @@ def test_an_error_in_a_study_names_the_study(
     (tmp_path / "studies/mine").mkdir(parents=True)
     (tmp_path / "studies/study.yaml").touch()
     monkeypatch.chdir(tmp_path / "studies/mine")
-    for error in (
-        MtbertError("a.json: not found; run `dvc repro train@a`"),
-        PermissionError(13, "Permission denied", "a"),
-    ):
+    for error in (MtbertError("a.json: not found; run `dvc repro train@a`"), PermissionError(13, "Denied", "a")):
         assert guarded(main, error) == 1
         assert capsys.readouterr().err.startswith("error: in studies/mine: a")

@@ -189,7 +189,11 @@ def _latex(written: str, plain: str) -> str:
 
 def _written(folder: Path, payload: str) -> dict[str, str]:
     path = folder / "results/best_performance/examples/quora-dev.csv"
-    rows: list[list[Any]] = [["q0", payload, payload, 0, 1, 0.99], ["q1", payload, payload, 1, 0, 0.01], ["q2", "a", "b", 1, 1, 0.9]]
+    rows: list[list[Any]] = [
+        ["q0", payload, payload, 0, 1, 0.99],
+        ["q1", payload, payload, 1, 0, 0.01],
+        ["q2", "a", "b", 1, 1, 0.9],
+    ]
     header = ["id", "sentence1", "sentence2", "label", "prediction", "score"]  # as the evaluate stage writes it
     write_csv(path, header, [*rows, ["q3", "a", "b", 0, 1, 0.6]])
     write_csv(folder / "results/best_performance/history.csv", ["epoch", "dev_quora"], [[0, 0.5]])

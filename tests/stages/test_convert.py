@@ -69,7 +69,7 @@ def test_an_adapter_starts_from_a_trained_run(project: Path) -> None:
     assert [path.name for path in (project / "models/converted/dora_r4").iterdir()] == ["config.json"]
     refused()
     train.main(START)
-    model = load_start(load_params().run("dora_r4"), "dora_r4")
+    model = load_start(load_params().runs["dora_r4"], "dora_r4")
     trained, _ = load_model(project / "models" / START)
     found = model.state_dict()
     merge(model)

@@ -4,9 +4,11 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from rich.console import Console
 import mtbert
 from mtbert.data.arrays import load_split
 from mtbert.errors import MtbertError
-from mtbert.params import load_params
+from mtbert.params import Params, load_params
 from mtbert.pipeline import cost
 from mtbert.report.measure import measure
 from mtbert.report.page import headline
@@ -23,6 +25,7 @@ from mtbert.report.results import metrics as read_metrics
 from mtbert.report.runs import Runs, declared_grid
 from mtbert.tasks.paper import known_tasks
 from stages import convert, encoder, evaluate, fetch, plan, prepare, train
+from tests.stage_fixtures import write_params
 
 TASKS: dict[str, dict[str, Any]] = {
     "topic": {"texts": ["headline"], "label": "topic", "kind": "classes", "classes": ["world news", "sports", "arts"]},
@@ -62,28 +65,23 @@ def write_files(folder: Path) -> None:
     (folder / "topic-test.csv").write_text("headline\nsnow\nsun\n", encoding="utf-8")
 
 
-@pytest.fixture
-def project(fresh: Path) -> Path:
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """`mine` trains on two of the paper's tasks and three declared ones; `baseline` has no head for the declared ones."""
-    quora = {"objective": "bce", "features": ["u", "v"]}
-    change(fresh, tasks=TASKS)
-    change(
-        fresh,
-        "runs",
-        mine={"from": "baseline", "tasks": ["sst", "quora", *TASKS], "heads": {**HEADS, "quora": quora}},
-    )
+    folder = tmp_path_factory.mktemp("settings")
+    write_params(folder, only=["baseline"])
+    tree: dict[str, Any] = json.loads((folder / "params.yaml").read_text(encoding="utf-8"))
+    heads = {**HEADS, "quora": {"objective": "bce", "features": ["u", "v"]}}
+    tree["runs"]["mine"] = {"from": "baseline", "tasks": ["sst", "quora", *TASKS], "heads": heads}
+    return tree | {"tasks": TASKS}
+
+
+@pytest.fixture
+def project(fresh: Path, settings: dict[str, Any]) -> Path:
+    """A project with these settings and files."""
+    (fresh / "params.yaml").write_text(json.dumps(settings), encoding="utf-8")
     write_files(fresh / "data/course")
     return fresh
-
-
-def change(folder: Path, *place: str, **values: Any) -> None:
-    path = folder / "params.yaml"
-    tree = json.loads(path.read_text(encoding="utf-8"))
-    node = tree
-    for key in place:
-        node = node[key]
-    node.update(values)
-    path.write_text(json.dumps(tree), encoding="utf-8")
 
 
 def examples(name: str, split: str = "dev") -> list[dict[str, str]]:
@@ -260,18 +258,25 @@ def test_a_fault_in_a_file_is_named_by_the_users_path(
     ],
 )
 def test_a_fault_in_params_yaml_is_one_clear_line(
-    project: Path, place: list[str], values: dict[str, Any], message: str
+    settings: dict[str, Any], place: list[str], values: dict[str, Any], message: str
 ) -> None:
-    change(project, *place, **values)
+    tree = node = deepcopy(settings)
+    for key in place:
+        node = node[key]
+    node.update(values)
     with pytest.raises(MtbertError, match=rf"^params\.yaml: .*{message}[^\n]*$"):
-        load_params()
+        loaded(tree)
 
 
-def test_a_run_without_the_papers_heads_is_no_row_of_a_table(project: Path) -> None:
-    tree = json.loads((project / "params.yaml").read_text(encoding="utf-8"))
-    own = {**tree["runs"]["baseline"], "heads": {"topic": HEADS["topic"]}, "tasks": ["topic"]}
-    change(project, "runs", own=own)
-    assert list(load_params().runs["own"].known) == ["topic"]
-    change(project, tables={"table1": {"own": "own"}})
+def loaded(tree: dict[str, Any]) -> Params:
+    """The settings of a file with this content."""
+    with patch("mtbert.params.read_yaml", lambda _: tree):  # a YAML parser takes far longer
+        return load_params()
+
+
+def test_a_run_without_the_papers_heads_is_no_row_of_a_table(settings: dict[str, Any]) -> None:
+    own = {**settings["runs"]["baseline"], "heads": {"topic": HEADS["topic"]}, "tasks": ["topic"]}
+    tree = settings | {"runs": settings["runs"] | {"own": own}}
+    assert list(loaded(tree).runs["own"].known) == ["topic"]
     with pytest.raises(MtbertError, match=r"tables\.table1\.own: run own has no head for sst, quora, sts"):
-        load_params()
+        loaded(tree | {"tables": {"table1": {"own": "own"}}})

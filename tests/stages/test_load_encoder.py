@@ -1,6 +1,7 @@
 """Loading the encoder stage's weights into a run's model: the pooler only for cls pooling, everything else strictly."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from mtbert.model.bert import BertConfig
 from mtbert.pipeline.models import load_encoder
 from mtbert.pipeline.paths import PRETRAINED
 from mtbert.pretrained.store import save_model
-from mtbert.pretrained.weights import POOLER, config_to_json, random_weights
+from mtbert.pretrained.weights import POOLER, random_weights
 from mtbert.settings.run import Model
 
 Save = Callable[[set[str]], dict[str, torch.Tensor]]
@@ -31,7 +32,7 @@ def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Save:
 
     def write(without: set[str]) -> dict[str, torch.Tensor]:
         tensors = {name: tensor for name, tensor in random_weights(CONFIG, 0).items() if name not in without}
-        save_model(PRETRAINED, tensors, {"encoder": config_to_json(CONFIG)})
+        save_model(PRETRAINED, tensors, {"encoder": asdict(CONFIG)})
         return tensors
 
     return write

@@ -23,7 +23,7 @@ def test_a_run(method: str, project: Path, change: Callable[..., None]) -> None:
     change(**{RUN: {"adapter": {"method": method, "train_rest": False, "start_from": "pretrained", **sizes}}})
     for stage in (convert, train, evaluate):
         stage.main(RUN)
-    run = load_params().run(RUN)
+    run = load_params().runs[RUN]
     start, trained = load_start(run, RUN), load_run(run, RUN).state_dict()
     trains = {name for name, parameter in start.named_parameters() if parameter.requires_grad}
     kept, config = load_model(project / "models" / RUN)
