@@ -46,8 +46,8 @@ def encoder(root: Path, params: Params) -> Check:
     settings = params.encoder
     if settings.source != "hub":
         try:
-            folder = root / pretrained.expanded(settings.path)
-            if settings.source != "local" or not (folder / ADAPTER_CONFIG).is_file():
+            folder = root / pretrained.expanded(settings.path) if settings.source == "local" else None
+            if folder is None or not (folder / ADAPTER_CONFIG).is_file():
                 folder = pretrained.folder_of(settings.source, settings.path)
         except MtbertError as error:
             return failed(str(error))
