@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -29,6 +31,7 @@ from benchmarks import (
     prediction,
     scaling,
     several,
+    single_task,
     table,
     training,
 )
@@ -37,6 +40,8 @@ from benchmarks.card import setting_for
 from benchmarks.card_report import markdown
 from benchmarks.costs import draw_figure
 from benchmarks.harness import alternate, summary
+from mtbert.data.arrays import Split
+from mtbert.data.tokens import Wrapper
 from mtbert.errors import MtbertError
 from mtbert.params import load_params
 from mtbert.settings.run import Run
@@ -270,6 +275,18 @@ def test_a_part_without_a_case_of_mtbert_says_so(
     monkeypatch.setattr(card_steps, "full_cases", lambda *_: cases)
     with pytest.raises(MtbertError, match=message):
         card_steps.large(TINY)
+
+
+@pytest.mark.parametrize(("task", "outputs"), single_task.OUTPUTS.items())
+def test_a_model_of_one_task_is_trained_and_predicts(
+    make_split: Callable[..., Split], wrapper: Wrapper, task: str, outputs: int
+) -> None:
+    data = make_split(task, 9)
+    model, steps = single_task.trained(data, wrapper, epochs=2, batch_size=4, learning_rate=1e-3, seed=1, steps=-1)
+    assert steps == 6
+    found = single_task.predicted(model, data, wrapper)
+    np.testing.assert_allclose(single_task.predicted(model, data, wrapper, batch_size=2), found, atol=1e-4)
+    assert found.shape == (9,) and (outputs == 1 or set(found) <= set(range(outputs)))
 
 
 def test_several_runs_of_which_some_fail(monkeypatch: pytest.MonkeyPatch) -> None:
