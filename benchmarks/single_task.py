@@ -66,7 +66,7 @@ def trained(
     set_seed(seed)
     model = BertForSequenceClassification.from_pretrained(peers.minilm_folder(), num_labels=OUTPUTS[data.task])
     assert data.labels is not None
-    labels = torch.from_numpy(np.asarray(data.labels))
+    labels = torch.from_numpy(np.array(data.labels))  # a copy, since the file is read-only
     labels = labels.float() if OUTPUTS[data.task] == 1 else labels.long()
 
     class Examples(torch.utils.data.Dataset[dict[str, Any]]):
