@@ -63,6 +63,49 @@ def test_an_adapter_brings_the_rates_of_adapters() -> None:
 # ---- -S equals the edit
 
 
+def test_a_section_of_another_kind_starts_anew() -> None:
+    head = {"objective": "bce", "features": ["u"]}
+    runs = runs_of(
+        one={"quora": head},
+        same={"from": "one", "quora": {"objective": "bce", "features": ["v"]}},
+        other={"from": "one", "quora": {"objective": "cosine"}},
+        back={"from": "other", "quora": {"objective": "bce"}},
+    )
+    assert runs["same"]["quora"] == {"objective": "bce", "features": ["v"]}
+    assert runs["other"]["quora"] == {"objective": "cosine"}
+    assert runs["back"]["quora"] == {"objective": "bce"}
+
+
+def test_where_a_key_stands() -> None:
+    tree = tree_of(
+        two={"from": "one", "adapter": {"rank": 8}},
+        one={"adapter": {"method": "dora", "rank": 4}, "quora": {"objective": "bce", "features": ["u"]}},
+        three={"from": "two", "quora": {"objective": "cosine"}},
+    )
+    place = resolve(tree, "b").place
+    for location, where in {
+        "profile": "profile",
+        "budget.epochs": "profiles.b.budget.epochs",
+        "data.source": "profiles.b.data.source",
+        "data.x.y": "profiles.b.data.x.y",
+        "data.x.z": "data.x.z",
+        "data.missing": "data.missing",
+        "runs.three": "runs.three",
+        "runs.three.adapter.rank": "runs.two.adapter.rank",
+        "runs.three.adapter.method": "runs.one.adapter.method",
+        "runs.three.adapter.missing": "runs.one.adapter.missing",
+        "runs.two.quora.features.0": "runs.one.quora.features.0",
+        "runs.three.quora.features": "runs.three.quora.features",
+        "runs.three.missing": "runs.one.missing",
+        "runs.three.epochs": "profiles.b.budget.epochs",
+        "runs.three.batch_size": "profiles.b.budget.batch_size",
+        "runs.three.learning_rate": "profiles.b.budget.rest_learning_rate",
+        "runs.three.adapter.learning_rate": "profiles.b.budget.adapter_learning_rate",
+        "tables.table1.x": "tables.table1.x",
+    }.items():
+        assert place(location.split(".")) == where
+
+
 @pytest.fixture(scope="module")
 def shipped(root: Path) -> Tree:
     tree: Tree = read_yaml(root / "params.yaml")

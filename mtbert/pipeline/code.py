@@ -108,9 +108,8 @@ def _parsed(source: bytes) -> Source:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             strings.add(node.value)
         elif isinstance(node, ast.Call):
-            called = getattr(
-                node.func, "attr", getattr(node.func, "id", "")
-            )  # `importlib.import_module` or the name alone
+            # `importlib.import_module` or the name alone
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if called in ("import_module", "__import__"):
                 named = [one.value for one in node.args[:1] if isinstance(one, ast.Constant)]
                 found.update((0, one, ()) for one in named if isinstance(one, str))

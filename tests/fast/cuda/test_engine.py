@@ -432,7 +432,7 @@ class Dying(Observer):
 
 
 def run(folder: Path, make_split: Any, wrapper: Wrapper, compute: Compute, model: MultitaskModel, die_at: int = 0) -> MultitaskModel:  # fmt: skip
-    """A run of `train` over all tasks, with a checkpoint after each step, which stops at step `die_at`."""
+    """A run of `Training` over all tasks, with a checkpoint after each step, which stops at step `die_at`."""
     model = model.to(compute.device)
     model.engine = CudaEngine(model, compute)
     Training(
