@@ -59,7 +59,7 @@ docs: .venv/.docs ## build the documentation into build/site
 	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
 	echo "$(CURDIR)/build/site/index.html"
 
-# `python -m benchmarks.graph`, not run here, needs the finished graph; the others need prepare.
+# Not run here: `python -m benchmarks.graph`, which needs the finished graph, and `benchmarks.single_task`, 40 minutes on real data.
 benchmarks: .venv/.benchmarks ## measure speed against the peers, on the data that params.yaml names: an hour
 	@dvc repro prepare
 	python -m benchmarks.training
