@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks import peers
 from benchmarks.harness import write
-from benchmarks.work import PREPARED, split, wrapper
+from benchmarks.work import PREPARED, objectives, split, wrapper
 from mtbert.data.arrays import Split, load_split
 from mtbert.data.tokens import Wrapper
 from mtbert.evaluation.metrics import METRICS
@@ -22,6 +22,7 @@ from mtbert.tasks.paper import TASKS, overall_of
 from mtbert.training.compute import resolve
 
 RESAMPLES = 10_000
+OBJECTIVES = objectives(["c"], ["c"])
 OUTPUTS = {"sst": 5, "quora": 2, "sts": 1}  # with one output, transformers' loss is the mean squared error
 
 
@@ -37,7 +38,6 @@ def main(
     recipe = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     tokens = wrapper()
     found: dict[str, dict[str, Any]] = {}
-    scores: dict[str, float | None] = {}
     table = Table("task", "score", "95% interval", "steps", "seconds")
     for task in TASKS.values():
         train, dev = split(task.name), load_split(PREPARED, task, "dev")
@@ -45,16 +45,16 @@ def main(
         began = time.perf_counter()
         model, taken = trained(train, tokens, epochs, batch_size, learning_rate, seed, steps)
         seconds = round(time.perf_counter() - began)
-        metric = "pearson" if task.kind == "score" else "accuracy"
+        metric = OBJECTIVES[task.name].metric
         labels, predictions = np.asarray(dev.labels, dtype=np.float64), predicted(model, dev, tokens)
         score = METRICS[metric](labels, predictions)
         ends = interval(resampled(metric, labels, predictions[None], RESAMPLES, np.random.default_rng(0))[:, 0])
-        scores[task.name] = score
         found[task.name] = {"metric": metric, "score": score, "interval": ends, "steps": taken, "seconds": seconds}
         # After each task, so that a stop loses one.
-        write("single-task", {"recipe": recipe, "tasks": found, "overall": overall_of(scores)})
+        overall = overall_of({name: one["score"] for name, one in found.items()})
+        write("single-task", {"recipe": recipe, "tasks": found, "overall": overall})
         table.add_row(task.name, f"{score:.3f}", "{:.3f} to {:.3f}".format(*ends), f"{taken:,}", f"{seconds:,}")
-    Console().print(table, f"overall, of three models: {overall_of(scores):.3f}")
+    Console().print(table, f"overall, of three models: {overall:.3f}")
 
 
 def trained(
